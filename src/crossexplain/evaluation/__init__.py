@@ -1,0 +1,1 @@
+"""How good is an explanation: metrics with intervals, against a known truth and against baselines."""

@@ -1,0 +1,106 @@
+"""Numbers that carry their uncertainty: bootstrap and Wilson intervals."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Interval(NamedTuple):
+    """A value with its interval.
+
+    Attributes
+    ----------
+    value, low, high : float
+        The estimate and the ends of its 95 % interval.
+    n : int
+        Number of independent examples that it rests on.
+    """
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+    def __format__(self, spec: str) -> str:
+        """Format as ``value [low, high]``, each number with ``spec`` (default ``.3f``)."""
+        spec = spec or ".3f"
+        return f"{self.value:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
+
+
+def mean_interval(values, seed: int = 0, level: float = 0.95, draws: int = 2000) -> Interval:
+    """Bootstrap interval of the mean over examples.
+
+    Parameters
+    ----------
+    values : array_like, shape (N,)
+        One number an example; NaN entries (undefined examples) are left out and not counted in ``n``.
+    seed : int
+        Seed of the resampling.
+    level : float
+        Coverage.
+    draws : int
+        Number of bootstrap samples (percentile bootstrap, Efron 1979).
+
+    Returns
+    -------
+    Interval
+
+    Raises
+    ------
+    ValueError
+        If no value is defined.
+
+    Examples
+    --------
+    >>> mean_interval([1.0, 1.0, float("nan")])
+    Interval(value=1.0, low=1.0, high=1.0, n=2)
+    """
+    values = np.asarray(values, dtype=float).ravel()
+    values = values[~np.isnan(values)]
+    if values.size == 0:
+        raise ValueError("no defined value to average: 0 of the examples have one; check the filter before.")
+    rng = np.random.default_rng(seed)
+    means = np.array([values[rng.integers(0, values.size, values.size)].mean() for _ in range(draws)])
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(values.mean()), float(low), float(high), int(values.size))
+
+
+def difference_interval(first, second, seed: int = 0, level: float = 0.95) -> Interval:
+    """Paired bootstrap interval of ``mean(first - second)`` over the examples where both are defined.
+
+    Parameters
+    ----------
+    first, second : array_like, shape (N,)
+        The same examples in the same order.
+
+    Returns
+    -------
+    Interval
+    """
+    first, second = np.asarray(first, dtype=float).ravel(), np.asarray(second, dtype=float).ravel()
+    if first.shape != second.shape:
+        raise ValueError(f"{first.size} and {second.size} values came; a paired difference needs the same examples.")
+    return mean_interval(first - second, seed=seed, level=level)
+
+
+def share_interval(successes: int, n: int, z: float = 1.959964) -> Interval:
+    """Wilson score interval of a share (Wilson 1927).
+
+    Parameters
+    ----------
+    successes, n : int
+        How many of how many.
+    z : float
+        Normal quantile; 1.96 for 95 %.
+
+    Examples
+    --------
+    >>> f"{share_interval(9, 10):.2f}"
+    '0.90 [0.60, 0.98]'
+    """
+    if n < 1 or not 0 <= successes <= n:
+        raise ValueError(f"{successes} of {n} came; expected 0 <= successes <= n and n >= 1.")
+    share, spread = successes / n, z * z / n
+    centre = (share + spread / 2) / (1 + spread)
+    half = z * np.sqrt(share * (1 - share) / n + spread / (4 * n)) / (1 + spread)
+    return Interval(share, max(0.0, float(centre - half)), min(1.0, float(centre + half)), int(n))

@@ -1,0 +1,1 @@
+"""Views, captured gradients, attributions, the four rounds and the checks before them."""

@@ -1,0 +1,1 @@
+"""Pictures with one grammar, and what every page of the book needs."""
