@@ -1,0 +1,353 @@
+"""One figure grammar: input | map | overlay, the same place and colour for the same meaning.
+
+Every function returns a :class:`Picture` and shows nothing. ``alt`` says what the picture shows to a reader who cannot
+see it and states the finding; ``caption`` is one sentence of finding and one of how to read it.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.colors import Normalize, TwoSlopeNorm
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+PAPER = "#fdfdfb"  # opaque and near white: dark themes must not recolour a heat map
+INK = "#22262b"
+SEQUENTIAL = "inferno"  # perceptually uniform: amount of evidence
+SIGNED = "RdBu_r"  # centred at 0: red for, blue against
+COLOURS = ("#33628f", "#c8553d", "#3f8f6b", "#8a5a9e", "#b08a2e", "#5b6770")  # series, told apart without colour too
+MARKERS = ("o", "s", "^", "D", "v", "P")
+BOX = "#38d6c5"
+STYLE = {
+    "font.size": 10,
+    "axes.facecolor": PAPER,
+    "axes.edgecolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 10,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "legend.frameon": False,
+}
+
+
+class Picture:
+    """A figure together with the words that a page needs for it.
+
+    Parameters
+    ----------
+    figure : matplotlib.figure.Figure
+    alt : str
+        What it shows, with the finding, for readers who cannot see it.
+    caption : str
+        One sentence of finding and one of how to read it.
+    name : str
+        Label by which the text refers to it, ``fig-...``.
+    dpi : int
+        Dots per inch of the PNG.
+
+    Raises
+    ------
+    ValueError
+        If ``alt`` or ``caption`` is empty, or the alt text is too short to state a finding.
+    """
+
+    def __init__(self, figure: Figure, *, alt: str, caption: str, name: str, dpi: int = 110):
+        if len(alt.split()) < 6:
+            raise ValueError(f"alt text {alt!r} has {len(alt.split())} words; say what the picture shows and finds.")
+        if not caption.strip():
+            raise ValueError("the caption is empty; write one sentence of finding and one of how to read the picture.")
+        self.figure, self.alt, self.caption, self.name, self.dpi = figure, alt, caption, name, dpi
+        if figure.canvas.manager is not None:  # made by pyplot: keep the notebook from showing it a second time
+            matplotlib.pyplot.close(figure)
+
+    def png(self) -> bytes:
+        """Return the picture as PNG bytes."""
+        from io import BytesIO
+
+        buffer = BytesIO()
+        self.figure.savefig(buffer, format="png", dpi=self.dpi, facecolor=PAPER, bbox_inches="tight", pad_inches=0.12)
+        return buffer.getvalue()
+
+    def save(self, path: str | Path) -> Path:
+        """Write the PNG, whole or not at all, and return its path."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(path.name + ".part")
+        part.write_bytes(self.png())
+        return part.replace(path)
+
+    def _repr_mimebundle_(self, include=None, exclude=None):
+        words = {"alt": self.alt, "caption": self.caption, "name": self.name}
+        return {"image/png": self.png(), "text/plain": self.alt}, {"crossexplain": words}
+
+
+def _sheet(rows: int, columns: int, width: float, height: float, **kwargs):
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(width, height), facecolor=PAPER, layout="constrained")
+        axes = figure.subplots(rows, columns, squeeze=False, **kwargs)
+    return figure, axes
+
+
+def _pixels(image) -> np.ndarray:
+    """Turn (C, H, W) or (H, W) into something that ``imshow`` takes, grey as (H, W)."""
+    image = np.asarray(image, dtype=float)
+    image = image[None] if image.ndim == 2 else image
+    return np.clip(image[0] if image.shape[0] == 1 else np.moveaxis(image[:3], 0, -1), 0, 1)
+
+
+def _norm(heat: np.ndarray, signed: bool) -> Normalize:
+    top = float(np.abs(heat).max()) or 1.0
+    return TwoSlopeNorm(0, -top, top) if signed else Normalize(0, top)
+
+
+def _show_image(axis, image, extent=None) -> None:
+    pixels = _pixels(image)
+    axis.imshow(pixels, cmap="gray", vmin=0, vmax=1, extent=extent, interpolation="nearest")
+
+
+def _overlay(axis, image, heat, norm, signed: bool) -> None:
+    """Grey picture below, heat above: the hotter, the more opaque, so that the picture stays readable."""
+    pixels = _pixels(image)
+    grey = pixels if pixels.ndim == 2 else pixels.mean(axis=-1)
+    height, width = grey.shape
+    axis.imshow(0.15 + 0.7 * grey, cmap="gray", vmin=0, vmax=1, extent=(0, width, height, 0))
+    strength = np.abs(heat) / (float(np.abs(heat).max()) or 1.0)
+    axis.imshow(heat, cmap=SIGNED if signed else SEQUENTIAL, norm=norm, alpha=0.15 + 0.65 * strength,
+                extent=(0, width, height, 0), interpolation="nearest")
+
+
+def _draw_box(axis, box) -> None:
+    if box is not None:
+        top, left, bottom, right = (float(edge) for edge in box)
+        axis.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor=BOX, linewidth=1.8))
+
+
+def _bare(axis) -> None:
+    axis.set_xticks([])
+    axis.set_yticks([])
+    for spine in axis.spines.values():
+        spine.set_visible(False)
+
+
+def maps(images, heats, *, alt: str, caption: str, name: str, titles: Sequence[str] | None = None, boxes=None,
+         signed: bool = False, label: str = "evidence") -> Picture:
+    """Draw one row an example: input | map | overlay, with a colour bar.
+
+    Parameters
+    ----------
+    images : array_like, shape (N, C, H, W), in [0, 1]
+    heats : array_like, shape (N, h, w)
+        Any resolution; drawn over the whole image.
+    titles : sequence of str, optional
+        One line an example.
+    boxes : array_like, shape (N, 4), optional
+        Known place of the answer (top, left, bottom, right), drawn on input and overlay.
+    signed : bool
+        Red for, blue against, white at 0; otherwise from dark (none) to bright (much).
+    label : str
+        What the colour bar measures.
+
+    Returns
+    -------
+    Picture
+    """
+    heats = np.asarray(heats, dtype=float)
+    figure, axes = _sheet(len(heats), 3, 7.2, 2.35 * len(heats))
+    for i, (row, heat) in enumerate(zip(axes, heats)):
+        image, norm = np.asarray(images[i], dtype=float), _norm(heat, signed)
+        height, width = _pixels(image).shape[:2]
+        _show_image(row[0], image, extent=(0, width, height, 0))
+        shown = row[1].imshow(heat, cmap=SIGNED if signed else SEQUENTIAL, norm=norm,
+                              extent=(0, width, height, 0), interpolation="nearest")
+        _overlay(row[2], image, heat, norm, signed)
+        figure.colorbar(shown, ax=row[2], shrink=0.85, label=label)
+        for axis, word in zip(row, ("input", "map", "overlay")):
+            _bare(axis)
+            if i == 0:
+                axis.set_title(word)
+        _draw_box(row[0], None if boxes is None else boxes[i])
+        _draw_box(row[2], None if boxes is None else boxes[i])
+        if titles is not None:
+            row[0].set_xlabel(titles[i], fontsize=9)
+    return Picture(figure, alt=alt, caption=caption, name=name)
+
+
+def gallery(images, heats: Mapping[str, np.ndarray], *, alt: str, caption: str, name: str,
+            titles: Sequence[str] | None = None, boxes=None, signed: bool = False) -> Picture:
+    """Draw one row an example and one column a method, each map as a share of its own largest value.
+
+    Parameters
+    ----------
+    images : array_like, shape (N, C, H, W), in [0, 1]
+    heats : mapping from method name to array_like, shape (N, h, w)
+    titles, boxes, signed
+        As in :func:`maps`.
+
+    Returns
+    -------
+    Picture
+    """
+    from matplotlib.cm import ScalarMappable
+
+    n, columns = len(images), 1 + len(heats)
+    figure, axes = _sheet(n, columns, min(1.55 * columns + 0.7, 13), 1.75 * n + 0.3)
+    norm = TwoSlopeNorm(0, -1, 1) if signed else Normalize(0, 1)
+    for i, row in enumerate(axes):
+        height, width = _pixels(images[i]).shape[:2]
+        _show_image(row[0], images[i], extent=(0, width, height, 0))
+        for axis, (method, heat) in zip(row[1:], heats.items()):
+            scaled = np.asarray(heat[i], dtype=float)
+            _overlay(axis, images[i], scaled / (np.abs(scaled).max() or 1.0), norm, signed)
+            if i == 0:
+                axis.set_title(method, fontsize=9)
+        for axis in row:
+            _bare(axis)
+            _draw_box(axis, None if boxes is None else boxes[i])
+        if titles is not None:
+            row[0].set_xlabel(titles[i], fontsize=8)
+    axes[0, 0].set_title("input", fontsize=9)
+    bar = ScalarMappable(norm, SIGNED if signed else SEQUENTIAL)
+    figure.colorbar(bar, ax=axes, shrink=0.6, aspect=30, label="share of the map's largest value")
+    return Picture(figure, alt=alt, caption=caption, name=name)
+
+
+def tokens(sentences: Sequence[Sequence[str]], scores, *, alt: str, caption: str, name: str,
+           titles: Sequence[str] | None = None, cues=None, signed: bool = False, per_line: int = 62) -> Picture:
+    """Draw sentences with every token coloured by its score and the score written below it.
+
+    Parameters
+    ----------
+    sentences : sequence of N sequences of str
+        Tokens or words.
+    scores : sequence of N array_like, shape (T,)
+        Drawn as a share of the sentence's largest absolute score; the number is that share.
+    titles : sequence of str, optional
+        One line above each sentence.
+    cues : sequence of N array_like of bool, optional
+        Tokens known to decide: underlined.
+    signed : bool
+        Red for, blue against; otherwise the darker the more.
+    per_line : int
+        Characters before a sentence wraps.
+
+    Returns
+    -------
+    Picture
+    """
+    lines = []  # (title or None, [(token, share, is_cue)])
+    for i, words in enumerate(sentences):
+        values = np.asarray(scores[i], dtype=float)[: len(words)]
+        if len(values) != len(words):
+            raise ValueError(f"sentence {i} has {len(words)} tokens and {len(values)} scores; pass one score a token.")
+        shares = values / (np.nanmax(np.abs(values)) or 1.0)
+        marks = np.zeros(len(words), bool) if cues is None else np.asarray(cues[i], bool)
+        lines.append((titles[i] if titles is not None else "", []))
+        used = 0
+        for word, share, mark in zip(words, shares, marks):
+            room = max(len(word), 4) + 1
+            if used + room > per_line:
+                lines.append(("", []))
+                used = 0
+            lines[-1][1].append((word, share, mark))
+            used += room
+    return Picture(_token_sheet(lines, per_line, signed), alt=alt, caption=caption, name=name)
+
+
+def _token_sheet(lines, per_line: int, signed: bool) -> Figure:
+    heights = [1.45 + (0.75 if title else 0.0) for title, _ in lines]
+    figure, axes = _sheet(1, 1, 8.2, 0.36 * sum(heights) + 0.2)
+    axis = axes[0, 0]
+    axis.set(xlim=(0, per_line), ylim=(sum(heights), 0))
+    _bare(axis)
+    colour = matplotlib.colormaps[SIGNED if signed else "Oranges"]
+    top = 0.0
+    for (title, cells), height in zip(lines, heights):
+        if title:
+            axis.text(0, top + 0.5, title, fontsize=9, va="center", weight="bold")
+        base, left = top + height - 1.45, 0.0
+        for word, share, cue in cells:
+            width = max(len(word), 4) + 1 - 0.15
+            face = colour(0.5 + 0.42 * share) if signed else colour(0.75 * abs(share))
+            axis.add_patch(Rectangle((left, base + 0.05), width, 0.8, facecolor=face, edgecolor="none"))
+            light = 0.299 * face[0] + 0.587 * face[1] + 0.114 * face[2] > 0.5
+            axis.text(left + width / 2, base + 0.45, word, ha="center", va="center", fontsize=8.2, family="monospace",
+                      color=INK if light else "white")
+            axis.text(left + width / 2, base + 1.08, f"{share:+.2f}" if signed else f"{share:.2f}", ha="center",
+                      va="center", fontsize=6.2)
+            if cue:
+                axis.plot([left, left + width], [base + 0.9] * 2, color=INK, linewidth=1.8)
+            left += width + 0.15
+        top += height
+    return figure
+
+
+def intervals(rows, *, alt: str, caption: str, name: str, xlabel: str, baseline: float | None = None,
+              baseline_label: str = "chance") -> Picture:
+    """Draw values with their intervals, one line each.
+
+    Parameters
+    ----------
+    rows : mapping from label to Interval, or mapping from group name to such a mapping
+        With groups, each group has its own colour and marker and the labels share a line.
+    xlabel : str
+    baseline : float, optional
+        Dashed line to compare with.
+
+    Returns
+    -------
+    Picture
+    """
+    groups = rows if isinstance(next(iter(rows.values())), Mapping) else {"": rows}
+    labels = list(dict.fromkeys(label for group in groups.values() for label in group))
+    figure, axes = _sheet(1, 1, 7.2, 0.34 * len(labels) * max(1, 0.55 * len(groups)) + 1.1)
+    axis = axes[0, 0]
+    for g, (group, entries) in enumerate(groups.items()):
+        shift = (g - (len(groups) - 1) / 2) * 0.7 / max(len(groups), 2)
+        for label, entry in entries.items():
+            y = labels.index(label) + shift
+            axis.plot([entry.low, entry.high], [y, y], color=COLOURS[g % 6], linewidth=2)
+            axis.plot(entry.value, y, MARKERS[g % 6], color=COLOURS[g % 6], markersize=6,
+                      label=group if group and label == next(iter(entries)) else None)
+    if baseline is not None:
+        axis.axvline(baseline, color=INK, linestyle="--", linewidth=1, label=baseline_label)
+    axis.set(xlabel=xlabel, yticks=range(len(labels)), yticklabels=labels, ylim=(len(labels) - 0.4, -0.6))
+    axis.grid(axis="x", color="#dcdcd6", linewidth=0.7)
+    if baseline is not None or len(groups) > 1:
+        axis.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=9)
+    return Picture(figure, alt=alt, caption=caption, name=name)
+
+
+def curves(series: Mapping[str, tuple], *, alt: str, caption: str, name: str, xlabel: str, ylabel: str,
+           baseline: float | None = None, baseline_label: str = "chance", logy: bool = False) -> Picture:
+    """Draw lines, told apart by colour and marker.
+
+    Parameters
+    ----------
+    series : mapping from name to (x, y) or (x, y, low, high), each array_like of shape (K,)
+    xlabel, ylabel : str
+    baseline : float, optional
+        Dashed horizontal line.
+    logy : bool
+        Logarithmic vertical axis.
+
+    Returns
+    -------
+    Picture
+    """
+    figure, axes = _sheet(1, 1, 7.2, 3.6)
+    axis = axes[0, 0]
+    for i, (label, (x, y, *band)) in enumerate(series.items()):
+        axis.plot(x, y, color=COLOURS[i % 6], marker=MARKERS[i % 6], markersize=4, label=label)
+        if band:
+            axis.fill_between(x, *band, color=COLOURS[i % 6], alpha=0.18, linewidth=0)
+    if baseline is not None:
+        axis.axhline(baseline, color=INK, linestyle="--", linewidth=1, label=baseline_label)
+    axis.set(xlabel=xlabel, ylabel=ylabel, yscale="log" if logy else "linear")
+    axis.grid(color="#dcdcd6", linewidth=0.7)
+    axis.legend(fontsize=9)
+    return Picture(figure, alt=alt, caption=caption, name=name)
