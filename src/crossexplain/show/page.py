@@ -194,7 +194,7 @@ class Page:
             check(answer)
         except NotImplementedError:
             return Markdown("**Not yet:** the function is still empty. Replace the last line with your own.")
-        except Exception as error:  # whatever the reader's code raises is part of the answer
+        except Exception as error:  # noqa: BLE001 - whatever the reader's code raises is part of the answer
             return Markdown(f"**Not yet:** {error or type(error).__name__}")
         return Markdown("**Right:** every check passes.")
 
