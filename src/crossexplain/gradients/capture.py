@@ -1,0 +1,374 @@
+"""Activations and gradients at named layers and at inputs: one forward pass, one backward pass, nothing left behind.
+
+Everything before the first captured layer runs without a graph, the parameters are frozen meanwhile, and the backward
+pass stops at the captured layers: that is what makes it cost little more than the forward pass alone.
+"""
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from crossexplain.gradients.checks import (
+    InputError,
+    class_index,
+    find_layer,
+    require_batch,
+    require_device,
+    require_finite,
+)
+
+INPUT = "input:"  # prefix of the name of an input, as in "input:images"
+
+
+@dataclass(frozen=True)
+class Captured:
+    """What one forward and one backward pass left at the captured places; all tensors are detached.
+
+    Attributes
+    ----------
+    output : Tensor, shape (N, ...)
+        The model's output; its logits where the output is a structure that names them.
+    target : Tensor, shape (N,), or None
+        Class index whose logit was differentiated; for a model with one logit, 1 is the logit and 0 its negative.
+        None where the target was a function.
+    score : Tensor, shape (N,)
+        The number that was differentiated.
+    activations : dict of str to Tensor
+        What each layer gave or each input held, as the next layer saw it.
+    gradients : dict of str to Tensor
+        Gradient of ``score`` with respect to each activation, of the same shape; empty if none was asked for.
+    """
+
+    output: Tensor
+    target: Tensor | None
+    score: Tensor
+    activations: dict[str, Tensor] = field(default_factory=dict)
+    gradients: dict[str, Tensor] = field(default_factory=dict)
+
+
+def capture(
+    model: nn.Module,
+    inputs: Mapping[str, object] | Sequence[object] | Tensor,
+    layers: str | Sequence[str],
+    target: int | Tensor | Callable[[object], Tensor] | None = None,
+    gradients: bool = True,
+) -> Captured:
+    """Run the model once and return activations, and gradients of one score an example, at the named places.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Any module. Its mode, parameters, gradients and buffers are the same afterwards; call ``model.eval()`` first
+        where dropout or batch-norm should be still.
+    inputs : mapping, tuple, list or Tensor
+        Passed as ``model(**inputs)``, ``model(*inputs)`` or ``model(inputs)``. The first axis is the batch.
+    layers : str or sequence of str
+        Dotted names as in ``model.named_modules()``. ``"input:images"`` or ``"input:0"`` names an input by keyword or
+        position. ``"relu@1"`` is the second call of a layer that the model calls more than once.
+        Of a layer that returns a tuple or a mapping, its first tensor is captured and the rest is handed on.
+    target : int, Tensor of shape (N,), callable or None
+        Which number to differentiate. An index: that class. A function: takes the model's own output, returns (N,).
+        None: the logit where the model has one, else the logit of the predicted class.
+    gradients : bool
+        False captures activations only and builds no graph.
+
+    Returns
+    -------
+    Captured
+
+    Raises
+    ------
+    InputError
+        For an unknown layer (names the nearest), a layer that did not run or ran more than once, a layer or input
+        without a gradient, an empty batch, inputs on another device, a class out of range, a target of the wrong
+        shape, and NaN or infinity in the output or in a gradient.
+
+    Examples
+    --------
+    >>> model = nn.Sequential(nn.Linear(2, 3), nn.ReLU(inplace=True), nn.Linear(3, 1))
+    >>> captured = capture(model, torch.ones(5, 2), ["1", "input:0"])
+    >>> captured.gradients["1"].shape, captured.gradients["input:0"].shape
+    (torch.Size([5, 3]), torch.Size([5, 2]))
+    """
+    names = list(dict.fromkeys([layers] if isinstance(layers, str) else layers))
+    if not names:
+        raise InputError("no layer was named; pass at least one, for example layers=['features.12'].")
+    taps = [_Tap(model, name, gradients) for name in names if not name.startswith(INPUT)]
+    arguments = _Arguments(inputs)
+    require_batch(arguments.size)
+    require_device(model, inputs)
+    kept = arguments.open([name for name in names if name.startswith(INPUT)], gradients)
+    with _untouched(model), _recording(model, gradients):
+        output = _forward(model, arguments, taps)
+        for tap in taps:
+            tap.require_one_call(model, arguments)
+            kept[tap.name] = tap.tensor
+        logits = _first_tensor(output)
+        score, index = _score(output, logits, target, arguments.size)
+        found = _differentiate(score, {name: kept[name] for name in names}) if gradients else {}
+    return Captured(
+        output=logits.detach(),
+        target=index,
+        score=score.detach(),
+        activations={name: kept[name].detach() for name in names},
+        gradients=found,
+    )
+
+
+class _Tap:
+    """A place to read: what a layer gives, cut from the graph before it where nothing before it is captured."""
+
+    def __init__(self, model: nn.Module, name: str, gradients: bool):
+        self.name, self.gradients = name, gradients
+        layer, at, call = name.rpartition("@")
+        self.call = int(call) if at and call.isdigit() else None
+        self.path = layer if self.call is not None else name
+        self.module = find_layer(model, self.path)
+        self.calls = 0
+        self.tensor: Tensor | None = None
+
+    def hook(self, module: nn.Module, arguments: tuple, output: object) -> object:
+        """Keep the output and hand a copy of it on, which later layers may overwrite."""
+        self.calls += 1
+        if self.call is not None and self.calls != self.call + 1:
+            return None
+        tensor = _first_tensor(output, self.name)
+        # After an earlier captured layer the graph must go on; before that there is none, and this is where it starts.
+        # The test is on the tensor, not on the mode: a frozen tower under no_grad is cut at its last layer like any.
+        if self.gradients and not tensor.requires_grad:
+            if not tensor.is_floating_point():
+                raise InputError(
+                    f"layer {self.name!r} gives {tensor.dtype}, which has no gradient; capture a layer after it, "
+                    "or pass gradients=False."
+                )
+            tensor = tensor.detach().requires_grad_()
+        self.tensor = tensor
+        with torch.set_grad_enabled(self.gradients):
+            return _replace_first(output, tensor.clone())
+
+    def require_one_call(self, model: nn.Module, arguments: "_Arguments") -> None:
+        """Raise unless the layer gave exactly one tensor to read."""
+        if self.tensor is None and self.calls:
+            raise InputError(
+                f"layer {self.path!r} ran {self.calls} time(s) in the forward pass, call {self.call} does not exist; "
+                f"count from 0 as in {self.path + '@0'!r}."
+            )
+        if self.tensor is None:
+            ran = _layers_that_run(model, arguments)
+            near = get_close_matches(self.path, ran, n=5, cutoff=0.3) or ran[-5:]
+            raise InputError(
+                f"layer {self.path!r} exists but the forward pass never called it; layers of like name that run are "
+                f"{', '.join(map(repr, near)) or 'none'}."
+            )
+        if self.call is None and self.calls > 1:
+            raise InputError(
+                f"layer {self.path!r} ran {self.calls} times in one forward pass, so its gradient is ambiguous; "
+                f"say which call, as in {self.path + '@0'!r} or {f'{self.path}@{self.calls - 1}'!r}."
+            )
+
+
+class _Arguments:
+    """The model's inputs, detached from whatever made them."""
+
+    def __init__(self, inputs: Mapping[str, object] | Sequence[object] | Tensor):
+        self.by_name = isinstance(inputs, Mapping)
+        if not self.by_name and not isinstance(inputs, (Tensor, tuple, list)):
+            raise InputError(
+                f"inputs came as {type(inputs).__name__}, expected a dict, a tuple, a list or a tensor; "
+                "pass {'images': images} for model(images=images)."
+            )
+        values = inputs.items() if self.by_name else enumerate([inputs] if isinstance(inputs, Tensor) else inputs)
+        self.values = {name: value.detach() if isinstance(value, Tensor) else value for name, value in values}
+
+    @property
+    def size(self) -> int:
+        """Number of examples: the length of the first tensor with a batch axis."""
+        for value in self.values.values():
+            if isinstance(value, Tensor) and value.ndim:
+                return value.shape[0]
+        raise InputError(
+            f"the inputs {list(self.values)} hold no tensor with a batch axis; pass tensors of shape (N, ...)."
+        )
+
+    def open(self, names: list[str], gradients: bool) -> dict[str, Tensor]:
+        """Return the named inputs as leaves, and hand copies of them to the model."""
+        kept = {}
+        for name in names:
+            key = self._key(name)
+            leaf = self.values[key]
+            if not isinstance(leaf, Tensor):
+                raise InputError(f"input {key!r} is {type(leaf).__name__}, expected a tensor to differentiate.")
+            if gradients and not leaf.is_floating_point():
+                raise InputError(
+                    f"input {key!r} holds {leaf.dtype}, which has no gradient; capture the layer that embeds it "
+                    "(for words, the embedding), or pass gradients=False."
+                )
+            leaf = leaf.clone() if leaf.is_inference() else leaf.detach()
+            kept[name] = leaf.requires_grad_(gradients)
+            with torch.enable_grad():
+                self.values[key] = kept[name].clone()
+        return kept
+
+    def _key(self, name: str) -> str | int:
+        key = name[len(INPUT) :]
+        if key in self.values:
+            return key
+        if key.isdigit() and int(key) < len(self.values):
+            return list(self.values)[int(key)]
+        near = get_close_matches(key, map(str, self.values), n=3, cutoff=0.3) or self.values
+        raise InputError(
+            f"there is no input {key!r}; the inputs are {', '.join(repr(f'{INPUT}{known}') for known in near)}."
+        )
+
+    def call(self, model: nn.Module) -> object:
+        """Call the model."""
+        return model(**self.values) if self.by_name else model(*self.values.values())
+
+
+@contextmanager
+def _recording(model: nn.Module, gradients: bool) -> Iterator[None]:
+    """Record a graph only where gradients are asked for, whatever mode the caller is in."""
+    # cuDNN refuses the backward pass of a recurrent layer in eval mode; PyTorch's own kernels do not.
+    recurrent = gradients and any(isinstance(m, nn.RNNBase) and not m.training for m in model.modules())
+    slow = torch.backends.cudnn.flags(enabled=False) if recurrent else nullcontext()
+    with torch.inference_mode(False), torch.set_grad_enabled(gradients), slow:
+        yield
+
+
+@contextmanager
+def _untouched(model: nn.Module) -> Iterator[None]:
+    """Freeze the parameters, and put back flags and buffers (batch-norm statistics) on the way out."""
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    buffers = [
+        (module, name, buffer, buffer._version if not buffer.is_inference() else None, buffer.clone())
+        for module in model.modules()
+        for name, buffer in module._buffers.items()
+        if buffer is not None
+    ]
+    try:
+        for parameter in trainable:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for parameter in trainable:
+            parameter.requires_grad_(True)
+        for module, name, buffer, version, saved in buffers:
+            module._buffers[name] = buffer
+            if version is None or buffer._version != version:
+                with torch.no_grad():
+                    buffer.copy_(saved)
+
+
+def _forward(model: nn.Module, arguments: _Arguments, taps: list[_Tap]) -> object:
+    handles = []
+    try:
+        for tap in taps:
+            handles.append(tap.module.register_forward_hook(tap.hook))
+        return arguments.call(model)
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _layers_that_run(model: nn.Module, arguments: _Arguments) -> list[str]:
+    ran, handles = [], []
+    try:
+        for name, module in model.named_modules():
+            if name:
+                handles.append(module.register_forward_hook(lambda *_, name=name: ran.append(name)))
+        with torch.no_grad():
+            arguments.call(model)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return list(dict.fromkeys(ran))
+
+
+def _first_tensor(output: object, layer: str | None = None) -> Tensor:
+    """Return the tensor of an output that counts: itself, its ``logits``, or its first tensor."""
+    what = "the model" if layer is None else f"layer {layer!r}"
+    if isinstance(output, Tensor):
+        return output
+    if isinstance(output, PackedSequence):
+        raise InputError(
+            f"{what} gives a packed sequence, whose steps are not (N, T, D); pad it inside the model "
+            "(torch.nn.utils.rnn.pad_packed_sequence) and capture after that."
+        )
+    if layer is None and isinstance(getattr(output, "logits", None), Tensor):
+        return output.logits
+    values = output.values() if isinstance(output, Mapping) else output
+    if isinstance(output, Mapping) and layer is None and isinstance(output.get("logits"), Tensor):
+        return output["logits"]
+    if isinstance(output, (Mapping, tuple, list)):
+        for value in values:
+            if isinstance(value, Tensor):
+                return value
+    raise InputError(f"{what} gives {type(output).__name__} without a tensor at its top level; capture another layer.")
+
+
+def _replace_first(output: object, tensor: Tensor) -> object:
+    """Return ``output`` with ``tensor`` in place of its first tensor, of the same type."""
+    if isinstance(output, Tensor):
+        return tensor
+    if isinstance(output, Mapping):
+        key = next(key for key, value in output.items() if isinstance(value, Tensor))
+        output = copy.copy(output)
+        output[key] = tensor
+        return output
+    at = next(i for i, value in enumerate(output) if isinstance(value, Tensor))
+    values = [tensor if i == at else value for i, value in enumerate(output)]
+    return output._make(values) if hasattr(output, "_make") else type(output)(values)
+
+
+def _score(output: object, logits: Tensor, target: object, n: int) -> tuple[Tensor, Tensor | None]:
+    """Return the number to differentiate, (N,), and the class that it belongs to, (N,)."""
+    if not logits.is_floating_point():
+        raise InputError(f"the model gives {logits.dtype}, expected floating logits; return them before any argmax.")
+    _require_finite(logits, "the model's output")
+    if callable(target):
+        score = target(output)
+        if not isinstance(score, Tensor) or score.shape != (n,):
+            shape = tuple(score.shape) if isinstance(score, Tensor) else type(score).__name__
+            raise InputError(f"the target function gave {shape}, expected one number an example, shape ({n},).")
+        return _require_finite(score, "the target"), None
+    single = logits.ndim == 1 or (logits.ndim == 2 and logits.shape[1] == 1)
+    if logits.ndim > 2 or logits.shape[:1] != (n,):
+        raise InputError(
+            f"the output has shape {tuple(logits.shape)} for {n} examples, expected ({n},) or ({n}, classes); "
+            "pass target=lambda output: ... that returns one number an example."
+        )
+    if single:
+        index = class_index(1 if target is None else target, 2, n).to(logits.device)
+        return logits.reshape(n) * (2 * index - 1), index
+    index = logits.detach().argmax(dim=1) if target is None else class_index(target, logits.shape[1], n)
+    index = index.to(logits.device)
+    return logits.gather(1, index[:, None])[:, 0], index
+
+
+def _differentiate(score: Tensor, places: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the gradient of the scores at each place; the examples of a batch do not touch each other."""
+    found = [None] * len(places)
+    if score.requires_grad:
+        found = torch.autograd.grad(score.sum(), list(places.values()), allow_unused=True)
+    for name, gradient in zip(places, found):
+        if gradient is None:
+            raise InputError(
+                f"the target does not depend on {name!r} through anything differentiable: its output is unused, "
+                "detached, computed under no_grad, or rounded afterwards (of a recurrent layer the states are read, "
+                "not the output); capture a layer on the way to the output."
+            )
+        _require_finite(gradient, f"the gradient at {name!r}")
+    return dict(zip(places, found))
+
+
+def _require_finite(values: Tensor, what: str) -> Tensor:
+    """Like :func:`require_finite`, at the price of one sum when all is well."""
+    if not torch.isfinite(values.detach().sum(dtype=torch.float32)):
+        require_finite(values.detach().reshape(values.shape or (1,)), what)
+    return values
