@@ -1,0 +1,62 @@
+"""Files that are written whole or not at all, and the folder that travels with the project."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+
+
+def write_whole(path: str | Path, write: Callable[[Path], object]) -> Path:
+    """Write a file whole or not at all.
+
+    The content goes to a temporary file in the same folder, is forced to the disk, and then takes the place of the
+    old file in one step: a reader, a crash or a full disk meets the old file or the new one, never half of one.
+
+    Parameters
+    ----------
+    path : str or Path
+        Where the file shall stand; folders above it are created.
+    write : callable
+        Called with the path of the temporary file, which exists and is empty; writes the content there.
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    OSError
+        If the folder cannot be written or the disk is full; the old file is as it was and no temporary file is left.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     write_whole(Path(folder) / "new" / "x.txt", lambda part: part.write_text("whole")).read_text()
+    'whole'
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=".part", delete=False) as file:
+        part = Path(file.name)
+    try:
+        write(part)
+        with open(part, "rb+") as file:
+            os.fsync(file.fileno())
+        part.chmod(0o666 & ~_umask())  # a temporary file is private, the finished one is not
+        return part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def embedded_folder() -> Path:
+    """Return the folder that travels with the project: ``data/`` of a checkout, or its copy inside the wheel."""
+    package = Path(__file__).resolve().parent
+    checkout = package.parent.parent
+    return checkout / "data" if (checkout / "pyproject.toml").is_file() else package / "embedded"
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
