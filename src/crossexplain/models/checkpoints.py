@@ -1,0 +1,138 @@
+"""Trained weights with a card: what they were trained on, by which command, and how good they are on held-out data."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from crossexplain.files import embedded_folder, write_whole
+
+LIMIT = 10_000_000  # bytes of a checkpoint that travels with the project
+REQUIRED = ("data", "seed", "command", "accuracy")
+
+
+class CheckpointError(ValueError):
+    """A checkpoint is missing, broken, or not of this model; the message says which and what to do."""
+
+
+def folder() -> Path:
+    """Return the folder of the checkpoints that travel with the project."""
+    return embedded_folder() / "checkpoints"
+
+
+def save(model: nn.Module, name: str, card: dict, folder: Path | None = None, limit: int = LIMIT) -> Path:
+    """Write weights and card, each whole or not at all.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+    name : str
+        The files are ``NAME.safetensors`` and ``NAME.json``.
+    card : dict
+        At least ``data``, ``seed``, ``command`` (that makes the checkpoint again) and ``accuracy`` (held out; a number
+        or a mapping by kind). Versions, size and the digest of the weights are added.
+    folder : Path, optional
+        Default: the checkpoints that travel with the project.
+    limit : int
+        Greatest size in bytes.
+
+    Returns
+    -------
+    Path
+        Of the weights.
+
+    Raises
+    ------
+    CheckpointError
+        If the card lacks an entry, a weight is NaN or infinite, or the file would be too large.
+    """
+    missing = [key for key in REQUIRED if key not in card]
+    if missing:
+        raise CheckpointError(f"the card of {name!r} lacks {', '.join(missing)}; a checkpoint nobody can make again or "
+                              "judge is not kept.")
+    weights = {key: value.detach().cpu().contiguous().clone() for key, value in model.state_dict().items()}
+    bad = [key for key, value in weights.items() if value.is_floating_point() and not torch.isfinite(value).all()]
+    if bad:
+        raise CheckpointError(f"{name!r} holds NaN or infinity in {', '.join(bad[:3])}; train again with a lower rate.")
+    size = sum(value.numel() * value.element_size() for value in weights.values())
+    if size > limit:
+        raise CheckpointError(f"{name!r} takes {size:,} bytes, at most {limit:,} may; make the model smaller.")
+    target = _path(name, folder)
+    write_whole(target, lambda part: save_file(weights, part))
+    whole = {"name": name, "model": type(model).__name__, **card, "parameters": sum(p.numel() for p in model.parameters()),
+             "bytes": target.stat().st_size, "sha256": _digest(target), "torch": torch.__version__}
+    text = json.dumps(whole, indent=2, ensure_ascii=False) + "\n"
+    write_whole(target.with_suffix(".json"), lambda part: part.write_text(text, encoding="utf-8"))
+    return target
+
+
+def read_card(name: str, folder: Path | None = None) -> dict:
+    """Return the card of a checkpoint.
+
+    Raises
+    ------
+    CheckpointError
+        If there is no such checkpoint (lists those that are there) or its card cannot be read.
+    """
+    path = _path(name, folder)
+    if not path.exists() or not path.with_suffix(".json").exists():
+        there = ", ".join(sorted(p.stem for p in path.parent.glob("*.safetensors"))) or "none"
+        raise CheckpointError(f"there is no checkpoint {name!r} with a card in {path.parent}; there are: {there}. "
+                              f"Make it with `python -m crossexplain train {name}`.")
+    try:
+        return json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"the card {path.with_suffix('.json')} is broken ({error}); "
+                              f"{_again(name)}") from error
+
+
+def load(name: str, model: nn.Module, folder: Path | None = None) -> dict:
+    """Load weights into a model, set it to eval mode, and return the card.
+
+    Parameters
+    ----------
+    name : str
+    model : torch.nn.Module
+        Of the architecture that was saved; unchanged if anything is wrong.
+
+    Raises
+    ------
+    CheckpointError
+        If the checkpoint is missing, its bytes are not those the card was written for, or its weights do not fit.
+    """
+    card, path = read_card(name, folder), _path(name, folder)
+    if _digest(path) != card.get("sha256"):
+        raise CheckpointError(f"checkpoint {path} is broken: its bytes are not those of its card (sha256); {_again(name)}")
+    try:
+        weights = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"checkpoint {path} cannot be read ({error}); {_again(name)}") from error
+    wanted = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    found = {key: tuple(value.shape) for key, value in weights.items()}
+    if wanted != found:
+        differ = sorted(key for key in wanted | found if wanted.get(key) != found.get(key))
+        first = differ[0]
+        raise CheckpointError(f"checkpoint {name!r} does not fit {type(model).__name__}: {len(differ)} entries differ, "
+                              f"first {first!r} ({found.get(first, 'absent')} in the file, {wanted.get(first, 'absent')} "
+                              "in the model); build the model with the sizes of the card.")
+    model.load_state_dict(weights)
+    model.eval()
+    return card
+
+
+def _path(name: str, where: Path | None) -> Path:
+    if not name or Path(name).name != name:
+        raise CheckpointError(f"checkpoint name {name!r} came, expected a plain name without a folder.")
+    return (folder() if where is None else Path(where)) / f"{name}.safetensors"
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _again(name: str) -> str:
+    return f"make it again with `python -m crossexplain train {name}`."
