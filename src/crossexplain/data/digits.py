@@ -1,0 +1,200 @@
+"""Handwritten digits, 28 x 28: scikit-learn's 1,797, which every installation has, and the 70,000 of MNIST."""
+
+import gzip
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy.ndimage import zoom
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+
+from crossexplain.data.store import Found, find
+
+SIDE = 28  # pixels
+UNSIGNED_BYTE = 0x08  # IDX code of the only element type that MNIST uses
+
+
+@dataclass(frozen=True)
+class Digits:
+    """Images of single digits.
+
+    Attributes
+    ----------
+    images : numpy.ndarray, shape (N, 28, 28), float32
+        Ink from 0 (paper) to 1.
+    labels : numpy.ndarray, shape (N,), int64
+        The digit, 0 to 9.
+    found : Found
+        Where they came from.
+    tests : int
+        How many at the end are the publisher's own test set; 0 if there is none.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    found: Found
+    tests: int = 0
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def load(name: str = "sklearn") -> Digits:
+    """Load all digits of a set.
+
+    Parameters
+    ----------
+    name : str
+        ``"sklearn"``: 1,797 digits of 8 x 8 pixels with 17 grey levels (Alpaydin and Kaynak 1998), enlarged to
+        28 x 28 by cubic splines. ``"mnist"``: 70,000 digits (LeCun et al. 1998), training set first.
+
+    Returns
+    -------
+    Digits
+
+    Raises
+    ------
+    ValueError
+        For another name, and for MNIST files that are not what they should be.
+    MissingSource
+        If MNIST is not on this machine; the message says how to fetch it.
+
+    Examples
+    --------
+    >>> digits = load("sklearn")
+    >>> digits.images.shape, digits.labels.shape
+    ((1797, 28, 28), (1797,))
+    """
+    if name == "sklearn":
+        found = find("sklearn-digits")
+        bunch = load_digits()
+        return Digits(enlarge(bunch.images / 16.0), bunch.target.astype(np.int64), found)
+    if name != "mnist":
+        raise ValueError(f"digits {name!r} came, expected 'sklearn' or 'mnist'.")
+    found = find("mnist")
+    parts = [_mnist(found.path, part) for part in ("train", "t10k")]
+    images, labels = (np.concatenate(arrays) for arrays in zip(*parts))
+    return Digits(images.astype(np.float32) / 255, labels.astype(np.int64), found, tests=len(parts[1][1]))
+
+
+def split(digits: Digits, seed: int = 0, validation: float = 0.15, test: float = 0.15) -> dict[str, np.ndarray]:
+    """Divide digits into disjoint sets in which each class has its share.
+
+    Parameters
+    ----------
+    digits : Digits
+    seed : int
+        Another seed gives another division.
+    validation, test : float
+        Shares of all digits, in each class. Digits that come with a test set of their own keep it as the test set,
+        and ``validation`` is a share of the others.
+
+    Returns
+    -------
+    dict of str to numpy.ndarray
+        Sorted indices under ``"train"``, ``"validation"`` and ``"test"``.
+
+    Raises
+    ------
+    ValueError
+        If a share leaves some set empty, or a class too few digits for one in each set.
+
+    Examples
+    --------
+    >>> {name: len(indices) for name, indices in split(load("sklearn"), seed=0).items()}
+    {'train': 1257, 'validation': 270, 'test': 270}
+    """
+    if not (0 < validation < 1 and 0 < test < 1 and validation + test < 1):
+        raise ValueError(
+            f"shares {validation} and {test} came for validation and test, expected two positive numbers that leave "
+            "something to train on."
+        )
+    everything = np.arange(len(digits))
+    if digits.tests:
+        rest, tests = np.split(everything, [len(digits) - digits.tests])
+    else:
+        rest, tests = _divide(digits.labels, everything, round(test * len(everything)), seed)
+    of = rest if digits.tests else everything
+    train, validated = _divide(digits.labels, rest, round(validation * len(of)), seed)
+    return {"train": train, "validation": validated, "test": tests}
+
+
+def enlarge(images: np.ndarray, side: int = SIDE) -> np.ndarray:
+    """Enlarge square images smoothly, by cubic splines.
+
+    Parameters
+    ----------
+    images : numpy.ndarray, shape (N, S, S)
+        Values from 0 to 1.
+    side : int
+        Height and width wanted, in pixels.
+
+    Returns
+    -------
+    numpy.ndarray, shape (N, side, side), float32
+        Clipped to the range 0 to 1, which splines overshoot.
+    """
+    scale = side / images.shape[1]
+    # "grid-constant" continues the paper beyond the edge; pixels are areas, hence grid_mode.
+    larger = zoom(images, (1, scale, scale), order=3, mode="grid-constant", cval=0.0, grid_mode=True)
+    return np.clip(larger, 0, 1).astype(np.float32)
+
+
+def read_idx(path: Path | str) -> np.ndarray:
+    """Read a gzipped IDX file of unsigned bytes.
+
+    Two zero bytes, the element type, the number of axes, the length of each axis as a big-endian 32-bit integer, the
+    elements in row-major order (format: LeCun, Cortes, Burges, "The MNIST database").
+
+    Parameters
+    ----------
+    path : Path
+
+    Returns
+    -------
+    numpy.ndarray, uint8
+
+    Raises
+    ------
+    ValueError
+        If the file is no gzip file, no IDX file, holds another element type, or ends too early or too late.
+    """
+    path = Path(path)
+    try:
+        with gzip.open(path) as stream:
+            data = stream.read()
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise ValueError(f"{path.name} is not a whole gzip file ({error}); fetch it again.") from error
+    if len(data) < 4 or data[:2] != b"\0\0" or data[2] != UNSIGNED_BYTE:
+        raise ValueError(
+            f"{path.name} starts with the bytes {data[:4].hex(' ') or '(none)'}, expected 00 00 08 and the number of "
+            "axes: this is not an IDX file of unsigned bytes."
+        )
+    start = 4 + 4 * data[3]
+    if len(data) < start:
+        raise ValueError(f"{path.name} ends within its header: {len(data)} bytes came, expected at least {start}.")
+    shape = tuple(int(length) for length in np.frombuffer(data[4:start], dtype=">u4"))
+    expected = start + int(np.prod(shape, dtype=np.int64))
+    if len(data) != expected:
+        raise ValueError(
+            f"{path.name} holds {len(data):,} bytes, its header promises {expected:,} for shape {shape}; fetch it again."
+        )
+    return np.frombuffer(data, dtype=np.uint8, offset=start).reshape(shape)
+
+
+def _mnist(folder: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
+    images = read_idx(folder / f"{part}-images-idx3-ubyte.gz")
+    labels = read_idx(folder / f"{part}-labels-idx1-ubyte.gz")
+    if images.shape[1:] != (SIDE, SIDE) or labels.ndim != 1 or len(images) != len(labels):
+        raise ValueError(
+            f"MNIST's {part} files hold arrays of shape {images.shape} and {labels.shape}, "
+            f"expected (N, {SIDE}, {SIDE}) and (N,)."
+        )
+    return images, labels
+
+
+def _divide(labels: np.ndarray, indices: np.ndarray, held: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    kept, out = train_test_split(indices, test_size=held, random_state=seed, stratify=labels[indices])
+    return np.sort(kept), np.sort(out)
