@@ -109,3 +109,15 @@ def test_a_quiz_has_one_right_answer_and_replies_without_a_script():
 
 def test_a_table_escapes_its_bars():
     assert "x\\|y" in str(table(["a"], [["x|y"]]))
+
+
+def test_provenance_carries_the_sources_that_the_run_used():
+    from types import SimpleNamespace
+
+    from crossexplain.show.page import RUN
+
+    page = Page("01")
+    page.source(SimpleNamespace(name="mnist", source="data folder"))
+    shown = page.provenance()._repr_mimebundle_()
+    assert shown[RUN] == {"sources": {"mnist": "data folder"}}
+    assert "| source of mnist | data folder |" in shown["text/markdown"]

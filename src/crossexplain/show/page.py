@@ -15,6 +15,7 @@ from pathlib import Path
 from crossexplain.evaluation.intervals import Interval
 
 CLAIM = "application/vnd.crossexplain.claim+json"
+RUN = "application/vnd.crossexplain.run+json"
 PACKAGES = ("crossexplain", "torch", "torchvision", "transformers", "captum", "grad-cam", "numpy", "scikit-learn")
 
 
@@ -223,7 +224,7 @@ class Page:
                 ("run", time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(self._started))),
                 ("duration", f"{time.time() - self._started:.0f} s"), ("revision", revision())]
         rows += [(f"source of {name}", source) for name, source in self.sources.items()]
-        return table(["provenance", "of this page"], rows)
+        return Markdown(str(table(["provenance", "of this page"], rows)), {RUN: {"sources": dict(self.sources)}})
 
 
 def _version(package: str) -> str | None:
