@@ -1,0 +1,497 @@
+"""Collages of four digits with one sentence that is true of them or not, and the truth about what decides.
+
+After the synthetic data set of the paper (section 4.1): 2 x 2 digits, four tasks (where the largest or the smallest digit
+is, how many digits are even or odd) by two precisions. Cells are numbered in reading order:
+
+    0 upper left   1 upper right
+    2 lower left   3 lower right
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from functools import cache, cached_property
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from crossexplain.data.digits import Digits
+from crossexplain.data.digits import split as split_digits
+
+TASKS = ("largest", "smallest", "even", "odd")
+KINDS = tuple(f"{task}, {precision}" for task in TASKS for precision in ("precise", "general"))
+CORNERS = {"upper left": (0,), "upper right": (1,), "lower left": (2,), "lower right": (3,)}
+HALVES = {"upper": (0, 1), "lower": (2, 3), "left": (0, 2), "right": (1, 3)}
+PAD, MASK = "[PAD]", "[MASK]"
+
+
+@dataclass(frozen=True)
+class Statement:
+    """What a sentence says.
+
+    Attributes
+    ----------
+    task : str
+        One of ``TASKS``.
+    precision : str
+        ``"precise"`` or ``"general"``.
+    cells : tuple of int
+        Cells in which the sentence places the largest, smallest or first digit; empty if it names no place.
+    count : int or None
+        How many even or odd digits the sentence counts.
+    """
+
+    task: str
+    precision: str
+    cells: tuple[int, ...] = ()
+    count: int | None = None
+
+
+def _statements() -> dict[str, Statement]:
+    """Return all sentences with what they say: the 46 of the balanced builder, then those only the published one has."""
+    found, published = {}, {}
+    for task in TASKS[:2]:
+        for place, cells in CORNERS.items():
+            found[f"the {task} digit is at the {place} corner"] = Statement(task, "precise", cells)
+        for place, cells in HALVES.items():
+            found[f"the {task} digit is on the {place} half"] = Statement(task, "general", cells)
+    for task in TASKS[2:]:
+        # The paper's "(s)", one form for every count, so that no other word gives the count away.
+        for count in range(5):
+            counted = f"there are {count} {task} digit(s) in the picture"
+            found[counted] = Statement(task, "general", count=count)
+            for place, cells in CORNERS.items():
+                possible = 1 <= count <= 4 - cells[0]  # the first of three cannot be in the last two cells
+                if count:
+                    sentence = f"{counted} and the first is at the {place} corner"
+                    (found if possible else published)[sentence] = Statement(task, "precise", cells, count)
+        for place, cells in CORNERS.items():
+            published[f"the first {task} digit is at the {place} corner"] = Statement(task, "general", cells)
+    return found | published
+
+
+STATEMENTS = _statements()
+SENTENCES = tuple(STATEMENTS)
+BALANCED = 46  # the first sentences, those of the balanced builder
+VOCABULARY = (PAD, MASK, *sorted({word for sentence in SENTENCES for word in sentence.split()}))
+LENGTH = max(len(sentence.split()) for sentence in SENTENCES)  # T, tokens of the longest sentence
+KIND_OF = np.array([KINDS.index(f"{said.task}, {said.precision}") for said in STATEMENTS.values()])  # (66,)
+
+
+def holds(digits, sentence: str):
+    """Is the sentence true of the four digits? The one definition of truth.
+
+    A digit is *the* largest (smallest) only if no other one equals it: of a tie no sentence about its place is true.
+    The first even (odd) digit is the first in reading order; if there is none, no sentence about its place is true.
+
+    Parameters
+    ----------
+    digits : array_like of int, shape (4,) or (N, 4)
+        In reading order: upper left, upper right, lower left, lower right.
+    sentence : str
+        One of ``SENTENCES``.
+
+    Returns
+    -------
+    bool, or ndarray of bool, shape (N,)
+
+    Raises
+    ------
+    ValueError
+        For an unknown sentence (names the nearest) and for anything but four digits from 0 to 9.
+
+    Examples
+    --------
+    >>> holds([3, 9, 0, 4], "the largest digit is at the upper right corner")
+    True
+    >>> holds([3, 9, 9, 4], "the largest digit is at the upper right corner")
+    False
+    >>> holds([3, 9, 0, 4], "there are 2 even digit(s) in the picture and the first is at the lower left corner")
+    True
+    """
+    said, (digits, single) = _said(sentence), _four(digits)
+    marked = _marked(digits, said.task)  # (N, 4)
+    count = marked.sum(axis=1)
+    wanted = 1 if said.task in TASKS[:2] else said.count
+    true = count > 0 if wanted is None else count == wanted
+    if said.cells:
+        true &= (count > 0) & np.isin(marked.argmax(axis=1), said.cells)
+    return bool(true[0]) if single else true
+
+
+def tokenize(sentences: str | Sequence[str], length: int = LENGTH) -> Tensor:
+    """Return sentences as word numbers, padded behind.
+
+    Parameters
+    ----------
+    sentences : str or sequence of N str
+        Of words of ``VOCABULARY``; ``[MASK]`` is one.
+    length : int
+        Number of tokens, T.
+
+    Returns
+    -------
+    Tensor, shape (N, T), int64
+
+    Raises
+    ------
+    ValueError
+        For a word that is not in the vocabulary (names the nearest) and a sentence longer than T.
+
+    Examples
+    --------
+    >>> tokenize("the largest digit is on the left half", length=9)
+    tensor([[26, 18, 11, 17, 22, 26, 19, 15,  0]])
+    """
+    rows = [sentence.split() for sentence in ([sentences] if isinstance(sentences, str) else sentences)]
+    number = {word: i for i, word in enumerate(VOCABULARY)}
+    for words in rows:
+        if not 1 <= len(words) <= length:
+            raise ValueError(f"{' '.join(words)!r} has {len(words)} words, expected 1 to {length}.")
+        for word in words:
+            if word not in number:
+                near = ", ".join(map(repr, get_close_matches(word, VOCABULARY, n=3, cutoff=0.3))) or "none"
+                raise ValueError(f"{word!r} is not among the {len(VOCABULARY)} words of the collages; like it: {near}.")
+    return torch.tensor([[number[word] for word in words] + [0] * (length - len(words)) for words in rows])
+
+
+def words(tokens) -> list[str]:
+    """Return the words behind one row of word numbers, without the padding.
+
+    Examples
+    --------
+    >>> words([26, 18, 11, 0])
+    ['the', 'largest', 'digit']
+    """
+    return [VOCABULARY[int(token)] for token in tokens if int(token) != 0]
+
+
+@dataclass(frozen=True)
+class Collages:
+    """Pairs of a collage and a sentence, with label and truth. Images and tokens are gathered when asked for.
+
+    N is the number of pairs, T the number of tokens. It can be trained on as it is: it knows its length and gathers a
+    ``batch`` of inputs for ``model(images=..., tokens=...)``.
+
+    Attributes
+    ----------
+    bank : ndarray, shape (M, 28, 28), float32
+        All digit images, of which the collages are made.
+    cells : ndarray, shape (N, 4), int64
+        Which digit image stands in each cell.
+    digits : ndarray, shape (N, 4), int64
+        What it is.
+    sentence_id : ndarray, shape (N,), int64
+        Index into ``sentences``.
+    labels : ndarray, shape (N,), int64
+        1 where the sentence is true of the collage; of the published builder, what it takes for that.
+    collage : ndarray, shape (N,), int64
+        Equal numbers are the same collage with different sentences.
+    """
+
+    bank: np.ndarray
+    cells: np.ndarray
+    digits: np.ndarray
+    sentence_id: np.ndarray
+    labels: np.ndarray
+    collage: np.ndarray
+    sentences: ClassVar[tuple[str, ...]] = SENTENCES
+    kinds: ClassVar[tuple[str, ...]] = KINDS
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def kind(self) -> np.ndarray:
+        """Task and precision of each pair, index into ``kinds``; shape (N,)."""
+        return KIND_OF[self.sentence_id]
+
+    def images(self, indices=slice(None)) -> Tensor:
+        """Return collages as images; shape (n, 1, 56, 56), float32, from 0 (paper) to 1 (ink)."""
+        four = self.bank[self.cells[indices]]  # (n, 4, 28, 28)
+        n, _, height, width = four.shape
+        rows = four.reshape(n, 2, 2, height, width).transpose(0, 1, 3, 2, 4)  # (n, row, y, column, x)
+        return torch.from_numpy(rows.reshape(n, 1, 2 * height, 2 * width))
+
+    def tokens(self, indices=slice(None)) -> Tensor:
+        """Return sentences as word numbers; shape (n, T), int64, padded behind with 0."""
+        return _token_table()[torch.from_numpy(self.sentence_id[indices])]
+
+    def inputs(self, indices=slice(None)) -> dict[str, Tensor]:
+        """Return what a model takes by keyword."""
+        return {"images": self.images(indices), "tokens": self.tokens(indices)}
+
+    def batch(self, indices) -> tuple[dict[str, Tensor], Tensor]:
+        """Return inputs and labels of some pairs."""
+        indices = np.asarray(indices)
+        return self.inputs(indices), torch.from_numpy(self.labels[indices])
+
+    def select(self, indices) -> "Collages":
+        """Return some of the pairs."""
+        indices = np.asarray(indices)
+        parts = ("cells", "digits", "sentence_id", "labels", "collage")
+        return replace(self, **{name: getattr(self, name)[indices] for name in parts})
+
+    @cached_property
+    def deciding_cells(self) -> np.ndarray:
+        """Cells that a person would point at; shape (N, 4), bool.
+
+        The cell of the largest (smallest) digit, whether or not the sentence places it there; the cells of the even
+        (odd) digits, all four where there is none.
+        """
+        return _deciding_cells(self.digits, self.sentence_id)
+
+    @property
+    def deciding_tokens(self) -> np.ndarray:
+        """Words that carry what is said; shape (N, T), bool.
+
+        In place of each, another word makes another sentence that can be true. Hence no word of "4 even digit(s) ... the
+        first is at the upper left corner" but the 4 and the even: where else would the first of four be?
+        """
+        return _deciding_table()[self.sentence_id]
+
+    @cached_property
+    def pairs(self) -> np.ndarray:
+        """Word and cell that have to be read together; shape (N, T, 4), bool.
+
+        Each deciding word goes with each deciding cell, but for the place of the first even (odd) digit: these words go
+        with its cell alone.
+        """
+        first = np.zeros_like(self.deciding_cells)
+        first[np.arange(len(self)), self.deciding_cells.argmax(axis=1)] = True
+        places = np.isin(_token_table().numpy(), [VOCABULARY.index(word) for word in HALVES])[self.sentence_id]
+        cells = np.where(places[:, :, None], first[:, None, :], self.deciding_cells[:, None, :])
+        return self.deciding_tokens[:, :, None] & cells
+
+
+def build(digits: Digits, n_pairs: int, split: str | Sequence[int], seed: int, published: bool = False) -> Collages:
+    """Build pairs of a collage and a sentence.
+
+    Two collages A and B and two sentences, a true of A only and b true of B only, give four pairs: (A, a) and (B, b) with
+    label 1, (A, b) and (B, a) with label 0, in this order. Every collage and every sentence then stands as often with 1
+    as with 0: whoever sees one of the two only is right in exactly half of the pairs. The kinds take turns, so every
+    multiple of 32 pairs from the start holds each kind equally often. Within a kind the sentences are drawn evenly, and
+    the digits evenly among those that the sentences allow.
+
+    Parameters
+    ----------
+    digits : Digits
+    n_pairs : int
+        A multiple of 4.
+    split : {"train", "validation", "test"} or sequence of int
+        Which digits may be used. The names stand for one fixed division, whatever the seed, so that collages of
+        different names never share a digit image.
+    seed : int
+    published : bool
+        Build what the paper's code built instead: see :func:`wrong_labels`.
+
+    Returns
+    -------
+    Collages
+
+    Raises
+    ------
+    ValueError
+        For an unknown split, a number of pairs that is no positive multiple of 4, and digits that lack a class.
+    """
+    if n_pairs < 4 or n_pairs % 4:
+        raise ValueError(f"{n_pairs} pairs came, expected a positive multiple of 4: two collages by two sentences.")
+    members = _members(digits, split)
+    rng = np.random.default_rng([seed, *(split.encode() if isinstance(split, str) else b"")])
+    make = _published if published else _quadruples
+    values, sentence_id, labels, collage = make(n_pairs, rng)
+    drawn, where = np.unique(collage, return_index=True)
+    cells = np.empty((len(drawn), 4), dtype=np.int64)
+    for digit, indices in enumerate(members):
+        here = values[where] == digit
+        cells[here] = indices[rng.integers(0, len(indices), here.sum())]
+    return Collages(digits.images, cells[collage], values, sentence_id, labels, collage)
+
+
+def wrong_labels(collages: Collages) -> dict[str, float]:
+    """Measure which share of the labels is wrong, by :func:`holds`.
+
+    The paper's code takes the first of several largest digits for the largest, and falsifies "on the upper half" by
+    drawing another corner and naming its row or column, which may be the true one: the falsified sentence is half true.
+
+    Parameters
+    ----------
+    collages : Collages
+
+    Returns
+    -------
+    dict of str to float
+        Shares of all pairs: ``"all"``; ``"ties"`` and ``"half true"``, which add up to it; ``"place"``, the share among
+        the sentences about the largest and the smallest digit; and ``"lenient"``, the share of all pairs that stays
+        wrong for a reader who takes a sentence about any of several largest digits for true.
+    """
+    truth = _truth_of(collages.digits, collages.sentence_id)
+    wrong = truth != collages.labels
+    place = collages.kind < KINDS.index("even, precise")
+    tied = place & (collages.deciding_cells.sum(axis=1) > 1)
+    named = _named_table()[collages.sentence_id] & collages.deciding_cells  # (N, 4)
+    lenient = np.where(place, named.any(axis=1), truth) != collages.labels
+    return {
+        "all": float(wrong.mean()),
+        "ties": float((wrong & tied).mean()),
+        "half true": float((wrong & ~tied).mean()),
+        "place": float(wrong[place].mean()) if place.any() else 0.0,
+        "lenient": float(lenient.mean()),
+    }
+
+
+def text_alone(train: Collages, test: Collages) -> float:
+    """Return how often the sentence alone predicts the label: the best guess for each sentence, learned and tested.
+
+    Parameters
+    ----------
+    train, test : Collages
+        Drawn independently.
+
+    Returns
+    -------
+    float
+        Share of right guesses on ``test``; 0.5 is chance.
+    """
+    votes = np.bincount(train.sentence_id, 2 * train.labels - 1, minlength=len(SENTENCES))
+    return float(((votes > 0)[test.sentence_id] == test.labels).mean())
+
+
+def _said(sentence: str) -> Statement:
+    if sentence in STATEMENTS:
+        return STATEMENTS[sentence]
+    near = "; ".join(map(repr, get_close_matches(str(sentence), SENTENCES, n=2, cutoff=0.3))) or "none"
+    raise ValueError(f"{sentence!r} is not one of the {len(SENTENCES)} sentences of the collages; like it: {near}.")
+
+
+def _four(digits) -> tuple[np.ndarray, bool]:
+    """Return digits as (N, 4), and whether they came as one collage."""
+    digits = np.asarray(digits)
+    if digits.ndim not in (1, 2) or digits.shape[-1] != 4 or not np.issubdtype(digits.dtype, np.integer):
+        raise ValueError(f"digits came as {digits.dtype} of shape {digits.shape}, expected whole numbers (4,) or (N, 4).")
+    if digits.size and not (0 <= digits.min() and digits.max() <= 9):
+        raise ValueError(f"digits from {digits.min()} to {digits.max()} came, expected 0 to 9.")
+    return np.atleast_2d(digits), digits.ndim == 1
+
+
+def _marked(digits: np.ndarray, task: str) -> np.ndarray:
+    """Return the cells that a task is about, (N, 4): the largest, smallest, even or odd digits."""
+    if task == "largest":
+        return digits == digits.max(axis=1, keepdims=True)
+    if task == "smallest":
+        return digits == digits.min(axis=1, keepdims=True)
+    return digits % 2 == TASKS[2:].index(task)
+
+
+def _deciding_cells(digits: np.ndarray, sentence_id: np.ndarray) -> np.ndarray:
+    by_task = np.stack([_marked(digits, task) for task in TASKS])  # (4, N, 4)
+    marked = by_task[KIND_OF[sentence_id] // 2, np.arange(len(digits))]
+    return marked | ~marked.any(axis=1, keepdims=True)
+
+
+@cache
+def _token_table() -> Tensor:
+    return tokenize(SENTENCES)
+
+
+@cache
+def _deciding_table() -> np.ndarray:
+    """Return the deciding words of each sentence, (66, T): one of them alone differs from a sentence that can be true."""
+    table = _token_table().numpy()
+    differ = table[:, None] != table[None]  # (66, 66, T)
+    can_be_true = _truth()[1].any(axis=0)
+    return (differ & (can_be_true & (differ.sum(axis=2) == 1))[:, :, None]).any(axis=1)
+
+
+@cache
+def _named_table() -> np.ndarray:
+    """Return the cells that each sentence names, (66, 4)."""
+    return np.array([np.isin(range(4), said.cells) for said in STATEMENTS.values()])
+
+
+@cache
+def _truth() -> tuple[np.ndarray, np.ndarray]:
+    """Return all 10,000 collages of digits, (10000, 4), and what holds of each, (10000, 66)."""
+    everything = np.stack(np.unravel_index(np.arange(10_000), (10,) * 4), axis=1)
+    return everything, np.stack([holds(everything, sentence) for sentence in SENTENCES], axis=1)
+
+
+def _truth_of(digits: np.ndarray, sentence_id: np.ndarray) -> np.ndarray:
+    return _truth()[1][np.ravel_multi_index(tuple(digits.T), (10,) * 4), sentence_id]
+
+
+def _members(digits: Digits, split: str | Sequence[int]) -> list[np.ndarray]:
+    """Return the allowed digit images of each class."""
+    if isinstance(split, str):
+        parts = split_digits(digits, seed=0)
+        if split not in parts:
+            raise ValueError(f"split {split!r} came, expected one of {', '.join(map(repr, parts))}, or indices.")
+        split = parts[split]
+    allowed = np.asarray(split)
+    members = [allowed[digits.labels[allowed] == digit] for digit in range(10)]
+    empty = [digit for digit, indices in enumerate(members) if not len(indices)]
+    if empty:
+        raise ValueError(f"there is no image of {', '.join(map(str, empty))} among the {len(allowed)} digits; use more.")
+    return members
+
+
+@cache
+def _rivals() -> tuple[list[list[tuple[int, int]]], dict[tuple[int, int], np.ndarray]]:
+    """Return the ordered pairs of sentences of each kind, and for each the collages of digits with first true, second not."""
+    _, truth = _truth()
+    kinds = [[i for i in range(BALANCED) if KIND_OF[i] == kind] for kind in range(len(KINDS))]
+    pairs = [[(a, b) for a in ids for b in ids if a != b] for ids in kinds]
+    return pairs, {(a, b): np.flatnonzero(truth[:, a] & ~truth[:, b]) for kind in pairs for a, b in kind}
+
+
+def _quadruples(n_pairs: int, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+    """Draw digits, sentences, labels and collage numbers, (n_pairs, ...), balanced by quadruples."""
+    n = n_pairs // 4
+    pairs, allowed = _rivals()
+    a, b, first, second = (np.empty(n, dtype=np.int64) for _ in range(4))
+    for kind, choices in enumerate(pairs):
+        turns = np.arange(kind, n, len(pairs))
+        chosen = rng.integers(0, len(choices), len(turns))
+        for number, (one, other) in enumerate(choices):
+            here = turns[chosen == number]
+            a[here], b[here] = one, other
+            first[here] = rng.choice(allowed[one, other], len(here))
+            second[here] = rng.choice(allowed[other, one], len(here))
+    everything, _ = _truth()
+    values = everything[np.stack([first, second, first, second], axis=1).ravel()]
+    sentence_id = np.stack([a, b, b, a], axis=1).ravel()
+    collage = (2 * np.arange(n)[:, None] + np.array([0, 1, 0, 1])).ravel()
+    return values, sentence_id, np.tile([1, 1, 0, 0], n), collage
+
+
+def _published(n_pairs: int, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+    """Draw as the paper's code does: any four digits, tasks in turn, half of the sentences falsified, ties unseen."""
+    values = rng.integers(0, 10, (n_pairs, 4))
+    labels = np.ones(n_pairs, dtype=np.int64)
+    labels[rng.permutation(n_pairs)[: n_pairs // 2]] = 0
+    number = {sentence: i for i, sentence in enumerate(SENTENCES)}
+    sentence_id = np.array(
+        [number[_as_published(four, i % 4, bool(label), rng)] for i, (four, label) in enumerate(zip(values, labels))]
+    )
+    return values, sentence_id, labels, np.arange(n_pairs)
+
+
+def _as_published(digits: np.ndarray, task: int, true: bool, rng: np.random.Generator) -> str:
+    """Return the sentence that the paper's code writes for four digits."""
+    corners, form = list(CORNERS), rng.integers(0, 3)
+    if task < 2:
+        cell = int(digits.argmax() if task == 0 else digits.argmin())  # the first of several
+        corner = corners[cell if true else (cell + rng.integers(1, 4)) % 4]
+        place = f"at the {corner} corner" if form == 2 else f"on the {corner.split()[form]} half"
+        return f"the {TASKS[task]} digit is {place}"
+    counted = np.flatnonzero(digits % 2 == task - 2)
+    count = len(counted)
+    if not true:  # another count, and the place of the first digit of the other parity
+        count, counted = (count + rng.integers(1, 5)) % 5, np.flatnonzero(digits % 2 != task - 2)
+    if count == 0 or len(counted) == 0:
+        return f"there are 0 {TASKS[task]} digit(s) in the picture"
+    place = f"is at the {corners[counted[0]]} corner"
+    said = f"there are {count} {TASKS[task]} digit(s) in the picture"
+    return (said, f"the first {TASKS[task]} digit {place}", f"{said} and the first {place}")[form]
