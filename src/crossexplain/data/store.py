@@ -332,7 +332,7 @@ def _bring(source: Source, file: File, path: Path, scratch: Path) -> None:
         write_whole(path, lambda temporary: os.replace(part, temporary))
     except OSError as error:
         full = getattr(error, "errno", None) == errno.ENOSPC
-        why = f"the disk of {path.parent} is full" if full else str(error)
+        why = f"the disk of {path.parent} is full ({error.strerror})" if full else str(error)
         raise FetchError(
             f"{source.name}: {file.url} was not fetched, nothing was kept: {why}. "
             f"Try again with `python -m crossexplain fetch {source.name}`, or place the file in the data folder."
