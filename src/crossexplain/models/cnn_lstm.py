@@ -1,0 +1,210 @@
+"""The early-fusion model of the paper (section 4.2): a convolutional tower, an LSTM, concatenation, dense layers.
+
+:class:`CnnLstm` is right and can be explained; :class:`PublishedCnnLstm` is what the paper's code trained.
+"""
+
+import torch
+from torch import Tensor, nn
+
+DIGITS = 10
+SIDE = 28  # pixels of a cell
+
+
+class Tower(nn.Module):
+    """Six convolutions, and one that names the digit of each cell.
+
+    Parameters
+    ----------
+    widths : sequence of 6 int
+        Channels of the convolutions.
+    dropout : float
+        Share of the last map's channels left out in training.
+
+    Examples
+    --------
+    >>> Tower()(torch.zeros(2, 1, 56, 56)).shape
+    torch.Size([2, 4, 10])
+    """
+
+    def __init__(self, widths: tuple[int, ...] = (16, 32, 32, 64, 64, 64), dropout: float = 0.2):
+        super().__init__()
+        layers: list[nn.Module] = []
+        for i, (before, width) in enumerate(zip((1, *widths), widths)):
+            layers += [nn.Conv2d(before, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+            if i in (0, 2):
+                layers.append(nn.MaxPool2d(2))
+        self.features = nn.Sequential(*layers)  # (N, 1, 56, 56) -> (N, 64, 14, 14)
+        self.drop = nn.Dropout2d(dropout)
+        self.name = nn.Conv2d(widths[-1], DIGITS, SIDE // 4, stride=SIDE // 4)  # one window a cell: (N, 10, 2, 2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the digits' logits of each cell.
+
+        Parameters
+        ----------
+        images : Tensor, shape (N, 1, 56, 56)
+
+        Returns
+        -------
+        Tensor, shape (N, 4, 10)
+        """
+        if images.ndim != 4 or images.shape[1:] != (1, 2 * SIDE, 2 * SIDE):
+            raise ValueError(
+                f"images have shape {tuple(images.shape)}, expected (N, 1, {2 * SIDE}, {2 * SIDE}): one grey collage of "
+                "four digits each; a photograph is no collage."
+            )
+        return self.name(self.drop(self.features(images))).flatten(2).transpose(1, 2)
+
+
+class CnnLstm(nn.Module):
+    """Does the sentence hold of the collage? One logit, above 0 for yes.
+
+    Layers to explain: ``image_layer`` (the last convolution's map, (N, 64, 14, 14)) and ``text_layer`` (the word
+    embeddings, (N, T, 64)). Both reach the logit with a gradient that lives: the sentence is read by the maximum over the
+    LSTM's steps, so every step counts, and the digits' probabilities, through which the collage goes, are taken at a
+    temperature above 1, so they do not saturate.
+
+    Parameters
+    ----------
+    vocabulary : int
+        Number of words; 0 is padding, 1 the mask.
+    read : {"max", "last"}
+        Read the LSTM by the maximum over its steps, or at the sentence's last word, as the paper does.
+    temperature : float
+        The digits' logits are divided by it before they become probabilities.
+    width : int
+        Of the LSTM; the dense layers have twice as many units.
+    dropout : float
+        In the dense layers.
+
+    Examples
+    --------
+    >>> model = CnnLstm(vocabulary=30).eval()
+    >>> model(images=torch.zeros(2, 1, 56, 56), tokens=torch.ones(2, 9, dtype=torch.long)).shape
+    torch.Size([2])
+    """
+
+    image_layer = "tower.features"
+    text_layer = "embedding"
+
+    def __init__(self, vocabulary: int, read: str = "max", temperature: float = 2.0, width: int = 128,
+                 dropout: float = 0.1):
+        super().__init__()
+        if read not in ("max", "last"):
+            raise ValueError(f"read {read!r} came, expected 'max' (over the steps) or 'last' (the last word).")
+        self.how, self.temperature = read, temperature
+        self.tower = Tower()
+        self.embedding = nn.Embedding(vocabulary, 64, padding_idx=0)
+        nn.init.zeros_(self.embedding.weight[1].detach())  # the mask says nothing, and training never shows it
+        self.lstm = nn.LSTM(64, width, num_layers=2, batch_first=True)
+        self.seen = nn.Sequential(nn.Linear(4 * DIGITS, 2 * width), nn.ReLU())
+        self.said = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.ReLU())
+        self.fusion = nn.Sequential(
+            nn.Dropout(dropout), nn.Linear(4 * width, 2 * width), nn.ReLU(),
+            nn.Dropout(dropout), nn.Linear(2 * width, 2 * width), nn.ReLU(), nn.Linear(2 * width, 1),
+        )
+
+    def see(self, images: Tensor) -> Tensor:
+        """Return what the digits of the collage are taken for: probabilities, shape (N, 40)."""
+        return (self.tower(images) / self.temperature).softmax(dim=2).flatten(1)
+
+    def read(self, tokens: Tensor) -> Tensor:
+        """Return the sentence as one vector, shape (N, width).
+
+        Parameters
+        ----------
+        tokens : Tensor, shape (N, T), int64
+        """
+        _require_tokens(tokens, self.embedding)
+        steps, _ = self.lstm(self.embedding(tokens))  # (N, T, width)
+        real = tokens != 0  # (N, T)
+        if self.how == "last":
+            last = (real * torch.arange(tokens.shape[1], device=tokens.device)).amax(dim=1)
+            return steps[torch.arange(len(tokens), device=tokens.device), last]
+        return steps.masked_fill(~real[:, :, None], -1.0).amax(dim=1)  # an LSTM's output is above -1
+
+    def match(self, seen: Tensor, said: Tensor) -> Tensor:
+        """Return the logit of collages (N, 40) and sentences (N, width) that were seen and read before; shape (N,)."""
+        return self.fusion(torch.cat([self.seen(seen), self.said(said)], dim=1))[:, 0]
+
+    def forward(self, images: Tensor, tokens: Tensor) -> Tensor:
+        """Return the logit that the sentence holds of the collage.
+
+        Parameters
+        ----------
+        images : Tensor, shape (N, 1, 56, 56)
+            Ink from 0 to 1.
+        tokens : Tensor, shape (N, T), int64
+            Word numbers, padded with 0.
+
+        Returns
+        -------
+        Tensor, shape (N,)
+        """
+        return self.match(self.see(images), self.read(tokens))
+
+    def train(self, mode: bool = True) -> "CnnLstm":
+        """Switch dropout on or off; a frozen tower stays in eval mode, so that its batch statistics stay too."""
+        super().train(mode)
+        if mode and not any(parameter.requires_grad for parameter in self.tower.parameters()):
+            self.tower.eval()
+        return self
+
+
+class PublishedCnnLstm(nn.Module):
+    """What the paper's code trains on the collages. To be studied, not used.
+
+    Four convolutions and eight LSTM layers (the paper's text says six and two), sentences padded in front to 20 words, and
+    only the last step read. The words' influence has to pass eight layers that begin with padding, and does not arrive;
+    and the gradient at ``text_layer``, where the paper reads it, is zero at every step but the last by construction.
+
+    Parameters
+    ----------
+    vocabulary : int
+    relu_on_logit : bool
+        End in a ReLU, as the published model of photographs and captions does: a "no" can then only be a logit of 0, where
+        the gradient is 0.
+    layers : int
+        Of the LSTM.
+    """
+
+    image_layer = "features"
+    text_layer = "lstm"
+    PADDED = 20
+
+    def __init__(self, vocabulary: int, relu_on_logit: bool = False, layers: int = 8):
+        super().__init__()
+        convolutions: list[nn.Module] = []
+        for before, width, kernel in ((1, 16, 5), (16, 32, 5), (32, 64, 5), (64, 32, 3)):
+            convolutions += [nn.Conv2d(before, width, kernel, padding=2), nn.ReLU(), nn.MaxPool2d(2)]
+        self.features = nn.Sequential(*convolutions)  # (N, 32, 4, 4)
+        self.embedding = nn.Embedding(vocabulary, 100)
+        self.lstm = nn.LSTM(100, 128, num_layers=layers, dropout=0.2, batch_first=True)
+        self.said = nn.Sequential(nn.Dropout(0.1), nn.Linear(128, 128), nn.ReLU())
+        self.fusion = nn.Sequential(nn.Linear(32 * 16 + 128, 128), nn.ReLU(), nn.Linear(128, 1))
+        self.relu_on_logit = relu_on_logit
+
+    def forward(self, images: Tensor, tokens: Tensor) -> Tensor:
+        """Return the logit, shape (N,); inputs as for :class:`CnnLstm`, the padding is moved to the front here."""
+        _require_tokens(tokens, self.embedding)
+        steps, _ = self.lstm(self.embedding(_pad_in_front(tokens, self.PADDED)))  # (N, 20, 128)
+        joined = torch.cat([self.features(images).flatten(1), self.said(steps[:, -1])], dim=1)
+        logit = self.fusion(joined)[:, 0]
+        return logit.relu() if self.relu_on_logit else logit
+
+
+def _pad_in_front(tokens: Tensor, length: int) -> Tensor:
+    """Move the padding behind the words before them, (N, T) to (N, length)."""
+    padded = nn.functional.pad(tokens, (0, length - tokens.shape[1]))
+    order = (padded != 0).long().sort(dim=1, stable=True).indices
+    return padded.gather(1, order)
+
+
+def _require_tokens(tokens: Tensor, embedding: nn.Embedding) -> None:
+    if tokens.ndim != 2 or tokens.dtype != torch.int64 or tokens.shape[1] < 1:
+        raise ValueError(f"tokens came as {tokens.dtype} of shape {tuple(tokens.shape)}, expected int64 (N, T).")
+    if tokens.numel() and not (0 <= int(tokens.min()) and int(tokens.max()) < embedding.num_embeddings):
+        raise ValueError(
+            f"tokens from {int(tokens.min())} to {int(tokens.max())} came, the model knows words 0 to "
+            f"{embedding.num_embeddings - 1}; use the tokens of the collages it was trained on."
+        )
