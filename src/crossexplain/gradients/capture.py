@@ -56,7 +56,7 @@ def capture(
     model: nn.Module,
     inputs: Mapping[str, object] | Sequence[object] | Tensor,
     layers: str | Sequence[str],
-    target: int | Tensor | Callable[[object], Tensor] | None = None,
+    target: int | Tensor | Callable[[object], Tensor] | str | None = None,
     gradients: bool = True,
 ) -> Captured:
     """Run the model once and return activations, and gradients of one score an example, at the named places.
@@ -71,10 +71,13 @@ def capture(
     layers : str or sequence of str
         Dotted names as in ``model.named_modules()``. ``"input:images"`` or ``"input:0"`` names an input by keyword or
         position. ``"relu@1"`` is the second call of a layer that the model calls more than once.
-        Of a layer that returns a tuple or a mapping, its first tensor is captured and the rest is handed on.
-    target : int, Tensor of shape (N,), callable or None
+        Of a layer that returns a tuple or a mapping, its first tensor is captured and the rest is handed on;
+        ``"attention.self#1"`` is the second entry of such a tuple (counted from 0; for self-attention, its map), which is
+        read as it is, so that a layer before it has to be captured too if its gradient is asked for.
+    target : int, Tensor of shape (N,), callable, "predicted" or None
         Which number to differentiate. An index: that class. A function: takes the model's own output, returns (N,).
-        None: the logit where the model has one, else the logit of the predicted class.
+        None: the logit where the model has one, else the logit of the predicted class. "predicted": the same, but a
+        single logit that says no (0 or below) is differentiated with its sign turned, as evidence for the no.
     gradients : bool
         False captures activations only and builds no graph.
 
@@ -126,6 +129,9 @@ class _Tap:
 
     def __init__(self, model: nn.Module, name: str, gradients: bool):
         self.name, self.gradients = name, gradients
+        place, hash_, item = name.rpartition("#")
+        self.item = int(item) if hash_ and item.isdigit() else None
+        name = place if self.item is not None else name
         layer, at, call = name.rpartition("@")
         self.call = int(call) if at and call.isdigit() else None
         self.path = layer if self.call is not None else name
@@ -137,6 +143,9 @@ class _Tap:
         """Keep the output and hand a copy of it on, which later layers may overwrite."""
         self.calls += 1
         if self.call is not None and self.calls != self.call + 1:
+            return None
+        if self.item is not None:
+            self.tensor = self._entry(output)
             return None
         tensor = _first_tensor(output, self.name)
         # After an earlier captured layer the graph must go on; before that there is none, and this is where it starts.
@@ -151,6 +160,22 @@ class _Tap:
         self.tensor = tensor
         with torch.set_grad_enabled(self.gradients):
             return _replace_first(output, tensor.clone())
+
+    def _entry(self, output: object) -> Tensor:
+        """Return one entry of the output, which is already part of the graph and so cannot be cut or replaced."""
+        entries = list(output) if isinstance(output, (tuple, list)) else [output]
+        if self.item >= len(entries) or not isinstance(entries[self.item], Tensor):
+            kinds = ", ".join(type(entry).__name__ for entry in entries)
+            raise InputError(
+                f"layer {self.path!r} gives ({kinds}), which has no tensor {self.item}; for attention maps of a "
+                "Hugging Face encoder load it with attn_implementation='eager'."
+            )
+        if self.gradients and not entries[self.item].requires_grad:
+            raise InputError(
+                f"nothing before {self.name!r} is captured, so there is no graph to differentiate; name a layer before "
+                "it as well, for example the embeddings."
+            )
+        return entries[self.item]
 
     def require_one_call(self, model: nn.Module, arguments: "_Arguments") -> None:
         """Raise unless the layer gave exactly one tensor to read."""
@@ -337,6 +362,8 @@ def _score(output: object, logits: Tensor, target: object, n: int) -> tuple[Tens
             shape = tuple(score.shape) if isinstance(score, Tensor) else type(score).__name__
             raise InputError(f"the target function gave {shape}, expected one number an example, shape ({n},).")
         return _require_finite(score, "the target"), None
+    if isinstance(target, str) and target != "predicted":
+        raise InputError(f"target {target!r} came, expected 'predicted', a class index, a function or None.")
     single = logits.ndim == 1 or (logits.ndim == 2 and logits.shape[1] == 1)
     if logits.ndim > 2 or logits.shape[:1] != (n,):
         raise InputError(
@@ -344,9 +371,13 @@ def _score(output: object, logits: Tensor, target: object, n: int) -> tuple[Tens
             "pass target=lambda output: ... that returns one number an example."
         )
     if single:
-        index = class_index(1 if target is None else target, 2, n).to(logits.device)
+        if isinstance(target, str):
+            index = (logits.detach().reshape(n) > 0).long()
+        else:
+            index = class_index(1 if target is None else target, 2, n).to(logits.device)
         return logits.reshape(n) * (2 * index - 1), index
-    index = logits.detach().argmax(dim=1) if target is None else class_index(target, logits.shape[1], n)
+    predicted = target is None or isinstance(target, str)
+    index = logits.detach().argmax(dim=1) if predicted else class_index(target, logits.shape[1], n)
     index = index.to(logits.device)
     return logits.gather(1, index[:, None])[:, 0], index
 

@@ -1,0 +1,179 @@
+"""VGG: a slim one that is trained here, and torchvision's networks with ImageNet weights, frozen.
+
+Simonyan and Zisserman (2015): stacks of 3x3 convolutions, a pool after each stack, dense layers on top. SqueezeNet 1.0
+(Iandola et al. 2016) stands beside them as the network whose ImageNet weights take 5 MB instead of 500.
+
+Every model here is cut in two at its ``image_layer``, the last convolutional map: ``model(images)`` is
+``model.head(model.tower(images))``.
+"""
+
+import pickle
+from pathlib import Path
+
+import torch
+import torchvision
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+NETWORKS = {  # torchvision's name: number of the last convolutional map in ``features``, side of the input in pixels
+    "vgg16": (29, 224),
+    "vgg19": (35, 224),
+    "squeezenet1_0": (12, 227),
+}
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's pixels, red green blue
+
+
+class WeightsError(ValueError):
+    """A weight file cannot be used; the message says what came, what was expected and what to do."""
+
+
+class SlimVGG(nn.Module):
+    """A VGG small enough to train in about a minute on a CPU: one grey channel, digits in clutter.
+
+    Seven 3x3 convolutions with batch norm and in-place ReLU in four stacks, each followed by a 2x2 pool, then two dense
+    layers. ``image_layer`` is the ReLU after the last convolution, an eighth of the image in each direction.
+
+    Parameters
+    ----------
+    classes : int
+        Number of classes.
+    size : int
+        Side of the square images in pixels, a multiple of 16.
+
+    Examples
+    --------
+    >>> model = SlimVGG().eval()
+    >>> maps = model.tower(torch.rand(2, 1, 64, 64))
+    >>> maps.shape, model.head(maps).shape
+    (torch.Size([2, 64, 8, 8]), torch.Size([2, 10]))
+    """
+
+    STACKS = ((12,), (24, 24), (48, 48), (64, 64))  # channels of each convolution
+    image_layer = "features.23"
+
+    def __init__(self, classes: int = 10, size: int = 64):
+        super().__init__()
+        if size < 16 or size % 16:
+            raise ValueError(f"size = {size} came, expected a multiple of 16: the image is halved four times.")
+        layers, before = [], 1
+        for stack in self.STACKS:
+            for width in stack:
+                layers += [nn.Conv2d(before, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(True)]
+                before = width
+            layers.append(nn.MaxPool2d(2))
+        self.features = nn.Sequential(*layers)
+        self.classifier = nn.Sequential(
+            nn.Flatten(), nn.Linear(before * (size // 16) ** 2, 64), nn.ReLU(True), nn.Dropout(0.2),
+            nn.Linear(64, classes),
+        )
+
+    @classmethod
+    def seeded(cls, seed: int, **settings: int) -> "SlimVGG":
+        """Return a network whose initial weights come from a seed; the caller's random state stays as it is."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return cls(**settings)
+
+    def tower(self, images: Tensor) -> Tensor:
+        """Return the last convolutional map (N, 64, S / 8, S / 8) of images (N, 1, S, S) in [0, 1]."""
+        return self.features[:24](images)
+
+    def head(self, maps: Tensor) -> Tensor:
+        """Return logits (N, classes) of the last convolutional map."""
+        return self.classifier(self.features[24:](maps))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits (N, classes) of images (N, 1, S, S) in [0, 1]."""
+        return self.head(self.tower(images))
+
+
+class ImageNetClassifier(nn.Module):
+    """A network of torchvision that takes photographs as they are: red, green, blue from 0 to 1.
+
+    Parameters
+    ----------
+    name : {"vgg16", "vgg19", "squeezenet1_0"}
+
+    Attributes
+    ----------
+    image_layer : str
+        The last convolutional map: 14 x 14 for VGG, 13 x 13 for SqueezeNet.
+    size : int
+        Side in pixels of the square images that the weights were trained on.
+    """
+
+    def __init__(self, name: str):
+        super().__init__()
+        if name not in NETWORKS:
+            raise WeightsError(f"network {name!r} came, expected one of {', '.join(NETWORKS)}.")
+        self.last, self.size = NETWORKS[name]
+        self.image_layer = f"network.features.{self.last}"
+        self.network = torchvision.models.get_model(name, weights=None)
+
+    def tower(self, images: Tensor) -> Tensor:
+        """Return the last convolutional map (N, 512, h, w) of images (N, 3, S, S) in [0, 1]."""
+        mean, std = (images.new_tensor(values)[:, None, None] for values in (MEAN, STD))
+        return self.network.features[: self.last + 1]((images - mean) / std)
+
+    def head(self, maps: Tensor) -> Tensor:
+        """Return logits (N, 1000) of the last convolutional map."""
+        maps = self.network.features[self.last + 1 :](maps)
+        if hasattr(self.network, "avgpool"):  # VGG; SqueezeNet pools inside its classifier
+            maps = self.network.avgpool(maps).flatten(1)
+        return self.network.classifier(maps).flatten(1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits (N, 1000) of images (N, 3, S, S) in [0, 1]."""
+        return self.head(self.tower(images))
+
+
+def load_imagenet(name: str, path: Path | str) -> ImageNetClassifier:
+    """Load a network with ImageNet weights, frozen and in eval mode.
+
+    Parameters
+    ----------
+    name : {"vgg16", "vgg19", "squeezenet1_0"}
+    path : Path
+        State dict of torchvision's network, ``.safetensors`` or ``.pth``.
+
+    Returns
+    -------
+    ImageNetClassifier
+
+    Raises
+    ------
+    WeightsError
+        If the file is missing, broken, of another network, or holds NaN or infinity.
+    """
+    weights = _read(Path(path))
+    with torch.device("meta"):  # no memory and no time for initial weights that are replaced at once
+        model = ImageNetClassifier(name)
+    wanted = {key: tuple(value.shape) for key, value in model.network.state_dict().items()}
+    found = {key: tuple(value.shape) for key, value in weights.items()}
+    if wanted != found:
+        differ = sorted(key for key in wanted | found if wanted.get(key) != found.get(key))
+        raise WeightsError(
+            f"{Path(path).name} does not fit {name}: {len(differ)} entries differ, first {differ[0]!r} "
+            f"({found.get(differ[0], 'absent')} in the file, {wanted.get(differ[0], 'absent')} in the network); "
+            "name the network that the file belongs to."
+        )
+    bad = [key for key, value in weights.items() if not torch.isfinite(value).all()]
+    if bad:
+        raise WeightsError(f"{Path(path).name} holds NaN or infinity in {', '.join(bad[:3])}; fetch the file again.")
+    model.network.load_state_dict(weights, assign=True)
+    return model.requires_grad_(False).eval()
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise WeightsError(f"there is no weight file {path}; crossexplain.data.store.find says where it looks.")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        weights = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        raise WeightsError(f"{path.name} cannot be read as weights ({error}); fetch the file again.") from error
+    if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
+        raise WeightsError(f"{path.name} holds {type(weights).__name__}, expected a state dict of tensors.")
+    return weights

@@ -1,0 +1,5 @@
+"""The trained systems of the paper: data, model and training put together, one file each."""
+
+RECIPES = {  # checkpoint: where the function is that makes it, called with seed and out (a folder or None)
+    "slim_vgg": "crossexplain.recipes.clutter:make",
+}
