@@ -163,7 +163,7 @@ def test_missing_source_names_file_size_origin_and_command(sample, server):
     sample()
     with pytest.raises(store.MissingSource) as error:
         store.find("sample")
-    for part in ("a/b.bin", "0.2 MB", "this test", "python -m crossexplain fetch sample", "CROSSEXPLAIN_DOWNLOAD=1"):
+    for part in ("a/b.bin", "205 kB", "this test", "python -m crossexplain fetch sample", "CROSSEXPLAIN_DOWNLOAD=1"):
         assert part in str(error.value)
     assert server.asked == []
 
@@ -187,7 +187,7 @@ def test_question_says_what_how_much_from_where_and_the_terms(sample):
     asked = []
     found = store.fetch("sample", ask=lambda question: asked.append(question) or True)
     assert found.source == "download" and found.path.read_bytes() == BODY
-    assert all(part in asked[0] for part in ("a sample", "0.2 MB", "127.0.0.1", "Terms: none"))
+    assert all(part in asked[0] for part in ("a sample", "205 kB", "127.0.0.1", "Terms: none"))
 
 
 def test_order_is_data_folder_then_cache_then_download(sample, server, cache, monkeypatch, tmp_path):
@@ -505,6 +505,19 @@ def test_registry_is_complete():
         for file in source.download:
             assert file.url.rpartition("/")[2], file
         assert len(source.forms and source.forms[0]) < 2 or source.folder
+
+
+def test_every_source_has_a_card_that_names_its_files_terms_and_hashes():
+    cards = store.embedded_folder() / "cards"
+    assert {path.stem for path in cards.glob("*.md")} == set(SOURCES)
+    overview = (cards.parent / "README.md").read_text(encoding="utf-8")
+    for name, source in SOURCES.items():
+        assert f"(cards/{name}.md) | {source.what} | {store.megabytes(source.size)} | {source.terms} |" in overview
+        card = (cards / f"{name}.md").read_text(encoding="utf-8")
+        assert source.origin in card and source.terms in card and store.megabytes(source.size) in card
+        for file in (file for form in source.forms or ((source.package_file,),) for file in form):
+            assert f"| `{file.path}` | {file.size:,} |" in card
+            assert all(f"`{digest}`" in card for digest in file.hashes)
 
 
 def test_torchvision_names_agree_with_the_hashes():

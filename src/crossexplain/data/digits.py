@@ -179,7 +179,8 @@ def read_idx(path: Path | str) -> np.ndarray:
     expected = start + int(np.prod(shape, dtype=np.int64))
     if len(data) != expected:
         raise ValueError(
-            f"{path.name} holds {len(data):,} bytes, its header promises {expected:,} for shape {shape}; fetch it again."
+            f"{path.name} holds {len(data):,} bytes, its header promises {expected:,} for shape {shape}; "
+            "fetch it again."
         )
     return np.frombuffer(data, dtype=np.uint8, offset=start).reshape(shape)
 

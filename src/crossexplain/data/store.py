@@ -139,7 +139,15 @@ def cache() -> Path:
 
 
 def megabytes(size: float) -> str:
-    """Return a size in words: ``'5.0 MB'``."""
+    """Return a size in words.
+
+    Examples
+    --------
+    >>> megabytes(35_363), megabytes(4_998_816), megabytes(553_433_881)
+    ('35 kB', '5.0 MB', '553 MB')
+    """
+    if size < 1e6:
+        return f"{size / 1e3:.0f} kB"
     return f"{size / 1e6:.1f} MB" if size < 99.95e6 else f"{size / 1e6:.0f} MB"
 
 
