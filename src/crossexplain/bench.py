@@ -1,0 +1,94 @@
+"""Measure what the project promises, and keep each figure with everything that is needed to measure it again.
+
+A benchmark is a file of ``benchmarks/`` with a function ``rows(seed=0, repeats=5)`` that returns dictionaries with
+``id, value, low, high, n, unit``. What they have in common (seed, command, versions, device, date) is added here, and
+the rows take the place of older ones with the same id in ``data/results/figures.csv``.
+"""
+
+import csv
+import inspect
+import platform
+import runpy
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from crossexplain.files import write_whole
+
+COLUMNS = ("id", "value", "low", "high", "n", "unit", "seed", "command", "versions", "device", "date")
+OWN = COLUMNS[:6]  # what a benchmark says itself
+PACKAGES = ("crossexplain", "torch", "transformers", "captum", "grad-cam", "numpy", "scikit-learn")
+
+
+def benchmarks(root: Path) -> dict[str, Path]:
+    """Return the benchmarks of the checkout, by name."""
+    return {path.stem: path for path in sorted((root / "benchmarks").glob("[!_]*.py"))}
+
+
+def measure(path: Path, *, seed: int = 0, repeats: int = 5) -> list[dict]:
+    """Run one benchmark and return its rows, complete.
+
+    Parameters
+    ----------
+    path : Path
+    seed : int
+    repeats : int
+        Runs that a median is taken over, or seeds, as the benchmark says.
+
+    Raises
+    ------
+    ValueError
+        If the file has no ``rows``, or a row lacks an entry.
+    """
+    module = runpy.run_path(str(path))
+    if not callable(module.get("rows")):
+        raise ValueError(f"{path.name} has no function rows(seed, repeats); see benchmarks/ for one that has.")
+    taken = inspect.signature(module["rows"]).parameters
+    given = {name: value for name, value in (("seed", seed), ("repeats", repeats)) if name in taken}
+    # Only what the benchmark takes is part of the command, so that the command in the table can be typed.
+    options = "".join(f" --{name} {value}" for name, value in given.items() if value != {"seed": 0, "repeats": 5}[name])
+    shared = {"seed": seed, "command": f"python -m crossexplain bench {path.stem}{options}", "versions": versions(),
+              "device": device(), "date": time.strftime("%Y-%m-%d", time.gmtime())}
+    return [_complete({**shared, **row}, path) for row in module["rows"](**given)]
+
+
+def _complete(row: dict, path: Path) -> dict:
+    if missing := [key for key in OWN if key not in row]:
+        raise ValueError(f"{path.name}: the row {row.get('id', '?')!r} lacks {', '.join(missing)}.")
+    if unknown := [key for key in row if key not in COLUMNS]:
+        raise ValueError(f"{path.name}: the row {row['id']!r} has unknown entries {', '.join(unknown)}.")
+    return {key: f"{value:.6g}" if isinstance(value := row[key], float) else value for key in COLUMNS}
+
+
+def merge(rows: list[dict], table: Path) -> Path:
+    """Put rows into the table, each in place of the one with its id; the table is written whole or not at all."""
+    known = list(csv.DictReader(table.open(encoding="utf-8", newline=""))) if table.is_file() else []
+    merged = {row["id"]: row for row in [*known, *rows]}
+
+    def write(part: Path) -> None:
+        with part.open("w", encoding="utf-8", newline="") as stream:
+            writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(merged[key] for key in sorted(merged))
+
+    return write_whole(table, write)
+
+
+def versions() -> str:
+    """Return the versions that a figure may depend on, in one line."""
+    found = [f"python {platform.python_version()}"]
+    for name in PACKAGES:
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            continue
+    return "; ".join(found)
+
+
+def device() -> str:
+    """Return what the figures were measured on: processor, cores, and the accelerator if torch sees one."""
+    import torch
+
+    from crossexplain.book.execute import machine
+
+    return machine() + (f"; {torch.cuda.get_device_name()}" if torch.cuda.is_available() else "")

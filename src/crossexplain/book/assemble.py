@@ -1,0 +1,322 @@
+"""Executed pages to the source folder of the book.
+
+What an executed notebook carries beside its text is put where jupyter-book looks for it: pictures become numbered
+figures with alt text, the finding moves to the top, the budget card is filled in from the run, claims are gathered.
+"""
+
+import copy
+import csv
+import json
+import math
+import re
+import shutil
+from pathlib import Path
+
+from crossexplain.book.execute import Record, digest, load_record, tree
+from crossexplain.book.layout import BookError, Build
+from crossexplain.files import write_whole
+from crossexplain.show.page import CLAIM, RUN
+
+CARRIED = (CLAIM, RUN)  # data for the book, not for the reader
+WORDS_PER_MINUTE = 200
+PLACEHOLDER = re.compile(r"^% assembled: (\w+)\s*$", re.MULTILINE)
+FIGURES = ("id", "value", "low", "high", "n", "unit", "seed", "command", "versions", "device", "date")
+
+
+def text_of(cell: dict) -> str:
+    """Return the source of a cell as one string."""
+    source = cell["source"]
+    return source if isinstance(source, str) else "".join(source)
+
+
+def tags(cell: dict) -> list[str]:
+    """Return the tags of a cell."""
+    return cell.get("metadata", {}).get("tags", [])
+
+
+def words_of(output: dict) -> dict | None:
+    """Return alt text, caption and name of an output that is a picture, or None."""
+    return output.get("metadata", {}).get("crossexplain")
+
+
+def is_glue(output: dict) -> bool:
+    """Say whether an output only carries a number for the prose."""
+    return "scrapbook" in output.get("metadata", {})
+
+
+def outputs_of(notebook: dict, mime: str) -> list:
+    """Return what the outputs of a notebook carry under one MIME type, in order."""
+    return [output["data"][mime] for cell in notebook["cells"] for output in cell.get("outputs", [])
+            if mime in output.get("data", {})]
+
+
+def figure_cell(cell: dict, output: dict, suffix: str) -> dict:
+    """Return a cell that shows one picture as a numbered figure, and no code."""
+    words = words_of(output)
+    look = {"figure": {"caption": words["caption"], "name": words["name"]},
+            "image": {"alt": words["alt"], "class": "dark-light", "align": "center"}}
+    return {"cell_type": "code", "id": f"{cell['id'][:50]}-{suffix}", "execution_count": None, "source": "",
+            "metadata": {"tags": ["remove-input"], "mystnb": look}, "outputs": [output]}
+
+
+def split_figures(cell: dict) -> list[dict]:
+    """Return the cell and, as cells of their own, the pictures that it showed, in the order in which they appeared."""
+    shown, plain = [], []
+    for output in cell["outputs"]:
+        (shown if words_of(output) else plain).append(output)
+    rest = {**cell, "outputs": plain}
+    return [rest, *(figure_cell(cell, output, f"figure-{i}") for i, output in enumerate(shown, start=1))]
+
+
+def show_parameters(cell: dict, parameters: dict) -> dict:
+    """Return the parameters cell with the values of the run in place of the defaults."""
+    source = text_of(cell)
+    for name, value in parameters.items():
+        pattern = re.compile(rf"^({re.escape(name)}\s*=\s*)[^#\n]*?(\s*(?:#.*)?)$", re.MULTILINE)
+        source = pattern.sub(lambda found, value=value: f"{found[1]}{value!r}{found[2]}", source)
+    return {**cell, "source": source}
+
+
+def budget(notebook: dict, record: Record) -> str:
+    """Return the budget card: what reading and running the page takes."""
+    prose = sum(len(text_of(cell).split()) for cell in notebook["cells"] if cell["cell_type"] == "markdown")
+    loaded = sum(state["bytes"] for state in record.sources.values() if not state["source"].startswith("embedded"))
+    entries = {"read": f"{math.ceil(prose / WORDS_PER_MINUTE)} min", "run": duration(record.seconds),
+               "memory": f"{record.memory:.1f} GiB", "data to download": f"{loaded / 1e6:,.0f} MB" if loaded else "none",
+               "this notebook": f"{{download}}`download <../downloads/{record.chapter}.ipynb>`"}
+    head = "| " + " | ".join(entries) + " |\n|" + " :-: |" * len(entries)
+    return f"{head}\n| {' | '.join(entries.values())} |"
+
+
+def duration(seconds: float) -> str:
+    """Return a duration in the unit that reads well.
+
+    Examples
+    --------
+    >>> duration(42.3), duration(150)
+    ('42 s', '2.5 min')
+    """
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.1f} min"
+
+
+def page(notebook: dict, record: Record) -> dict:
+    """Turn an executed notebook into a page of the book.
+
+    Parameters
+    ----------
+    notebook : dict
+        Executed, format 4.
+    record : Record
+        Of its run.
+
+    Returns
+    -------
+    dict
+        A notebook for jupyter-book; the input is left as it was.
+    """
+    book = copy.deepcopy(notebook)
+    book["metadata"].pop("papermill", None)
+    cells, finding = [], []
+    for cell in book["cells"]:
+        cell["metadata"].pop("papermill", None)
+        if cell["cell_type"] != "code":
+            cells.append(cell)
+        elif "injected-parameters" not in tags(cell):
+            first, *figures = split_figures(_code_cell(cell, record))
+            cells.append(first)
+            (finding if "finding" in tags(cell) else cells).extend(figures)
+    book["cells"] = [new for cell in cells for new in _filled(cell, finding, notebook, record)]
+    first = next(cell for cell in book["cells"] if cell["cell_type"] == "markdown")
+    first["source"] = label(record.chapter) + text_of(first)
+    _drop_carried(book)
+    return book
+
+
+def _code_cell(cell: dict, record: Record) -> dict:
+    if "parameters" in tags(cell):
+        cell = show_parameters(cell, record.parameters)
+    if "solution" in tags(cell) and "hide-cell" not in tags(cell):
+        cell["metadata"]["tags"] = [*tags(cell), "hide-cell"]
+    return cell
+
+
+def _filled(cell: dict, finding: list, notebook: dict, record: Record) -> list[dict]:
+    if cell["cell_type"] == "markdown" and "finding-here" in tags(cell):
+        return finding
+    if cell["cell_type"] == "markdown" and "budget" in tags(cell):
+        return [{**cell, "source": budget(notebook, record)}]
+    return [cell]
+
+
+def _drop_carried(book: dict) -> None:
+    for cell in book["cells"]:
+        for output in cell.get("outputs", []):
+            for mime in CARRIED:
+                output.get("data", {}).pop(mime, None)
+
+
+def label(chapter: str) -> str:
+    """Return the line that lets other pages link to a chapter as ``chapter-N``."""
+    return f"(chapter-{int(chapter[:2])})=\n"
+
+
+def missing_page(notebook: Path, why: str) -> str:
+    """Return the page that stands where a chapter has no run: its question, and why there is nothing else."""
+    cells = json.loads(notebook.read_text("utf-8")).get("cells", [])
+    heads = [line for cell in cells if cell.get("cell_type") == "markdown" for line in text_of(cell).splitlines()]
+    title = next((line for line in heads if line.startswith("# ")), f"# {notebook.stem}")
+    return f"{label(notebook.stem)}{title}\n\n```{{warning}}\n{why}\n```\n"
+
+
+def claims_tables(claims: list[dict]) -> str:
+    """Return the claims of the book, and apart from them the paper's, as Markdown."""
+    parts = []
+    for title, paper in (("What this book claims", False), ("What the paper claims", True)):
+        rows = [_claim_row(claim) for claim in claims if claim["paper"] == paper]
+        parts += [f"## {title}", table(("claim", "value", "95 % interval", "n", "asked", "chapter", "holds"), rows)
+                  if rows else "None was recorded in this build."]
+    return "\n\n".join(parts)
+
+
+def _claim_row(claim: dict) -> tuple:
+    spec = claim["spec"]
+    interval = f"{claim['low']:{spec}} to {claim['high']:{spec}}"
+    return (claim["text"], f"{claim['value']:{spec}}", interval, f"{claim['n']:,}", claim["rule"], claim["chapter"],
+            "yes" if claim["holds"] else "**no**")
+
+
+def runtime_table(records: list[Record]) -> str:
+    """Return the table of run times as Markdown, with the machine they were taken on."""
+    rows = [(record.chapter, duration(record.seconds), f"{record.memory:.2f} GiB", record.threads, record.jobs,
+             record.finished) for record in records]
+    machines = sorted({record.machine for record in records})
+    head = ("chapter", "run time", "peak memory", "threads", "chapters at a time", "finished")
+    return "\n\n".join([table(head, rows), *(f"Machine: {name}." for name in machines)]) if rows else "No chapter has run."
+
+
+def results_table(figures: Path, results: Path) -> str:
+    """Return the measured figures as a Markdown table, and links to the tables that the chapters wrote."""
+    rows = list(csv.DictReader(figures.open(encoding="utf-8"))) if figures.is_file() else []
+    parts = [table(FIGURES, [[row.get(key, "") for key in FIGURES] for row in rows]) if rows else "None yet."]
+    files = [figures] * figures.is_file() + tree(results, "*.csv")
+    parts += ["\n".join(f"- {{download}}`{file.name} <downloads/{file.name}>`" for file in files)]
+    return "\n\n".join(parts)
+
+
+def checkpoints_table(folder: Path) -> str:
+    """Return the cards of the checkpoints that travel with the project as a Markdown table."""
+    cards = [json.loads(path.read_text("utf-8")) for path in tree(folder, "*.json")]
+    head = ("checkpoint", "trained on", "held-out accuracy", "seed", "made by", "parameters", "MB")
+    rows = [(card["name"], card["data"], _accuracy(card["accuracy"]), card["seed"], f"`{card['command']}`",
+             f"{card['parameters']:,}", f"{card['bytes'] / 1e6:.1f}") for card in cards]
+    return table(head, rows) if rows else "There is none in this checkout: every chapter trains its own."
+
+
+def _accuracy(accuracy) -> str:
+    if isinstance(accuracy, dict):
+        return ", ".join(f"{kind} {_accuracy(value)}" for kind, value in accuracy.items())
+    return f"{accuracy:.3f}" if isinstance(accuracy, float) else str(accuracy)
+
+
+def table(header, rows) -> str:
+    """Return a Markdown table."""
+    from crossexplain.show.page import table as markdown
+
+    return str(markdown(header, rows))
+
+
+def api_pages(root: Path) -> dict[str, str]:
+    """Return the pages that document the package from its docstrings: an index and one for each part."""
+    package = root / "src" / "crossexplain"
+    parts = sorted(folder.name for folder in package.iterdir()
+                   if (folder / "__init__.py").is_file() and folder.name not in ("book",))
+    pages = {f"api/{part}.md": _api_page(package, part) for part in parts}
+    rows = [(f"[{part}]({part}.md)", _first_line(package / part / "__init__.py")) for part in parts]
+    pages["api/index.md"] = "# The package\n\n" + table(("part", "what it is for"), rows) + "\n"
+    return pages
+
+
+def _first_line(module: Path) -> str:
+    import ast
+
+    return (ast.get_docstring(ast.parse(module.read_text("utf-8"))) or "").splitlines()[0]
+
+
+def _api_page(package: Path, part: str) -> str:
+    modules = [path.stem for path in sorted((package / part).glob("[!_]*.py"))]
+    text = f"# `crossexplain.{part}`\n\n{_first_line(package / part / '__init__.py')}\n"
+    for module in modules:
+        text += (f"\n## `{module}`\n\n```{{eval-rst}}\n.. automodule:: crossexplain.{part}.{module}\n"
+                 "   :members:\n   :member-order: bysource\n```\n")
+    return text
+
+
+def assemble(build: Build, notebooks: list[Path], failed: list[str]) -> str:
+    """Write the source folder of the book.
+
+    Parameters
+    ----------
+    build : Build
+    notebooks : list of Path
+        All chapters of the book, also those that this call did not run.
+    failed : list of str
+        Chapters whose last run failed.
+
+    Returns
+    -------
+    str
+        Hash of everything that was written: while it stays, so does the site.
+    """
+    files: dict[str, bytes | Path] = {path.relative_to(build.root / "book").as_posix(): path
+                                      for path in tree(build.root / "book") if "_ext" not in path.parts}
+    records, claims = [], []
+    for path in notebooks:
+        files[f"downloads/{path.name}"] = path
+        record = None if path.stem in failed else load_record(build, path.stem)
+        if record is None:
+            why = "failed in this build" if path.stem in failed else "was not run in this build"
+            files[f"chapters/{path.stem}.md"] = missing_page(path, f"This chapter {why}.").encode()
+            continue
+        executed = json.loads((build.pages / path.name).read_text("utf-8"))
+        files[f"chapters/{path.name}"] = json.dumps(page(executed, record), indent=1, ensure_ascii=False).encode()
+        records.append(record)
+        claims += outputs_of(executed, CLAIM)
+    files |= {name: text.encode() for name, text in api_pages(build.root).items()}
+    figures = build.root / "data" / "results" / "figures.csv"
+    files |= {f"downloads/{file.name}": file for file in [*tree(build.results, "*.csv"), figures] if file.is_file()}
+    tables = {"claims": claims_tables(claims), "runtime": runtime_table(records),
+              "results": results_table(figures, build.results),
+              "checkpoints": checkpoints_table(build.root / "data" / "checkpoints")}
+    files = {name: _fill(name, content, tables) for name, content in files.items()}
+    return _write(build.source, files)
+
+
+def _fill(name: str, content: bytes | Path, tables: dict) -> bytes:
+    data = content.read_bytes() if isinstance(content, Path) else content
+    if not name.endswith(".md") or b"% assembled: " not in data:
+        return data
+
+    def fill(found: re.Match) -> str:
+        if found[1] not in tables:
+            raise BookError(f"{name}: nothing is assembled under {found[1]!r}; there are {', '.join(tables)}.")
+        return tables[found[1]]
+
+    return PLACEHOLDER.sub(fill, data.decode("utf-8")).encode()
+
+
+def _write(folder: Path, files: dict[str, bytes]) -> str:
+    """Bring the folder to exactly these files; what is there already is not touched."""
+    for stale in set(tree(folder)) - {folder / name for name in files}:
+        stale.unlink()
+    for name, data in files.items():
+        path = folder / name
+        if not path.is_file() or path.read_bytes() != data:
+            write_whole(path, lambda part, data=data: part.write_bytes(data))
+    return digest(*(item for name in sorted(files) for item in (name, files[name])))
+
+
+def copy_results(build: Build, folder: Path) -> None:
+    """Copy the tables that the chapters wrote to a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in tree(build.results, "*.csv"):
+        write_whole(folder / path.name, lambda part, path=path: shutil.copyfile(path, part))

@@ -1,0 +1,121 @@
+"""Where everything of a build stands: the checkout, the chapters, the folders of one profile and size."""
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+PROFILES = ("embedded", "full")
+SIZES = ("page", "small")
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
+
+
+class BookError(Exception):
+    """The book cannot be made as asked: the message says why and what to do."""
+
+
+class SiteError(BookError):
+    """jupyter-book made no pages of what it was given."""
+
+
+@dataclass(frozen=True)
+class Build:
+    """One build of the book: which profile, at which size, in which folder.
+
+    Parameters
+    ----------
+    root : Path
+        The checkout, with ``notebooks/``, ``book/`` and ``_config.yml``.
+    profile : str
+        ``"embedded"`` or ``"full"``.
+    size : str
+        ``"page"``, or ``"small"`` for the same code on a few examples.
+    out : Path, optional
+        Folder of the build, by default ``_build/<profile>`` or ``_build/<profile>-small`` under ``root``.
+    """
+
+    root: Path
+    profile: str = "embedded"
+    size: str = "page"
+    out: Path | None = None
+
+    @property
+    def folder(self) -> Path:
+        """Folder that holds everything of this build."""
+        name = self.profile if self.size == "page" else f"{self.profile}-{self.size}"
+        return Path(self.out).resolve() if self.out else self.root / "_build" / name
+
+    @property
+    def pages(self) -> Path:
+        """Executed notebooks and their records."""
+        return self.folder / "pages"
+
+    @property
+    def results(self) -> Path:
+        """Tables that the chapters wrote."""
+        return self.folder / "results"
+
+    @property
+    def source(self) -> Path:
+        """What jupyter-book reads."""
+        return self.folder / "source"
+
+    @property
+    def html(self) -> Path:
+        """The finished site."""
+        return self.folder / "html"
+
+
+def find_root(start: Path | None = None) -> Path:
+    """Return the checkout that ``start`` (the working folder) or else this package lies in.
+
+    Raises
+    ------
+    BookError
+        If there is none: the package is installed without the book.
+    """
+    here = Path(start or Path.cwd()).resolve()
+    package = Path(__file__).resolve().parent
+    for folder in (here, *here.parents, *package.parents):
+        if (folder / "_config.yml").is_file() and (folder / "notebooks").is_dir():
+            return folder
+    raise BookError(
+        f"no book at {here}: expected a folder with _config.yml and notebooks/ here or above; "
+        "clone the project and call this from inside it."
+    )
+
+
+def chapters(root: Path, names=()) -> list[Path]:
+    """Return the chapters' notebooks, all of them or those named.
+
+    Parameters
+    ----------
+    root : Path
+    names : iterable of str
+        ``"01_images"``, ``"01"``, or a path that ends in one; several may stand in one string, apart by commas.
+
+    Raises
+    ------
+    BookError
+        If a name fits no chapter.
+    """
+    known = sorted((root / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+    wanted = [name for word in names for name in word.split(",") if name]
+    if not wanted:
+        return known
+    chosen = []
+    for name in wanted:
+        stem = Path(name).name.removesuffix(".ipynb")
+        fits = [path for path in known if path.stem == stem or path.stem.split("_")[0] == stem]
+        if not fits:
+            raise BookError(f"no chapter {name!r}; there are {', '.join(path.stem for path in known) or 'none yet'}.")
+        chosen += fits
+    return sorted(set(chosen))
+
+
+def chromium() -> str | None:
+    """Return the path of a Chromium-like browser (``CROSSEXPLAIN_BROWSER`` first), or None."""
+    named = os.environ.get("CROSSEXPLAIN_BROWSER")
+    if named:
+        return named
+    return next((found for name in BROWSERS if (found := shutil.which(name))), None)
