@@ -51,11 +51,11 @@ def outputs_of(notebook: dict, mime: str) -> list:
 
 
 def figure_cell(cell: dict, output: dict, suffix: str) -> dict:
-    """Return a cell that shows one picture as a numbered figure, and no code."""
+    """Return a cell that shows one picture as a numbered figure; its code is not shown, but may not be empty."""
     words = words_of(output)
     look = {"figure": {"caption": words["caption"], "name": words["name"]},
             "image": {"alt": words["alt"], "class": "dark-light", "align": "center"}}
-    return {"cell_type": "code", "id": f"{cell['id'][:50]}-{suffix}", "execution_count": None, "source": "",
+    return {"cell_type": "code", "id": f"{cell['id'][:50]}-{suffix}", "execution_count": None, "source": "# picture",
             "metadata": {"tags": ["remove-input"], "mystnb": look}, "outputs": [output]}
 
 
@@ -118,7 +118,8 @@ def page(notebook: dict, record: Record) -> dict:
     book["metadata"].pop("papermill", None)
     cells, finding = [], []
     for cell in book["cells"]:
-        cell["metadata"].pop("papermill", None)
+        for timing in ("papermill", "execution"):
+            cell["metadata"].pop(timing, None)
         if cell["cell_type"] != "code":
             cells.append(cell)
         elif "injected-parameters" not in tags(cell):
