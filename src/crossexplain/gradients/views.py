@@ -483,7 +483,7 @@ class Views:
         dict
             The model's inputs, V * n rows.
         """
-        base = _rows(self.inputs_, examples, self.examples)
+        base = rows_of(self.inputs_, examples, self.examples)
         built = [{**base, **self._changed(base, self.plan[view], examples)} for view in self.names]
         return {key: torch.cat([view[key] for view in built]) if _is_batched(value, self.examples) else value
                 for key, value in self.inputs_.items()}
@@ -495,7 +495,7 @@ class Views:
             if isinstance(change, Mask):
                 donor = None
                 if change.baseline == "data":
-                    donor = _rows(self.donors_, change.donors[examples], len(modality.value(self.donors_)))
+                    donor = rows_of(self.donors_, change.donors[examples], len(modality.value(self.donors_)))
                 changed |= modality.replace(base, change.keep[examples], change.baseline, donor)
             elif isinstance(change, Reorder):
                 keys = _drawn(change.seed, examples, self._there[name].shape[1:], torch.rand)
@@ -549,7 +549,8 @@ def _is_batched(value: object, examples: int) -> bool:
     return isinstance(value, Tensor) and value.ndim > 0 and len(value) == examples
 
 
-def _rows(inputs: Inputs, rows: Tensor, examples: int) -> dict[str, object]:
+def rows_of(inputs: Inputs, rows: Tensor, examples: int) -> dict[str, object]:
+    """Return some examples of a batch: every tensor with ``examples`` rows is indexed, the rest handed on."""
     return {key: value[rows.to(value.device)] if _is_batched(value, examples) else value
             for key, value in inputs.items()}
 
