@@ -72,8 +72,8 @@ def capture(
         Dotted names as in ``model.named_modules()``. ``"input:images"`` or ``"input:0"`` names an input by keyword or
         position. ``"relu@1"`` is the second call of a layer that the model calls more than once.
         Of a layer that returns a tuple or a mapping, its first tensor is captured and the rest is handed on;
-        ``"attention.self#1"`` is the second entry of such a tuple (counted from 0; for self-attention, its map), which is
-        read as it is, so that a layer before it has to be captured too if its gradient is asked for.
+        ``"attention.self#1"`` is the second entry of such a tuple (counted from 0; for self-attention, its map), which
+        is read as it is, so that a layer before it has to be captured too if its gradient is asked for.
     target : int, Tensor of shape (N,), callable, "predicted" or None
         Which number to differentiate. An index: that class. A function: takes the model's own output, returns (N,).
         None: the logit where the model has one, else the logit of the predicted class. "predicted": the same, but a
@@ -106,8 +106,8 @@ def capture(
     arguments = _Arguments(inputs)
     require_batch(arguments.size)
     require_device(model, inputs)
-    kept = arguments.open([name for name in names if name.startswith(INPUT)], gradients)
     with _untouched(model), _recording(model, gradients):
+        kept = arguments.open([name for name in names if name.startswith(INPUT)], gradients)
         output = _forward(model, arguments, taps)
         for tap in taps:
             tap.require_one_call(model, arguments)
@@ -223,6 +223,9 @@ class _Arguments:
 
     def open(self, names: list[str], gradients: bool) -> dict[str, Tensor]:
         """Return the named inputs as leaves, and hand copies of them to the model."""
+        for key, value in self.values.items():
+            if isinstance(value, Tensor) and value.is_inference():  # autograd refuses it; a copy is a tensor like any
+                self.values[key] = value.clone()
         kept = {}
         for name in names:
             key = self._key(name)
@@ -234,8 +237,7 @@ class _Arguments:
                     f"input {key!r} holds {leaf.dtype}, which has no gradient; capture the layer that embeds it "
                     "(for words, the embedding), or pass gradients=False."
                 )
-            leaf = leaf.clone() if leaf.is_inference() else leaf.detach()
-            kept[name] = leaf.requires_grad_(gradients)
+            kept[name] = leaf.detach().requires_grad_(gradients)
             with torch.enable_grad():
                 self.values[key] = kept[name].clone()
         return kept
@@ -285,7 +287,8 @@ def _untouched(model: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(True)
         for module, name, buffer, version, saved in buffers:
             module._buffers[name] = buffer
-            if version is None or buffer._version != version:
+            # Batch-norm's own kernel changes its statistics without counting up their version.
+            if version is None or buffer._version != version or not torch.equal(buffer, saved):
                 with torch.no_grad():
                     buffer.copy_(saved)
 
