@@ -63,8 +63,8 @@ def save(model: nn.Module, name: str, card: dict, folder: Path | None = None, li
         raise CheckpointError(f"{name!r} takes {size:,} bytes, at most {limit:,} may; make the model smaller.")
     target = _path(name, folder)
     write_whole(target, lambda part: save_file(weights, part))
-    whole = {"name": name, "model": type(model).__name__, **card, "parameters": sum(p.numel() for p in model.parameters()),
-             "bytes": target.stat().st_size, "sha256": _digest(target), "torch": torch.__version__}
+    count = sum(parameter.numel() for parameter in model.parameters())
+    whole = {"name": name, "model": type(model).__name__, **card, "parameters": count, "bytes": target.stat().st_size, "sha256": _digest(target), "torch": torch.__version__}
     text = json.dumps(whole, indent=2, ensure_ascii=False) + "\n"
     write_whole(target.with_suffix(".json"), lambda part: part.write_text(text, encoding="utf-8"))
     return target
@@ -106,7 +106,7 @@ def load(name: str, model: nn.Module, folder: Path | None = None) -> dict:
     """
     card, path = read_card(name, folder), _path(name, folder)
     if _digest(path) != card.get("sha256"):
-        raise CheckpointError(f"checkpoint {path} is broken: its bytes are not those of its card (sha256); {_again(name)}")
+        raise CheckpointError(f"checkpoint {path} is broken: its bytes are not those of its card; {_again(name)}")
     try:
         weights = load_file(path)
     except (SafetensorError, OSError) as error:
@@ -116,9 +116,10 @@ def load(name: str, model: nn.Module, folder: Path | None = None) -> dict:
     if wanted != found:
         differ = sorted(key for key in wanted | found if wanted.get(key) != found.get(key))
         first = differ[0]
+        here, there = wanted.get(first, "absent"), found.get(first, "absent")
         raise CheckpointError(f"checkpoint {name!r} does not fit {type(model).__name__}: {len(differ)} entries differ, "
-                              f"first {first!r} ({found.get(first, 'absent')} in the file, {wanted.get(first, 'absent')} "
-                              "in the model); build the model with the sizes of the card.")
+                              f"first {first!r} ({there} in the file, {here} in the model); build the model with the "
+                              "sizes of the card.")
     model.load_state_dict(weights)
     model.eval()
     return card

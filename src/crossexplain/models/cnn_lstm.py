@@ -50,8 +50,8 @@ class Tower(nn.Module):
         """
         if images.ndim != 4 or images.shape[1:] != (1, 2 * SIDE, 2 * SIDE):
             raise ValueError(
-                f"images have shape {tuple(images.shape)}, expected (N, 1, {2 * SIDE}, {2 * SIDE}): one grey collage of "
-                "four digits each; a photograph is no collage."
+                f"images have shape {tuple(images.shape)}, expected (N, 1, {2 * SIDE}, {2 * SIDE}): one grey collage "
+                "of four digits each; a photograph is no collage."
             )
         return self.name(self.drop(self.features(images))).flatten(2).transpose(1, 2)
 
@@ -60,9 +60,9 @@ class CnnLstm(nn.Module):
     """Does the sentence hold of the collage? One logit, above 0 for yes.
 
     Layers to explain: ``image_layer`` (the last convolution's map, (N, 64, 14, 14)) and ``text_layer`` (the word
-    embeddings, (N, T, 64)). Both reach the logit with a gradient that lives: the sentence is read by the maximum over the
-    LSTM's steps, so every step counts, and the digits' probabilities, through which the collage goes, are taken at a
-    temperature above 1, so they do not saturate.
+    embeddings, (N, T, 64)). Both reach the logit with a gradient that lives: the sentence is read by the maximum over
+    the LSTM's steps, so every step counts, and the digits' probabilities, through which the collage goes, are taken at
+    a temperature above 1, so they do not saturate.
 
     Parameters
     ----------
@@ -72,8 +72,8 @@ class CnnLstm(nn.Module):
         Read the LSTM by the maximum over its steps, or at the sentence's last word, as the paper does.
     temperature : float
         The digits' logits are divided by it before they become probabilities.
-    width : int
-        Of the LSTM; the dense layers have twice as many units.
+    width, dense : int
+        Units of the LSTM and of the dense layers.
     dropout : float
         In the dense layers.
 
@@ -87,8 +87,8 @@ class CnnLstm(nn.Module):
     image_layer = "tower.features"
     text_layer = "embedding"
 
-    def __init__(self, vocabulary: int, read: str = "max", temperature: float = 2.0, width: int = 128,
-                 dropout: float = 0.1):
+    def __init__(self, vocabulary: int, read: str = "max", temperature: float = 2.0, width: int = 64,
+                 dense: int = 256, dropout: float = 0.1):
         super().__init__()
         if read not in ("max", "last"):
             raise ValueError(f"read {read!r} came, expected 'max' (over the steps) or 'last' (the last word).")
@@ -97,11 +97,11 @@ class CnnLstm(nn.Module):
         self.embedding = nn.Embedding(vocabulary, 64, padding_idx=0)
         nn.init.zeros_(self.embedding.weight[1].detach())  # the mask says nothing, and training never shows it
         self.lstm = nn.LSTM(64, width, num_layers=2, batch_first=True)
-        self.seen = nn.Sequential(nn.Linear(4 * DIGITS, 2 * width), nn.ReLU())
-        self.said = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.ReLU())
+        self.seen = nn.Sequential(nn.Linear(4 * DIGITS, dense), nn.ReLU())
+        self.said = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, dense), nn.ReLU())
         self.fusion = nn.Sequential(
-            nn.Dropout(dropout), nn.Linear(4 * width, 2 * width), nn.ReLU(),
-            nn.Dropout(dropout), nn.Linear(2 * width, 2 * width), nn.ReLU(), nn.Linear(2 * width, 1),
+            nn.Dropout(dropout), nn.Linear(2 * dense, dense), nn.ReLU(),
+            nn.Dropout(dropout), nn.Linear(dense, dense), nn.ReLU(), nn.Linear(dense, 1),
         )
 
     def see(self, images: Tensor) -> Tensor:
@@ -154,16 +154,17 @@ class CnnLstm(nn.Module):
 class PublishedCnnLstm(nn.Module):
     """What the paper's code trains on the collages. To be studied, not used.
 
-    Four convolutions and eight LSTM layers (the paper's text says six and two), sentences padded in front to 20 words, and
-    only the last step read. The words' influence has to pass eight layers that begin with padding, and does not arrive;
-    and the gradient at ``text_layer``, where the paper reads it, is zero at every step but the last by construction.
+    Four convolutions and eight LSTM layers (the paper's text says six and two), sentences padded in front to 20 words,
+    and only the last step read. The words' influence has to pass eight layers that begin with padding, and does not
+    arrive; and the gradient at ``text_layer``, where the paper reads it, is zero at every step but the last by
+    construction.
 
     Parameters
     ----------
     vocabulary : int
     relu_on_logit : bool
-        End in a ReLU, as the published model of photographs and captions does: a "no" can then only be a logit of 0, where
-        the gradient is 0.
+        End in a ReLU, as the published model of photographs and captions does: a "no" can then only be a logit of 0,
+        where the gradient is 0.
     layers : int
         Of the LSTM.
     """

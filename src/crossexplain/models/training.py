@@ -268,7 +268,9 @@ class _Run:
         try:
             self.model.load_state_dict(state["model"])
         except RuntimeError as error:
-            raise TrainingError(f"training checkpoint {path} holds another model ({error}); name another file.") from error
+            raise TrainingError(
+                f"training checkpoint {path} holds another model ({error}); name another file."
+            ) from error
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
         self.epoch, self.best = state["epoch"], state["best"]

@@ -3,4 +3,6 @@
 RECIPES = {  # checkpoint: where the function is that makes it, called with seed and out (a folder or None)
     "slim_vgg": "crossexplain.recipes.clutter:make",
     "reviews_minilm": "crossexplain.recipes.reviews:make",
+    "collages": "crossexplain.recipes.collages:make",
+    "collages_mnist": "crossexplain.recipes.collages:make_mnist",
 }

@@ -1,0 +1,310 @@
+"""The model of chapters 3 and 4: first a tower that names digits, then what matches collage and sentence on top of it.
+
+The tower is trained once and frozen. After that a collage goes through it once, and the LSTM reads each of the few
+dozen distinct sentences once a step, which is what makes the training of the rest a matter of a minute.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from crossexplain.data import collages, digits
+from crossexplain.data.collages import KINDS, SENTENCES, VOCABULARY, Collages
+from crossexplain.data.digits import Digits
+from crossexplain.models import checkpoints
+from crossexplain.models.cnn_lstm import CnnLstm, Tower
+from crossexplain.models.training import History, TensorBatches, evaluate, fit, predict
+
+BANKS = {"embedded": "sklearn", "full": "mnist"}
+NAMES = {"embedded": "collages", "full": "collages_mnist"}
+TOWER = {"embedded": (8000, 6), "full": (13_000, 4)}  # collages and epochs
+EPOCHS = {40_000: 20, 8000: 100}  # of the fusion, by number of pairs: about 3,000 steps either way
+VALIDATION, TEST = 4000, 8000  # pairs
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained model and how it came about.
+
+    Attributes
+    ----------
+    model : CnnLstm
+        In eval mode, frozen.
+    digits : Digits
+        The bank that collages are made from.
+    card : dict
+        Of the checkpoint; empty where the model was trained just now.
+    tower, fusion : History, optional
+        Of the two trainings; None where the part was loaded.
+    """
+
+    model: CnnLstm
+    digits: Digits
+    card: dict = field(default_factory=dict)
+    tower: History | None = None
+    fusion: History | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Time that the trainings took."""
+        return sum(history.seconds for history in (self.tower, self.fusion) if history is not None)
+
+
+class NamedDigits:
+    """Collages labelled with their four digits, for the tower; each digit shifted, turned and scaled a little.
+
+    Parameters
+    ----------
+    bank : Digits
+    indices : array_like of int
+        Digits that may be used; each is used as often as any other, give or take one.
+    n : int
+        Collages an epoch.
+    seed : int
+    moved : bool
+        False leaves the digits as they are.
+    """
+
+    def __init__(self, bank: Digits, indices: Sequence[int], n: int, seed: int, moved: bool = True):
+        generator = torch.Generator().manual_seed(seed)
+        shuffled = [torch.randperm(len(indices), generator=generator) for _ in range(-(-4 * n // len(indices)))]
+        self.cells = torch.as_tensor(indices)[torch.cat(shuffled)[: 4 * n]].reshape(n, 4)
+        self.bank, self.labels, self.moved = torch.from_numpy(bank.images), torch.from_numpy(bank.labels), moved
+
+    def __len__(self) -> int:
+        return len(self.cells)
+
+    def batch(self, indices: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """Return collages (n, 1, 56, 56) and their digits (n, 4)."""
+        cells = self.cells[indices]
+        four = self.bank[cells]  # (n, 4, 28, 28)
+        four = _move(four.flatten(0, 1)[:, None]).reshape(four.shape) if self.moved else four
+        rows = four.reshape(-1, 2, 2, 28, 28).transpose(2, 3)
+        return {"images": rows.reshape(-1, 1, 56, 56)}, self.labels[cells]
+
+
+def train_tower(bank: Digits, seed: int, n: int, epochs: int, progress: bool = True,
+                checkpoint: Path | None = None) -> tuple[Tower, History]:
+    """Train a tower to name the digits of collages.
+
+    Parameters
+    ----------
+    bank : Digits
+    seed : int
+    n, epochs : int
+        Collages an epoch.
+
+    Returns
+    -------
+    Tower, History
+        The tower frozen, in eval mode.
+    """
+    parts = digits.split(bank, seed=0)
+    train_set = NamedDigits(bank, parts["train"], n, seed)
+    held = NamedDigits(bank, parts["validation"], min(2000, len(parts["validation"]) // 4), seed, moved=False)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        tower = Tower().to(memory_format=torch.channels_last)  # the faster layout on a CPU
+    history = fit(tower, train_set, held, epochs=epochs, lr=4e-3, batch_size=128, seed=seed, progress=progress,
+                  loss=lambda logits, labels: nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten()),
+                  checkpoint=checkpoint)
+    return tower.requires_grad_(False), history
+
+
+def train_fusion(model: CnnLstm, train_set: Collages, validation: Collages, *, seed: int, epochs: int,
+                 without: str | None = None, progress: bool = True, checkpoint: Path | None = None) -> History:
+    """Train everything but the tower on pairs of collage and sentence.
+
+    Parameters
+    ----------
+    model : CnnLstm
+        Its tower is frozen, the rest trained in place.
+    train_set, validation : Collages
+    seed, epochs : int
+    without : {"image", "text"}, optional
+        Hide one modality, in training and validation, to see what the other is worth alone.
+
+    Returns
+    -------
+    History
+    """
+    model.tower.requires_grad_(False)
+    matcher = _Matcher(model, without)
+    return fit(matcher, matcher.look(train_set), matcher.look(validation), epochs=epochs, lr=2e-3, batch_size=256,
+               seed=seed, progress=progress, checkpoint=checkpoint)
+
+
+def train(profile: str = "embedded", seed: int = 0, n_pairs: int = 40_000, size: str = "page", read: str = "max",
+          tower: Tower | None = None, without: str | None = None, progress: bool = True) -> Trained:
+    """Train the whole model: the tower, unless there is one, and the fusion.
+
+    Parameters
+    ----------
+    profile : {"embedded", "full"}
+        Collages of scikit-learn's digits or of MNIST's.
+    seed : int
+        Of pairs, initial weights and order; the division of the digits is the same for every seed.
+    n_pairs : int
+        Pairs to train on, a multiple of 4.
+    size : {"page", "small"}
+        ``"small"`` is one epoch on a few pairs, to see that everything runs.
+    read : {"max", "last"}
+        How the LSTM is read, see :class:`CnnLstm`.
+    tower : Tower, optional
+        One that was trained before.
+    without
+        As for :func:`train_fusion`.
+
+    Returns
+    -------
+    Trained
+    """
+    bank = digits.load(BANKS[profile])
+    n, epochs = (256, 1) if size == "small" else TOWER[profile]
+    named = None
+    if tower is None:
+        tower, named = train_tower(bank, seed, n, epochs, progress)
+    model = new_model(tower, seed, read)
+    train_set, validation = pairs(bank, n_pairs, seed, size)
+    epochs = 1 if size == "small" else epochs_for(n_pairs)
+    history = train_fusion(model, train_set, validation, seed=seed, epochs=epochs, without=without, progress=progress)
+    return Trained(model.requires_grad_(False), bank, tower=named, fusion=history)
+
+
+def pairs(bank: Digits, n_pairs: int, seed: int, size: str = "page") -> tuple[Collages, Collages]:
+    """Return the pairs to train on and those to choose the best epoch by."""
+    held = 128 if size == "small" else VALIDATION
+    return collages.build(bank, n_pairs, "train", seed), collages.build(bank, held, "validation", seed)
+
+
+def epochs_for(n_pairs: int) -> int:
+    """Return how many epochs of the fusion make about 3,000 steps."""
+    return EPOCHS.get(n_pairs) or max(1, round(20 * 40_000 / n_pairs))
+
+
+def new_model(tower: Tower, seed: int, read: str = "max") -> CnnLstm:
+    """Return a model with this tower and fresh weights elsewhere."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = CnnLstm(len(VOCABULARY), read=read)
+    model.tower.load_state_dict(tower.state_dict())
+    return model
+
+
+def load_or_train(profile: str = "embedded", seed: int = 0, retrain: bool = False, size: str = "page",
+                  progress: bool = True) -> Trained:
+    """Return the model that travels with the book, or train it again.
+
+    Parameters
+    ----------
+    profile, seed, size, progress
+        As for :func:`train`; the seed only counts when training.
+    retrain : bool
+        True trains.
+
+    Returns
+    -------
+    Trained
+    """
+    if retrain:
+        return train(profile, seed, 1280 if size == "small" else 40_000, size, progress=progress)
+    model = CnnLstm(len(VOCABULARY))
+    card = checkpoints.load(NAMES[profile], model)
+    return Trained(model.requires_grad_(False), digits.load(BANKS[profile]), card)
+
+
+def logits(model: CnnLstm, data: Collages, without: str | None = None) -> Tensor:
+    """Return the logits of all pairs, (N,); each distinct collage and sentence goes through the model once."""
+    matcher = _Matcher(model, without)
+    return predict(matcher, matcher.look(data))[0]
+
+
+def accuracy_by_kind(outputs: Tensor, data: Collages) -> dict[str, float]:
+    """Return the share of right answers: ``"all"`` and for each of the 8 kinds."""
+    right = (np.asarray(outputs) > 0) == data.labels
+    return {"all": float(right.mean())} | {
+        kind: float(right[data.kind == k].mean()) for k, kind in enumerate(KINDS) if (data.kind == k).any()
+    }
+
+
+def make(seed: int = 0, out: Path | None = None, profile: str = "embedded") -> Path:
+    """Train the model and keep it as the checkpoint that travels with the book.
+
+    Parameters
+    ----------
+    seed : int
+    out : Path, optional
+        Folder; default, that of the embedded checkpoints.
+    profile : {"embedded", "full"}
+
+    Returns
+    -------
+    Path
+        Of the weights.
+    """
+    trained = train(profile, seed)
+    test = collages.build(trained.digits, TEST, "test", seed)
+    bank = {"embedded": "scikit-learn's 1,797 handwritten digits", "full": "MNIST (LeCun et al. 1998)"}[profile]
+    card = {
+        "data": f"40,000 exactly balanced pairs of collage and sentence, digits from {bank}; held out: {TEST:,} pairs "
+                "of other digits",
+        "seed": seed,
+        "command": f"python -m crossexplain train {NAMES[profile]} --seed {seed}",
+        "accuracy": {"digits named": evaluate_tower(trained), **accuracy_by_kind(logits(trained.model, test), test)},
+        "seconds": round(trained.seconds, 1),
+    }
+    return checkpoints.save(trained.model, NAMES[profile], card, folder=out)
+
+
+make_mnist = partial(make, profile="full")
+
+
+def evaluate_tower(trained: Trained) -> float:
+    """Return the share of test digits that the tower names rightly."""
+    tests = digits.split(trained.digits, seed=0)["test"]
+    return evaluate(trained.model.tower, NamedDigits(trained.digits, tests, len(tests) // 4, seed=0, moved=False))
+
+
+class _Matcher(nn.Module):
+    """The model behind its tower: seen collages and numbers of sentences in, logits out."""
+
+    def __init__(self, model: CnnLstm, without: str | None):
+        super().__init__()
+        if without not in (None, "image", "text"):
+            raise ValueError(f"without {without!r} came, expected 'image', 'text' or None.")
+        self.model, self.without = model, without
+        self.register_buffer("tokens", collages.tokenize(SENTENCES), persistent=False)
+
+    def look(self, data: Collages) -> TensorBatches:
+        """Send each distinct collage through the tower once."""
+        distinct, first, back = np.unique(data.collage, return_index=True, return_inverse=True)
+        device = self.tokens.device
+        self.model.tower.eval()
+        with torch.no_grad():
+            seen = [self.model.see(data.images(first[i : i + 256]).to(device)) for i in range(0, len(distinct), 256)]
+        inputs = {"seen": torch.cat(seen).cpu()[torch.from_numpy(back)], "sentence": torch.from_numpy(data.sentence_id)}
+        return TensorBatches(inputs, torch.from_numpy(data.labels))
+
+    def forward(self, seen: Tensor, sentence: Tensor) -> Tensor:
+        needed, back = sentence.unique(return_inverse=True)
+        said = self.model.read(self.tokens[needed])[back]
+        if self.without == "image":
+            seen = torch.zeros_like(seen)
+        if self.without == "text":
+            said = torch.zeros_like(said)
+        return self.model.match(seen, said)
+
+
+def _move(images: Tensor) -> Tensor:
+    """Shift by up to 2.5 pixels, turn by up to 0.2 rad and scale by up to an eighth, each image by itself."""
+    n = len(images)
+    angle, scale = 0.4 * torch.rand(n) - 0.2, 1 + 0.25 * (torch.rand(n) - 0.5)
+    cosine, sine, shift = scale * angle.cos(), scale * angle.sin(), (torch.rand(n, 2) - 0.5) * 5 / 14
+    matrix = torch.stack([cosine, -sine, shift[:, 0], sine, cosine, shift[:, 1]], dim=1).reshape(n, 2, 3)
+    grid = nn.functional.affine_grid(matrix, list(images.shape), align_corners=False)
+    return nn.functional.grid_sample(images, grid, align_corners=False)
