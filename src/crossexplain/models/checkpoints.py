@@ -64,7 +64,8 @@ def save(model: nn.Module, name: str, card: dict, folder: Path | None = None, li
     target = _path(name, folder)
     write_whole(target, lambda part: save_file(weights, part))
     count = sum(parameter.numel() for parameter in model.parameters())
-    whole = {"name": name, "model": type(model).__name__, **card, "parameters": count, "bytes": target.stat().st_size, "sha256": _digest(target), "torch": torch.__version__}
+    whole = {"name": name, "model": type(model).__name__, **card, "parameters": count,
+             "bytes": target.stat().st_size, "sha256": _digest(target), "torch": torch.__version__}
     text = json.dumps(whole, indent=2, ensure_ascii=False) + "\n"
     write_whole(target.with_suffix(".json"), lambda part: part.write_text(text, encoding="utf-8"))
     return target

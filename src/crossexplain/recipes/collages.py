@@ -278,6 +278,7 @@ class _Matcher(nn.Module):
         if without not in (None, "image", "text"):
             raise ValueError(f"without {without!r} came, expected 'image', 'text' or None.")
         self.model, self.without = model, without
+        self.train(model.training)  # wrapping a model must not switch its dropout on
         self.register_buffer("tokens", collages.tokenize(SENTENCES), persistent=False)
 
     def look(self, data: Collages) -> TensorBatches:
