@@ -46,7 +46,12 @@ def find_layer(model: nn.Module, name: str) -> nn.Module:
     )
 
 
-def require_images(images: Tensor, channels: int | None = None, smallest: int = 2) -> Tensor:
+def require_images(
+    images: Tensor,
+    channels: int | None = None,
+    smallest: int = 2,
+    within: tuple[float, float] | None = None,
+) -> Tensor:
     """Return a batch of images unchanged if it is one.
 
     Parameters
@@ -57,11 +62,13 @@ def require_images(images: Tensor, channels: int | None = None, smallest: int = 
         Number of channels that the model was built for.
     smallest : int
         Least height and width, in pixels.
+    within : tuple of float, optional
+        Lowest and highest value that the model was built for, as in ``(0, 1)``.
 
     Raises
     ------
     InputError
-        For another type, number of axes, dtype, size, number of channels, or for NaN and infinity.
+        For another type, number of axes, dtype, size, number of channels, range, or for NaN and infinity.
     """
     if not isinstance(images, Tensor):
         raise InputError(
@@ -89,6 +96,12 @@ def require_images(images: Tensor, channels: int | None = None, smallest: int = 
             "resize them to the size that the model was trained on."
         )
     require_finite(images, "images")
+    low, high = images.min().item(), images.max().item()
+    if within is not None and not (within[0] <= low and high <= within[1]):
+        raise InputError(
+            f"images hold values from {low:.4g} to {high:.4g}, expected {within[0]:g} to {within[1]:g}; divide 8-bit "
+            "pixels by 255, and leave standardising to the model if it does that itself."
+        )
     return images
 
 

@@ -1,0 +1,81 @@
+"""Photographs: every mode that cameras and programs write becomes RGB from 0 to 1, and a broken file is named."""
+
+import io
+import os
+
+import pytest
+import torch
+from PIL import Image
+
+from crossexplain.data import photos, store
+
+needs_data = pytest.mark.skipif(not os.environ.get("CROSSEXPLAIN_DATA"), reason="CROSSEXPLAIN_DATA is not set")
+
+
+@pytest.mark.parametrize(
+    ("mode", "colour", "rgb"),
+    [
+        ("RGB", (255, 0, 51), (1, 0, 0.2)),
+        ("L", 51, (0.2, 0.2, 0.2)),
+        ("LA", (0, 0), (1, 1, 1)),
+        ("RGBA", (255, 0, 0, 0), (1, 1, 1)),
+        ("RGBA", (255, 0, 0, 255), (1, 0, 0)),
+        ("P", 0, (0, 0, 0)),
+        ("1", 1, (1, 1, 1)),
+    ],
+)
+def test_any_mode_becomes_rgb(tmp_path, mode, colour, rgb):
+    path = tmp_path / "größe 1 Bild.png"
+    Image.new(mode, (5, 3), colour).save(path)
+    image = photos.read(path)
+    assert image.shape == (3, 3, 5) and image.dtype == torch.float32
+    assert torch.allclose(image, torch.tensor(rgb, dtype=torch.float32)[:, None, None].expand(3, 3, 5))
+
+
+def test_one_pixel_is_scaled_like_any_photograph(tmp_path):
+    Image.new("RGB", (1, 1), "white").save(tmp_path / "dot.png")
+    assert torch.equal(photos.load([tmp_path / "dot.png"], 8), torch.ones(1, 3, 8, 8))
+
+
+def test_the_middle_square_is_taken(tmp_path):
+    image = Image.new("RGB", (30, 10), "black")
+    image.paste("white", (10, 0, 20, 10))
+    image.save(tmp_path / "wide.png")
+    assert photos.read(tmp_path / "wide.png", 10).min() == 1
+
+
+def test_a_photograph_is_turned_as_the_camera_says(tmp_path):
+    image = Image.new("RGB", (4, 2))
+    exif = image.getexif()
+    exif[0x0112] = 6  # a quarter turn
+    image.save(tmp_path / "turned.jpg", exif=exif)
+    assert photos.read(tmp_path / "turned.jpg").shape == (3, 4, 2)
+
+
+@pytest.mark.parametrize("kind", ["empty", "page", "half", "header only", "damaged"])
+def test_a_broken_file_is_named(tmp_path, kind):
+    stream = io.BytesIO()
+    Image.linear_gradient("L").save(stream, "png")
+    whole = stream.getvalue()
+    half = len(whole) // 2
+    damaged = whole[:half] + bytes([whole[half] ^ 255]) + whole[half + 1 :]
+    page = b"<html>not found</html>"
+    content = {"empty": b"", "page": page, "half": whole[:half], "header only": whole[:40], "damaged": damaged}[kind]
+    (tmp_path / "cat.jpg").write_bytes(content)
+    with pytest.raises(photos.PhotoError, match="cat.jpg cannot be read as an image.*again"):
+        photos.load([tmp_path / "cat.jpg"], 8)
+
+
+def test_a_missing_file_and_no_file(tmp_path):
+    with pytest.raises(photos.PhotoError, match="cat.jpg cannot be read"):
+        photos.read(tmp_path / "cat.jpg")
+    with pytest.raises(photos.PhotoError, match="no path came"):
+        photos.load([], 8)
+
+
+@needs_data
+def test_real_photographs():
+    paths = sorted(store.find("photos").path.iterdir())
+    images = photos.load(paths, 227)
+    assert images.shape == (5, 3, 227, 227) and 0 <= images.min() and images.max() <= 1
+    assert (images.std(dim=(1, 2, 3)) > 0.1).all()
