@@ -54,7 +54,7 @@ def figure_cell(cell: dict, output: dict, suffix: str) -> dict:
     """Return a cell that shows one picture as a numbered figure; its code is not shown, but may not be empty."""
     words = words_of(output)
     look = {"figure": {"caption": words["caption"], "name": words["name"]},
-            "image": {"alt": words["alt"], "class": "dark-light", "align": "center"}}
+            "image": {"alt": words["alt"], "classes": "dark-light", "align": "center"}}
     return {"cell_type": "code", "id": f"{cell['id'][:50]}-{suffix}", "execution_count": None, "source": "# picture",
             "metadata": {"tags": ["remove-input"], "mystnb": look}, "outputs": [output]}
 
@@ -270,6 +270,7 @@ def assemble(build: Build, notebooks: list[Path], failed: list[str]) -> str:
     """
     files: dict[str, bytes | Path] = {path.relative_to(build.root / "book").as_posix(): path
                                       for path in tree(build.root / "book") if "_ext" not in path.parts}
+    files |= {f"cards/sources/{path.name}": path for path in tree(build.root / "data" / "cards", "*.md")}
     records, claims = [], []
     for path in notebooks:
         files[f"downloads/{path.name}"] = path

@@ -77,10 +77,10 @@ def find_root(start: Path | None = None) -> Path:
     here = Path(start or Path.cwd()).resolve()
     package = Path(__file__).resolve().parent
     for folder in (here, *here.parents, *package.parents):
-        if (folder / "_config.yml").is_file() and (folder / "notebooks").is_dir():
+        if (folder / "_config.yml").is_file() and (folder / "pyproject.toml").is_file():
             return folder
     raise BookError(
-        f"no book at {here}: expected a folder with _config.yml and notebooks/ here or above; "
+        f"no book at {here}: expected _config.yml and pyproject.toml in this folder or one above; "
         "clone the project and call this from inside it."
     )
 

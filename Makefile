@@ -1,0 +1,40 @@
+# A thin cover over `python -m crossexplain`; `make help` lists the targets.
+PROFILE ?= embedded
+CHAPTERS ?=
+JOBS ?= 2
+VENV ?= .venv
+PORT ?= 8000
+RUN = $(VENV)/bin/python -m
+
+.DEFAULT_GOAL := help
+.PHONY: help env book test lab serve bench lint clean
+
+help:  ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | sort
+	@echo "variables: PROFILE=embedded|full  CHAPTERS=01_...,02_...  JOBS=2  PYTHON=python3.12  PORT=8000"
+
+env:  ## make the environment in .venv from requirements.lock, if it is not there
+	@sh tools/environment.sh $(VENV)
+
+book: env  ## run the chapters that changed, build the pages, say where to open them
+	@$(RUN) crossexplain book --profile $(PROFILE) --jobs $(JOBS) $(if $(CHAPTERS),--chapters $(CHAPTERS))
+
+test: env  ## all tests: units, chapters at small size, the built pages in a browser
+	@$(RUN) pytest
+
+lab: env  ## open the notebooks in JupyterLab
+	@$(RUN) jupyterlab notebooks
+
+serve: book  ## build, then serve the pages on this machine only
+	@echo "The book is at http://127.0.0.1:$(PORT) until you press Ctrl-C"
+	@$(RUN) http.server $(PORT) --bind 127.0.0.1 --directory _build/$(PROFILE)/html
+
+bench: env  ## measure everything that data/results/figures.csv holds
+	@$(RUN) crossexplain bench all
+
+lint: env  ## strip outputs from the notebooks, then check the code
+	@$(VENV)/bin/nbstripout $(wildcard notebooks/*.ipynb)
+	@$(RUN) ruff check .
+
+clean:  ## remove what was built; the environment stays
+	@rm -rf _build dist .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,54 @@
+#!/bin/sh
+# Make the environment of the project, or do nothing if it is there: sh tools/environment.sh [FOLDER]
+#
+# FOLDER (.venv) is ready when FOLDER/.ready holds the checksum of the lock and of pyproject.toml. That file is written
+# last; FOLDER/.unfinished is written first, so that what was cut off in the middle is thrown away and made anew.
+set -eu
+cd "$(dirname "$0")/.."
+folder=${1:-.venv}
+python=$folder/bin/python
+key=$(cat requirements.lock pyproject.toml | cksum)
+
+works() { "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' >/dev/null 2>&1; }
+
+if [ -f "$folder/.ready" ] && [ "$(cat "$folder/.ready")" = "$key" ] && works "$python"; then
+    exit 0
+fi
+if [ -f "$folder/.unfinished" ] || { [ -d "$folder" ] && ! works "$python"; }; then
+    echo "The environment in $folder is not whole; it is made anew."
+    rm -rf "$folder"
+fi
+
+uv=$(command -v uv || true)
+if ! works "$python"; then
+    base=
+    for name in ${PYTHON:-} python3.12 python3.11 python3.13 python3 python; do
+        if works "$name"; then base=$name; break; fi
+    done
+    if [ -n "$base" ] && "$base" -c 'import ensurepip, venv' >/dev/null 2>&1; then
+        echo "Making $folder with $("$base" --version)."
+        "$base" -m venv "$folder"
+    elif [ -n "$uv" ]; then
+        echo "Making $folder with uv."
+        uv venv --quiet --seed --python "${base:->=3.11,<3.14}" "$folder"
+    elif [ -n "$base" ]; then
+        echo "$("$base" --version) cannot make environments: install its venv module (Debian: apt-get install python3-venv), or uv." >&2
+        exit 1
+    else
+        echo "No Python 3.11, 3.12 or 3.13 was found: install one, or name it: make PYTHON=/path/to/python3.12 ..." >&2
+        exit 1
+    fi
+fi
+touch "$folder/.unfinished"
+
+echo "Installing what requirements.lock lists (about 7 GB; 2 to 5 minutes)."
+if [ -n "$uv" ] && uv pip install --quiet --python "$python" --require-hashes --no-deps -r requirements.lock; then
+    :
+else
+    "$python" -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements.lock
+fi
+# Editable, with the build tools of the lock: nothing more is fetched.
+"$python" -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --no-index -e .
+rm "$folder/.unfinished"
+echo "$key" > "$folder/.ready"
+echo "The environment in $folder is ready."
