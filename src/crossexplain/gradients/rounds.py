@@ -159,7 +159,7 @@ class Rounds:
     Attributes
     ----------
     modalities, baselines : tuple of str
-        Names. A baseline such as ``"mean + mask"`` names what stands in for each modality, in order.
+        Names. A baseline such as ``"zero + mask"`` names what stands in for each modality, in order.
     target : Tensor, shape (N,), int64
         Class whose logit is followed through all views; of a model with one logit, 1 if it is above 0, else 0.
     features : dict of str to Tensor, bool (N, F)
@@ -615,8 +615,8 @@ class _Work:
             passes[kind, FULL] = full
             passes |= {key: run for key, run in runs.items() if key[0] == kind}
             hidden = kind, _hiding(self.names)
-            passes[kind, NOTHING] = passes.pop(hidden) if hidden in passes else \
-                Pass(self._floor(kind).expand_as(full.logits), {}, {})
+            floor = passes.pop(hidden).logits if hidden in passes else self._floor(kind).expand_as(full.logits)
+            passes[kind, NOTHING] = Pass(floor, {}, {})
         ends = {}
         for (kind, name), (picked, alike, cross) in whole["ends"].items():
             alike = [Alike(*values) for values in alike]

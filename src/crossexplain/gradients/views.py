@@ -96,11 +96,12 @@ class ImageCells(Modality):
 
     Notes
     -----
-    Baselines: ``"mean"`` (the image's own mean colour), ``"zero"`` (0 in the model's scale), ``"blur"`` (Gaussian, an
-    eighth of the image wide: texture gone, colours kept) and ``"data"`` (the same cell of another image).
+    Baselines: ``"zero"`` (0 in the model's scale), ``"mean"`` (the image's own mean colour), ``"blur"`` (Gaussian, an
+    eighth of the image wide: texture gone, colours kept) and ``"data"`` (the same cell of another image). The mean and
+    the blur are made from what they hide and give some of it away: fit to hide a cell, not a whole image.
     """
 
-    baselines = ("mean", "zero", "blur", "data")
+    baselines = ("zero", "mean", "blur", "data")
 
     def __init__(self, name: str = "image", input: str = "images", layer: str | None = None, grid=(2, 2)):
         self.name, self.input, self.layer, self.grid = name, input, layer or f"input:{input}", tuple(grid)
@@ -256,10 +257,10 @@ class Vectors(Modality):
 
     Notes
     -----
-    Baselines: ``"mean"`` (the example's mean vector), ``"zero"`` and ``"data"`` (another example's vector at that place).
+    Baselines: ``"zero"`` and ``"data"`` (another example's vector at that place).
     """
 
-    baselines = ("mean", "zero", "data")
+    baselines = ("zero", "data")
 
     def __init__(self, name: str, input: str, layer: str | None = None, attention: str | None = None):
         self.name, self.input, self.layer, self.attention = name, input, layer or f"input:{input}", attention
@@ -278,13 +279,7 @@ class Vectors(Modality):
     def replace(self, inputs: Inputs, keep: Tensor, baseline: str, donor: Inputs | None) -> dict[str, Tensor]:
         """Return the vectors with those outside ``keep`` replaced."""
         rows = self.value(inputs)
-        if baseline == "data":
-            other = self.value(donor)
-        elif baseline == "mean":
-            there = self.features(inputs)[..., None]
-            other = (rows * there).sum(dim=1, keepdim=True) / there.sum(dim=1, keepdim=True)
-        else:
-            other = rows.new_zeros(())
+        other = self.value(donor) if baseline == "data" else rows.new_zeros(())
         return {self.input: torch.where(keep[..., None], rows, other)}
 
     def per_feature(self, values: Tensor, count: int) -> Tensor:

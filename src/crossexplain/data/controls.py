@@ -1,0 +1,153 @@
+"""Controls: the collages' pictures and sentences with labels whose origin is known.
+
+Two properties carry them. A picture *shows* how many more even than odd digits it has (-4, -2, 0, 2 or 4); a sentence
+*says* +1 if it is about the largest digit, -1 if about the smallest, and 0 if it counts. They are drawn independently
+but where the label ties them.
+"""
+
+from functools import cache
+
+import numpy as np
+
+from crossexplain.data.collages import BALANCED, SENTENCES, STATEMENTS, Collages, holds
+from crossexplain.data.collages import build as build_matching
+from crossexplain.data.digits import Digits
+from crossexplain.data.digits import split as split_digits
+
+ANSWERS = {  # what the predictions of a model that learned the control rest on
+    "image": "image alone",
+    "text": "text alone",
+    "either": "either",
+    "both": "both only",
+    "additive": "both added",
+    "shortcut": "text alone",
+}
+SAYS = {"largest": 1, "smallest": -1, "even": 0, "odd": 0}
+
+
+def build(kind: str, digits: Digits, n: int, split: str, seed: int, p: float = 1.0) -> Collages:
+    """Build pairs of a collage and a sentence with a label of known origin.
+
+    ========== ==========================================================================================
+    kind       label
+    ========== ==========================================================================================
+    image      1 if the picture shows more even than odd digits
+    text       1 if the sentence is about the largest or the even digits
+    either     both of picture (as in *image*) and sentence (1 if about the largest) say it; in a share ``1 - p``
+               one of them is silent: as many even as odd digits, or a sentence that counts
+    both       1 if exactly one of picture and sentence says so (exclusive or)
+    additive   drawn with log odds f + g: f = -3, -1, 1, 3 by the surplus of even digits, g = 2 or -2 by the sentence
+    shortcut   1 if the sentence is true of the picture, as in the matching task; in a share ``p`` the true ones are all
+               about the largest or the even digits and the false ones about the smallest or the odd
+    ========== ==========================================================================================
+
+    Parameters
+    ----------
+    kind : str
+        One of ``ANSWERS``.
+    digits : Digits
+    n : int
+        Number of pairs, a multiple of 4.
+    split : {"train", "validation", "test"}
+        Which digits may be used; no digit image is in two splits.
+    seed : int
+    p : float
+        Of *shortcut* the share that the sentence gives away, of *either* the share in which both speak; else unused.
+
+    Returns
+    -------
+    Collages
+        Labels of about equal numbers. ``deciding_cells``, ``deciding_tokens`` and ``pairs`` are those of the matching
+        task, not of the control.
+
+    Raises
+    ------
+    ValueError
+        For an unknown kind, a share outside 0 to 1, and what :func:`crossexplain.data.collages.build` refuses.
+    """
+    if kind not in ANSWERS:
+        raise ValueError(f"control {kind!r} came, expected one of {', '.join(map(repr, ANSWERS))}.")
+    if not 0 <= p <= 1:
+        raise ValueError(f"p={p} came, expected a share from 0 to 1.")
+    base = build_matching(digits, n, split, seed)  # of the shortcut, the pairs in which nothing is given away
+    rng = np.random.default_rng([seed, *kind.encode(), *split.encode()])
+    if kind == "shortcut":
+        values, sentence_id, labels = _shortcut(base, p, rng)
+    else:
+        labels = rng.integers(0, 2, n)
+        shows, says, labels = _properties(kind, labels, p, rng)
+        values = np.stack([_everything()[rng.choice(_showing(show))] for show in shows])
+        sentence_id = np.array([rng.choice(_saying(kind, say)) for say in says])
+    return Collages(digits.images, _images_of(digits, values, split, rng), values, sentence_id, labels, np.arange(n))
+
+
+def shows(digits) -> np.ndarray:
+    """Return how many more even than odd digits there are.
+
+    Examples
+    --------
+    >>> int(shows([2, 4, 6, 1]))
+    2
+    """
+    return 4 - 2 * (np.asarray(digits) % 2).sum(axis=-1)
+
+
+def _properties(kind: str, labels: np.ndarray, p: float, rng) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return what pictures show (-4 to 4), what sentences say (-1, 0, 1), and the labels, (n,) each."""
+    n, sign = len(labels), 2 * labels - 1
+    show, say = rng.choice([-1, 1], n), rng.choice([-1, 1], n)
+    if kind in ("image", "either"):
+        show = sign
+    if kind in ("text", "either"):
+        say = sign
+    if kind == "both":
+        say = -sign * show
+    show = show * rng.choice([2, 4], n)
+    if kind == "either":
+        silent = np.where(rng.random(n) < p, 0, rng.integers(1, 3, n))  # 1: the picture, 2: the sentence
+        show, say = np.where(silent == 1, 0, show), np.where(silent == 2, 0, say)
+    if kind == "additive":
+        odds = np.sign(show) * (np.abs(show) - 1) + 2 * say
+        labels = (rng.random(n) < 1 / (1 + np.exp(-odds))).astype(np.int64)
+    return show, say, labels
+
+
+def _shortcut(base: Collages, p: float, rng) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return digits, sentences and labels in which the sentence gives the label away in a share ``p``."""
+    values, sentence_id, labels = base.digits.copy(), base.sentence_id.copy(), base.labels.copy()
+    for i in np.flatnonzero(rng.random(len(base)) < p):
+        sentence_id[i] = rng.choice(_saying("text", 2 * labels[i] - 1))
+        values[i] = _everything()[rng.choice(_collages_of(sentence_id[i], bool(labels[i])))]
+    return values, sentence_id, labels
+
+
+@cache
+def _everything() -> np.ndarray:
+    """Return all 10,000 collages of digits, (10000, 4)."""
+    return np.stack(np.unravel_index(np.arange(10_000), (10,) * 4), axis=1)
+
+
+@cache
+def _showing(surplus: int) -> np.ndarray:
+    return np.flatnonzero(shows(_everything()) == surplus)
+
+
+@cache
+def _saying(kind: str, say: int) -> np.ndarray:
+    """Return the sentences that say something; for the text control all do, by their task."""
+    by_task = {"largest": 1, "smallest": -1, "even": 1, "odd": -1} if kind == "text" else SAYS
+    return np.array([i for i in range(BALANCED) if by_task[STATEMENTS[SENTENCES[i]].task] == say])
+
+
+@cache
+def _collages_of(sentence: int, true: bool) -> np.ndarray:
+    return np.flatnonzero(holds(_everything(), SENTENCES[sentence]) == true)
+
+
+def _images_of(digits: Digits, values: np.ndarray, split: str, rng) -> np.ndarray:
+    """Return an image of each digit, (n, 4), from the split."""
+    allowed, cells = split_digits(digits, seed=0)[split], np.empty_like(values)
+    for digit in range(10):
+        members, here = allowed[digits.labels[allowed] == digit], values == digit
+        cells[here] = members[rng.integers(0, len(members), here.sum())]
+    return cells
