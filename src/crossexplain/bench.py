@@ -20,6 +20,10 @@ OWN = COLUMNS[:6]  # what a benchmark says itself
 PACKAGES = ("crossexplain", "torch", "transformers", "captum", "grad-cam", "numpy", "scikit-learn")
 
 
+class BenchError(Exception):
+    """A benchmark does not return what a row of the table needs."""
+
+
 def benchmarks(root: Path) -> dict[str, Path]:
     """Return the benchmarks of the checkout, by name."""
     return {path.stem: path for path in sorted((root / "benchmarks").glob("[!_]*.py"))}
@@ -37,12 +41,12 @@ def measure(path: Path, *, seed: int = 0, repeats: int = 5) -> list[dict]:
 
     Raises
     ------
-    ValueError
+    BenchError
         If the file has no ``rows``, or a row lacks an entry.
     """
     module = runpy.run_path(str(path))
     if not callable(module.get("rows")):
-        raise ValueError(f"{path.name} has no function rows(seed, repeats); see benchmarks/ for one that has.")
+        raise BenchError(f"{path.name} has no function rows(seed, repeats); see benchmarks/ for one that has.")
     taken = inspect.signature(module["rows"]).parameters
     given = {name: value for name, value in (("seed", seed), ("repeats", repeats)) if name in taken}
     # Only what the benchmark takes is part of the command, so that the command in the table can be typed.
@@ -54,9 +58,9 @@ def measure(path: Path, *, seed: int = 0, repeats: int = 5) -> list[dict]:
 
 def _complete(row: dict, path: Path) -> dict:
     if missing := [key for key in OWN if key not in row]:
-        raise ValueError(f"{path.name}: the row {row.get('id', '?')!r} lacks {', '.join(missing)}.")
+        raise BenchError(f"{path.name}: the row {row.get('id', '?')!r} lacks {', '.join(missing)}.")
     if unknown := [key for key in row if key not in COLUMNS]:
-        raise ValueError(f"{path.name}: the row {row['id']!r} has unknown entries {', '.join(unknown)}.")
+        raise BenchError(f"{path.name}: the row {row['id']!r} has unknown entries {', '.join(unknown)}.")
     return {key: f"{value:.6g}" if isinstance(value := row[key], float) else value for key in COLUMNS}
 
 

@@ -52,10 +52,13 @@ def _absolute_data_folder() -> None:
 
 def _code(error: Exception) -> int | None:
     """Return the exit code for an error that a user can understand, None for one that is a defect of the program."""
+    from crossexplain.bench import BenchError
     from crossexplain.data.store import BrokenSource, FetchError, MissingSource
 
     if isinstance(error, (MissingSource, BrokenSource, FetchError)):
         return MISSING
+    if isinstance(error, BenchError):
+        return FAILED
     if isinstance(error, UsageError):
         return USAGE
     try:

@@ -97,9 +97,11 @@ def chapters(root: Path, names=()) -> list[Path]:
     Raises
     ------
     BookError
-        If a name fits no chapter.
+        If a name fits no chapter, or there are no chapters.
     """
     known = sorted((root / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+    if not known:
+        raise BookError(f"there are no chapters in {root / 'notebooks'}; a chapter is a notebook NN_name.ipynb.")
     wanted = [name for word in names for name in word.split(",") if name]
     if not wanted:
         return known
@@ -108,7 +110,7 @@ def chapters(root: Path, names=()) -> list[Path]:
         stem = Path(name).name.removesuffix(".ipynb")
         fits = [path for path in known if path.stem == stem or path.stem.split("_")[0] == stem]
         if not fits:
-            raise BookError(f"no chapter {name!r}; there are {', '.join(path.stem for path in known) or 'none yet'}.")
+            raise BookError(f"no chapter {name!r}; there are {', '.join(path.stem for path in known)}.")
         chosen += fits
     return sorted(set(chosen))
 

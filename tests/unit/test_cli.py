@@ -1,0 +1,146 @@
+"""The command line: what it prints, and with which code it ends."""
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from crossexplain import bench
+from crossexplain.cli import FAILED, MISSING, OK, USAGE, main
+from crossexplain.data.store import SOURCES
+
+COMMANDS = ("book", "run", "fetch", "sources", "doctor", "bench", "train")
+GOOD = """
+def rows(seed=0, repeats=5):
+    '''Two figures.'''
+    return [{"id": "b.two", "value": 2 / 3, "low": 0.5, "high": 0.75, "n": repeats, "unit": "share"},
+            {"id": "a.one", "value": seed, "low": 0, "high": 9, "n": 1, "unit": "s"}]
+"""
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch) -> Path:
+    """The working folder is a checkout with benchmarks and one chapter."""
+    for name, text in {"_config.yml": "", "pyproject.toml": "", "requirements.lock": "", "benchmarks/good.py": GOOD,
+                       "benchmarks/bad.py": "rows = 3\n", "benchmarks/_help.py": "", "notebooks/01_a.ipynb": "{}"}.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def nothing_from_outside(monkeypatch, tmp_path):
+    """No data folder and an empty cache, whatever this machine has."""
+    monkeypatch.delenv("CROSSEXPLAIN_DATA", raising=False)
+    monkeypatch.delenv("CROSSEXPLAIN_DOWNLOAD", raising=False)
+    monkeypatch.setenv("CROSSEXPLAIN_CACHE", str(tmp_path / "cache"))
+
+
+def call(*words: str, **env) -> subprocess.CompletedProcess:
+    """Type a command."""
+    return subprocess.run([sys.executable, "-m", "crossexplain", *words], capture_output=True, text=True, check=False,
+                          env={**os.environ, **env})
+
+
+def test_help_lists_every_command_and_the_exit_codes():
+    done = call("--help")
+    assert done.returncode == OK and all(name in done.stdout for name in COMMANDS) and "Exit codes" in done.stdout
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_itself(name, capsys):
+    with pytest.raises(SystemExit) as end:
+        main([name, "--help"])
+    assert end.value.code == OK and "usage" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", [[], ["nothing"], ["book", "--profile", "half"], ["book", "--jobs", "0"],
+                                   ["run", "--memory", "-1"], ["fetch"]])
+def test_what_is_not_understood_is_a_matter_of_usage(words):
+    with pytest.raises(SystemExit) as end:
+        main(words)
+    assert end.value.code == USAGE
+
+
+@pytest.mark.parametrize(("words", "says"), [
+    (["book", "--chapters", "77"], "no chapter '77'"), (["run", "-p", "seed"], "expected name=value"),
+    (["fetch", "mnits"], "no source 'mnits'"), (["bench", "none"], "no benchmark 'none'; there are bad, good"),
+    (["train", "none"], "no recipe 'none'"),
+])
+def test_names_that_do_not_exist_are_answered_with_those_that_do(checkout, words, says, capsys):
+    assert main(words) == USAGE
+    said = capsys.readouterr().err
+    assert says in said and len(said.splitlines()) == 1
+
+
+def test_outside_a_checkout_one_line_says_so(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("crossexplain.book.layout.__file__", str(tmp_path / "layout.py"))
+    assert main(["book"]) == USAGE
+    assert "clone the project" in capsys.readouterr().err
+
+
+def test_a_missing_source_has_a_code_of_its_own_and_nothing_is_downloaded_unasked(capsys):
+    assert main(["fetch", "vgg16"]) == MISSING
+    out = capsys.readouterr()
+    assert "--yes" in out.out and "vgg16" in out.err
+
+
+def test_fetch_finds_what_is_there(capsys):
+    assert main(["fetch", "sklearn-digits"]) == OK
+    assert "embedded: scikit-learn" in capsys.readouterr().out
+
+
+def test_a_data_folder_that_is_not_there_is_said(capsys, monkeypatch):
+    monkeypatch.setenv("CROSSEXPLAIN_DATA", "not/there")
+    assert main(["fetch", "mnist"]) == MISSING
+    assert "CROSSEXPLAIN_DATA" in capsys.readouterr().err
+
+
+def test_sources_lists_all_of_them(capsys):
+    assert main(["sources"]) == OK
+    out = capsys.readouterr().out
+    assert all(name in out for name in SOURCES) and "missing" in out
+
+
+def test_doctor_says_what_a_full_run_needs(capsys):
+    assert main(["doctor"]) == OK
+    out = capsys.readouterr().out
+    for word in ("torch", "cores", "memory", "disk", "browser", "vgg16", "minutes", "GiB", "crossexplain fetch"):
+        assert word in out, word
+
+
+def test_a_book_without_chapters_is_refused_in_one_line(checkout, capsys):
+    (checkout / "notebooks" / "01_a.ipynb").unlink()
+    assert main(["run"]) == USAGE
+    assert "no chapters" in capsys.readouterr().err
+
+
+def test_bench_keeps_whole_rows_and_replaces_old_ones(checkout, capsys):
+    assert main(["bench", "--list"]) == OK
+    assert capsys.readouterr().out.split() == ["bad", "good"]
+    table = checkout / "data" / "results" / "figures.csv"
+    table.parent.mkdir(parents=True)
+    table.write_text(",".join(bench.COLUMNS) + "\na.one,7,,,,,,,,,\nz.kept,1,,,,,,,,,\n")
+    assert main(["bench", "good", "--seed", "3"]) == OK
+    rows = {row["id"]: row for row in csv.DictReader(table.open())}
+    assert list(rows) == ["a.one", "b.two", "z.kept"]
+    assert rows["a.one"]["value"] == "3" and rows["b.two"]["value"] == "0.666667" and rows["z.kept"]["value"] == "1"
+    assert rows["b.two"]["command"] == "python -m crossexplain bench good --seed 3"
+    assert all(rows["b.two"][key] for key in bench.COLUMNS)
+    assert [path.name for path in table.parent.iterdir()] == ["figures.csv"]
+
+
+def test_a_benchmark_that_is_none_is_refused(checkout, tmp_path, capsys):
+    assert main(["bench", "bad"]) == FAILED
+    assert "no function rows" in capsys.readouterr().err
+    for text, says in (("[{'id': 'x'}]", "lacks value"),
+                       ("[dict(id='x', value=1, low=1, high=1, n=1, unit='', more=1)]", "unknown entries more")):
+        path = tmp_path / "half.py"
+        path.write_text(f"def rows():\n    return {text}\n")
+        with pytest.raises(bench.BenchError, match=says):
+            bench.measure(path)
