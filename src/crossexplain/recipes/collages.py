@@ -116,7 +116,30 @@ def train_tower(bank: Digits, seed: int, n: int, epochs: int, progress: bool = T
     return tower.requires_grad_(False), history
 
 
-def train_fusion(model: CnnLstm, train_set: Collages, validation: Collages, *, seed: int, epochs: int,
+def look(model: CnnLstm, data: Collages) -> TensorBatches:
+    """Send each distinct collage through the tower once, and return what it saw beside the sentences' numbers.
+
+    Parameters
+    ----------
+    model : CnnLstm
+        Its tower is put into eval mode.
+    data : Collages
+
+    Returns
+    -------
+    TensorBatches
+        Inputs ``seen`` (N, 40) and ``sentence`` (N,), for :func:`train_fusion`, also of another model with this tower.
+    """
+    distinct, first, back = np.unique(data.collage, return_index=True, return_inverse=True)
+    model.tower.eval()
+    device = model.embedding.weight.device
+    with torch.no_grad():
+        seen = [model.see(data.images(first[i : i + 256]).to(device)) for i in range(0, len(distinct), 256)]
+    inputs = {"seen": torch.cat(seen).cpu()[torch.from_numpy(back)], "sentence": torch.from_numpy(data.sentence_id)}
+    return TensorBatches(inputs, torch.from_numpy(data.labels))
+
+
+def train_fusion(model: CnnLstm, train_set: TensorBatches, validation: TensorBatches, *, seed: int, epochs: int,
                  without: str | None = None, progress: bool = True, checkpoint: Path | None = None) -> History:
     """Train everything but the tower on pairs of collage and sentence.
 
@@ -124,7 +147,8 @@ def train_fusion(model: CnnLstm, train_set: Collages, validation: Collages, *, s
     ----------
     model : CnnLstm
         Its tower is frozen, the rest trained in place.
-    train_set, validation : Collages
+    train_set, validation : TensorBatches
+        What :func:`look` returned.
     seed, epochs : int
     without : {"image", "text"}, optional
         Hide one modality, in training and validation, to see what the other is worth alone.
@@ -134,9 +158,8 @@ def train_fusion(model: CnnLstm, train_set: Collages, validation: Collages, *, s
     History
     """
     model.tower.requires_grad_(False)
-    matcher = _Matcher(model, without)
-    return fit(matcher, matcher.look(train_set), matcher.look(validation), epochs=epochs, lr=2e-3, batch_size=256,
-               seed=seed, progress=progress, checkpoint=checkpoint)
+    return fit(_Matcher(model, without), train_set, validation, epochs=epochs, lr=2e-3, batch_size=256, seed=seed,
+               progress=progress, checkpoint=checkpoint)
 
 
 def train(profile: str = "embedded", seed: int = 0, n_pairs: int = 40_000, size: str = "page", read: str = "max",
@@ -170,7 +193,7 @@ def train(profile: str = "embedded", seed: int = 0, n_pairs: int = 40_000, size:
     if tower is None:
         tower, named = train_tower(bank, seed, n, epochs, progress)
     model = new_model(tower, seed, read)
-    train_set, validation = pairs(bank, n_pairs, seed, size)
+    train_set, validation = (look(model, data) for data in pairs(bank, n_pairs, seed, size))
     epochs = 1 if size == "small" else epochs_for(n_pairs)
     history = train_fusion(model, train_set, validation, seed=seed, epochs=epochs, without=without, progress=progress)
     return Trained(model.requires_grad_(False), bank, tower=named, fusion=history)
@@ -220,8 +243,7 @@ def load_or_train(profile: str = "embedded", seed: int = 0, retrain: bool = Fals
 
 def logits(model: CnnLstm, data: Collages, without: str | None = None) -> Tensor:
     """Return the logits of all pairs, (N,); each distinct collage and sentence goes through the model once."""
-    matcher = _Matcher(model, without)
-    return predict(matcher, matcher.look(data))[0]
+    return predict(_Matcher(model, without), look(model, data))[0]
 
 
 def accuracy_by_kind(outputs: Tensor, data: Collages) -> dict[str, float]:
@@ -280,16 +302,6 @@ class _Matcher(nn.Module):
         self.model, self.without = model, without
         self.train(model.training)  # wrapping a model must not switch its dropout on
         self.register_buffer("tokens", collages.tokenize(SENTENCES), persistent=False)
-
-    def look(self, data: Collages) -> TensorBatches:
-        """Send each distinct collage through the tower once."""
-        distinct, first, back = np.unique(data.collage, return_index=True, return_inverse=True)
-        device = self.tokens.device
-        self.model.tower.eval()
-        with torch.no_grad():
-            seen = [self.model.see(data.images(first[i : i + 256]).to(device)) for i in range(0, len(distinct), 256)]
-        inputs = {"seen": torch.cat(seen).cpu()[torch.from_numpy(back)], "sentence": torch.from_numpy(data.sentence_id)}
-        return TensorBatches(inputs, torch.from_numpy(data.labels))
 
     def forward(self, seen: Tensor, sentence: Tensor) -> Tensor:
         needed, back = sentence.unique(return_inverse=True)
