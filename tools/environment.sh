@@ -41,14 +41,22 @@ if ! works "$python"; then
 fi
 touch "$folder/.unfinished"
 
-echo "Installing what requirements.lock lists (about 7 GB; 2 to 5 minutes)."
-if [ -n "$uv" ] && uv pip install --quiet --python "$python" --require-hashes --no-deps -r requirements.lock; then
-    :
-else
-    "$python" -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements.lock
+log=$folder/install.log
+install() {  # what installers print is noise while all goes well, and worth reading when not
+    if [ -n "$uv" ] && uv pip install --python "$python" --require-hashes --no-deps -r requirements.lock; then
+        :
+    else
+        "$python" -m pip install --disable-pip-version-check --require-hashes --no-deps -r requirements.lock || return 1
+    fi
+    # Editable, with the build tools of the lock: nothing more is fetched.
+    "$python" -m pip install --disable-pip-version-check --no-deps --no-build-isolation --no-index -e .
+}
+echo "Installing what requirements.lock lists (about 7 GB; 2 to 5 minutes; progress in $log)."
+if ! install >"$log" 2>&1; then
+    tail -n 30 "$log" >&2
+    echo "The environment was not installed (see above, and $log); the same command tries again." >&2
+    exit 1
 fi
-# Editable, with the build tools of the lock: nothing more is fetched.
-"$python" -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --no-index -e .
 rm "$folder/.unfinished"
 echo "$key" > "$folder/.ready"
 echo "The environment in $folder is ready."

@@ -261,7 +261,8 @@ class Quiz:
         ".ce-quiz{border:1px solid #8888;border-radius:.4rem;margin:0 0 1rem;padding:.3rem 1rem .7rem;min-width:0}"
         ".ce-quiz legend{float:none;width:auto;font-size:1rem;font-weight:600;padding:0 .3rem;margin:0}"
         ".ce-quiz label{cursor:pointer;display:inline;margin-left:.4rem}"
-        ".ce-quiz .reply{display:none;margin:.1rem 0 .4rem 1.6rem;padding-left:.6rem;border-left:4px solid #c8553d}.ce-quiz .reply.right{border-color:#3f8f6b}"
+        ".ce-quiz .reply{display:none;margin:.1rem 0 .4rem 1.6rem;padding-left:.6rem;"
+        "border-left:4px solid #c8553d}.ce-quiz .reply.right{border-color:#3f8f6b}"
         ".ce-quiz input:checked~.reply{display:block}"
     )
 
