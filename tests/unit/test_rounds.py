@@ -1,0 +1,221 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from crossexplain.gradients.checks import InputError
+from crossexplain.gradients.rounds import FULL, NOTHING, carriers, rounds
+from crossexplain.gradients.views import ImageCells, Noise, Reorder, Tokens, Vectors
+
+N = 96
+GENERATOR = torch.Generator().manual_seed(0)
+BRIGHT = torch.randn(N, generator=GENERATOR)
+WORD = torch.randint(2, 10, (N,), generator=GENERATOR)
+IMAGES = torch.zeros(N, 1, 4, 4) + BRIGHT[:, None, None, None]
+TOKENS = torch.stack([WORD, torch.full((N,), 10), torch.where(torch.arange(N) % 2 == 0, 11, 0)], dim=1)
+INPUTS = {"images": IMAGES, "tokens": TOKENS}
+MODALITIES = [ImageCells(), Tokens()]
+BASELINES = [{"image": "zero", "text": "mask"}, "data"]
+
+
+class Toy(nn.Module):
+    """The logit is a known function of brightness and the first word's number."""
+
+    def __init__(self, rule, classes=1):
+        super().__init__()
+        self.rule, self.classes = rule, classes
+        self.embedding = nn.Embedding(12, 1)
+        self.embedding.weight.data = torch.tensor([0.0, 0.0, -3, -2.2, -1.4, -0.6, 0.6, 1.4, 2.2, 3, 0, 0])[:, None]
+
+    def forward(self, images, tokens):
+        logit = self.rule(images.mean(dim=(1, 2, 3)), self.embedding(tokens)[..., 0].sum(dim=1))
+        if self.classes == 1:
+            return logit
+        return torch.stack([logit * k for k in range(self.classes)], dim=1)
+
+
+RULES = {
+    "image alone": lambda light, word: 3 * light + 0 * word,
+    "text alone": lambda light, word: 3 * word + 0 * light,
+    "both only": lambda light, word: 4 * light.sign() * word.tanh() + 0.0 * light + light * word,
+    "both added": lambda light, word: 2 * light + word,
+}
+
+
+def run(rule="both added", **kwargs):
+    settings = {"baselines": BASELINES, "progress": False} | kwargs
+    return rounds(Toy(RULES[rule]).eval(), INPUTS, MODALITIES, **settings)
+
+
+@pytest.mark.parametrize("answer", RULES)
+def test_the_verdict_is_right_where_the_rule_is_known(answer):
+    verdict = run(answer).verdict()
+    assert verdict.answer == answer and verdict.support > 0.95
+    assert set(verdict.answers) == {"zero + mask", "data"} and answer in str(verdict)
+
+
+def test_either_is_told_from_added_by_examples_that_agree():
+    light = WORD.float().sub(5.5).sign()
+    inputs = {"images": torch.zeros(N, 1, 4, 4) + light[:, None, None, None], "tokens": TOKENS}
+    model = Toy(lambda light, word: 2 * light + 0.1 * word + word.sign()).eval()
+    assert rounds(model, inputs, MODALITIES, baselines=BASELINES, progress=False).verdict().answer == "either"
+
+
+def test_the_dividend_is_zero_for_a_sum_and_the_product_for_a_product():
+    added = run("both added")
+    assert np.abs(added.dividend("zero + mask")).max() < 1e-4 and np.abs(added.dividend("data")).max() < 1e-4
+    product = rounds(Toy(lambda light, word: light * word).eval(), INPUTS, MODALITIES, baselines=BASELINES[:1], progress=False)
+    assert np.allclose(product.dividend("zero + mask"), product.margin("zero + mask", FULL), atol=1e-5)
+    assert (product.margin("zero + mask", FULL) >= 0).all()  # evidence for the class that was predicted
+
+
+@settings(deadline=None, max_examples=8)
+@given(rows=st.integers(1, 200), seed=st.integers(0, 5))
+def test_the_record_does_not_depend_on_how_many_rows_run_at_once(rows, seed):
+    one, other = (run(rows=size, seed=seed, top=2) for size in (rows, 4096))
+    for key in one.passes:
+        assert torch.allclose(one.passes[key].logits, other.passes[key].logits, atol=1e-5)
+        for name, values in one.passes[key].importance.items():
+            assert torch.allclose(values, other.passes[key].importance[name], atol=1e-5)
+    assert all(torch.equal(one.ends[key].picked, other.ends[key].picked) for key in one.ends)
+
+
+def test_all_rounds_share_one_scale_and_keep_their_raw_norms():
+    record = run("both only")
+    for name in record.modalities:
+        largest = torch.stack([run.importance[name].amax(dim=1) for run in record.passes.values() if run.importance])
+        assert torch.allclose(largest.amax(dim=0), torch.ones(N), atol=1e-5) and (record.scale[name] > 0).all()
+    full = record.passes["data", FULL]
+    raw = full.importance["text"] * record.scale["text"][:, None]
+    assert torch.allclose(raw.norm(dim=1)[::2], full.norms["text"][::2], rtol=1e-3)  # those without padding
+    assert (record.passes["zero + mask", "text masked"].importance["text"] == 0).all()
+    assert record.features["text"].equal(TOKENS != 0)
+
+
+def test_the_gradients_are_those_of_single_passes_by_hand():
+    record = run("both only", control=False)
+    model = Toy(RULES["both only"]).eval()
+    for i in (0, 7):
+        pixels = torch.zeros(1, 1, 4, 4, requires_grad=True)  # the image masked by zero
+        vectors = model.embedding(TOKENS[i : i + 1]).detach().requires_grad_()
+        logit = model.rule(pixels.mean(dim=(1, 2, 3)), vectors[..., 0].sum(dim=1))
+        gradient = torch.autograd.grad(logit.sum(), vectors)[0]
+        found = record.passes["zero + mask", "image masked"]
+        assert found.logits[i].item() == pytest.approx(logit.item(), abs=1e-6)
+        assert found.norms["text"][i].item() == pytest.approx(gradient.norm().item(), abs=1e-6)
+
+
+def test_round_four_masks_what_round_two_picks():
+    record = run("both only", top={"text": 2, "image": 1})
+    end = record.ends["zero + mask", "text"]
+    assert end.picked.sum(dim=1).eq(2).all() and not (end.picked & (TOKENS == 0)).any()
+    assert record.ends["zero + mask", "image"].picked.sum(dim=1).eq(1).all()
+    ends = {pick: run("both only", pick=pick).ends["data", "text"] for pick in ("round 1", "cross")}
+    assert all(end.picked.sum(dim=1).eq(1).all() for end in ends.values())
+    for values in (*end.alike, *end.alike_random):
+        defined = values[~values.isnan()]
+        assert len(values) == N and (defined <= 1 + 1e-5).all() and (defined >= -1 - 1e-5).all()
+    assert run(control=False).ends["data", "text"].alike_random is None
+
+
+def test_the_cross_gradient_is_zero_for_a_sum_and_not_for_a_product():
+    assert float(run("both added").ends["data", "text"].cross.max()) < 1e-5
+    assert float(run("both only").ends["data", "text"].cross.max()) > 0.1
+
+
+def test_carriers_are_the_first_word_and_nothing_in_a_sum():
+    model = Toy(lambda light, word: light * word).eval()
+    found = carriers(model, INPUTS, MODALITIES, progress=False)
+    assert torch.allclose(found["text"][:, 0], (BRIGHT * model.embedding(WORD)[:, 0]).abs().detach(), atol=1e-5)
+    assert float(found["text"][:, 1:].abs().max()) < 1e-5 and found["image"].shape == (N, 4)
+    assert torch.allclose(found["image"].sum(dim=1), found["text"][:, 0], atol=1e-4)  # four equal cells
+    none = carriers(Toy(RULES["both added"]).eval(), INPUTS, MODALITIES, baseline="data", progress=False)
+    assert max(float(values.abs().max()) for values in none.values()) < 1e-4
+
+
+def test_several_classes_are_followed_through_all_views():
+    record = rounds(Toy(RULES["both only"], classes=3).eval(), INPUTS, MODALITIES, baselines=BASELINES, progress=False)
+    assert record.passes["data", "image masked"].logits.shape == (N, 3) and set(record.target.tolist()) == {0, 2}
+    assert record.verdict().answer == "both only"
+    fixed = rounds(Toy(RULES["both only"], classes=3).eval(), INPUTS, MODALITIES, target=2, progress=False)
+    assert fixed.target.eq(2).all()
+
+
+def test_a_function_of_the_output_can_be_followed():
+    record = rounds(Toy(RULES["both only"], classes=3).eval(), INPUTS, MODALITIES, progress=False,
+                    target=lambda output: output[:, 1])
+    assert record.passes["data", FULL].logits.shape == (N, 1) and record.verdict().answer == "both only"
+
+
+def test_three_modalities():
+    class Three(nn.Module):
+        def forward(self, a, b, c):
+            return (3 * a * b).sum(dim=(1, 2)) + 0.1 * c.sum(dim=(1, 2))
+
+    draws = torch.randn(3, N, 2, 1, generator=torch.Generator().manual_seed(2))
+    inputs = dict(zip("abc", draws))
+    record = rounds(Three().eval(), inputs, [Vectors(name, name) for name in "abc"], progress=False)
+    assert record.verdict().answer == "both only" and ("zero", "b+c masked") in record.passes
+    assert ("data", NOTHING) in record.passes and record.verdict().flips["data"]["c"].value < 0.1
+
+
+def test_own_views_and_the_frame():
+    record = run(extra={"noise": {"image": Noise(0.1)}, "order": {"text": Reorder(1)}})
+    assert set(record.extra) == {"noise", "order"}
+    assert np.allclose(record.margin("data", "order"), record.margin("data", FULL), atol=1e-5)  # a sum knows no order
+    assert not record.flips("data", "order").any()
+    frame = record.frame()
+    assert len(frame) == 2 * N and {"dividend", "flips, text masked", "cosine of rounds 3 and 4 from text"} <= set(frame)
+
+
+def test_baselines_that_disagree_and_few_examples_give_no_answer():
+    def rule(light, word):
+        """Image alone, unless the word is missing: then nothing counts."""
+        return torch.where(word == 0, 0 * light, 3 * light + 0.01 * word)
+
+    verdict = rounds(Toy(rule).eval(), INPUTS, MODALITIES, baselines=BASELINES, progress=False).verdict()
+    assert verdict.answer == "cannot tell" and "baselines disagree" in verdict.reason
+    assert verdict.answers["data"] == "image alone"
+    flat = rounds(Toy(lambda light, word: 0 * light * word).eval(), INPUTS, MODALITIES, progress=False)
+    assert flat.verdict().answer == "cannot tell" and "hardly vary" in flat.verdict().reason
+    with pytest.raises(InputError, match="at least 2 examples, 1 came"):
+        run().verdict(where=np.arange(N) == 0)
+
+
+def test_the_papers_rule_reads_norms_and_classes():
+    assert run("image alone").paper_rule() == "image alone"
+    assert run("text alone").paper_rule() == "text alone"
+    assert run("both added").paper_rule(classes=False) == "either"  # the gradient of a sum is the same everywhere
+    assert run("both added").paper_rule() == "both only"  # though nothing interacts
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"modalities": [Tokens()]}, "expected two or more"),
+        ({"pick": "round 3"}, "pick 'round 3' came"),
+        ({"by": "norm"}, "by 'norm' came"),
+        ({"baselines": "grey"}, "image has no baseline 'grey'"),
+        ({"baselines": [{"image": "zero"}]}, "text has no baseline None"),
+        ({"top": 0}, "top=0 came for"),
+        ({"modalities": [ImageCells(), Tokens(layer="embeding")]}, "no layer 'embeding'.*'embedding'"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused_with_advice(change, says):
+    settings = {"modalities": MODALITIES, "progress": False} | change
+    modalities = settings.pop("modalities")
+    with pytest.raises(InputError, match=says):
+        rounds(Toy(RULES["both added"]).eval(), INPUTS, modalities, **settings)
+
+
+def test_a_model_in_train_mode_is_refused():
+    with pytest.raises(InputError, match="call model.eval"):
+        rounds(Toy(RULES["both added"]).train(), INPUTS, MODALITIES)
+
+
+def test_one_example_can_be_recorded():
+    one = {key: value[:1] for key, value in INPUTS.items()}
+    record = rounds(Toy(RULES["both only"]).eval(), one, MODALITIES, progress=False)
+    assert len(record) == 1 and record.dividend("data").shape == (1,)
