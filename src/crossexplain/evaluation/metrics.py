@@ -134,6 +134,7 @@ def random_map(n: int, height: int, width: int, seed: int, sigma: float = 4.0) -
     ndarray, shape (N, H, W), in [0, 1]
     """
     noise = np.random.default_rng(seed).normal(size=(n, height, width))
-    smooth = ndimage.gaussian_filter(noise, sigma=(0, sigma, sigma)) if sigma else noise
+    # Round the edges, so that no place is likelier to be the hottest than another.
+    smooth = ndimage.gaussian_filter(noise, sigma=(0, sigma, sigma), mode="wrap") if sigma else noise
     low, high = smooth.min(axis=(1, 2), keepdims=True), smooth.max(axis=(1, 2), keepdims=True)
     return (smooth - low) / (high - low)

@@ -9,6 +9,7 @@ Every model here is cut in two at its ``image_layer``, the last convolutional ma
 
 import pickle
 from pathlib import Path
+from typing import Self
 
 import torch
 import torchvision
@@ -28,7 +29,16 @@ class WeightsError(ValueError):
     """A weight file cannot be used; the message says what came, what was expected and what to do."""
 
 
-class SlimVGG(nn.Module):
+class _Seeded(nn.Module):
+    @classmethod
+    def seeded(cls, seed: int, *settings, **named) -> Self:
+        """Return a network whose initial weights come from a seed; the caller's random state stays as it is."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return cls(*settings, **named)
+
+
+class SlimVGG(_Seeded):
     """A VGG small enough to train in about a minute on a CPU: one grey channel, digits in clutter.
 
     Seven 3x3 convolutions with batch norm and in-place ReLU in four stacks, each followed by a 2x2 pool, then two dense
@@ -68,13 +78,6 @@ class SlimVGG(nn.Module):
             nn.Linear(64, classes),
         )
 
-    @classmethod
-    def seeded(cls, seed: int, **settings: int) -> "SlimVGG":
-        """Return a network whose initial weights come from a seed; the caller's random state stays as it is."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            return cls(**settings)
-
     def tower(self, images: Tensor) -> Tensor:
         """Return the last convolutional map (N, 64, S / 8, S / 8) of images (N, 1, S, S) in [0, 1]."""
         return self.features[:24](images)
@@ -88,7 +91,7 @@ class SlimVGG(nn.Module):
         return self.head(self.tower(images))
 
 
-class ImageNetClassifier(nn.Module):
+class ImageNetClassifier(_Seeded):
     """A network of torchvision that takes photographs as they are: red, green, blue from 0 to 1.
 
     Parameters
