@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Error, sync_playwright
-from visit import FLAGS, Visit, pages_of, visit_page
 
 from crossexplain.book import Build, find_root
 from crossexplain.book.layout import chromium
+from visit import FLAGS, Visit, pages_of, visit_page
 
 NO_BROWSER = (
     "no Chromium was found, and the pages can only be tested in a real browser. "

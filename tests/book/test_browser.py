@@ -39,7 +39,8 @@ def test_every_image_is_there_and_says_what_it_shows(visits):
         for image in visit.images:
             if not image["width"]:
                 yield f"{image['source'][-80:]} did not load"
-            if image["alt"] is None or ("logo" not in image["source"] and len(image["alt"].split()) < 6):
+            ours = "/_static/" not in image["source"]  # the theme's own signs may be short
+            if image["alt"] is None or (ours and len(image["alt"].split()) < 6):
                 yield f"{image['source'][-80:]} has the text alternative {image['alt']!r}"
 
     assert not (wrong := _complaints(visits, find)), wrong

@@ -41,10 +41,12 @@ LOOK = """() => {
 WIDER = """() => {
     const room = document.documentElement.clientWidth;
     if (Math.max(document.documentElement.scrollWidth, document.body.scrollWidth) <= room) return [];
-    const scrolls = e => { for (let p = e.parentElement; p; p = p.parentElement)
+    const scrolls = e => { for (let p = e; p; p = p.parentElement)
         if (/auto|scroll|hidden/.test(getComputedStyle(p).overflowX) && p !== document.body) return true; return false };
-    const out = [...document.querySelectorAll('body *')].filter(e => e.getBoundingClientRect().right > room + 1 && !scrolls(e));
-    return out.slice(0, 3).map(e => `<${e.tagName.toLowerCase()} class="${e.className}">`).concat(['page']);
+    const sticks = e => e.getBoundingClientRect().right > room + 1 || e.scrollWidth > Math.max(e.clientWidth, room);
+    const out = [...document.querySelectorAll('article *')].filter(e => sticks(e) && !scrolls(e));
+    const named = e => `<${e.tagName.toLowerCase()} class="${e.className}"> ${e.textContent.slice(0, 30)}`;
+    return [...out.slice(0, 3).map(named), 'page'];
 }"""
 
 TOGGLES = """() => {
