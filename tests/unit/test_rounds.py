@@ -219,3 +219,29 @@ def test_one_example_can_be_recorded():
     one = {key: value[:1] for key, value in INPUTS.items()}
     record = rounds(Toy(RULES["both only"]).eval(), one, MODALITIES, progress=False)
     assert len(record) == 1 and record.dividend("data").shape == (1,)
+
+
+def test_a_tower_sees_equal_images_once_and_the_record_is_the_same(monkeypatch):
+    class Towered(Toy):
+        def __init__(self):
+            super().__init__(RULES["both only"])
+            self.tower = nn.Conv2d(1, 2, 3, padding=1)
+            self.rows = []
+            self.tower.register_forward_hook(lambda _, given, __: self.rows.append(len(given[0])))
+
+        def forward(self, images, tokens):
+            return super().forward(self.tower(images).tanh(), tokens)
+
+    torch.manual_seed(0)
+    model = Towered().eval()
+    modalities = [ImageCells(layer="tower"), Tokens()]
+    record = rounds(model, INPUTS, modalities, progress=False)
+    shared, model.rows = sum(model.rows), []
+    monkeypatch.setattr("crossexplain.gradients.rounds._Shared.narrow", lambda *_: None)
+    plain = rounds(model, INPUTS, modalities, progress=False)
+    assert shared < 0.5 * sum(model.rows)
+    for key, run in record.passes.items():
+        assert torch.allclose(run.logits, plain.passes[key].logits, atol=1e-5)
+        for name in run.norms:
+            assert torch.allclose(run.norms[name], plain.passes[key].norms[name], atol=1e-5)
+    assert torch.allclose(record.ends["data", "image"].cross, plain.ends["data", "image"].cross, atol=1e-5)

@@ -13,7 +13,8 @@ of all rounds are kept raw and divided by one scale, and the logits that the sam
 """
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -24,8 +25,8 @@ from scipy.stats import rankdata
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from crossexplain.gradients.capture import capture
-from crossexplain.gradients.checks import InputError
+from crossexplain.gradients.capture import INPUT, capture
+from crossexplain.gradients.checks import InputError, find_layer
 from crossexplain.gradients.views import Change, Inputs, Mask, Modality, Views, rows_of
 
 FULL, NOTHING = "full", "all masked"
@@ -510,7 +511,8 @@ class _Work:
         lots = torch.Generator().manual_seed(self.seed + 1)
         self.lots = {name: torch.rand(there.shape, generator=lots) for name, there in self.there.items()}
         self.first = Views(self.inputs, self.modalities, self._first_plan(), self.pool, allow_empty=True)
-        self.widest = max(len(self.first), len(self.kinds) * self.draws * len(self.names) * (1 + self.control))
+        again = sum(self.draws if "data" in chosen.values() else 1 for chosen in self.kinds.values())
+        self.widest = max(len(self.first), again * len(self.names) * (1 + self.control))
         self._choose_target()
 
     def _kinds(self) -> dict[str, dict[str, str]]:
@@ -584,8 +586,9 @@ class _Work:
 
     def margins(self, laid_out: Views, examples: Tensor) -> dict:
         """Return the evidence for the followed class in each view, the mean over its draws, without gradients."""
-        found = capture(self.model, laid_out.batch(examples), self.layers, self.target if self.scored else None,
-                        gradients=False)
+        with equal_rows_once(self.model, self.layers):
+            found = capture(self.model, laid_out.batch(examples), self.layers, self.target if self.scored else None,
+                            gradients=False)
         logits = (found.score[:, None] if self.scored else found.output).reshape(len(laid_out), len(examples), -1).float().cpu()
         full = logits[laid_out.names.index((FULL, None, 0))]
         follow = _classes(full) if self.follow is None else self.follow[examples].cpu()
@@ -618,7 +621,8 @@ class _Work:
         """One forward and one backward pass on all views of some examples; the mean over the draws of each view."""
         times, n = len(laid_out), len(examples)
         target = self.target if self.scored else 1 if follow is None else follow.repeat(times)
-        captured = capture(self.model, laid_out.batch(rows), self.layers, target)
+        with equal_rows_once(self.model, self.layers):
+            captured = capture(self.model, laid_out.batch(rows), self.layers, target)
         logits = captured.score[:, None] if self.scored else captured.output.reshape(times * n, -1)
         present = {name: laid_out.present[name][:, rows] for name in self.names}  # (V, n, F)
         read = {m.name: self._read(m, captured, present[m.name]) for m in self.modalities}
@@ -726,6 +730,62 @@ class _Work:
         captured = capture(self.model, laid_out.inputs, self.layers, self.target if self.scored else None, gradients=False)
         logits = captured.score[:, None] if self.scored else captured.output.reshape(len(captured.output), -1)
         return logits.float().mean(dim=0).cpu()
+
+
+@contextmanager
+def equal_rows_once(model: nn.Module, layers: Sequence[str]) -> Iterator[None]:
+    """Let each of the named layers compute equal rows of its input once, and hand every row its copy.
+
+    Most views of an example share its image, and a masked image is the same for all examples: a tower that is read at its
+    end then runs on a fraction of the rows. What comes after the layer, and every gradient, is for each row by itself.
+    """
+    handles = []
+    try:
+        for name in layers:
+            if not name.startswith(INPUT):
+                shared = _Shared()
+                module = find_layer(model, name.partition("@")[0])
+                handles.append(module.register_forward_pre_hook(shared.narrow))
+                handles.append(module.register_forward_hook(shared.widen))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+class _Shared:
+    """Hooks of one layer: the distinct rows in, all rows out."""
+
+    def __init__(self):
+        self.rows: tuple[Tensor, int] | None = None
+
+    def narrow(self, module: nn.Module, arguments: tuple) -> tuple | None:
+        """Replace the input by its distinct rows where that is worth it."""
+        self.rows = None
+        if len(arguments) != 1 or not isinstance(arguments[0], Tensor) or arguments[0].requires_grad:
+            return None
+        values = arguments[0]
+        if values.ndim < 3 or not values.is_floating_point():
+            return None
+        flat = values.flatten(1)
+        weights = torch.rand(flat.shape[1], generator=torch.Generator().manual_seed(0)).to(flat)
+        key, back = torch.unique(flat @ weights, return_inverse=True)
+        first = torch.full((len(key),), len(flat), device=flat.device)
+        first = first.scatter_reduce(0, back, torch.arange(len(flat), device=flat.device), "amin")
+        if len(key) > 0.8 * len(flat) or not torch.equal(flat[first][back], flat):  # equal sums need not be equal rows
+            return None
+        self.rows = back, len(key)
+        return (values[first],)
+
+    def widen(self, module: nn.Module, arguments: tuple, output: object) -> object:
+        """Give every row its output."""
+        if self.rows is None:
+            return None
+        back, distinct = self.rows
+        if not isinstance(output, Tensor) or len(output) != distinct:
+            raise InputError(f"{type(module).__name__} gives {type(output).__name__}, expected one tensor with a row an "
+                             "example; read the gradient at a layer that does.")
+        return output[back]
 
 
 class _Run(NamedTuple):
