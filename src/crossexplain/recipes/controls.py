@@ -9,7 +9,8 @@ from crossexplain.data import controls
 from crossexplain.data.collages import VOCABULARY, Collages
 from crossexplain.data.digits import Digits
 from crossexplain.models.cnn_lstm import DIGITS, CnnLstm, Tower
-from crossexplain.models.training import TensorBatches, evaluate, fit
+from crossexplain.models.training import accuracy
+from crossexplain.recipes.collages import look, train_fusion
 
 SPEAKS = 1 / 3  # of the control "either", the share of training pairs in which both speak: else one alone could be learned
 
@@ -38,11 +39,7 @@ class Fusion(nn.Module):
             Probabilities of the digits of each cell, as :meth:`CnnLstm.see` gives them.
         tokens : Tensor, shape (N, T), int64
         """
-        if not self.training:
-            return self.whole.match(seen.flatten(1), self.whole.read(tokens))
-        # There are 46 sentences: in training each is read once a batch. To explain, every example keeps its own.
-        distinct, which = torch.unique(tokens, dim=0, return_inverse=True)
-        return self.whole.match(seen.flatten(1), self.whole.read(distinct)[which])
+        return self.whole.match(seen.flatten(1), self.whole.read(tokens))
 
 
 @dataclass(frozen=True)
@@ -79,7 +76,7 @@ class Control:
 
 
 def train(kind: str, digits: Digits, tower: Tower, seed: int, *, pairs: int = 2000, held_out: int = 256,
-          epochs: int = 12, width: int = 64, p: float = 1.0) -> Control:
+          epochs: int = 24, width: int = 64, p: float = 1.0) -> Control:
     """Train one control.
 
     Parameters
@@ -102,24 +99,17 @@ def train(kind: str, digits: Digits, tower: Tower, seed: int, *, pairs: int = 20
     -------
     Control
     """
-    torch.manual_seed(seed)
-    whole = CnnLstm(len(VOCABULARY), width=width)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        whole = CnnLstm(len(VOCABULARY), width=width)
     whole.tower = tower.requires_grad_(False).eval()
     shares = {"train": SPEAKS if kind == "either" else p, "validation": p, "test": p}
     sets = {split: controls.build(kind, digits, pairs if split == "train" else held_out, split, seed, share)
             for split, share in shares.items()}
-    seen = {split: see(whole, collages) for split, collages in sets.items()}
-    batches = {split: TensorBatches({"seen": seen[split], "tokens": collages.tokens()}, torch.from_numpy(collages.labels))
-               for split, collages in sets.items()}
-    fusion = Fusion(whole)
-    history = fit(fusion, batches["train"], batches["validation"], epochs=epochs, lr=2e-3, seed=seed, batch_size=128,
-                  progress=False)
-    return Control(kind, controls.ANSWERS[kind], whole.eval(), fusion, sets["test"], seen["test"],
-                   evaluate(fusion, batches["test"]), history.seconds)
-
-
-@torch.no_grad()
-def see(model: CnnLstm, collages: Collages, rows: int = 512) -> Tensor:
-    """Return what the tower sees in all collages, shape (N, 4, 10)."""
-    parts = [model.see(collages.images(slice(start, start + rows))) for start in range(0, len(collages), rows)]
-    return torch.cat(parts).reshape(-1, 4, DIGITS)
+    looked = {split: look(whole, collages) for split, collages in sets.items()}
+    history = train_fusion(whole, looked["train"], looked["validation"], seed=seed, epochs=epochs, progress=False)
+    seen = looked["test"].inputs["seen"].reshape(-1, 4, DIGITS)
+    fusion = Fusion(whole.requires_grad_(False).eval()).eval()
+    with torch.no_grad():
+        right = accuracy(fusion(seen, sets["test"].tokens()), looked["test"].labels)
+    return Control(kind, controls.ANSWERS[kind], whole, fusion, sets["test"], seen, right, history.seconds)
