@@ -36,7 +36,8 @@ def rows(seed: int = 0, repeats: int = 5) -> list[dict]:
             ratio(f"speed.{key}.grad_cam_over_ours", rounds, "grad_cam", "ours"),
             spread(f"speed.{key}.seconds", [r["ours"] for r in rounds], f"s for {IMAGES} images"),
         ]
-        found += [spread(f"memory.{key}.{name}", [peak(call) for _ in range(3)], "MiB above rest") for name, call in calls.items()]
+        found += [spread(f"memory.{key}.{name}", [peak(call) for _ in range(3)], "MiB above rest")
+                  for name, call in calls.items()]
     return found
 
 
