@@ -16,6 +16,8 @@ PICTURES = {
     "maps": lambda: figures.maps(IMAGES, HEATS, signed=True, titles=["a", "b"], boxes=[[1, 1, 5, 5]] * 2, **WORDS),
     "grey": lambda: figures.maps(IMAGES[:, :1], np.abs(HEATS), **WORDS),
     "gallery": lambda: figures.gallery(IMAGES, {"one": HEATS, "two": HEATS * 0}, signed=True, **WORDS),
+    "one scale": lambda: figures.gallery(IMAGES, {"one": HEATS, "two": HEATS / 9}, signed=True, shared=True, **WORDS),
+    "rounds": lambda: figures.tokens([["a", "b"]] * 2, [[1.0, 2.0], [0.1, 0.2]], shared=True, **WORDS),
     "tokens": lambda: figures.tokens([["a", "b"] * 30, ["c"]], [RNG.normal(size=60), [0.0]], signed=True, **WORDS),
     "intervals": lambda: figures.intervals({"x": SOME, "y": SOME}, xlabel="share", baseline=0.5, **WORDS),
     "groups": lambda: figures.intervals({"a": {"x": SOME}, "b": {"x": SOME, "y": SOME}}, xlabel="share", **WORDS),

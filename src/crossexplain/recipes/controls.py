@@ -103,9 +103,10 @@ def train(kind: str, digits: Digits, tower: Tower, seed: int, *, pairs: int = 20
         torch.manual_seed(seed)
         whole = CnnLstm(len(VOCABULARY), width=width)
     whole.tower = tower.requires_grad_(False).eval()
-    shares = {"train": SPEAKS if kind == "either" else p, "validation": p, "test": p}
-    sets = {split: controls.build(kind, digits, pairs if split == "train" else held_out, split, seed, share)
-            for split, share in shares.items()}
+    share = SPEAKS if kind == "either" else p  # in validation too: a model that reads one alone must not look best
+    shares = {"train": share, "validation": share, "test": p}
+    sets = {split: controls.build(kind, digits, pairs if split == "train" else held_out, split, seed, of)
+            for split, of in shares.items()}
     looked = {split: look(whole, collages) for split, collages in sets.items()}
     history = train_fusion(whole, looked["train"], looked["validation"], seed=seed, epochs=epochs, progress=False)
     seen = looked["test"].inputs["seen"].reshape(-1, 4, DIGITS)

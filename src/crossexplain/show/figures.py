@@ -110,13 +110,13 @@ def _show_image(axis, image, extent=None) -> None:
     axis.imshow(pixels, cmap="gray", vmin=0, vmax=1, extent=extent, interpolation="nearest")
 
 
-def _overlay(axis, image, heat, norm, signed: bool) -> None:
+def _overlay(axis, image, heat, norm, signed: bool, top: float | None = None) -> None:
     """Grey picture below, heat above: the hotter, the more opaque, so that the picture stays readable."""
     pixels = _pixels(image)
     grey = pixels if pixels.ndim == 2 else pixels.mean(axis=-1)
     height, width = grey.shape
     axis.imshow(0.15 + 0.7 * grey, cmap="gray", vmin=0, vmax=1, extent=(0, width, height, 0))
-    strength = np.abs(heat) / (float(np.abs(heat).max()) or 1.0)
+    strength = np.abs(heat) / (top or float(np.abs(heat).max()) or 1.0)
     axis.imshow(heat, cmap=SIGNED if signed else SEQUENTIAL, norm=norm, alpha=0.15 + 0.65 * strength,
                 extent=(0, width, height, 0), interpolation="nearest")
 
@@ -178,7 +178,7 @@ def maps(images, heats, *, alt: str, caption: str, name: str, titles: Sequence[s
 
 
 def gallery(images, heats: Mapping[str, np.ndarray], *, alt: str, caption: str, name: str,
-            titles: Sequence[str] | None = None, boxes=None, signed: bool = False) -> Picture:
+            titles: Sequence[str] | None = None, boxes=None, signed: bool = False, shared: bool = False) -> Picture:
     """Draw one row an example and one column a method, each map as a share of its own largest value.
 
     Parameters
@@ -187,6 +187,8 @@ def gallery(images, heats: Mapping[str, np.ndarray], *, alt: str, caption: str, 
     heats : mapping from method name to array_like, shape (N, h, w)
     titles, boxes, signed
         As in :func:`maps`.
+    shared : bool
+        Divide all maps of a row by their one largest value instead: to compare how much, not only where.
 
     Returns
     -------
@@ -200,9 +202,11 @@ def gallery(images, heats: Mapping[str, np.ndarray], *, alt: str, caption: str, 
     for i, row in enumerate(axes):
         height, width = _pixels(images[i]).shape[:2]
         _show_image(row[0], images[i], extent=(0, width, height, 0))
+        largest = max(float(np.abs(np.asarray(heat[i], dtype=float)).max()) for heat in heats.values())
         for axis, (method, heat) in zip(row[1:], heats.items()):
             scaled = np.asarray(heat[i], dtype=float)
-            _overlay(axis, images[i], scaled / (np.abs(scaled).max() or 1.0), norm, signed)
+            top = largest if shared else float(np.abs(scaled).max())
+            _overlay(axis, images[i], scaled / (top or 1.0), norm, signed, 1.0 if shared else None)
             if i == 0:
                 axis.set_title(method, fontsize=9)
         for axis in row:
@@ -212,12 +216,13 @@ def gallery(images, heats: Mapping[str, np.ndarray], *, alt: str, caption: str, 
             row[0].set_xlabel(titles[i], fontsize=8)
     axes[0, 0].set_title("input", fontsize=9)
     bar = ScalarMappable(norm, SIGNED if signed else SEQUENTIAL)
-    figure.colorbar(bar, ax=axes, shrink=0.6, aspect=30, label="share of the map's largest value")
+    figure.colorbar(bar, ax=axes, shrink=0.6, aspect=30, label=f"share of the {'row' if shared else 'map'}'s largest value")
     return Picture(figure, alt=alt, caption=caption, name=name)
 
 
 def tokens(sentences: Sequence[Sequence[str]], scores, *, alt: str, caption: str, name: str,
-           titles: Sequence[str] | None = None, cues=None, signed: bool = False, per_line: int = 62) -> Picture:
+           titles: Sequence[str] | None = None, cues=None, signed: bool = False, per_line: int = 62,
+           shared: bool = False) -> Picture:
     """Draw sentences with every token coloured by its score and the score written below it.
 
     Parameters
@@ -234,17 +239,20 @@ def tokens(sentences: Sequence[Sequence[str]], scores, *, alt: str, caption: str
         Red for, blue against; otherwise the darker the more.
     per_line : int
         Characters before a sentence wraps.
+    shared : bool
+        Draw shares of the largest score of all sentences instead: to compare the same sentence in several rounds.
 
     Returns
     -------
     Picture
     """
     lines = []  # (title or None, [(token, share, is_cue)])
+    largest = max((float(np.nanmax(np.abs(np.asarray(row, dtype=float)))) for row in scores if len(row)), default=1.0)
     for i, words in enumerate(sentences):
         values = np.asarray(scores[i], dtype=float)[: len(words)]
         if len(values) != len(words):
             raise ValueError(f"sentence {i} has {len(words)} tokens and {len(values)} scores; pass one score a token.")
-        shares = values / (np.nanmax(np.abs(values)) or 1.0)
+        shares = values / ((largest if shared else np.nanmax(np.abs(values))) or 1.0)
         marks = np.zeros(len(words), bool) if cues is None else np.asarray(cues[i], bool)
         lines.append((titles[i] if titles is not None else "", []))
         used = 0
