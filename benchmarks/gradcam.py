@@ -5,7 +5,9 @@ and VGG-16; weights do not change the time. Each round times every contender in 
 so that a busy machine slows all of them alike; the value is the median over rounds, low and high their range.
 """
 
+import ctypes
 import statistics
+import sys
 import threading
 import time
 
@@ -19,6 +21,7 @@ from crossexplain.gradients.image import attribute
 from crossexplain.models.vgg import ImageNetClassifier
 
 IMAGES = 16
+LIBC = ctypes.CDLL(None) if sys.platform.startswith("linux") else None
 # VGG-16 takes a hundred times longer, so fewer rounds say as much; its rows have ids of their own.
 NETWORKS = {"squeezenet1_0": ("gradcam", 3), "vgg16": ("gradcam.vgg16", 1)}
 
@@ -84,6 +87,8 @@ def seconds(call) -> float:
 def peak(call) -> float:
     """Return how far the process's memory rises during a call, in MiB, sampled every millisecond."""
     process, done, highest = psutil.Process(), threading.Event(), []
+    if hasattr(LIBC, "malloc_trim"):  # glibc keeps what was freed; without this a call would seem to need nothing
+        LIBC.malloc_trim(0)
     rest = process.memory_info().rss
 
     def watch():
