@@ -241,9 +241,9 @@ def load_or_train(profile: str = "embedded", seed: int = 0, retrain: bool = Fals
     return Trained(model.requires_grad_(False), digits.load(BANKS[profile]), card)
 
 
-def logits(model: CnnLstm, data: Collages, without: str | None = None) -> Tensor:
-    """Return the logits of all pairs, (N,); each distinct collage and sentence goes through the model once."""
-    return predict(_Matcher(model, without), look(model, data))[0]
+def logits(model: CnnLstm, data: Collages | TensorBatches, without: str | None = None) -> Tensor:
+    """Return the logits of all pairs, or of what :func:`look` saw of them, (N,); each collage is looked at once."""
+    return predict(_Matcher(model, without), look(model, data) if isinstance(data, Collages) else data)[0]
 
 
 def accuracy_by_kind(outputs: Tensor, data: Collages) -> dict[str, float]:
