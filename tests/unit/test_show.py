@@ -20,6 +20,7 @@ PICTURES = {
     "rounds": lambda: figures.tokens([["a", "b"]] * 2, [[1.0, 2.0], [0.1, 0.2]], shared=True, **WORDS),
     "tokens": lambda: figures.tokens([["a", "b"] * 30, ["c"]], [RNG.normal(size=60), [0.0]], signed=True, **WORDS),
     "intervals": lambda: figures.intervals({"x": SOME, "y": SOME}, xlabel="share", baseline=0.5, **WORDS),
+    "ratios": lambda: figures.intervals({"x": SOME}, xlabel="ratio", baseline=1.0, logx=True, **WORDS),
     "groups": lambda: figures.intervals({"a": {"x": SOME}, "b": {"x": SOME, "y": SOME}}, xlabel="share", **WORDS),
     "curves": lambda: figures.curves({"a": ([1, 2], [1, 2]), "b": ([1, 2], [2, 1], [1, 0], [3, 2])}, xlabel="epoch",
                                      ylabel="share", **WORDS),

@@ -262,8 +262,8 @@ class _Flight:
                        f"{moved:.3g}; {self._padding_share(modality, padding):.0%} of the gradient norm falls on padding.")
             yield Finding("padding is read", saw,
                           "[PAD] then tops the list of important tokens, and an answer depends on how far a batch was padded.",
-                          "Give the encoder the mask that it expects: a raw 0/1 mask that is added to the scores hides "
-                          "nothing; turn it into 0 and -inf (get_extended_attention_mask), or mask the pooling.")
+                          "Give an attention encoder the mask it expects: a raw 0/1 mask that is added to the scores hides "
+                          "nothing, 0 and -inf do. Of an LSTM, pad behind the words and leave the padding out when pooling.")
 
     def _padding_share(self, modality: Tokens, padding: Tensor) -> float:
         gradient = self.captured.gradients[modality.layer]

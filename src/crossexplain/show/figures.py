@@ -295,7 +295,7 @@ def _token_sheet(lines, per_line: int, signed: bool) -> Figure:
 
 
 def intervals(rows, *, alt: str, caption: str, name: str, xlabel: str, baseline: float | None = None,
-              baseline_label: str = "chance") -> Picture:
+              baseline_label: str = "chance", logx: bool = False) -> Picture:
     """Draw values with their intervals, one line each.
 
     Parameters
@@ -305,6 +305,8 @@ def intervals(rows, *, alt: str, caption: str, name: str, xlabel: str, baseline:
     xlabel : str
     baseline : float, optional
         Dashed line to compare with.
+    logx : bool
+        Logarithmic horizontal axis, for ratios.
 
     Returns
     -------
@@ -323,7 +325,8 @@ def intervals(rows, *, alt: str, caption: str, name: str, xlabel: str, baseline:
                       label=group if group and label == next(iter(entries)) else None)
     if baseline is not None:
         axis.axvline(baseline, color=INK, linestyle="--", linewidth=1, label=baseline_label)
-    axis.set(xlabel=xlabel, yticks=range(len(labels)), yticklabels=labels, ylim=(len(labels) - 0.4, -0.6))
+    axis.set(xlabel=xlabel, yticks=range(len(labels)), yticklabels=labels, ylim=(len(labels) - 0.4, -0.6),
+             xscale="log" if logx else "linear")
     axis.grid(axis="x", color="#dcdcd6", linewidth=0.7)
     if baseline is not None or len(groups) > 1:
         axis.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=9)
