@@ -20,7 +20,7 @@ from crossexplain.show.page import CLAIM, RUN
 CARRIED = (CLAIM, RUN)  # data for the book, not for the reader
 WORDS_PER_MINUTE = 200
 PLACEHOLDER = re.compile(r"^% assembled: (\w+)\s*$", re.MULTILINE)
-FIGURES = ("id", "value", "low", "high", "n", "unit", "seed", "command", "versions", "device", "date")
+SHOWN = ("id", "value", "low", "high", "n", "unit")  # on the page, beside the command; the rest is in the file
 
 
 def text_of(cell: dict) -> str:
@@ -188,20 +188,29 @@ def _claim_row(claim: dict) -> tuple:
 
 def runtime_table(records: list[Record]) -> str:
     """Return the table of run times as Markdown, with the machine they were taken on."""
-    rows = [(record.chapter, duration(record.seconds), f"{record.memory:.2f} GiB", record.threads, record.jobs,
-             record.finished) for record in records]
+    rows = [(f"[{int(record.chapter[:2])}](chapter-{int(record.chapter[:2])})", duration(record.seconds),
+             f"{record.memory:.2f} GiB", record.threads, record.jobs, record.finished) for record in records]
     machines = sorted({record.machine for record in records})
     head = ("chapter", "run time", "peak memory", "threads", "chapters at a time", "finished")
     return "\n\n".join([table(head, rows), *(f"Machine: {name}." for name in machines)]) if rows else "No chapter has run."
 
 
 def results_table(figures: Path, results: Path) -> str:
-    """Return the measured figures as a Markdown table, and links to the tables that the chapters wrote."""
+    """Return the measured figures as a Markdown table, and links to the whole of it and of what the chapters wrote."""
     rows = list(csv.DictReader(figures.open(encoding="utf-8"))) if figures.is_file() else []
-    parts = [table(FIGURES, [[row.get(key, "") for key in FIGURES] for row in rows]) if rows else "None yet."]
+    lines = [[*(_short(row.get(key, "")) for key in SHOWN), f"`{row['command']}`"] for row in rows]
+    parts = [table((*SHOWN, "command"), lines) if rows else "None yet."]
     files = [figures] * figures.is_file() + tree(results, "*.csv")
     parts += ["\n".join(f"- {{download}}`{file.name} <downloads/{file.name}>`" for file in files)]
     return "\n\n".join(parts)
+
+
+def _short(text: str) -> str:
+    """Return a number with four digits, and anything else as it is."""
+    try:
+        return f"{float(text):,.4g}" if text.strip() not in ("nan", "inf") else text
+    except ValueError:
+        return text
 
 
 def checkpoints_table(folder: Path) -> str:
@@ -214,9 +223,14 @@ def checkpoints_table(folder: Path) -> str:
 
 
 def _accuracy(accuracy) -> str:
-    if isinstance(accuracy, dict):
-        return ", ".join(f"{kind} {_accuracy(value)}" for kind, value in accuracy.items())
-    return f"{accuracy:.3f}" if isinstance(accuracy, float) else str(accuracy)
+    """Return an accuracy, or of many by kind the whole and the worst: the card has them all."""
+    if not isinstance(accuracy, dict):
+        return f"{accuracy:.3f}" if isinstance(accuracy, float) else str(accuracy)
+    numbers = {kind: value for kind, value in accuracy.items() if isinstance(value, (int, float))}
+    if "all" not in numbers or len(numbers) < 4:
+        return "; ".join(f"{kind}: {_accuracy(value)}" for kind, value in accuracy.items())
+    worst = min(numbers, key=numbers.get)
+    return f"{numbers['all']:.3f}; worst of {len(numbers) - 1}: {numbers[worst]:.3f} ({worst})"
 
 
 def table(header, rows) -> str:
