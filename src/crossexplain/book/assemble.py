@@ -227,10 +227,11 @@ def _accuracy(accuracy) -> str:
     if not isinstance(accuracy, dict):
         return f"{accuracy:.3f}" if isinstance(accuracy, float) else str(accuracy)
     numbers = {kind: value for kind, value in accuracy.items() if isinstance(value, (int, float))}
-    if "all" not in numbers or len(numbers) < 4:
+    whole = next((kind for kind in ("all", "held out") if kind in numbers), None)
+    if whole is None or len(numbers) < 3:
         return "; ".join(f"{kind}: {_accuracy(value)}" for kind, value in accuracy.items())
     worst = min(numbers, key=numbers.get)
-    return f"{numbers['all']:.3f}; worst of {len(numbers) - 1}: {numbers[worst]:.3f} ({worst})"
+    return f"{numbers[whole]:.3f}; worst of {len(numbers) - 1}: {numbers[worst]:.3f} ({worst})"
 
 
 def table(header, rows) -> str:
