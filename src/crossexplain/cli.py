@@ -114,7 +114,7 @@ def _execution_options(command) -> None:
     command.add_argument("--size", choices=("page", "small"), default="page",
                          help="small: the same code on a few examples, claims recorded but not enforced")
     command.add_argument("--jobs", type=_positive, default=2, help="chapters at a time (default 2)")
-    command.add_argument("--memory", type=_amount, metavar="GIB", help="bound for one chapter (default 3, full 6)")
+    command.add_argument("--memory", type=_amount, metavar="GIB", help="bound for one chapter (default 3.5, full 6)")
     command.add_argument("--out", type=Path, metavar="FOLDER", help="folder of the build (default _build/PROFILE)")
     command.add_argument("--again", action="store_true", help="run also what has not changed")
     command.add_argument("-p", "--parameter", action="append", metavar="NAME=VALUE",
@@ -157,7 +157,7 @@ def _build(options):
     from crossexplain.book import Build, find_root
     from crossexplain.book.execute import parse_parameters
 
-    memory = options.memory or (3.0 if options.profile == "embedded" else 6.0)
+    memory = options.memory or (3.5 if options.profile == "embedded" else 6.0)
     build = Build(find_root(), options.profile, options.size, options.out)
     return build, {"jobs": options.jobs, "memory": memory, "again": options.again,
                    "parameters": parse_parameters(options.parameter)}

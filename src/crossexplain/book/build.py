@@ -16,7 +16,7 @@ from crossexplain.book.layout import Build, SiteError, chapters
 CALL = "import sys; from jupyter_book.cli.main import main; sys.exit(main())"  # it has no __main__
 
 
-def build_book(build: Build, *, names=(), jobs: int = 2, memory: float = 3.0, parameters: dict | None = None,
+def build_book(build: Build, *, names=(), jobs: int = 2, memory: float = 3.5, parameters: dict | None = None,
                again: bool = False, results: Path | None = None, say=print) -> int:
     """Make the book.
 

@@ -137,6 +137,7 @@ class Chapter:
     def _environment(self) -> dict:
         threads = str(self.record.threads)
         return {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false",
+                "MALLOC_ARENA_MAX": "2",  # else each thread keeps memory of its own that nobody gets back
                 **{name: threads for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")},
                 "PYTHONHASHSEED": "0", "PYTHONIOENCODING": "utf-8", "JUPYTER_PREFER_ENV_PATH": "1",
                 "IPYTHONDIR": str(self.build.folder / "ipython"), "CROSSEXPLAIN_RESULTS": str(self.build.results)}
@@ -257,7 +258,7 @@ def jobs_that_fit(jobs: int, bound: float) -> int:
     return max(1, min(jobs, int(free // bound)))
 
 
-def execute(build: Build, notebooks: list[Path], *, parameters: dict, jobs: int = 2, memory: float = 3.0,
+def execute(build: Build, notebooks: list[Path], *, parameters: dict, jobs: int = 2, memory: float = 3.5,
             again: bool = False, say=print) -> list[str]:
     """Execute the chapters that are not fresh.
 
