@@ -417,3 +417,17 @@ def test_logits_of_a_named_output():
 
     captured = capture(Named(), torch.rand(4, 2), "linear")
     assert captured.output.shape == (4, 3) and captured.gradients["linear"].sum() == 4
+
+
+def test_predicted_turns_the_sign_of_a_single_logit_that_says_no():
+    model, x = nn.Linear(2, 1), torch.tensor([[1.0, 0.0], [-1.0, 0.0]])
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor([[2.0, 0.0]]))
+        model.bias.zero_()
+    found = capture(model, x, "input:0", target="predicted")
+    assert found.target.tolist() == [1, 0] and found.score.tolist() == [2.0, 2.0]
+    assert found.gradients["input:0"][:, 0].tolist() == [2.0, -2.0]
+    classes = capture(nn.Linear(2, 3), x, "input:0", target="predicted")
+    assert torch.equal(classes.target, classes.output.argmax(dim=1))
+    with pytest.raises(InputError, match="target 'best' came, expected 'predicted'"):
+        capture(model, x, "input:0", target="best")
