@@ -245,3 +245,28 @@ def test_a_tower_sees_equal_images_once_and_the_record_is_the_same(monkeypatch):
         for name in run.norms:
             assert torch.allclose(run.norms[name], plain.passes[key].norms[name], atol=1e-5)
     assert torch.allclose(record.ends["data", "image"].cross, plain.ends["data", "image"].cross, atol=1e-5)
+
+
+def test_a_clip_and_its_two_encoders_can_be_read():
+    from transformers import CLIPConfig, CLIPModel
+
+    small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = CLIPConfig(text_config={**small, "vocab_size": 20, "max_position_embeddings": 8, "eos_token_id": 19},
+                        vision_config={**small, "image_size": 8, "patch_size": 4}, projection_dim=8)
+    torch.manual_seed(0)
+    model = CLIPModel(config).eval()
+    ids = torch.randint(3, 18, (6, 8), generator=torch.Generator().manual_seed(0))
+    ids[:, 0], ids[:, 5], ids[:, 6:] = 18, 19, 0
+    inputs = {"input_ids": ids, "attention_mask": (ids != 0).long(), "return_dict": True,
+              "pixel_values": torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(1))}
+    modalities = [
+        ImageCells(input="pixel_values", layer="vision_model.embeddings", grid=(2, 2)),
+        Tokens(input="input_ids", layer="text_model.embeddings", mask_id=None, special=(18, 19), attention="attention_mask"),
+    ]
+    record = rounds(model, inputs, modalities, target=lambda output: output.logits_per_image.diagonal(), progress=False)
+    assert record.features["text"].sum(dim=1).eq(4).all() and record.baselines == ("zero + pad", "data")
+    with torch.no_grad():
+        assert torch.allclose(record.passes["data", FULL].logits[:, 0], model(**inputs).logits_per_image.diagonal(), atol=1e-4)
+    assert record.passes["data", FULL].importance["image"].gt(0).all()
+    found = carriers(model, inputs, modalities, target=lambda output: output.logits_per_image.diagonal(), progress=False)
+    assert found["text"].shape == (6, 8) and (found["text"][:, [0, 5, 6, 7]] == 0).all()
