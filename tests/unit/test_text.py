@@ -139,6 +139,14 @@ def test_padding_gets_no_gradient_and_batches_do_not_matter(model):
     assert torch.allclose(alone[0], scores[1, :4], atol=1e-6)
 
 
+def test_a_few_sentences_at_a_time_give_the_same(model):
+    whole = attribute(model, INPUTS, LAYER, ["l2", "attention-relevance"], torch.tensor([2, 0]), special="keep",
+                      attention=ATTENTION)
+    parts = attribute(model, INPUTS, LAYER, ["l2", "attention-relevance"], torch.tensor([2, 0]), special="keep",
+                      attention=ATTENTION, batch_size=1)
+    assert all(torch.allclose(whole[name], parts[name], atol=1e-6) for name in whole)
+
+
 def test_at_the_last_block_only_the_first_token_has_a_gradient(model):
     scores = attribute(model, INPUTS, "encoder.encoder.layer.1", special="keep")
     assert (scores[:, 1:] == 0).all() and (scores[:, 0] > 0).all()
@@ -156,6 +164,8 @@ def test_at_the_last_block_only_the_first_token_has_a_gradient(model):
         ({"readout": "last"}, "readout = 'last'"),
         ({"layer": "head"}, r"gives shape \(2, 3\), expected one vector a token"),
         ({"layer": "encoder.embedding"}, "no layer 'encoder.embedding'.*'encoder.embeddings'"),
+        ({"batch_size": 0}, "batch_size = 0"),
+        ({"target": torch.tensor([0, 1, 2])}, "target has 3 entries, the batch has 2"),
         ({"target": 7}, "class 7, the model has classes 0 to 2"),
         ({"method": "attention-relevance", "attention": ["head"]}, "gives .Tensor., which has no tensor 1"),
         ({"inputs": {"input_ids": IDS[:0], "attention_mask": MASK[:0]}}, "0 examples"),

@@ -1,6 +1,6 @@
 """Importance of tokens: from one forward and one backward pass, a number a token, by several readings of the gradient."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -60,8 +60,9 @@ def attribute(
     scale: bool = False,
     attention: Sequence[str] = (),
     readout: str = "first",
+    batch_size: int = 64,
 ) -> Tensor | dict[str, Tensor]:
-    """Score every token of every sentence, all methods from one forward and one backward pass.
+    """Score every token of every sentence, all methods from one forward and one backward pass of it.
 
     Parameters
     ----------
@@ -89,6 +90,8 @@ def attribute(
         For attention relevance: the self-attention modules, from the first to the last, whose second output is the map.
     readout : {"first", "mean"}
         For attention relevance: does the model read its first token, or the mean over the attended ones?
+    batch_size : int
+        Sentences at a time, which bounds the memory: what the backward pass needs is kept for no more than these.
 
     Returns
     -------
@@ -110,14 +113,17 @@ def attribute(
     names = [method] if isinstance(method, str) else list(method)
     _require(names, special, readout, attention)
     maps = [f"{name}#1" for name in attention] if ATTENTION in names else []
-    captured = capture(model, inputs, [layer, *maps], target)
-    shape = _require_tokens(captured.activations[layer], layer)
-    dropped = _special_tokens(special, special_tokens, shape).to(captured.output.device)
-    scores = {
-        name: relevance(captured, maps, readout, inputs.get("attention_mask")) if METHODS[name].read is None
-        else METHODS[name].read(captured.activations[layer], captured.gradients[layer])
-        for name in names
-    }
+    parts = []
+    for some, wanted in _batches(inputs, target, batch_size):
+        captured = capture(model, some, [layer, *maps], wanted)
+        _require_tokens(captured.activations[layer], layer)
+        parts.append({
+            name: relevance(captured, maps, readout, some.get("attention_mask")) if METHODS[name].read is None
+            else METHODS[name].read(captured.activations[layer], captured.gradients[layer])
+            for name in names
+        })
+    scores = {name: torch.cat([part[name] for part in parts]) for name in names}
+    dropped = _special_tokens(special, special_tokens, scores[names[0]].shape).to(scores[names[0]].device)
     scores = {name: _policy(values, dropped, special, scale) for name, values in scores.items()}
     return scores[method] if isinstance(method, str) else scores
 
@@ -250,13 +256,28 @@ def _require(names: list[str], special: str, readout: str, attention: Sequence[s
         )
 
 
-def _require_tokens(activation: Tensor, layer: str) -> torch.Size:
+def _batches(inputs: Mapping[str, Tensor], target: object, size: int) -> Iterator[tuple[dict, object]]:
+    """Yield inputs and target of so many sentences at a time; the examples of a batch do not touch each other."""
+    if size < 1:
+        raise InputError(f"batch_size = {size} came, expected at least 1.")
+    n = max((len(value) for value in inputs.values() if isinstance(value, Tensor) and value.ndim), default=0)
+    for start in range(0, max(n, 1), size):
+        part = slice(start, start + size)
+        each = isinstance(target, Tensor) and target.numel() > 1
+        if each and len(target) != n:
+            raise InputError(f"target has {len(target)} entries, the batch has {n} sentences; pass one each.")
+        yield (
+            {name: value[part] if isinstance(value, Tensor) and value.ndim else value for name, value in inputs.items()},
+            target[part] if each else target,
+        )
+
+
+def _require_tokens(activation: Tensor, layer: str) -> None:
     if activation.ndim != 3:
         raise InputError(
             f"layer {layer!r} gives shape {tuple(activation.shape)}, expected one vector a token (N, T, D); "
             "capture the embeddings or a transformer block."
         )
-    return activation.shape[:2]
 
 
 def _special_tokens(special: str, given: Tensor | None, shape: torch.Size) -> Tensor:
