@@ -91,3 +91,10 @@ def test_the_baselines_know_nothing_of_a_model_but_differ_by_image_and_seed():
     first, second = random_map(2, 8, 8, seed=0), random_map(2, 8, 8, seed=1)
     assert first.min() == 0 and first.max() == 1 and not np.allclose(first, second)
     assert np.array_equal(first, random_map(2, 8, 8, seed=0))
+
+
+def test_a_share_lies_in_its_own_interval():
+    for n in range(1, 200):
+        for successes in (0, n):
+            share = share_interval(successes, n)
+            assert share.low <= share.value <= share.high

@@ -103,4 +103,6 @@ def share_interval(successes: int, n: int, z: float = 1.959964) -> Interval:
     share, spread = successes / n, z * z / n
     centre = (share + spread / 2) / (1 + spread)
     half = z * np.sqrt(share * (1 - share) / n + spread / (4 * n)) / (1 + spread)
-    return Interval(share, max(0.0, float(centre - half)), min(1.0, float(centre + half)), int(n))
+    # The exact ends at 0 and n are 0 and 1; rounding would put them a hair inside the share itself.
+    low, high = max(0.0, float(centre - half)), min(1.0, float(centre + half))
+    return Interval(share, min(low, share), max(high, share), int(n))
