@@ -22,7 +22,7 @@ from crossexplain.models.training import History, TensorBatches, evaluate, fit, 
 
 BANKS = {"embedded": "sklearn", "full": "mnist"}
 NAMES = {"embedded": "collages", "full": "collages_mnist"}
-TOWER = {"embedded": (8000, 6), "full": (13_000, 6)}  # collages and epochs
+TOWER = {"embedded": (8000, 6), "full": (13_000, 4)}  # collages and epochs
 EPOCHS = {40_000: 20, 8000: 100}  # of the fusion, by number of pairs: about 3,000 steps either way
 VALIDATION, TEST = 4000, 8000  # pairs
 
