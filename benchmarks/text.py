@@ -1,8 +1,7 @@
-"""How much scores of tokens cost, how far they need memory, and how good the readers of chapter 2 are on held-out text.
+"""How much scores of tokens cost in time and memory, beside the bare forward pass of the same sentences.
 
-Timing: every round times the bare forward pass and the scores in turn and takes the ratio within the round, so that a
-busy machine slows both alike; the value is the median over rounds, low and high their range. Accuracy: each seed trains
-anew; the value is the mean over seeds, low the worst and high the best of them.
+Every round times the bare forward pass and the scores in turn and takes the ratio within the round, so that a busy
+machine slows both alike; the value is the median over rounds, low and high their range.
 """
 
 import statistics
@@ -12,21 +11,15 @@ import time
 import psutil
 import torch
 
-from crossexplain.data import reviews, store
+from crossexplain.data import reviews
 from crossexplain.gradients.text import METHODS, attribute
 from crossexplain.recipes import reviews as recipe
 
 SENTENCES = 256
-SEEDS = 3
 
 
 def rows(seed: int = 0, repeats: int = 5) -> list[dict]:
-    """Return the rows of the table: ``repeats`` rounds of timing, three seeds of training."""
-    return [*cost(seed, repeats), generated(seed), *labelled(seed)]
-
-
-def cost(seed: int, repeats: int) -> list[dict]:
-    """Return time and memory of all scores of one batch, beside its forward pass."""
+    """Return the rows of the table, from twice ``repeats`` rounds."""
     reader = recipe.load_or_train()
     texts = reviews.build(3 * (SENTENCES // 3 + 1), "test", seed).texts[:SENTENCES]
     encoded, model = reader.encode(texts), reader.model
@@ -46,7 +39,7 @@ def cost(seed: int, repeats: int) -> list[dict]:
     calls = {"forward": forward, "scores": scores, "with_attention": with_attention}
     for call in calls.values():  # what is done only once counts for nobody
         call()
-    rounds = [{name: seconds(call) for name, call in calls.items()} for _ in range(repeats)]
+    rounds = [{name: seconds(call) for name, call in calls.items()} for _ in range(2 * repeats)]
     per_forward = {name: [r[name] / r["forward"] for r in rounds] for name in ("scores", "with_attention")}
     return [
         spread("speed.text.over_forward", per_forward["scores"], "x the bare forward"),
@@ -54,32 +47,6 @@ def cost(seed: int, repeats: int) -> list[dict]:
         spread("speed.text.seconds", [r["scores"] for r in rounds], f"s for {SENTENCES} sentences"),
         *[spread(f"memory.text.{name}", [peak(call) for _ in range(3)], "MiB above rest") for name, call in calls.items()],
     ]
-
-
-def generated(seed: int) -> dict:
-    """Return the accuracy on generated reviews; each seed has its own sentences and its own division of the phrases."""
-    found = []
-    for each in range(seed, seed + SEEDS):
-        trained = recipe.train(each, split_seed=each)
-        found.append(trained.right(reviews.build(1500, "test", each, split_seed=each)).mean())
-    return over_seeds("reviews.accuracy", found)
-
-
-def labelled(seed: int) -> list[dict]:
-    """Return the accuracy on the labelled sentences, or no row where these are not at hand."""
-    try:
-        store.find("labelled-sentences")
-    except store.MissingSource as error:
-        print(f"labelled_sentences.accuracy is left out, its row stays as it was: {error}")
-        return []
-    trained = [recipe.train_on("labelled-sentences", each, profile="embedded") for each in range(seed, seed + SEEDS)]
-    return [over_seeds("labelled_sentences.accuracy", [reader.right(reader.test).mean() for reader in trained])]
-
-
-def over_seeds(key: str, accuracies: list[float]) -> dict:
-    """Return a row: mean, worst and best seed."""
-    return {"id": key, "value": float(statistics.fmean(accuracies)), "low": float(min(accuracies)),
-            "high": float(max(accuracies)), "n": len(accuracies), "unit": "share, over seeds"}
 
 
 def spread(key: str, values: list[float], unit: str) -> dict:
