@@ -1,13 +1,15 @@
 #!/bin/sh
 # Make the environment of the project, or do nothing if it is there: sh tools/environment.sh [FOLDER]
 #
-# FOLDER (.venv) is ready when FOLDER/.ready holds the checksum of the lock and of pyproject.toml. That file is written
+# FOLDER (.venv) is ready when FOLDER/.ready holds the checksums of the lock and of pyproject.toml. That file is written
 # last; FOLDER/.unfinished is written first, so that what was cut off in the middle is thrown away and made anew.
+# Where only pyproject.toml has changed, the package itself is installed again and nothing else.
 set -eu
 cd "$(dirname "$0")/.."
 folder=${1:-.venv}
 python=$folder/bin/python
-key=$(cat requirements.lock pyproject.toml | cksum)
+lock=$(cksum < requirements.lock)
+key="$lock, $(cksum < pyproject.toml)"
 
 works() { "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' >/dev/null 2>&1; }
 
@@ -43,16 +45,19 @@ touch "$folder/.unfinished"
 
 log=$folder/install.log
 install() {  # what installers print is noise while all goes well, and worth reading when not
-    if [ -n "$uv" ] && uv pip install --python "$python" --require-hashes --no-deps -r requirements.lock; then
-        :
+    if [ -f "$folder/.ready" ] && [ "$(cut -d, -f1 "$folder/.ready")" = "$lock" ]; then
+        echo "The lock is as it was."
+    elif [ -n "$uv" ] && uv pip install --python "$python" --require-hashes --no-deps -r requirements.lock; then
+        echo "Installed with uv."
     else
         "$python" -m pip install --disable-pip-version-check --require-hashes --no-deps -r requirements.lock || return 1
     fi
     # Editable, with the build tools of the lock: nothing more is fetched.
     "$python" -m pip install --disable-pip-version-check --no-deps --no-build-isolation --no-index -e .
 }
-echo "Installing what requirements.lock lists (about 7 GB; 2 to 5 minutes; progress in $log)."
+echo "Installing what requirements.lock lists (at first about 7 GB, 2 to 5 minutes; progress in $log)."
 if ! install >"$log" 2>&1; then
+    rm "$folder/.unfinished"  # an installer that ends by itself leaves whole packages
     tail -n 30 "$log" >&2
     echo "The environment was not installed (see above, and $log); the same command tries again." >&2
     exit 1
