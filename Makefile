@@ -33,7 +33,7 @@ bench: env  ## measure everything that data/results/figures.csv holds
 	@$(RUN) crossexplain bench all
 
 lint: env  ## strip outputs from the notebooks, then check the code
-	@$(VENV)/bin/nbstripout $(wildcard notebooks/*.ipynb)
+	@$(VENV)/bin/nbstripout --keep-id $(wildcard notebooks/*.ipynb)
 	@$(RUN) ruff check .
 
 clean:  ## remove what was built; the environment stays
