@@ -2,25 +2,30 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 
+import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision.transforms.v2 import functional
+
+PIXELS = 64_000_000  # of the largest photograph that is read; a small file can hold a picture that fills the memory
 
 
 class PhotoError(ValueError):
     """A file is no photograph that can be read; the message names it."""
 
 
-def read(path: Path | str, size: int | None = None) -> Tensor:
+def read(path: Path | str | BinaryIO, size: int | None = None) -> Tensor:
     """Read one photograph.
 
     Parameters
     ----------
-    path : Path
-        Any format that Pillow reads. It is turned upright where the camera says so; grey becomes colour, and what is
-        transparent becomes white.
+    path : Path, or a file opened in binary mode
+        Any format that Pillow reads. It is turned upright where the camera says so; grey (of 8 or 16 bits) and the colours
+        of print become red, green and blue, what is transparent becomes white, and of an animation the first picture is
+        taken.
     size : int, optional
         Side in pixels of the largest square in the middle, scaled (antialiased). Default: the whole photograph.
 
@@ -32,22 +37,45 @@ def read(path: Path | str, size: int | None = None) -> Tensor:
     Raises
     ------
     PhotoError
-        If the file is missing, is no image, or ends too early.
+        If the file is missing, is no image, ends too early, or would fill the memory.
     """
-    path = Path(path)
+    name = Path(getattr(path, "name", path)).name
     try:
         with Image.open(path) as opened:
-            image = ImageOps.exif_transpose(opened).convert("RGBA")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            _require_readable(opened, name)
+            image = _colours(ImageOps.exif_transpose(opened))
+    except PhotoError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise PhotoError(f"{name} has too many pixels ({error}), at most {PIXELS:,} are read; make it smaller.") from error
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
         raise PhotoError(
-            f"{path.name} cannot be read as an image ({error}); expected a whole JPEG, PNG or the like: "
+            f"{name} cannot be read as an image ({error}); expected a whole JPEG, PNG or the like: "
             "fetch or copy the file again."
         ) from error
-    white = Image.new("RGBA", image.size, "white")
-    image = Image.alpha_composite(white, image).convert("RGB")
     if size is not None:
         image = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
     return functional.to_dtype(functional.to_image(image).as_subclass(Tensor), torch.float32, scale=True)
+
+
+def _require_readable(image: Image.Image, name: str) -> None:
+    """Refuse what would fill the memory, or has no known black and white, before anything is decoded."""
+    width, height = image.size
+    if width * height > PIXELS:
+        raise PhotoError(f"{name} has {width:,} x {height:,} pixels, at most {PIXELS:,} in all are read; make it smaller.")
+    if image.mode in ("I", "F"):
+        raise PhotoError(f"{name} holds numbers of 32 bits, whose black and white nobody knows; save it with 8 or 16 bits.")
+
+
+def _colours(image: Image.Image) -> Image.Image:
+    """Return any image as red, green and blue, on white where it is transparent."""
+    if image.mode.startswith("I;16"):  # Pillow would cut off at 255
+        values = np.asarray(image).astype(np.float32) / 257
+        image = Image.fromarray(values.round().astype(np.uint8))
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    image = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
 
 
 def load(paths: Sequence[Path | str], size: int) -> Tensor:

@@ -75,6 +75,7 @@ KERAS = "https://storage.googleapis.com/download.tensorflow.org/data/"
 GITHUB = "https://raw.githubusercontent.com/"
 CORAL = GITHUB + "google-coral/test_data/104342d2d3480b3e66203073dac24f4e2dbb4c41/"
 GRAD_CAM = GITHUB + "jacobgil/pytorch-grad-cam/084273b3f30b54ad0c64cf8020a4337d979a66e0/"
+FLICKR8K = "https://github.com/jbrownlee/Datasets/releases/download/Flickr8k/"
 # The publisher offers one archive; here the three files stand singly.
 SENTENCES = GITHUB + "rushabh7cr/Sentiment-Classifier-using-naive-bayes/60b3211cf920faf6ee7e6c68114b3c272cfa4421/"
 
@@ -242,7 +243,13 @@ _LIST = (
             _file("flickr8k/CrowdFlowerAnnotations.txt", 2918552,
                   "72a74aef443df4848fb1f3c23654ee9e0ca5b528198f68e2efedf11b6ca61260"),
             _file("flickr8k/Images", 118991632),  # sizes differ between copies, which were scaled in different ways
-        ),),
+        ), (
+            # The authors' two archives, from the public copy that most code reads, since theirs is no longer served.
+            File("flickr8k/Flickr8k_text.zip", 2340801, ("md5:bf6c1abcb8e4a833b7f922104de18627",),
+                 FLICKR8K + "Flickr8k_text.zip"),
+            File("flickr8k/Flickr8k_Dataset.zip", 1115419746, ("md5:f18a1e2920de5bd84dae7cf08ec78978",),
+                 FLICKR8K + "Flickr8k_Dataset.zip"),
+        )),
     ),
 )
 # fmt: on
