@@ -174,15 +174,16 @@ def _march(solid, yaw, window, fine):
     return hit.reshape(fine, fine), points, slope, into
 
 
-def _unroll(how, points, slope, seen):
+def _unroll(how, points, slope, seen, into):
     """Surface coordinates (2, n) in units of length, for patterns."""
     if how == "bulge":  # as a map of the half globe that faces the camera
         flat = _norm(seen[0], seen[1])
         return 0.85 * seen[:2] * np.arcsin(np.clip(flat, 0, 1)) / np.maximum(flat, 1e-6)
     axis = np.abs(slope).argmax(axis=0)
-    if how == "round":
-        around = np.arctan2(points[0], -points[1]) * 0.5
-        return np.where(np.abs(slope[2]) > 0.9, points[:2], np.stack([around, points[2]]))
+    if how == "round":  # once round the axis, with the seam at the back
+        room = into.T @ points
+        around = np.arctan2(room[0], -room[1]) * 0.5
+        return np.where(np.abs(slope[2]) > 0.9, room[:2], np.stack([around, room[2]]))
     first = np.where(axis == 0, points[1], points[0])
     return np.stack([first, np.where(axis == 2, points[1], points[2])])
 
@@ -207,7 +208,7 @@ def _view(solid, limit, how, kind, pose):
         painted = points[2] < 0.975
     sprite = np.zeros((7, FINE, FINE), dtype=np.float32)
     sprite[0] = hit
-    sprite[1:, hit] = np.concatenate([seen, _unroll(how, points, slope, seen), painted[None]])
+    sprite[1:, hit] = np.concatenate([seen, _unroll(how, points, slope, seen, into), painted[None]])
     # Beyond the outline the nearest surface goes on, so that shrinking mixes no emptiness into the edges.
     nearest = ndimage.distance_transform_edt(~hit, return_distances=False, return_indices=True)
     sprite[1:] = sprite[1:, nearest[0], nearest[1]]

@@ -20,8 +20,10 @@ from torch import Tensor
 
 from crossexplain.data import scene_render, scene_words
 from crossexplain.data.scene_words import Facts, Writer, cues, holds, plural, read
+from crossexplain.files import write_whole
 
-SPLITS = ("train", "dev", "test")
+SPLITS = ("train", "validation", "test")
+LISTS = ("train", "dev", "test")  # what Flickr8k calls them
 SIZES = (6000, 1000, 1000)
 SIDE = 96
 CAPTIONS = 5
@@ -81,7 +83,7 @@ class Scenes:
         What is in them.
     seed : int
     sizes : tuple of int
-        How many pictures train, dev and test have.
+        How many pictures train, validation and test have.
     side : int
         Pixels.
     """
@@ -149,7 +151,8 @@ class Scenes:
 
         Parameters
         ----------
-        split : {"train", "dev", "test"}
+        split : {"train", "validation", "test"}
+            Flickr8k calls validation "dev", which will do too.
         n_pairs : int
             A multiple of 4.
         seed : int
@@ -166,6 +169,7 @@ class Scenes:
         ValueError
             For an unknown split or kind and a number of pairs that is no positive multiple of 4.
         """
+        split = "validation" if split == "dev" else split
         if split not in SPLITS:
             raise ValueError(f"split {split!r} came, expected one of {', '.join(SPLITS)}.")
         if kind not in ("random", "foil"):
@@ -288,7 +292,7 @@ def load(seed: int = 0, sizes: tuple[int, int, int] = SIZES, side: int = SIDE) -
     ----------
     seed : int
     sizes : tuple of int
-        How many pictures train, dev and test have, even numbers. More of them leave the first ones as they are.
+        How many pictures train, validation and test have, even numbers. More of them leave the first ones as they are.
     side : int
         Pixels, 64 to 128.
 
@@ -461,6 +465,8 @@ def foil(one: Facts, other: Facts, random: Random):
             b = _swap(a, place, what, slot, other, random)
             if b is None or b == a or holds(other, a)[0] or holds(one, b)[0] or not holds(other, b)[0]:
                 continue
+            if slot is not None:  # no matter who else might fit, this one decides
+                return a, b, place, what, ((slot,), (slot,))
             here, there = ({p: objects for p, _, objects in cues(facts, text)}[place]
                            for facts, text in ((one, a), (other, b)))
             return a, b, place, what, (here, there)
@@ -511,7 +517,8 @@ def write_flickr8k(folder: str | Path, scenes: Scenes | None = None, quality: in
     """Write scenes as Flickr8k's files, so that whatever reads those reads these.
 
     ``Images/*.jpg``, ``Flickr8k.token.txt`` (name, ``#``, number of the caption, tab, caption), and
-    ``Flickr_8k.trainImages.txt``, ``...devImages.txt``, ``...testImages.txt`` (one name a line).
+    ``Flickr_8k.trainImages.txt``, ``...devImages.txt``, ``...testImages.txt`` (one name a line). The texts come last: a
+    folder that was cut off half-way lacks them.
 
     Parameters
     ----------
@@ -527,8 +534,6 @@ def write_flickr8k(folder: str | Path, scenes: Scenes | None = None, quality: in
     Path
         The folder.
     """
-    from crossexplain.data.store import write_whole
-
     scenes = load() if scenes is None else scenes
     folder = Path(folder)
     (folder / "Images").mkdir(parents=True, exist_ok=True)
@@ -541,8 +546,8 @@ def write_flickr8k(folder: str | Path, scenes: Scenes | None = None, quality: in
     lines = [f"{names[i]}#{k}\t{caption[0].upper()}{caption[1:]} .\n"
              for i, five in enumerate(scenes.captions) for k, caption in enumerate(five)]
     texts = {"Flickr8k.token.txt": "".join(lines)}
-    for split, indices in scenes.splits.items():
-        texts[f"Flickr_8k.{split}Images.txt"] = "".join(f"{names[i]}\n" for i in indices)
+    for name, indices in zip(LISTS, scenes.splits.values()):
+        texts[f"Flickr_8k.{name}Images.txt"] = "".join(f"{names[i]}\n" for i in indices)
     for name, text in texts.items():
         write_whole(folder / name, lambda path, text=text: path.write_text(text, encoding="utf-8", newline="\n"))
     return folder

@@ -1,0 +1,40 @@
+"""How many scenes a second one core draws, and how many pairs it builds, at the default size."""
+
+import time
+
+import numpy as np
+import torch
+
+from crossexplain.data import scenes
+
+DRAWN, PAIRS = 512, 2000
+
+
+def rows(seed: int = 0, repeats: int = 5) -> list[dict]:
+    """Return the rows of the table: median, lowest and highest of ``repeats`` runs on one thread."""
+    made = scenes.load(seed)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        made.images(range(32))  # what is done only once counts for nobody
+        drawn = [speed(lambda i=i: made.images(range(i * DRAWN, (i + 1) * DRAWN)), DRAWN) for i in range(repeats)]
+        built = [speed(lambda i=i: made.build("train", PAIRS, seed + i, "foil"), PAIRS) for i in range(repeats)]
+    finally:
+        torch.set_num_threads(threads)
+    return [
+        row("scenes.images_per_second", drawn, f"images/s of {made.side} x {made.side}, one core, median"),
+        row("scenes.foils_per_second", built, "foil pairs/s without pictures, one core, median"),
+    ]
+
+
+def speed(make, n: int) -> float:
+    """Return how many a second are made."""
+    start = time.perf_counter()
+    make()
+    return n / (time.perf_counter() - start)
+
+
+def row(key: str, values: list[float], unit: str) -> dict:
+    """Return one row: the median of the values, and their range."""
+    return {"id": key, "value": float(np.median(values)), "low": min(values), "high": max(values), "n": len(values),
+            "unit": unit}
