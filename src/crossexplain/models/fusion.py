@@ -1,0 +1,74 @@
+"""Early fusion of a picture and a text (VGG-BERT in section 4.2 of the paper): two towers, layer norm, concatenation, dense."""
+
+import torch
+from torch import Tensor, nn
+
+from crossexplain.models.towers import Look, pool
+
+
+class Fusion(nn.Module):
+    """Does the text describe the picture? One logit, above 0 for yes.
+
+    Called with ``images`` (N, 3, H, W) from 0 to 1, ``tokens`` (N, T) and, where the tokenizer gives one,
+    ``attention_mask`` (N, T). In eval mode the examples of a batch do not touch each other.
+
+    Both vectors are layer-normalised before they meet: otherwise the one with the larger numbers is all that the dense
+    layers see in the beginning.
+
+    Parameters
+    ----------
+    image, text : torch.nn.Module
+        Towers, see :mod:`crossexplain.models.towers`. What is frozen when it comes stays frozen and in eval mode.
+    read : {"max", "mean", "first", "last"}
+        How the states of the text become one vector.
+    width : int
+        Of each vector, and of the dense layers.
+    dropout : float
+        Before the dense layers.
+
+    Attributes
+    ----------
+    image_layer, text_layer : str
+        The last map (N, C, h, w) and the embeddings (N, T, D). Every place and every token reaches the logit from there.
+    """
+
+    def __init__(self, image: nn.Module, text: nn.Module, read: str = "mean", width: int = 256, dropout: float = 0.1):
+        super().__init__()
+        self.image, self.text, self.how = image, text, read
+        self.image_layer, self.text_layer = f"image.{image.layer}", f"text.{text.layer}"
+        self.look = Look(image.width, width)
+        self.seen = nn.LayerNorm(width)
+        self.said = nn.Sequential(nn.LayerNorm(text.width), nn.Linear(text.width, width), nn.LayerNorm(width))
+        self.dense = nn.Sequential(
+            nn.Dropout(dropout), nn.Linear(2 * width, 2 * width), nn.ReLU(),
+            nn.Dropout(dropout), nn.Linear(2 * width, width), nn.ReLU(), nn.Linear(width, 1),
+        )
+
+    def match(self, maps: Tensor, states: Tensor, real: Tensor) -> Tensor:
+        """Return the logits (N,) of what the towers gave before.
+
+        Parameters
+        ----------
+        maps : Tensor, shape (N, C, h, w)
+        states : Tensor, shape (N, T, D)
+        real : Tensor of bool, shape (N, T)
+        """
+        return self.fuse(self.look(maps), pool(states, real, self.how))
+
+    def fuse(self, seen: Tensor, said: Tensor) -> Tensor:
+        """Return the logits (N,) of pictures (N, width) that were looked at and texts (N, D) that were read before."""
+        return self.dense(torch.cat([self.seen(seen), self.said(said)], dim=1))[:, 0]
+
+    def forward(self, images: Tensor, tokens: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Return the logits that the texts describe the pictures, shape (N,)."""
+        if len(images) != len(tokens):
+            raise ValueError(f"{len(images)} images and {len(tokens)} texts came, expected as many: they are paired.")
+        return self.match(self.image(images), *self.text(tokens, attention_mask))
+
+    def train(self, mode: bool = True) -> "Fusion":
+        """Switch dropout on or off; a frozen tower stays in eval mode, so that its batch statistics stay too."""
+        super().train(mode)
+        for tower in (self.image, self.text):
+            if mode and not any(parameter.requires_grad for parameter in tower.parameters()):
+                tower.eval()
+        return self
