@@ -28,7 +28,8 @@ def scene(*things, ground="grass", backdrop="blue sky"):
 
     return Facts(
         kind=column(KINDS, 3), colour=column(COLOUR_NAMES, 2), texture=column(TEXTURE_NAMES, 1), size=column(SIZE_NAMES, 0),
-        x=np.array([[float(row[4]) if row else 0 for row in rows]]), y=np.array([[float(row[5]) if row else 0 for row in rows]]),
+        x=np.array([[float(row[4]) if row else 0 for row in rows]]),
+        y=np.array([[float(row[5]) if row else 0 for row in rows]]),
         extent=np.full((1, 3), 0.3), pose=np.zeros((1, 3), dtype=int), ground=np.array([GROUND_NAMES.index(ground)]),
         backdrop=np.array([BACKDROPS.index(backdrop)]), horizon=np.array([0.4]),
     )
@@ -75,10 +76,12 @@ def test_truth_is_what_the_words_say(facts, caption, true):
 
 
 @pytest.mark.parametrize(("caption", "message"), [
-    ("a yelow ball", "like it: 'yellow'"), ("eine Kugel 🦊", "'eine' is not among"), ("", "names nothing"), ("   ", "names nothing"),
+    ("a yelow ball", "like it: 'yellow'"), ("eine Kugel 🦊", "'eine' is not among"),
+    ("", "names nothing"), ("   ", "names nothing"),
     ("a red", "missing at its end"), ("a ball left of", "missing at its end"), ("two ball", "needs no number"),
-    ("three small", "missing"), ("balls", "needs a number"), ("a floor", "needs one of wooden, tiled"),
-    ("behind it a ball", "nothing to stand for"), ("a cloudy ball", "floors, skies and walls"), ("a ball " * 300, None),
+    ("three small", "missing"), ("balls", "needs a number"),
+    ("a floor", "needs one of wooden, tiled"), ("behind it a ball", "nothing to stand for"),
+    ("a cloudy ball", "floors, skies and walls"), ("a ball " * 300, None),
 ])
 def test_what_cannot_be_read_is_told(caption, message):
     if message is None:

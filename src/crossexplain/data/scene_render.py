@@ -6,6 +6,7 @@ scene's own direction and sets them on a ground in perspective, back to front, w
 fast enough to draw every picture anew from its seed.
 """
 
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -38,7 +39,7 @@ SECOND = np.array([
 ], dtype=np.float32)
 # By backdrop: colour of the light, and how much of it there is.
 LIGHT = np.array([
-    (1.02, 1.00, 0.97, 1.05), (0.96, 0.98, 1.02, 0.95), (0.86, 0.92, 1.10, 0.80), (1.10, 0.97, 0.86, 0.98),
+    (1.02, 1.00, 0.97, 1.05), (0.96, 0.98, 1.02, 0.95), (0.93, 0.96, 1.06, 0.84), (1.10, 0.97, 0.86, 0.98),
     (1.03, 1.00, 0.95, 1.00), (1.00, 1.00, 1.00, 1.02), (0.97, 1.02, 0.95, 0.96), (1.05, 0.99, 0.93, 0.96),
 ], dtype=np.float32)
 
@@ -337,56 +338,69 @@ def _background(canvas, ground, backdrop, horizon, rng):
     return edge
 
 
-def _shade(kinds, poses, sizes, offsets, large, side, looks):
-    """Sprites in their paint and light: colours (m, P, P, 3) and coverage (m, P, P).
+@dataclass(frozen=True)
+class _Looks:
+    """What M objects look like; the first axis of each array counts them. Lengths in pixels."""
 
-    Patches are cut so that their upper left corner is a whole pixel; ``offsets`` are the fractions beyond it.
-    """
-    bank = sprites()[0][large]
-    number = kinds * POSES + poses
-    unit = sizes  # side of the whole sprite in pixels
-    patch = int(np.ceil(unit.max())) + 1
-    pixels = np.arange(patch, dtype=np.float32) + 0.5
-    gx = 2 * (pixels[None] - offsets[:, 1:2]) / unit[:, None] - 1  # (m, P)
-    gy = 2 * (pixels[None] - offsets[:, 0:1]) / unit[:, None] - 1
-    m = len(number)
-    grid = np.stack(np.broadcast_arrays(gx[:, None, :], gy[:, :, None]), axis=-1).astype(np.float32)
-    found = F.grid_sample(bank[torch.from_numpy(number)], torch.from_numpy(grid), align_corners=False).numpy()
-    inside = (np.abs(gx) < 1)[:, None, :] & (np.abs(gy) < 1)[:, :, None]
-    cover = found[:, 0] * inside
-    light, gloss, turn, phase, colours, textures, jitter, tint = looks
-    lit = np.einsum("mcyx,mc->myx", found[:, 1:4], light)
-    base = np.clip(PAINT[colours] + jitter, 0.03, 1)[:, None, None, :]
-    pattern = _pattern(found[:, 4], found[:, 5], textures, turn, phase, large)[..., None]
-    albedo = base + pattern * (SECOND[colours][:, None, None, :] - base)
-    other = np.where((kinds == HOUSE)[:, None], ROOF, CREAM).astype(np.float32)[:, None, None, :]
+    kind: np.ndarray
+    sprite: np.ndarray
+    colour: np.ndarray
+    texture: np.ndarray
+    unit: np.ndarray  # side of the whole sprite
+    offset: np.ndarray  # of its corner (top, left) from a whole pixel
+    light: np.ndarray  # (M, 3): right, up, to the camera
+    tint: np.ndarray  # (M, 3)
+    chance: np.ndarray  # (M, 10), from 0 to 1
+
+    def __getitem__(self, indices) -> "_Looks":
+        return _Looks(**{name: value[indices] for name, value in vars(self).items()})
+
+
+def _shade(looks: _Looks, large: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return objects in their paint and light: colours (m, P, P, 3) and coverage (m, P, P)."""
+    found, cover = _sampled(looks, large)
+    base = np.clip(PAINT[looks.colour] + 0.05 * (looks.chance[:, 4:7] - 0.5), 0.03, 1)[:, None, None, :]
+    pattern = _pattern(found[:, 4], found[:, 5], looks, large)[..., None]
+    albedo = base + pattern * (SECOND[looks.colour][:, None, None, :] - base)
+    other = np.where((looks.kind == HOUSE)[:, None], ROOF, CREAM).astype(np.float32)[:, None, None, :]
     albedo = other + found[:, 6, ..., None] * (albedo - other)
+    lit = np.einsum("mcyx,mc->myx", found[:, 1:4], looks.light)
     shade = 0.50 + 0.10 * found[:, 2] + 0.62 * np.maximum(lit, 0)
-    half = light + np.array([0, 0, 1], np.float32)
+    half = looks.light + np.array([0, 0, 1], np.float32)  # Blinn's half-way vector, its cosine to the 12th power
     half /= np.linalg.norm(half, axis=1, keepdims=True)
-    shine = np.maximum(np.einsum("mcyx,mc->myx", found[:, 1:4], half), 0) ** 2
-    shine = shine * shine
-    shine = gloss[:, None, None] * (shine * shine) ** 3
-    colour = albedo * shade[..., None] * tint[:, None, None, :] + shine[..., None]
-    return colour.astype(np.float32), cover.astype(np.float32).reshape(m, patch, patch)
+    cosine = np.maximum(np.einsum("mcyx,mc->myx", found[:, 1:4], half), 0)
+    gloss = np.where(looks.chance[:, 2] < 0.55, 0.05, 0.55) * (0.6 + 0.4 * looks.chance[:, 3])
+    shine = gloss[:, None, None] * ((cosine * cosine) ** 2 * cosine * cosine) ** 2
+    return (albedo * shade[..., None] * looks.tint[:, None, None, :] + shine[..., None]).astype(np.float32), cover
 
 
-def _pattern(s, t, textures, turn, phase, large):
-    """Share of the second colour (m, P, P): nothing, stripes, spots or checks."""
+def _sampled(looks: _Looks, large: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return sprites at their size and place: (m, 7, P, P), and coverage (m, P, P)."""
+    patch = int(np.ceil(looks.unit.max())) + 1
+    pixels = np.arange(patch, dtype=np.float32) + 0.5
+    y, x = (2 * (pixels[None] - looks.offset[:, i, None]) / looks.unit[:, None] - 1 for i in (0, 1))  # (m, P)
+    grid = np.stack(np.broadcast_arrays(x[:, None, :], y[:, :, None]), axis=-1).astype(np.float32)
+    bank = sprites()[0][large]
+    found = F.grid_sample(bank[torch.from_numpy(looks.sprite)], torch.from_numpy(grid), align_corners=False).numpy()
+    return found, found[:, 0] * ((np.abs(x) < 1)[:, None, :] & (np.abs(y) < 1)[:, :, None])
+
+
+def _pattern(s, t, looks: _Looks, large: int) -> np.ndarray:
+    """Return the share of the second colour (m, P, P): nothing, stripes, spots or checks."""
+    # Stripes lie level, upright or aslant; squares and spots are a little turned.
+    chance, period = looks.chance, 0.50 if large else 0.66
+    turn = np.where(looks.texture == 1, np.pi / 4 * np.floor(4 * chance[:, 0]), 0.5 * (chance[:, 0] - 0.5))
+    turn = turn + 0.2 * (chance[:, 1] - 0.5)
+    cos, sin = np.cos(turn)[:, None, None].astype(np.float32), np.sin(turn)[:, None, None].astype(np.float32)
     share = np.zeros_like(s)
-    period = 0.50 if large else 0.66
-    cos, sin = np.cos(turn)[:, None, None], np.sin(turn)[:, None, None]
     for texture in (1, 2, 3):
-        here = np.flatnonzero(textures == texture)
-        if not len(here):
-            continue
-        a = (cos[here] * s[here] + sin[here] * t[here]) / period + phase[here, 0, None, None]
+        here = np.flatnonzero(looks.texture == texture)
+        a = (cos[here] * s[here] + sin[here] * t[here]) / period + chance[here, 7, None, None]
+        b = (cos[here] * t[here] - sin[here] * s[here]) / period + chance[here, 8, None, None]
         if texture == 1:
-            share[here] = np.clip(3.0 * np.sin(2 * np.pi * a) + 0.1, 0, 1)
-            continue
-        b = (cos[here] * t[here] - sin[here] * s[here]) / period + phase[here, 1, None, None]
-        if texture == 2:
-            a = a + 0.5 * (np.floor(b) % 2)
+            share[here] = np.clip(3.0 * np.sin(2 * np.pi * a) - 0.3, 0, 1)
+        elif texture == 2:
+            a = a + 0.5 * (np.floor(b) % 2)  # every other row is shifted
             away = _norm(a - np.floor(a) - 0.5, b - np.floor(b) - 0.5)
             share[here] = np.clip((0.34 - away) * 8 + 0.5, 0, 1)
         else:
@@ -412,67 +426,67 @@ def draw(facts, seeds, side) -> np.ndarray:
     ndarray, shape (N, side, side, 3), float32
         From 0 to 1.
     """
-    n = len(facts)
     rngs = [np.random.default_rng(seed) for seed in seeds]
     chance = np.stack([rng.random(48) for rng in rngs]).astype(np.float32)
-    azimuth = np.where(chance[:, 0] < 0.5, -1, 1) * (0.35 + 0.75 * chance[:, 1])
-    height = 0.55 + 0.4 * chance[:, 2]
-    light = np.stack([np.sin(azimuth), height, np.cos(azimuth) * 0.9], axis=1)
-    light = (light / np.linalg.norm(light, axis=1, keepdims=True)).astype(np.float32)
-    tint = LIGHT[facts.backdrop][:, :3] * LIGHT[facts.backdrop][:, 3:] * (0.93 + 0.14 * chance[:, 3:4])
-    which, slot = np.nonzero(facts.kind >= 0)
-    own = chance[:, 8:].reshape(n, 4, 10)[which, slot]  # (m, 10)
-    kinds, poses = facts.kind[which, slot].astype(np.intp), facts.pose[which, slot].astype(np.intp)
-    textures = facts.texture[which, slot]
-    width, tall, unit = frame(kinds * POSES + poses, facts.extent[which, slot] * side)
-    boxes = sprites()[1][kinds * POSES + poses]
-    top = facts.y[which, slot] * side - boxes[:, 2] * unit
-    left = facts.x[which, slot] * side - (boxes[:, 1] + boxes[:, 3]) / 2 * unit
-    corner = np.floor(np.stack([top, left], axis=1)).astype(np.intp)
-    offsets = np.stack([top, left], axis=1) - corner
-    # Stripes lie level, upright or aslant; squares and spots a little turned.
-    turn = np.where(textures == 1, np.pi / 4 * np.floor(4 * own[:, 0]), 0.5 * (own[:, 0] - 0.5)) + 0.2 * (own[:, 1] - 0.5)
-    gloss = np.where(own[:, 2] < 0.55, 0.05, 0.55) * (0.6 + 0.4 * own[:, 3])
-    jitter = 0.05 * (own[:, 4:7] - 0.5)
-    patches = [None] * len(which)
+    light, tint = _light(facts, chance)
+    scene, slot = np.nonzero(facts.kind >= 0)  # all objects, (m,)
+    looks, corner, width, height = _arranged(facts, scene, slot, side, light, tint, chance)
+    patches = [None] * len(scene)
     for large in (0, 1):
-        here = np.flatnonzero(facts.size[which, slot] == large)
+        here = np.flatnonzero(facts.size[scene, slot] == large)
         if len(here):
-            looks = (light[which[here]], gloss[here], turn[here].astype(np.float32), own[here, 7:9],
-                     facts.colour[which[here], slot[here]], textures[here], jitter[here], tint[which[here]])
-            colour, cover = _shade(kinds[here], poses[here], unit[here], offsets[here], large, side, looks)
-            for i, one, two in zip(here, colour, cover):
-                patches[i] = (one, two)
-    out = np.empty((n, side, side, 3), dtype=np.float32)
-    line = ((np.arange(side, dtype=np.float32) + 0.5) / side)
-    order = np.lexsort((facts.y[which, slot], which))
-    ends = np.searchsorted(which, np.arange(n + 1))
-    for i, rng in enumerate(rngs):
-        canvas = out[i]
+            for i, *patch in zip(here, *_shade(looks[here], large)):
+                patches[i] = patch
+    out = np.empty((len(facts), side, side, 3), dtype=np.float32)
+    line = (np.arange(side, dtype=np.float32) + 0.5) / side
+    far_first = np.lexsort((facts.y[scene, slot], scene))
+    ends = np.searchsorted(scene, np.arange(len(facts) + 1))
+    for i, (canvas, rng) in enumerate(zip(out, rngs)):
         edge = _background(canvas, facts.ground[i], facts.backdrop[i], facts.horizon[i], rng)
-        canvas[edge:] *= tint[i]
-        mine = order[ends[i] : ends[i + 1]]
-        shadow = np.ones((side - edge, side), dtype=np.float32)
+        ground, shadow = canvas[edge:], np.ones((side - edge, side), dtype=np.float32)
+        mine = far_first[ends[i] : ends[i + 1]]
         for j in mine:
-            _cast(shadow, line, edge, side, facts.x[i, slot[j]], facts.y[i, slot[j]], width[j] / side, tall[j] / side,
-                  light[i])
-        canvas[edge:] *= shadow[..., None]
+            _cast(shadow, line, facts.x[i, slot[j]], facts.y[i, slot[j]], width[j] / side, height[j] / side, light[i])
+        ground *= tint[i] * shadow[..., None]
         for j in mine:
             _paste(canvas, *patches[j], *corner[j])
-        # Light falls off across the picture, towards one side and downwards or upwards.
+        # Light falls off towards one side, and upwards or downwards.
         across, down = 0.30 * (2 * chance[i, 4:6] - 1)
         canvas *= ((1 + across * (line - 0.5))[None] * (1 + 0.8 * down * (line - 0.5))[:, None])[..., None]
-        grain = rng.standard_normal((side, side, 1), dtype=np.float32) * (0.012 + 0.022 * chance[i, 6])
-        canvas += grain
+        canvas += rng.standard_normal((side, side, 1), dtype=np.float32) * (0.012 + 0.022 * chance[i, 6])
     return np.clip(out, 0, 1, out=out)
 
 
-def _cast(shadow, line, edge, side, x, y, width, tall, light):
+def _light(facts, chance) -> tuple[np.ndarray, np.ndarray]:
+    """Return where the light comes from (n, 3), from the left or the right and always from above, and its colour (n, 3)."""
+    azimuth = np.where(chance[:, 0] < 0.5, -1, 1) * (0.35 + 0.75 * chance[:, 1])
+    light = np.stack([np.sin(azimuth), 0.55 + 0.4 * chance[:, 2], 0.9 * np.cos(azimuth)], axis=1)
+    tint = LIGHT[facts.backdrop]
+    tint = tint[:, :3] * tint[:, 3:] * (0.93 + 0.14 * chance[:, 3:4])
+    return (light / np.linalg.norm(light, axis=1, keepdims=True)).astype(np.float32), tint
+
+
+def _arranged(facts, scene, slot, side, light, tint, chance):
+    """Return looks of objects, corners of their sprites (m, 2) as whole pixels, widths and heights (m,) in pixels."""
+    kind = facts.kind[scene, slot].astype(np.intp)
+    sprite = kind * POSES + facts.pose[scene, slot]
+    width, height, unit = frame(sprite, facts.extent[scene, slot] * side)
+    boxes = sprites()[1][sprite]
+    top = facts.y[scene, slot] * side - boxes[:, 2] * unit
+    left = facts.x[scene, slot] * side - (boxes[:, 1] + boxes[:, 3]) / 2 * unit
+    place = np.stack([top, left], axis=1)
+    corner = np.floor(place).astype(np.intp)
+    looks = _Looks(kind, sprite, facts.colour[scene, slot], facts.texture[scene, slot], unit, place - corner, light[scene],
+                   tint[scene], chance[:, 8:].reshape(len(facts), 4, 10)[scene, slot])
+    return looks, corner, width, height
+
+
+def _cast(shadow, line, x, y, width, height, light):
     """Darken the ground (rows from the horizon on) below an object and on its side away from the light."""
     lean = -light[0] / max(light[1], 0.3)
     for shift, half, deep, dark in ((0.0, 0.50, 0.055, 0.50), (0.38 * lean, 0.62, 0.075, 0.34)):
-        across = ((line - x - shift * tall) / (half * width)) ** 2
-        along = ((line[edge:] - y + 0.16 * width) / (deep + 0.10 * width)) ** 2
+        across = ((line - x - shift * height) / (half * width)) ** 2
+        along = ((line[-len(shadow) :] - y + 0.16 * width) / (deep + 0.10 * width)) ** 2
         shadow *= 1 - dark * np.exp(-along)[:, None] * np.exp(-across)[None]
 
 

@@ -452,14 +452,14 @@ class Writer:
         """What a thing does: what is taller than wide, or has feet, stands."""
         return self._pick("is", "sits", *(("lies", "rests") if self.kind[slot] in LYING else ("stands", "stands")))
 
-    def _noun(self, slot: int, many=False) -> str:
-        vague = self.random.random() < 0.07 and not (self.what == "noun" and slot == self.whom)
-        word = self._pick(*(ANYTHING if vague else NOUNS[self.kind[slot]]))
-        return plural(word) if many else word
+    def _noun(self, slot: int, described: bool) -> str:
+        """Return a noun, now and then a vague one if there are adjectives that say more."""
+        vague = described and self.random.random() < 0.08 and not (self.what == "noun" and slot == self.whom)
+        return self._pick(*(ANYTHING if vague else NOUNS[self.kind[slot]]))
 
-    def _adjectives(self, slot: int, share: float = 1.0) -> list[str]:
+    def _adjectives(self, slot: int) -> list[str]:
         def wanted(name, chance):
-            return self.what == name and slot == self.whom or self.random.random() < chance * share
+            return self.what == name and slot == self.whom or self.random.random() < chance
 
         texture = TEXTURES[self.texture[slot]]
         size = [self._pick(*SIZES[self.size[slot]])] if wanted("size", 0.38) else []
@@ -467,8 +467,9 @@ class Writer:
         pattern = [self._pick(*texture)] if wanted("texture", 0.6 if self.texture[slot] else 0.08) else []
         return size + (pattern + colour if self.random.random() < 0.6 else colour + pattern)
 
-    def _name(self, slot: int, article: str = "a", share: float = 1.0) -> str:
-        words = [*self._adjectives(slot, share), self._noun(slot)]
+    def _name(self, slot: int, article: str = "a") -> str:
+        words = self._adjectives(slot)
+        words.append(self._noun(slot, described=bool(words)))
         if article == "a" and words[0][0] in "aeiou":
             article = "an"
         return " ".join([article, *words])
@@ -491,7 +492,9 @@ class Writer:
     def _end(self, sentence: str, ground: float = 0.62, backdrop: float = 0.30) -> str:
         if self.what == "ground" or self.random.random() < ground:
             sentence += " " + self._on()
-        if self.what == "backdrop" or self.random.random() < backdrop:
+        # Never "in front of a box in front of a wall".
+        twice = self.backdrop >= 4 and "in front of" in sentence
+        if self.what == "backdrop" or (self.random.random() < backdrop and not twice):
             sentence += " " + self._before()
         return sentence
 
@@ -545,7 +548,7 @@ class Writer:
         word = self._pick(*TEXTURES[self.texture[slot]]) if texture else self._pick(*COLOURS[self.colour[slot]])
         where = self._on() if self.what == "ground" or self.random.random() < 0.7 else ""
         size = self._pick(*SIZES[self.size[slot]]) if self.what == "size" or self.random.random() < 0.25 else ""
-        return self._neat(f"the {size} {self._noun(slot)} {where} is {word}"
+        return self._neat(f"the {size} {self._noun(slot, described=bool(size))} {where} is {word}"
                           + (f" {self._before()}" if self.what == "backdrop" else ""))
 
     @staticmethod
@@ -558,14 +561,14 @@ class Writer:
         deep = "in front of" if self.y[a] > self.y[b] else "behind"
         if self.what == "side":
             chance = 0.3 * chance
+        beside = f"{self._pick('to the ', 'to the ', '')}{aside} of"
         if chance < 0.24:
             landmark = self._name(b, self._pick("a", "a", "the"))
-            return self._end(f"{self._name(a)} {self._lies(a)} {self._pick('to the ', '')}{aside} of {landmark}", 0.5, 0.2)
+            return self._end(f"{self._name(a)} {self._lies(a)} {beside} {landmark}", 0.5, 0.2)
         if chance < 0.32 and (self.x[a] > 0.5) != (self.x[b] > 0.5) and self.what != "side":
             return self._end(f"{self._name(a)} {self._side(a)} and {self._name(b)} {self._side(b)}", 0.2, 0.15)
         if chance < 0.40:
-            return self._end(f"{self._pick('to the ', '')}{aside} of {self._name(b, 'the')} {self._lies(a)} {self._name(a)}",
-                             0.4, 0.15)
+            return self._end(f"{beside} {self._name(b, 'the')} {self._lies(a)} {self._name(a)}", 0.4, 0.15)
         if chance < 0.54 and close:
             return self._end(f"{self._name(a)} {self._lies(a)} {deep} {self._name(b, self._pick('a', 'the'))}", 0.5, 0.15)
         if chance < 0.62 and close:
