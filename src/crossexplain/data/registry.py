@@ -69,6 +69,7 @@ class Source:
 
 
 HUB = "https://huggingface.co/google-bert/bert-base-uncased/resolve/86b5e0934494bd15c9632b12f734a8a67f723594/"
+CLIP = "https://huggingface.co/openai/clip-vit-base-patch32/resolve/3d74acf9a28c67741b2f4f2ea7635f0aaf6f0268/"
 TORCH = "https://download.pytorch.org/models/"
 MNIST = "https://ossci-datasets.s3.amazonaws.com/mnist/"
 KERAS = "https://storage.googleapis.com/download.tensorflow.org/data/"
@@ -142,6 +143,25 @@ _LIST = (
                   "ce64fce797c24f68df90b40a3f74f579b336a493db14bd583fd520ea0d8c9a98", HUB),
             _file("weights/bert-base-uncased/model.safetensors", 440449768,
                   "68d45e234eb4a928074dfd868cead0219ab85354cc53d20e772753c6bb9169d3", HUB),
+        ),),
+    ),
+    Source(
+        "clip-vit-base-patch32",
+        what="CLIP with a vision transformer of 12 layers, patches of 32 pixels",
+        origin="Radford et al. 2021, through the Hugging Face hub",
+        terms="MIT; the authors ask for study, not for deployment",
+        folder="weights/clip-vit-base-patch32",
+        forms=((
+            _file("weights/clip-vit-base-patch32/config.json", 4186,
+                  "b575ef3c36f2a057fa19e221650105052d61cc9c1a972ec15019c6261ec98770", CLIP),
+            _file("weights/clip-vit-base-patch32/preprocessor_config.json", 316,
+                  "910e70b3956ac9879ebc90b22fb3bc8a75b6a0677814500101a4c072bd7857bd", CLIP),
+            _file("weights/clip-vit-base-patch32/tokenizer_config.json", 592,
+                  "34b7336e4bee12e0a9730eaf5189f582ef3c3eea5027f65730e5717256755aad", CLIP),
+            _file("weights/clip-vit-base-patch32/tokenizer.json", 2224041,
+                  "b556ac8c99757ffb677208af34bc8c6721572114111a6e0aaf5fa69ff0b8d842", CLIP),
+            _file("weights/clip-vit-base-patch32/pytorch_model.bin", 605247071,
+                  "a63082132ba4f97a80bea76823f544493bffa8082296d62d71581a4feff1576f", CLIP),
         ),),
     ),
     Source(
