@@ -302,7 +302,7 @@ def _save(home: Path, path: Path, content: bytes | memoryview) -> None:
         write_whole(path, lambda part: part.write_bytes(content))
     except OSError as error:
         why = "the disk is full" if error.errno == errno.ENOSPC else str(error)
-        done = len(list(home.glob("*.npy")))
+        done = len(list(home.glob("[0-9]*.json")))
         raise EncodingError(f"{path} was not written: {why}. {done} finished shards are kept: make room, or name another "
                             "folder, and run the same call again to go on.") from error
 
@@ -310,7 +310,7 @@ def _save(home: Path, path: Path, content: bytes | memoryview) -> None:
 def _require_room(home: Path, size: int) -> None:
     free = shutil.disk_usage(home).free
     if free < size:
-        raise EncodingError(f"the encoding takes {size / 1e6:,.0f} MB more and {home} has {free / 1e6:,.0f} MB free; make "
+        raise EncodingError(f"the encoding takes {size / 1e6:,.1f} MB more and {home} has {free / 1e6:,.1f} MB free; make "
                             "room, or name a folder on another disk, and run the same call again.")
 
 
