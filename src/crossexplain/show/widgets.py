@@ -548,14 +548,14 @@ class WordExplorer(Explorer):
         Whether they have a sign.
     label : str
         What the colour bar measures.
-    start : int
-        The word to begin with.
+    start : int, optional
+        The word to begin with; default the one with the largest score.
     name, caption : str
         Of the picture on a page without a kernel.
     """
 
     def __init__(self, image, words: Sequence[str], scores, *, name: str, caption: str, signed: bool = True,
-                 label: str = "score", start: int = 0):
+                 label: str = "score", start: int | None = None):
         self.image, self.words, self.scores = np.asarray(image), list(words), np.asarray(scores, dtype=float)
         if self.scores.ndim != 3 or len(self.scores) != len(self.words):
             raise InputError(f"scores of shape {self.scores.shape} came for {len(self.words)} words, expected one map a "
@@ -563,6 +563,7 @@ class WordExplorer(Explorer):
         if not np.isfinite(self.scores).all():
             raise InputError("scores hold NaN or infinity; leave out the words that have no map.")
         self.name, self.caption, self.signed, self.label = name, caption, signed, label
+        start = int(np.abs(self.scores).max(axis=(1, 2)).argmax()) if start is None else start
         self.word = ipw.ToggleButtons(options=[(word, i) for i, word in enumerate(self.words)], value=start,
                                       description="Word", style={"button_width": "auto"})
         super().__init__([self.word], [self.word])
