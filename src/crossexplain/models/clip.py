@@ -253,7 +253,7 @@ def threshold(scores: Tensor, labels: Tensor) -> float:
 def small_text(vocabulary: int, length: int, width: int = 128, layers: int = 2, start: int = 2, end: int = 3) -> CLIPTextConfig:
     """Return the configuration of a small text tower; word 0 is padding."""
     return CLIPTextConfig(
-        vocab_size=vocabulary, max_position_embeddings=length, hidden_size=width, intermediate_size=4 * width,
+        vocab_size=vocabulary, max_position_embeddings=length, hidden_size=width, intermediate_size=2 * width,
         num_hidden_layers=layers, num_attention_heads=4, projection_dim=2 * width, pad_token_id=0, bos_token_id=start,
         eos_token_id=end,
     )

@@ -29,14 +29,13 @@ class ConvTower(nn.Module):
     """
 
     layer = "features"
-    HALVES = 8
 
-    def __init__(self, widths: tuple[int, ...] = (24, 48, 64, 96, 128)):
+    def __init__(self, widths: tuple[int, ...] = (16, 32, 64, 96, 128)):
         super().__init__()
         layers: list[nn.Module] = []
         for i, (before, width) in enumerate(zip((3, *widths), widths)):
-            kernel, stride = (5 if i == 0 else 3), (2 if i < 3 else 1)
-            layers += [nn.Conv2d(before, width, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+            stride = 2 if i < 3 else 1
+            layers += [nn.Conv2d(before, width, 3, stride, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
         self.features, self.width = nn.Sequential(*layers), widths[-1]
 
     def forward(self, images: Tensor) -> Tensor:
@@ -90,6 +89,9 @@ class EncoderTower(nn.Module):
         """Return the states of all tokens, (N, T, D), and which are attended to, (N, T)."""
         require_tokens(tokens, self.encoder.config.vocab_size)
         real = _attended(tokens, attention_mask, tokens != self.pad)
+        if not real.any(dim=1).all():
+            raise ValueError(f"text {int((~real.any(dim=1)).nonzero()[0, 0])} has no token that is attended to; leave it out, "
+                             "or keep its special tokens when words are hidden.")
         return self.encoder(input_ids=tokens, attention_mask=real.long()).last_hidden_state, real
 
 
@@ -172,14 +174,14 @@ class Look(nn.Module):
 
     def __init__(self, channels: int, width: int, dropout: float = 0.0):
         super().__init__()
-        self.place = nn.Conv2d(channels + 2, 2 * width, 1)
-        self.join = nn.Sequential(nn.LayerNorm(4 * width), nn.Dropout(dropout), nn.Linear(4 * width, width))
+        self.place = nn.Conv2d(channels + 2, width, 1)
+        self.join = nn.Sequential(nn.LayerNorm(2 * width), nn.Dropout(dropout), nn.Linear(2 * width, width))
 
     def forward(self, maps: Tensor) -> Tensor:
         """Return vectors (N, width) of maps (N, C, h, w)."""
         rows, columns = (torch.linspace(-1, 1, n, device=maps.device, dtype=maps.dtype) for n in maps.shape[2:])
         where = torch.stack(torch.meshgrid(rows, columns, indexing="ij")).expand(len(maps), -1, -1, -1)
-        seen = self.place(torch.cat([maps, where], dim=1)).relu().flatten(2)  # (N, 2 width, h w)
+        seen = self.place(torch.cat([maps, where], dim=1)).relu().flatten(2)  # (N, width, h w)
         return self.join(torch.cat([seen.mean(dim=2), seen.amax(dim=2)], dim=1))
 
 
