@@ -13,7 +13,10 @@ import pytest
 import torch
 from torch import nn
 
+from crossexplain.data import flickr8k, store
+from crossexplain.models import bert, vgg
 from crossexplain.models.encodings import EncodingError, encode
+from crossexplain.recipes import encodings as recipe
 
 needs_data = pytest.mark.skipif(not os.environ.get("CROSSEXPLAIN_DATA"), reason="CROSSEXPLAIN_DATA is not set")
 N = 50
@@ -315,3 +318,36 @@ def test_neither_writing_nor_reading_holds_more_than_a_shard(tmp_path):
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
     writing, reading = map(float, done.stdout.split())
     assert writing < 150 and reading < 150, done.stdout
+
+
+@needs_data
+def test_photographs_and_captions_through_the_real_towers(tmp_path):
+    data = flickr8k.load()
+    model = vgg.load_imagenet("squeezenet1_0", store.find("squeezenet1_0").path)
+    images = data.splits["test"][:20]
+    maps = recipe.photographs(model, data, images, progress=False, where=tmp_path)
+    assert maps.shape == (512, 13, 13) and len(maps) == 20
+    with torch.no_grad():
+        truth = model(data.images(images, model.size))
+        assert torch.allclose(model.head(maps[range(20)]), truth, atol=0.05) and truth.std() > 1
+
+    folder = store.find("minilm").path
+    encoder, tokenizer = bert.load(folder, 2).encoder, bert.load_tokenizer(folder)
+    some = data.captions_of(images)
+    states = recipe.captions(encoder, tokenizer, data, some, progress=False, where=tmp_path)
+    assert states.ragged and states.shape == (384,) and len(states) == 100
+    values, mask = states.padded([3, 50, 99])
+    for row, kept, caption in zip(values, mask, some[[3, 50, 99]]):
+        inputs = tokenizer([data.captions[caption]], return_tensors="pt")
+        with torch.no_grad():
+            alone = encoder(**inputs).last_hidden_state[0]
+        assert len(alone) == kept.sum() and torch.allclose(row[kept], alone, atol=5e-3)
+
+
+def test_captions_of_any_kind_through_a_real_encoder(tmp_path):
+    texts = ["dog", "dog " * 300, "🐕‍🦺 runs 🏃🏽‍♀️", "كلب يركض على الشاطئ"]
+    data = flickr8k.Flickr8k(["a.jpg"], texts, np.zeros(4, np.int64), [f"a.jpg#{i}" for i in range(4)], {}, None)
+    folder = store.find("minilm").path
+    states = recipe.captions(bert.load(folder, 2).encoder, bert.load_tokenizer(folder), data, progress=False, where=tmp_path)
+    values, mask = states.padded(range(4))
+    assert mask.sum(1)[:2].tolist() == [3, 64] and (mask.sum(1) > 2).all() and torch.isfinite(values).all()
