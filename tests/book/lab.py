@@ -46,7 +46,8 @@ def jupyterlab(folder: Path, root: Path, log: Path) -> Iterator[str]:
                *(["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else [])]
     places = {"JUPYTER_CONFIG_DIR": "config", "JUPYTER_DATA_DIR": "data", "JUPYTER_RUNTIME_DIR": "run",
               "JUPYTERLAB_SETTINGS_DIR": "settings", "JUPYTERLAB_WORKSPACES_DIR": "workspaces", "IPYTHONDIR": "ipython"}
-    environment = {**os.environ, "JUPYTER_PREFER_ENV_PATH": "1", **{key: str(folder / name) for key, name in places.items()}}
+    environment = {**os.environ, **{key: str(folder / name) for key, name in places.items()}, "JUPYTER_PREFER_ENV_PATH": "1",
+                   "OMP_NUM_THREADS": "1"}  # beside other tests two threads wait for each other
     with log.open("w", encoding="utf-8") as out:
         server = subprocess.Popen(command, cwd=root, env=environment, stdout=out, stderr=subprocess.STDOUT)
         try:

@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 import nbformat
 import numpy as np
 import pytest
+import torch
 from nbformat.v4 import new_code_cell, new_notebook
 from PIL import Image
 
@@ -85,12 +86,15 @@ def plain(page: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def here() -> dict:
+def here():
     """The explorers in this process."""
     names: dict = {}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as in the kernel
     for cell in CELLS:
         exec(cell, names)  # noqa: S102 - the text above
-    return names
+    yield names
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from crossexplain.data import photos
 from crossexplain.gradients import image as image_maps
 from crossexplain.gradients import text as text_scores
 from crossexplain.gradients.checks import InputError
-from crossexplain.gradients.rounds import Verdict, rounds
+from crossexplain.gradients.rounds import FULL, NOTHING, Pass, Rounds, Verdict, equal_rows_once
 from crossexplain.gradients.views import ImageCells, Mask, Tokens, rows_of, views
 from crossexplain.show import figures
 from crossexplain.show.figures import Picture
@@ -251,7 +251,8 @@ class PairExplorer(Explorer):
     words : sequence of N lists of str
         One word for each feature of the text.
     baselines : sequence
-        What can stand in for what is covered, as for :func:`~crossexplain.gradients.rounds.rounds`.
+        What can stand in for what is covered, as for :func:`~crossexplain.gradients.rounds.rounds`; where features are
+        borrowed, from four pairs.
     cells : sequence of str, optional
         Names of the cells; default, row and column.
     labels : sequence of N bool, optional
@@ -383,33 +384,39 @@ class PairExplorer(Explorer):
         scores = scores[there].index_fill(0, torch.tensor(list(words), dtype=torch.long), torch.nan)
         explained = Explained(self.image.value(inputs)[0], self.words[pair], logit, heat, scores,
                               signed_by(self.map.value, self.word.value))
-        mean = self._corners(row, masks, kind, donors)
-        return explained, {"both": logit, **{name: mean[name] for name in CORNERS[1:]}}, mean["before"]
+        logits = {name: float(value) for name, value in self._logits(row, masks, kind, donors).items()}
+        return explained, {name: logits[name] for name in CORNERS}, logits["before"]
 
     @torch.no_grad()
-    def _corners(self, row: Tensor, masks: Mapping[str, Mask], kind: Mapping[str, str], donors: Tensor) -> dict[str, float]:
-        """Return the logits with nothing covered and of the parts; with donors, the mean over them."""
+    def _logits(self, rows: Tensor, masks: Mapping[str, Mask], kind: Mapping[str, str], donors: Tensor) -> dict[str, Tensor]:
+        """Return the logits (n,) of rows with nothing covered, of what the masks leave, and of its parts.
+
+        Where features are borrowed, a part is the mean over the donors.
+        """
         image, text = self.image.name, self.text.name
-        plan = {("before", 0): {}}
+        plan = {("before", 0): {}, ("both", 0): masks}
         for draw, donor in enumerate(donors if "data" in kind.values() else donors[:1]):
             other = donors[draw - 1]  # where both are borrowed, from two pairs
             hide = {image: Mask(None, kind[image], donor), text: Mask(None, kind[text], other)}
             plan |= {("image alone", draw): {**masks, text: hide[text]}, ("text alone", draw): {**masks, image: hide[image]},
                      ("neither", draw): hide}
-        logits = self.model(**self._views(row, plan)).reshape(-1).tolist()
-        found: dict[str, list[float]] = {}
-        for (view, _), logit in zip(plan, logits):
-            found.setdefault(view, []).append(logit)
-        return {view: float(np.mean(values)) for view, values in found.items()}
+        with equal_rows_once(self.model, [self.image.layer]):
+            logits = self.model(**self._views(rows, plan)).reshape(len(plan), len(rows))
+        found: dict[str, list[Tensor]] = {}
+        for (view, _), values in zip(plan, logits):
+            found.setdefault(view, []).append(values)
+        return {view: torch.stack(values).mean(dim=0) for view, values in found.items()}
 
     def _verdict(self, pair: int, cells: Sequence[int], words: Sequence[int], baseline: int) -> Verdict:
-        rows, kind = torch.arange(self.judged), self.kinds[baseline]
-        masks = self._masks(self._keep(rows, pair, cells, words), kind, self._donors(pair)[0])
-        inputs = self._views(rows, {"covered": masks})
-        left = (self.text.value(inputs) != self.text.pad_id).any(dim=1)  # [PAD] for every word leaves no sentence
-        inputs = rows_of(inputs, left.nonzero()[:, 0], self.judged)
-        return rounds(self.model, inputs, self.modalities, baselines=[kind], donors=self.inputs, draws=2, control=False,
-                      progress=False, seed=self.seed).verdict(draws=200)
+        """Judge the first pairs with the same covered; of the rounds, a verdict reads the logits alone."""
+        rows, kind, donors = torch.arange(self.judged), self.kinds[baseline], self._donors(pair)
+        masks = self._masks(self._keep(rows, pair, cells, words), kind, donors[0])
+        logits = self._logits(rows, masks, kind, donors)
+        names, label = (self.image.name, self.text.name), " + ".join(dict.fromkeys(kind.values()))
+        record = Rounds(names, (label,), (logits["both"] > 0).long(), {}, {}, {}, {}, {}, self.seed)
+        parts = zip((FULL, record.only(names[0]), record.only(names[1]), NOTHING), CORNERS)
+        record.passes.update({(label, view): Pass(logits[corner][:, None], {}, {}) for view, corner in parts})
+        return record.verdict(draws=200)
 
     def _draw(self, explained: Explained, state: tuple) -> Picture:
         pair, cells, words, _ = state
