@@ -1,13 +1,16 @@
 """Flickr8k's files: read as published, and every way in which a copy can be wrong is said in one line."""
 
+import hashlib
 import logging
 import os
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from test_store import serve
 
 from crossexplain.data import flickr8k, photos, store
 from crossexplain.data.flickr8k import CaptionError
@@ -108,6 +111,25 @@ def test_the_store_finds_the_archives_in_a_data_folder(folder, tmp_path, monkeyp
     monkeypatch.setenv("CROSSEXPLAIN_CACHE", str(tmp_path / "cache"))
     data = flickr8k.load()
     assert len(data.names) == 12 and data.found.source == "data folder"
+
+
+def test_an_allowed_download_brings_the_archives_once(folder, tmp_path, monkeypatch):
+    packed = pack(folder, tmp_path / "served")
+    published = store.SOURCES["flickr8k"]
+    monkeypatch.delenv("CROSSEXPLAIN_DATA", raising=False)
+    monkeypatch.setenv("CROSSEXPLAIN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with pytest.raises(store.MissingSource, match="Flickr8k_text.zip, .*1118 MB|1118 MB.*Flickr8k_text.zip"):
+        flickr8k.load()
+    with serve(packed) as address:
+        form = tuple(store.File(file.path, 1, (f"md5:{hashlib.md5((packed / Path(file.path).name).read_bytes()).hexdigest()}",),
+                                address + Path(file.path).name) for file in published.download)
+        here = store.Source("flickr8k", "", "", "", (published.forms[0], form), published.folder)
+        monkeypatch.setitem(store.SOURCES, "flickr8k", here)
+        monkeypatch.setenv("CROSSEXPLAIN_DOWNLOAD", "1")
+        assert flickr8k.load().found.source == "download"
+    again = flickr8k.load()
+    assert again.found.source == "local cache" and len(again.names) == 12 and again.images([3], 8).shape == (1, 3, 8, 8)
 
 
 def test_an_archive_that_was_cut_off(folder, tmp_path):

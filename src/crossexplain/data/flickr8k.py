@@ -276,7 +276,7 @@ def load(folder: Path | str | None = None, check: bool = False, progress: bool =
     folder : Path, optional
         Holds the files or the two archives. Default: where :func:`crossexplain.data.store.find` finds ``"flickr8k"``.
     check : bool
-        Decode every image once and leave out those that cannot be read (half a minute for Flickr8k). Files that are
+        Decode every image once and leave out those that cannot be read (some ten seconds for Flickr8k). Files that are
         absent or empty are left out in any case.
     progress : bool
         Show a progress bar of that check.
