@@ -6,7 +6,8 @@ is written whole or not at all and carries a checksum, so that a process that wa
 costs one shard and never a wrong number. Nothing but one shard is held in memory, while writing and while reading.
 
 The folder of an encoding is named after a hash of the weights, of the settings and of the inputs: other weights or other
-inputs are another folder, and what was computed from something else is never taken for it.
+inputs are another folder, and what was computed from something else is never taken for it. A folder may be deleted at any
+time; it is made again when it is asked for.
 """
 
 import contextlib
@@ -191,6 +192,15 @@ def encode(
         stays; the same call goes on from there.
     ValueError
         For settings that cannot be used.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> model, vectors = nn.Linear(3, 2).eval(), torch.ones(5, 3)
+    >>> with TemporaryDirectory() as folder:
+    ...     found = encode(model, lambda some: vectors[some], list("abcde"), folder, settings={}, progress=False)
+    ...     len(found), found[[4, 0]].shape
+    (5, torch.Size([2, 2]))
     """
     _require_usable(model, names, lengths, dtype, batch_size, shard_size)
     order = np.arange(len(names)) if lengths is None else np.argsort(np.asarray(lengths), kind="stable")
