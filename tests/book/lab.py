@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 import secrets
+import shlex
 import socket
 import subprocess
 import sys
@@ -15,10 +17,18 @@ from pathlib import Path
 
 import psutil
 
+from crossexplain.book import find_root
+
+ROOT = find_root(Path(__file__))
 QUIET = {  # what JupyterLab would otherwise ask of its reader, or of the network
     "@jupyterlab/apputils-extension/notification.jupyterlab-settings": {"fetchNews": "false", "checkForUpdates": False},
     "@jupyterlab/notebook-extension/tracker.jupyterlab-settings": {"windowingMode": "none"},
 }
+
+
+def options() -> list[str]:
+    """Return the options with which ``make lab`` starts it."""
+    return shlex.split(re.search(r"^LAB = (.*)$", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)[1])
 
 
 @contextmanager
@@ -42,7 +52,7 @@ def jupyterlab(folder: Path, root: Path, log: Path) -> Iterator[str]:
         probe.bind(("127.0.0.1", 0))
         port, token = probe.getsockname()[1], secrets.token_hex(16)
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--ServerApp.ip=127.0.0.1", f"--ServerApp.port={port}",
-               "--ServerApp.port_retries=0", f"--ServerApp.root_dir={root}", f"--IdentityProvider.token={token}",
+               "--ServerApp.port_retries=0", *options(), f"--ServerApp.root_dir={root}", f"--IdentityProvider.token={token}",
                *(["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else [])]
     places = {"JUPYTER_CONFIG_DIR": "config", "JUPYTER_DATA_DIR": "data", "JUPYTER_RUNTIME_DIR": "run",
               "JUPYTERLAB_SETTINGS_DIR": "settings", "JUPYTERLAB_WORKSPACES_DIR": "workspaces", "IPYTHONDIR": "ipython"}
@@ -57,7 +67,7 @@ def jupyterlab(folder: Path, root: Path, log: Path) -> Iterator[str]:
             _end(server)
 
 
-def _wait(server: subprocess.Popen, address: str, log: Path, seconds: float = 60) -> None:
+def _wait(server: subprocess.Popen, address: str, log: Path, seconds: float = 180) -> None:
     until = time.monotonic() + seconds
     while time.monotonic() < until and server.poll() is None:
         try:

@@ -25,7 +25,7 @@ from crossexplain.gradients.views import ImageCells, Mask, Tokens, rows_of, view
 from crossexplain.show import figures
 from crossexplain.show.figures import Picture
 
-LARGEST = 10_000_000  # bytes of an upload: what a Jupyter server takes in one message; a larger one never arrives
+LARGEST = 10_000_000  # bytes of an upload; what is larger, a server with its usual settings drops without a word
 WORD_METHODS = tuple(name for name, method in text_scores.METHODS.items() if method.read is not None)
 MAP_METHODS = tuple(image_maps.METHODS)
 CORNERS = ("both", "image alone", "text alone", "neither")
