@@ -7,8 +7,8 @@ from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast
 
 from crossexplain.gradients.capture import capture
 from crossexplain.models import bert, checkpoints, clip
-from crossexplain.models.clip import Clip, Contrast, sigmoid_loss, threshold
-from crossexplain.models.towers import ClipTextTower, EncoderTower, Look, clip_states, pool
+from crossexplain.models.clip import Clip, Contrast, sigmoid_loss
+from crossexplain.models.towers import ClipTextTower, EncoderTower, Look, clip_states, pool, threshold
 from crossexplain.models.training import TrainingError, fit
 
 WORDS, LENGTH, END = 12, 10, 3
@@ -33,6 +33,7 @@ def test_pairs_are_the_diagonal_of_every_picture_with_every_text(model, batch):
     assert every.shape == (3, 3) and torch.allclose(every.diagonal(), model(**batch), atol=1e-5)
     pictures, texts = model.encode_images(batch["images"]), model.encode_texts(batch["tokens"])
     assert torch.allclose(pictures.norm(dim=1), torch.ones(3)) and torch.allclose(texts.norm(dim=1), torch.ones(3))
+    assert torch.allclose(model.match(model.see(batch["images"]), model.read(batch["tokens"])), model(**batch))
     assert torch.allclose(every, model.log_scale.exp() * pictures @ texts.T + model.bias, atol=1e-5)
 
 
@@ -91,6 +92,13 @@ def test_a_gradient_behind_the_last_block_of_the_vit_is_zero_at_the_patches(batc
     taken = capture(model, batch, [model.blocks[-1]])
     at = taken.gradients[model.blocks[-1]].norm(dim=2)
     assert (at[:, 0] > 0).all() and (at[:, 1:] == 0).all()  # why image_layer is what the last block reads
+
+
+def test_the_vit_gives_a_map_of_its_patches(batch):
+    model = MADE["vit"]().eval()
+    maps = model.patches(batch["images"])
+    assert maps.shape == (3, 16, 2, 2)
+    assert torch.equal(maps[0, :, 0, 1], model.clip.vision_model((batch["images"] - model.mean) / model.std)[0][0, 2])
 
 
 def test_the_attention_of_the_vit_can_be_read(batch):

@@ -55,10 +55,23 @@ def test_every_place_and_every_word_reaches_the_logit(batch, read):
     assert ((said.norm(dim=2) > 0) == (batch["tokens"] != 0)).all()
 
 
-def test_what_the_towers_gave_before_gives_the_same_logits(model, batch):
-    maps, (states, real) = model.image(batch["images"]), model.text(batch["tokens"])
-    assert torch.equal(model.match(maps, states, real), model(**batch))
-    assert torch.equal(model.fuse(model.look(maps), (states * real[:, :, None]).sum(1) / real.sum(1, True)), model(**batch))
+def test_what_was_seen_and_read_before_gives_the_same_logits(model, batch):
+    seen, said = model.look(model.image(batch["images"])), model.read(batch["tokens"])
+    assert torch.allclose(model.match(seen, said), model(**batch), atol=1e-6)
+    every = model.similarity(**batch)
+    assert every.shape == (3, 3) and torch.allclose(every.diagonal(), model(**batch), atol=1e-6)
+    other = {"images": batch["images"][:1], "tokens": batch["tokens"][2:]}
+    assert torch.allclose(every[0, 2], model(**other)[0], atol=1e-6)
+
+
+def test_centring_puts_yes_above_zero(model, batch):
+    images, tokens = torch.rand(6, 3, 32, 32), batch["tokens"].repeat(2, 1)
+    with torch.no_grad():
+        before = model(images, tokens)
+        labels = (before > before.median()).long()
+        found = model.centre(before, labels)
+        assert torch.allclose(model(images, tokens), before - found, atol=1e-6)
+        assert ((model(images, tokens) > 0).long() == labels).all()
 
 
 def test_networks_of_torchvision_and_the_hub_are_towers(batch):

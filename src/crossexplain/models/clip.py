@@ -23,6 +23,8 @@ from crossexplain.models.towers import (
     clip_states,
     pool,
     require_images,
+    require_pairs,
+    threshold,
 )
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # of CLIP's pixels
@@ -51,6 +53,10 @@ class DualEncoder(nn.Module):
         """Return vectors of length 1, (N, D), of texts (N, T) that begin with start-of-text and end in end-of-text."""
         return nn.functional.normalize(self.read(tokens, attention_mask), dim=1)
 
+    def match(self, seen: Tensor, said: Tensor) -> Tensor:
+        """Return the logits (N,) of pictures (N, D) that were seen and texts (N, D) that were read before."""
+        return self.logits(nn.functional.cosine_similarity(seen, said, dim=-1))
+
     def similarity(self, images: Tensor, tokens: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Return the logits of every picture with every text, (N, M)."""
         return self.logits(self.encode_images(images) @ self.encode_texts(tokens, attention_mask).T)
@@ -61,10 +67,8 @@ class DualEncoder(nn.Module):
 
     def forward(self, images: Tensor, tokens: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Return the logits that each text describes its picture, shape (N,)."""
-        if len(images) != len(tokens):
-            raise ValueError(f"{len(images)} images and {len(tokens)} texts came, expected as many; similarity() compares "
-                             "each with each.")
-        return self.logits((self.encode_images(images) * self.encode_texts(tokens, attention_mask)).sum(dim=1))
+        require_pairs(images, tokens)
+        return self.match(self.see(images), self.read(tokens, attention_mask))
 
     @torch.no_grad()
     def centre(self, logits: Tensor, labels: Tensor) -> float:
@@ -141,6 +145,12 @@ class Clip(DualEncoder):
         pixels = (images - self.mean) / self.std
         return self.clip.visual_projection(self.clip.vision_model(pixel_values=pixels).pooler_output)
 
+    def patches(self, images: Tensor) -> Tensor:
+        """Return what the last block makes of the patches, as a map (N, C, grid, grid); :meth:`see` does not use it."""
+        require_images(images, self.size)
+        states = self.clip.vision_model(pixel_values=(images - self.mean) / self.std).last_hidden_state[:, 1:]
+        return states.transpose(1, 2).unflatten(2, (self.grid, self.grid))
+
     def read(self, tokens: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Return one vector a text, (N, D), read at its end-of-text token."""
         states = clip_states(self.clip.text_model, tokens, attention_mask, self.pad)
@@ -193,14 +203,14 @@ class ClipCNN(DualEncoder):
 
 
 class Contrast(nn.Module):
-    """A dual encoder as it is trained: in train mode every picture of a batch with every text, in eval mode pairs.
+    """A model as it is trained by contrast: in train mode every picture of a batch with every text, in eval mode pairs.
 
     Parameters
     ----------
-    model : DualEncoder
+    model : DualEncoder or crossexplain.models.fusion.Fusion
     """
 
-    def __init__(self, model: DualEncoder):
+    def __init__(self, model: nn.Module):
         super().__init__()
         self.model = model
         self.train(model.training)
@@ -227,27 +237,6 @@ def sigmoid_loss(logits: Tensor, true: Tensor) -> Tensor:
         Summed over the texts, mean over the pictures.
     """
     return nn.functional.binary_cross_entropy_with_logits(logits, true.to(logits.dtype), reduction="sum") / len(logits)
-
-
-def threshold(scores: Tensor, labels: Tensor) -> float:
-    """Return the score that divides 1 from 0 with the fewest mistakes, halfway between two scores.
-
-    Examples
-    --------
-    >>> threshold(torch.tensor([0.1, 0.2, 0.6, 0.7]), torch.tensor([0, 0, 1, 1]))
-    0.4
-    """
-    scores, labels = scores.flatten().double(), labels.flatten() != 0
-    if scores.shape != labels.shape or labels.all() or not labels.any() or not torch.isfinite(scores).all():
-        raise ValueError(f"{len(scores)} scores and {len(labels)} labels, {int(labels.sum())} of them 1, came; expected as "
-                         "many finite scores as labels, and labels of both kinds.")
-    ordered, order = scores.sort()
-    # Right answers if the first k scores are called 0: with k = 0 all ones, and each score that is passed wins or loses one.
-    right = labels.sum() + torch.cat([order.new_zeros(1), (1 - 2 * labels[order].long()).cumsum(0)])
-    right[1:-1][ordered[1:] == ordered[:-1]] = -1  # equal scores cannot be divided
-    best = (right == right.max()).nonzero().flatten()
-    between = torch.cat([ordered[:1], (ordered[:-1] + ordered[1:]) / 2, ordered[-1:]])
-    return round(float(between[best[len(best) // 2]]), 6)
 
 
 def small_text(vocabulary: int, length: int, width: int = 128, layers: int = 2, start: int = 2, end: int = 3) -> CLIPTextConfig:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from crossexplain.models.towers import Look, pool
+from crossexplain.models.towers import Look, pool, require_pairs, threshold
 
 
 class Fusion(nn.Module):
@@ -44,26 +44,42 @@ class Fusion(nn.Module):
             nn.Dropout(dropout), nn.Linear(2 * width, width), nn.ReLU(), nn.Linear(width, 1),
         )
 
-    def match(self, maps: Tensor, states: Tensor, real: Tensor) -> Tensor:
-        """Return the logits (N,) of what the towers gave before.
+    def see(self, images: Tensor) -> Tensor:
+        """Return one vector a picture, (N, width); of maps that the tower gave before, :attr:`look` makes the same."""
+        return self.look(self.image(images))
 
-        Parameters
-        ----------
-        maps : Tensor, shape (N, C, h, w)
-        states : Tensor, shape (N, T, D)
-        real : Tensor of bool, shape (N, T)
-        """
-        return self.fuse(self.look(maps), pool(states, real, self.how))
+    def read(self, tokens: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Return one vector a text, (N, D)."""
+        return pool(*self.text(tokens, attention_mask), self.how)
 
-    def fuse(self, seen: Tensor, said: Tensor) -> Tensor:
-        """Return the logits (N,) of pictures (N, width) that were looked at and texts (N, D) that were read before."""
-        return self.dense(torch.cat([self.seen(seen), self.said(said)], dim=1))[:, 0]
+    def match(self, seen: Tensor, said: Tensor) -> Tensor:
+        """Return the logits (N,) of pictures (N, width) that were seen and texts (N, D) that were read before."""
+        return self.dense(torch.cat([self.seen(seen), self.said(said)], dim=-1))[..., 0]
+
+    def similarity(self, images: Tensor, tokens: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Return the logits of every picture with every text, (N, M)."""
+        seen, said = self.see(images), self.read(tokens, attention_mask)
+        return self.match(seen[:, None].expand(-1, len(said), -1), said.expand(len(seen), -1, -1))
 
     def forward(self, images: Tensor, tokens: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Return the logits that the texts describe the pictures, shape (N,)."""
-        if len(images) != len(tokens):
-            raise ValueError(f"{len(images)} images and {len(tokens)} texts came, expected as many: they are paired.")
-        return self.match(self.image(images), *self.text(tokens, attention_mask))
+        require_pairs(images, tokens)
+        return self.match(self.see(images), self.read(tokens, attention_mask))
+
+    @torch.no_grad()
+    def centre(self, logits: Tensor, labels: Tensor) -> float:
+        """Shift the logit so that 0 divides pairs that match from pairs that do not as well as it can be done.
+
+        Parameters and errors as for :meth:`crossexplain.models.clip.DualEncoder.centre`.
+
+        Returns
+        -------
+        float
+            The logit that divided them before.
+        """
+        found = threshold(logits, labels)
+        self.dense[-1].bias -= found
+        return found
 
     def train(self, mode: bool = True) -> "Fusion":
         """Switch dropout on or off; a frozen tower stays in eval mode, so that its batch statistics stay too."""

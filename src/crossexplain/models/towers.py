@@ -218,6 +218,34 @@ def pool(states: Tensor, real: Tensor, how: str) -> Tensor:
     return states[torch.arange(len(states), device=states.device), last]
 
 
+def threshold(scores: Tensor, labels: Tensor) -> float:
+    """Return the score that divides 1 from 0 with the fewest mistakes, halfway between two scores.
+
+    Examples
+    --------
+    >>> threshold(torch.tensor([0.1, 0.2, 0.6, 0.7]), torch.tensor([0, 0, 1, 1]))
+    0.4
+    """
+    scores, labels = scores.flatten().double(), labels.flatten() != 0
+    if scores.shape != labels.shape or labels.all() or not labels.any() or not torch.isfinite(scores).all():
+        raise ValueError(f"{len(scores)} scores and {len(labels)} labels, {int(labels.sum())} of them 1, came; expected as "
+                         "many finite scores as labels, and labels of both kinds.")
+    ordered, order = scores.sort()
+    # Right answers if the first k scores are called 0: with k = 0 all ones, and each score that is passed wins or loses one.
+    right = labels.sum() + torch.cat([order.new_zeros(1), (1 - 2 * labels[order].long()).cumsum(0)])
+    right[1:-1][ordered[1:] == ordered[:-1]] = -1  # equal scores cannot be divided
+    best = (right == right.max()).nonzero().flatten()
+    between = torch.cat([ordered[:1], (ordered[:-1] + ordered[1:]) / 2, ordered[-1:]])
+    return round(float(between[best[len(best) // 2]]), 6)
+
+
+def require_pairs(images: Tensor, tokens: Tensor) -> None:
+    """Raise ValueError unless there is one text for each picture."""
+    if len(images) != len(tokens):
+        raise ValueError(f"{len(images)} images and {len(tokens)} texts came, expected as many: they are pairs; similarity() "
+                         "compares each with each.")
+
+
 def require_images(images: Tensor, side: int | None = None) -> None:
     """Raise ValueError unless ``images`` are colour pictures (N, 3, H, W), of one side where the model knows one only."""
     if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
