@@ -442,6 +442,17 @@ class Writer:
         a, b, c = (self._name(slot) for slot in named)
         return self._end(f"{self._lead()}{a} , {b} and {c}")
 
+    def phrase(self) -> str:
+        """Return a short caption that says one or two things, each of them as often as any other."""
+        slot = self._pick(*self.objects)
+        said = self.random.sample(("size", "texture", "colour", "noun", "side", "ground", "backdrop"), self._pick(1, 2))
+        words = [self._pick(*group[value[slot]]) for name, group, value in (
+            ("size", SIZES, self.size), ("texture", TEXTURES, self.texture), ("colour", COLOURS, self.colour)) if name in said]
+        words.append(self._pick(*(NOUNS[self.kind[slot]] if "noun" in said else ANYTHING)))
+        places = [self._side(slot) if name == "side" else self._on() if name == "ground" else self._before()
+                  for name in ("side", "ground", "backdrop") if name in said]
+        return " ".join(["an" if words[0][0] in "aeiou" else "a", *words, *places])
+
     def _pick(self, *words: str) -> str:
         return self.random.choice(words)
 
