@@ -136,22 +136,29 @@ def cell_of(page, number: int):
 
 
 def shows(page, number: int, explorer, seconds: float = 60) -> None:
-    """Wait until the cell shows what the explorer in this process says; then its picture has to be the same as well."""
-    area = cell_of(page, number)
-    expected = [plain(text) for text in (explorer.said, explorer.more) if text]
+    """Wait until the cell shows what the explorer in this process shows: its words and its picture."""
     until = time.monotonic() + seconds
-    while not all(text in (shown := " ".join(area.inner_text().split())) for text in expected):
-        assert time.monotonic() < until, f"expected {expected}, the page says {shown!r}"
+    while wrong := difference(cell_of(page, number), explorer):
+        assert time.monotonic() < until, wrong
         time.sleep(0.05)
-    pictures = area.locator("img").all()
+
+
+def difference(area, explorer) -> str:
+    """Say in what an output differs from an explorer of this process; nothing if it does not."""
+    page = area.evaluate("e => ({text: e.innerText, pictures: [...e.querySelectorAll('img')].map(i => [i.alt, i.src])})")
+    shown = " ".join(page["text"].split())
+    missing = [text for text in map(plain, (explorer.said, explorer.more)) if text not in shown]
+    if missing:
+        return f"expected {missing}, the page says {shown!r}"
     if not explorer._shown.value:
-        assert not pictures
-        return
-    (picture,) = pictures
-    assert picture.get_attribute("alt") == explorer.picture.alt
+        return "a picture is left of another state" if page["pictures"] else ""
+    ((alt, source),) = page["pictures"] or [("", "")]
+    if alt != explorer.picture.alt:
+        return f"expected the text alternative {explorer.picture.alt!r}, got {alt!r}"
     theirs, ours = (np.asarray(Image.open(io.BytesIO(data)).convert("RGB"), dtype=float) for data in
-                    (base64.b64decode(picture.get_attribute("src").partition(",")[2]), explorer.picture.png()))
-    assert theirs.shape == ours.shape and np.abs(theirs - ours).mean() < 0.5, "another picture than the Python call's"
+                    (base64.b64decode(source.partition(",")[2]), explorer.picture.png()))
+    same = theirs.shape == ours.shape and np.abs(theirs - ours).mean() < 0.5
+    return "" if same else "another picture than the Python call's"
 
 
 def test_what_is_covered_by_click_and_by_key_is_what_the_python_call_covers(lab, here):
