@@ -11,7 +11,16 @@ from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 
 from crossexplain.data import scene_words, scenes
-from crossexplain.data.scene_words import BACKDROPS, COLOUR_NAMES, GROUND_NAMES, KINDS, SIZE_NAMES, TEXTURE_NAMES, Facts
+from crossexplain.data.scene_words import (
+    BACKDROPS,
+    COLOUR_NAMES,
+    GROUND_NAMES,
+    KINDS,
+    SIZE_NAMES,
+    TEXTURE_NAMES,
+    Facts,
+    Writer,
+)
 from crossexplain.data.scenes import CHANGES, SPLITS, VOCABULARY, holds, load
 
 SCENES = load(sizes=(1200, 200, 200))
@@ -301,3 +310,16 @@ def test_flickr8ks_loader_reads_them(tmp_path):
     assert len(read.captions) == 50
     assert {name: indices.tolist() for name, indices in read.splits.items()} == {
         name: indices.tolist() for name, indices in few.splits.items()}
+
+
+def test_phrases_are_true_and_mixed_ones_are_made_of_what_is_there():
+    data, random = scenes.load(sizes=(60, 0, 0)), Random(0)
+    false = 0
+    for i in range(60):
+        writer = Writer(data.facts[i], random)
+        assert all(holds(data.facts[i], writer.phrase())[0] for _ in range(10))
+        several = (data.facts.kind[i] >= 0).sum() > 1
+        mixed = [bool(holds(data.facts[i], writer.phrase(mixed=True))[0]) for _ in range(10)]
+        assert several or all(mixed)
+        false += mixed.count(False)
+    assert false > 100

@@ -39,6 +39,21 @@ def test_every_place_of_a_layout_has_a_name_and_objects_have_more(data):
                                    data.facts.size[i, front]]
 
 
+def test_pictures_are_moved_together_with_their_layouts(data, pictures):
+    labels = recipe.layout(data, range(24), 9)
+    still = recipe.Named(pictures, range(24), labels, moved=False)
+    assert torch.equal(still.batch(torch.tensor([3]))[0]["images"], pictures[[3]])
+    torch.manual_seed(0)
+    moved = recipe.Named(pictures, range(24), labels)
+    given, found = moved.batch(torch.arange(24))
+    assert torch.equal(labels, recipe.layout(data, range(24), 9)) and not torch.equal(found, labels)
+    for image, cells, i in zip(given["images"], found, range(24)):
+        fits = [(flip, k) for flip in (False, True) for k in range(9)
+                if torch.equal((labels[i].flip(2) if flip else labels[i]).roll(k, 2), cells)
+                and torch.equal((pictures[[i]][0].flip(2) if flip else pictures[[i]][0]).roll(8 * k, 2), image)]
+        assert fits
+
+
 def test_a_batch_knows_which_caption_is_true_of_which_picture(data, pictures):
     batches = recipe.Contrasts(data, pictures, data.splits["train"].reshape(-1, 2))
     torch.manual_seed(4)
@@ -46,10 +61,12 @@ def test_a_batch_knows_which_caption_is_true_of_which_picture(data, pictures):
     torch.manual_seed(4)
     again, _ = batches.batch(torch.tensor([2, 9]))
     assert torch.equal(given["tokens"], again["tokens"]) and torch.equal(given["maps"], pictures[[4, 5, 18, 19]])
-    assert truth.shape == (4, len(given["tokens"])) and len(batches) == 12
-    for tokens, column in zip(given["tokens"].tolist(), truth.T.tolist()):
+    texts = given["tokens"].tolist() + given["more"].tolist()
+    assert truth.shape == (4, len(texts)) and len(given["more"]) == 4 * 3 and len(batches) == 12
+    assert given["more"].shape[1] < given["tokens"].shape[1]
+    for tokens, column in zip(texts, truth.T.tolist()):
         words = [scenes.VOCABULARY[t] for t in tokens if t]
-        assert words[0] == scenes.START and words[-1] == scenes.END and any(column)
+        assert words[0] == scenes.START and words[-1] == scenes.END
         assert holds(data.facts[[4, 5, 18, 19]], " ".join(words[1:-1])).tolist() == column
     apart = (truth[0] != truth[1]).sum() + (truth[2] != truth[3]).sum()
     assert apart >= 4  # each pair of twins has at least its two
@@ -60,7 +77,7 @@ def test_the_frozen_part_is_asked_once_and_stays_frozen(data, pictures):
     before = {name: values.clone() for name, values in model.image.state_dict().items()}
     maps = recipe.freeze(model, pictures)
     assert torch.allclose(maps[[40, 2]], model.map(pictures[[40, 2]]), atol=1e-2)
-    recipe.train("clip_cnn", data=data, pictures=pictures, naming=(0, 0.0), contrast=(1, 1e-3), progress=False)
+    recipe.train("clip_cnn", data=data, pictures=pictures, plan=[(0, 0.0), (1, 1e-3), (0, 0.0)], progress=False)
     assert all(torch.equal(values, before[name]) for name, values in model.image.state_dict().items())
 
 
@@ -68,7 +85,8 @@ def test_the_frozen_part_is_asked_once_and_stays_frozen(data, pictures):
 def test_the_whole_way_from_nothing_to_a_checkpoint(name, data, tmp_path, monkeypatch):
     small = scenes.load(sizes=(24, 20, 20))
     trained = recipe.train(name, data=small, size="small", progress=False)
-    assert trained.seconds > 0 and len(trained.naming.train_loss) == len(trained.contrast.train_loss) == 1
+    steps = (trained.naming, trained.phrases, trained.captions)
+    assert trained.seconds > 0 and all(len(step.train_loss) == 1 for step in steps)
     assert not any(parameter.requires_grad for parameter in trained.model.parameters()) and not trained.model.training
     pairs = small.build("test", 12, 0, "foil")
     outputs = recipe.logits(trained.model, pairs)
@@ -87,8 +105,8 @@ def test_the_whole_way_from_nothing_to_a_checkpoint(name, data, tmp_path, monkey
 
 
 def test_steps_can_be_left_out(data):
-    only = recipe.train("clip_cnn", data=data, naming=(0, 0.0), contrast=(1, 1e-3), progress=False)
-    assert only.naming is None and only.contrast.device
+    only = recipe.train("clip_cnn", data=data, plan=[(0, 0.0), (1, 1e-3), (0, 0.0)], progress=False)
+    assert only.naming is None and only.captions is None and only.phrases.device
 
 
 def test_unknown_names_are_told():

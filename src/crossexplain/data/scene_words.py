@@ -442,14 +442,20 @@ class Writer:
         a, b, c = (self._name(slot) for slot in named)
         return self._end(f"{self._lead()}{a} , {b} and {c}")
 
-    def phrase(self) -> str:
-        """Return a short caption that says one or two things, each of them as often as any other."""
-        slot = self._pick(*self.objects)
-        said = self.random.sample(("size", "texture", "colour", "noun", "side", "ground", "backdrop"), self._pick(1, 2))
-        words = [self._pick(*group[value[slot]]) for name, group, value in (
+    def phrase(self, mixed: bool = False) -> str:
+        """Return a short caption that says one or two things, each of them as often as any other.
+
+        Mixed, it says two, each of an object of its own as if they were one: "a red ball" of a red box and a blue ball. That
+        is false of most pictures with several objects, though nothing in it is missing there.
+        """
+        names = ["size", "texture", "colour", "noun", "side"]
+        said = self.random.sample(names if mixed else [*names, "ground", "backdrop"], 2 if mixed else self._pick(1, 2))
+        slots = self.random.sample(self.objects, 2) if mixed and len(self.objects) > 1 else [self._pick(*self.objects)]
+        whom = {name: slots[said.index(name) % len(slots)] for name in said if name in names}
+        words = [self._pick(*group[value[whom[name]]]) for name, group, value in (
             ("size", SIZES, self.size), ("texture", TEXTURES, self.texture), ("colour", COLOURS, self.colour)) if name in said]
-        words.append(self._pick(*(NOUNS[self.kind[slot]] if "noun" in said else ANYTHING)))
-        places = [self._side(slot) if name == "side" else self._on() if name == "ground" else self._before()
+        words.append(self._pick(*(NOUNS[self.kind[whom["noun"]]] if "noun" in said else ANYTHING)))
+        places = [self._side(whom["side"]) if name == "side" else self._on() if name == "ground" else self._before()
                   for name in ("side", "ground", "backdrop") if name in said]
         return " ".join(["an" if words[0][0] in "aeiou" else "a", *words, *places])
 

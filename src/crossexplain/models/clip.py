@@ -28,7 +28,9 @@ from crossexplain.models.towers import (
 )
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # of CLIP's pixels
-SCALE = 10.0  # to begin training with, as in SigLIP (Zhai et al. 2023)
+# To begin training with. A caption with one wrong word is not far from the right one, so the cosine is multiplied by more
+# than the 10 of SigLIP (Zhai et al. 2023); the bias says, as there, that most captions are not true of a picture.
+SCALE, BIAS = 40.0, -10.0
 
 
 class DualEncoder(nn.Module):
@@ -43,7 +45,7 @@ class DualEncoder(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.bias = nn.Parameter(torch.tensor(0.0))
+        self.bias = nn.Parameter(torch.tensor(BIAS))
 
     def encode_images(self, images: Tensor) -> Tensor:
         """Return vectors of length 1, (N, D), of pictures (N, 3, H, W) from 0 to 1."""
@@ -237,9 +239,10 @@ class Contrast(nn.Module):
         self.model = model
         self.train(model.training)
 
-    def forward(self, maps: Tensor, tokens: Tensor) -> Tensor:
-        """Return logits, (N, M) in train mode, else (N,)."""
-        seen, said = self.model.look(maps), self.model.read(tokens)
+    def forward(self, maps: Tensor, tokens: Tensor, more: Tensor | None = None) -> Tensor:
+        """Return logits, (N, M) in train mode, else (N,); ``more`` texts are read by themselves, since they are shorter."""
+        seen = self.model.look(maps)
+        said = torch.cat([self.model.read(texts) for texts in (tokens, more) if texts is not None])
         return self.model.every(seen, said) if self.training else self.model.match(seen, said)
 
 
@@ -346,7 +349,9 @@ def load(folder: str | Path) -> Clip:
         clip = CLIPModel.from_pretrained(folder, local_files_only=True, attn_implementation="eager", dtype=torch.float32)
         pixels = json.loads((folder / "preprocessor_config.json").read_text(encoding="utf-8"))
         mean, std = pixels.get("image_mean", MEAN), pixels.get("image_std", STD)
-        return Clip(clip, mean=mean, std=std).requires_grad_(False).eval()
+        model = Clip(clip, mean=mean, std=std).requires_grad_(False).eval()
+        model.bias.zero_()
+        return model
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise EncoderError(f"the CLIP in {folder} cannot be loaded ({type(error).__name__}: {error}); fetch it "
                            "again.") from error

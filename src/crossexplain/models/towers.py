@@ -174,14 +174,14 @@ class Look(nn.Module):
 
     def __init__(self, channels: int, width: int, dropout: float = 0.0):
         super().__init__()
-        self.place = nn.Conv2d(channels + 2, width, 1)
-        self.join = nn.Sequential(nn.LayerNorm(2 * width), nn.Dropout(dropout), nn.Linear(2 * width, width))
+        self.place = nn.Conv2d(channels + 2, 2 * width, 1)
+        self.join = nn.Sequential(nn.LayerNorm(4 * width), nn.Dropout(dropout), nn.Linear(4 * width, width))
 
     def forward(self, maps: Tensor) -> Tensor:
         """Return vectors (N, width) of maps (N, C, h, w)."""
         rows, columns = (torch.linspace(-1, 1, n, device=maps.device, dtype=maps.dtype) for n in maps.shape[2:])
         where = torch.stack(torch.meshgrid(rows, columns, indexing="ij")).expand(len(maps), -1, -1, -1)
-        seen = self.place(torch.cat([maps, where], dim=1)).relu().flatten(2)  # (N, width, h w)
+        seen = self.place(torch.cat([maps, where], dim=1)).relu().flatten(2)  # (N, 2 width, h w)
         return self.join(torch.cat([seen.mean(dim=2), seen.amax(dim=2)], dim=1))
 
 

@@ -1,8 +1,8 @@
 """Chapters 5 and 6 on scenes: early fusion and two dual encoders, trained from nothing.
 
-All three learn in two steps. The image tower first learns to name what stands where, as the tower of the collages learns to
-name digits, and stays as it is from then on. All that is behind it, and all that reads captions, then learns by contrast:
-every picture of a batch with every caption of it.
+All three learn in three steps. The image tower first learns to name what stands where, as the tower of the collages learns to
+name digits, and stays as it is from then on. All that is behind it, and all that reads, then learns by contrast, every picture
+of a batch with every text of it: first phrases that say one or two things, then whole captions beside them.
 """
 
 from collections.abc import Sequence
@@ -32,11 +32,12 @@ from crossexplain.models import checkpoints, clip
 from crossexplain.models.clip import Clip, ClipCNN, Contrast, sigmoid_loss
 from crossexplain.models.fusion import Fusion
 from crossexplain.models.towers import ConvTower, EncoderTower, threshold
-from crossexplain.models.training import History, fit
+from crossexplain.models.training import History, fit, predict
 
 NAMES = {"fusion": "scenes_fusion", "clip_vit": "scenes_clip_vit", "clip_cnn": "scenes_clip_cnn"}
-PLANS = {  # epochs and highest learning rate of naming, then of contrast
-    "fusion": ((6, 4e-3), (4, 1e-3)), "clip_cnn": ((6, 4e-3), (6, 1e-3)), "clip_vit": ((20, 1e-3), (8, 1e-3)),
+PLANS = {  # epochs and highest learning rate: of naming, of contrast with phrases only, of contrast with captions
+    "fusion": ((12, 4e-3), (2, 1e-3), (6, 1e-3)), "clip_cnn": ((12, 4e-3), (2, 1e-3), (10, 1e-3)),
+    "clip_vit": ((20, 1e-3), (2, 1e-3), (10, 1e-3)),
 }
 TEST = 4000  # pairs of each kind
 WHAT = KINDS + GROUND_NAMES + BACKDROPS  # what can stand at a place
@@ -54,20 +55,21 @@ class Trained:
     data : Scenes
     card : dict
         Of the checkpoint; empty where the model was trained just now.
-    naming, contrast : History, optional
-        Of the two trainings; None where the model was loaded.
+    naming, phrases, captions : History, optional
+        Of the three trainings; None where the model was loaded, or a step left out.
     """
 
     model: Fusion | Clip | ClipCNN
     data: Scenes
     card: dict = field(default_factory=dict)
     naming: History | None = None
-    contrast: History | None = None
+    phrases: History | None = None
+    captions: History | None = None
 
     @property
     def seconds(self) -> float:
         """Time that the trainings took."""
-        return sum(history.seconds for history in (self.naming, self.contrast) if history is not None)
+        return sum(history.seconds for history in (self.naming, self.phrases, self.captions) if history is not None)
 
 
 class Pictures:
@@ -156,17 +158,25 @@ class Named:
     indices : sequence of int
     labels : Tensor, shape (n, 4, grid, grid)
         From :func:`layout`.
+    moved : bool
+        Mirror half of the pictures, and move all sideways by some places; what leaves on one side comes in on the other.
     """
 
-    def __init__(self, pictures: Pictures, indices: Sequence[int], labels: Tensor):
-        self.pictures, self.indices, self.labels = pictures, torch.as_tensor(indices), labels
+    def __init__(self, pictures: Pictures, indices: Sequence[int], labels: Tensor, moved: bool = True):
+        self.pictures, self.indices, self.labels, self.moved = pictures, torch.as_tensor(indices), labels, moved
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def batch(self, indices: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Return pictures and their layouts."""
-        return {"images": self.pictures[self.indices[indices].tolist()]}, self.labels[indices]
+        images, labels = self.pictures[self.indices[indices].tolist()], self.labels[indices]
+        if self.moved:
+            mirrored, steps = torch.rand(len(images)) < 0.5, int(torch.randint(labels.shape[3], ()))
+            images[mirrored], labels[mirrored] = images[mirrored].flip(3), labels[mirrored].flip(3)
+            images = images.roll(steps * images.shape[3] // labels.shape[3], 3)
+            labels = labels.roll(steps, 3)
+        return {"images": images}, labels
 
 
 class Namer(nn.Module):
@@ -230,35 +240,39 @@ def name_things(model: nn.Module, data: Scenes, pictures: Pictures, *, epochs: i
         torch.manual_seed(seed)
         namer = Namer(model)
     grid = model.grid if isinstance(model, Clip) else data.side // 8
-    sets = [Named(pictures, which, layout(data, which, grid))
-            for which in (data.splits["train"], data.splits["validation"][:400])]
+    sets = [Named(pictures, which, layout(data, which, grid), moved)
+            for which, moved in ((data.splits["train"], True), (data.splits["validation"][:400], False))]
     return fit(namer, *sets, epochs=epochs, lr=lr, seed=seed, batch_size=32, loss=naming_loss, score=naming_score,
                progress=progress)
 
 
-# Second step: which caption is true of which picture?
+# Second and third step: which text is true of which picture?
 
 
 class Contrasts:
     """Batches to learn by contrast from: twins, captions that tell them apart, and which caption is true of which picture.
 
     For each pair of twins there is a caption that is true of the one only, and the same with one word changed, which is true
-    of the other only; and of each picture one more caption and some phrases that say one or two things. All are written anew
-    in every epoch.
+    of the other only; and of each picture one more caption and some phrases that say one or two things, some of them mixed up
+    from several objects. All are written anew in every epoch.
 
     Parameters
     ----------
     data : Scenes
     maps : Maps
     twins : ndarray of int, shape (N, 2)
-    phrases : int
-        Of each picture.
+    phrases : (int, int)
+        Of each picture, true ones and mixed ones.
+    captions : bool
+        False leaves the captions out, and has more phrases of each picture instead.
     ends : bool
         Put start- and end-of-text around captions.
     """
 
-    def __init__(self, data: Scenes, maps: Maps, twins: np.ndarray, phrases: int = 2, ends: bool = True):
-        self.data, self.maps, self.twins, self.phrases, self.ends = data, maps, twins, phrases, ends
+    def __init__(self, data: Scenes, maps: Maps, twins: np.ndarray, phrases: tuple[int, int] = (2, 1),
+                 captions: bool = True, ends: bool = True):
+        self.data, self.maps, self.twins, self.captions, self.ends = data, maps, twins, captions, ends
+        self.phrases = phrases if captions else (2 * phrases[0], phrases[1])
 
     def __len__(self) -> int:
         return len(self.twins)
@@ -268,13 +282,16 @@ class Contrasts:
         random = Random(int(torch.randint(2**62, ())))  # the caller's seed decides
         chosen = self.twins[indices.numpy()].ravel()
         captions: list[str] = []
+        phrases: list[str] = []
         for one, other in chosen.reshape(-1, 2).tolist():
-            found = foil(self.data.facts[one], self.data.facts[other], random)
-            captions += found[:2] if found else ()
-            for writer in (Writer(self.data.facts[one], random), Writer(self.data.facts[other], random)):
-                captions += [writer.caption(), *(writer.phrase() for _ in range(self.phrases))]
-        truth = np.stack([holds(self.data.facts[chosen], caption) for caption in captions], axis=1)
-        return {"maps": self.maps[chosen], "tokens": trim(tokenize(captions, ends=self.ends))}, torch.from_numpy(truth)
+            writers = [Writer(self.data.facts[i], random) for i in (one, other)]
+            phrases += [writer.phrase(mixed) for writer in writers for mixed, n in enumerate(self.phrases) for _ in range(n)]
+            if self.captions:
+                apart = foil(self.data.facts[one], self.data.facts[other], random)
+                captions += [*(apart[:2] if apart else ()), *(writer.caption() for writer in writers)]
+        truth = np.stack([holds(self.data.facts[chosen], text) for text in captions + phrases], axis=1)
+        texts = [trim(tokenize(some, ends=self.ends)) for some in (captions, phrases) if some]
+        return {"maps": self.maps[chosen], **dict(zip(("tokens", "more"), texts))}, torch.from_numpy(truth)
 
 
 def freeze(model: nn.Module, pictures: Pictures) -> Maps:
@@ -344,8 +361,7 @@ def new_model(name: str, seed: int = 0, side: int = scenes.SIDE) -> Fusion | Cli
 
 
 def train(name: str, seed: int = 0, size: str = "page", progress: bool = True, data: Scenes | None = None,
-          pictures: Pictures | None = None, naming: tuple[int, float] | None = None,
-          contrast: tuple[int, float] | None = None) -> Trained:
+          pictures: Pictures | None = None, plan: Sequence[tuple[int, float]] | None = None) -> Trained:
     """Train a model from nothing: name things, learn by contrast, choose where yes begins on validation pairs.
 
     Parameters
@@ -357,8 +373,8 @@ def train(name: str, seed: int = 0, size: str = "page", progress: bool = True, d
         ``"small"`` is one epoch on a few pictures, to see that everything runs.
     data, pictures : Scenes and Pictures, optional
         That were loaded and drawn before; pictures of training and validation.
-    naming, contrast : (int, float), optional
-        Epochs and highest learning rate of the two steps, default ``PLANS``; no epochs leave a step out.
+    plan : three pairs of (int, float), optional
+        Epochs and highest learning rate of each step, default that of ``PLANS``; no epochs leave a step out.
 
     Returns
     -------
@@ -367,20 +383,22 @@ def train(name: str, seed: int = 0, size: str = "page", progress: bool = True, d
     _require_name(name)
     data = data or scenes.load(sizes=(160, 40, 40) if size == "small" else scenes.SIZES)
     pictures = pictures or Pictures(data, np.concatenate([data.splits["train"], data.splits["validation"]]))
-    named, contrasted = ((1, rate) if size == "small" else (epochs, rate) for epochs, rate in PLANS[name])
-    (epochs, lr), (more, rate) = naming or named, contrast or contrasted
-    model, first, second = new_model(name, seed, data.side), None, None
-    if epochs:
-        first = name_things(model, data, pictures, epochs=epochs, lr=lr, seed=seed, progress=progress)
-    pairs = [data.build("validation", 40 if size == "small" else 800, 0, kind) for kind in ("random", "foil")]
+    plan = plan or [(1, rate) if size == "small" else (epochs, rate) for epochs, rate in PLANS[name]]
+    model, named, steps = new_model(name, seed, data.side), None, {}
+    settings = {"seed": seed, "progress": progress}
+    if plan[0][0]:
+        named = name_things(model, data, pictures, epochs=plan[0][0], lr=plan[0][1], **settings)
     maps = freeze(model, pictures)
-    if more:
-        train_set = Contrasts(data, maps, data.splits["train"].reshape(-1, 2), ends=_ends(model))
-        second = fit(Contrast(model), train_set, PairBatches(pairs, maps, _ends(model)), epochs=more, lr=rate, seed=seed,
-                     batch_size=12, loss=sigmoid_loss, score=divided, progress=progress)
-    outputs = torch.cat([logits(model, part, pictures) for part in pairs])
-    model.centre(outputs, torch.from_numpy(np.concatenate([part.labels for part in pairs])))
-    return Trained(model.requires_grad_(False).eval(), data, naming=first, contrast=second)
+    pairs = [data.build("validation", 40 if size == "small" else 800, 0, kind) for kind in ("random", "foil")]
+    held = PairBatches(pairs, maps, _ends(model))
+    for step, (epochs, lr) in zip(("phrases", "captions"), plan[1:]):
+        texts = Contrasts(data, maps, data.splits["train"].reshape(-1, 2), captions=step == "captions", ends=_ends(model))
+        if epochs:
+            steps[step] = fit(Contrast(model), texts, held, epochs=epochs, lr=lr, batch_size=12, loss=sigmoid_loss,
+                              score=divided, **settings)
+    outputs, labels = predict(Contrast(model), held)
+    model.centre(outputs, labels)
+    return Trained(model.requires_grad_(False).eval(), data, naming=named, **steps)
 
 
 def load_or_train(name: str, seed: int = 0, retrain: bool = False, size: str = "page", progress: bool = True) -> Trained:
