@@ -159,7 +159,8 @@ class Named:
     labels : Tensor, shape (n, 4, grid, grid)
         From :func:`layout`.
     moved : bool
-        Mirror half of the pictures, and move all sideways by some places; what leaves on one side comes in on the other.
+        Mirror half of the pictures, and move all of a batch sideways, and a little up or down; what leaves on one side comes
+        in on the other.
     """
 
     def __init__(self, pictures: Pictures, indices: Sequence[int], labels: Tensor, moved: bool = True):
@@ -172,10 +173,11 @@ class Named:
         """Return pictures and their layouts."""
         images, labels = self.pictures[self.indices[indices].tolist()], self.labels[indices]
         if self.moved:
-            mirrored, steps = torch.rand(len(images)) < 0.5, int(torch.randint(labels.shape[3], ()))
+            mirrored, cell = torch.rand(len(images)) < 0.5, images.shape[3] / labels.shape[3]
             images[mirrored], labels[mirrored] = images[mirrored].flip(3), labels[mirrored].flip(3)
-            images = images.roll(steps * images.shape[3] // labels.shape[3], 3)
-            labels = labels.roll(steps, 3)
+            down, aside = int(torch.randint(-3, 4, ())), int(torch.randint(images.shape[3], ()))  # pixels
+            images = images.roll((down, aside), (2, 3))
+            labels = labels.roll(round(aside / cell), 3)
         return {"images": images}, labels
 
 
