@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
@@ -32,12 +33,17 @@ def read(path: Path | str, size: int | None = None) -> Tensor:
     Raises
     ------
     PhotoError
-        If the file is missing, is no image, or ends too early.
+        If the file is missing, is no image, ends too early, or holds values of which nobody can say what white is; or if
+        the size is no whole number above 0.
     """
     path = Path(path)
+    if size is not None and (not isinstance(size, (int, np.integer)) or size < 1):
+        raise PhotoError(f"size {size!r} came, expected the side in pixels, a whole number of at least 1.")
     try:
         with Image.open(path) as opened:
-            image = ImageOps.exif_transpose(opened).convert("RGBA")
+            image = _eight_bits(ImageOps.exif_transpose(opened), opened.format, path.name).convert("RGBA")
+    except PhotoError:
+        raise
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise PhotoError(
             f"{path.name} cannot be read as an image ({error}); expected a whole JPEG, PNG or the like: "
@@ -48,6 +54,16 @@ def read(path: Path | str, size: int | None = None) -> Tensor:
     if size is not None:
         image = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
     return functional.to_dtype(functional.to_image(image).as_subclass(Tensor), torch.float32, scale=True)
+
+
+def _eight_bits(image: Image.Image, kind: str | None, name: str) -> Image.Image:
+    """Scale grey of 16 bits to 8: Pillow itself would cut everything above 255 off and make it white."""
+    if image.mode.startswith("I;16") or (image.mode == "I" and kind in ("PNG", "PPM")):
+        return Image.fromarray((np.asarray(image, dtype=np.float64) / 257).round().clip(0, 255).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise PhotoError(f"{name} holds 32-bit values (Pillow's mode {image.mode}), of which nobody can say what white "
+                         "is; expected 8 or 16 bits: scale it and save it again.")
+    return image
 
 
 def load(paths: Sequence[Path | str], size: int) -> Tensor:
@@ -67,7 +83,7 @@ def load(paths: Sequence[Path | str], size: int) -> Tensor:
     Raises
     ------
     PhotoError
-        If there is no path, or a file cannot be read.
+        If there is no path, or as for :func:`read`.
     """
     if not paths:
         raise PhotoError("no path came, expected at least one photograph; check the folder and the names' endings.")
