@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import nbformat
@@ -16,6 +17,7 @@ from crossexplain.book import BookError, Build
 from crossexplain.book.assemble import assemble, claims_tables, page, show_parameters
 from crossexplain.book.execute import Record, digest, execute, is_fresh, load_record, parse_parameters, record_path
 from crossexplain.book.layout import chapters, find_root
+from crossexplain.data.registry import SOURCES, File
 from crossexplain.show.page import CLAIM, RUN
 
 SHOW = """
@@ -87,6 +89,25 @@ def test_only_what_changed_runs_again(build, monkeypatch):
     assert is_fresh(build, "01_a", key)
     monkeypatch.setattr("crossexplain.book.execute.source_state", lambda name: {"source": "elsewhere"})
     assert not is_fresh(build, "01_a", key)
+
+
+def test_a_chapter_that_did_without_a_source_runs_again_once_it_is_there(build, monkeypatch, tmp_path):
+    monkeypatch.setenv("CROSSEXPLAIN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("CROSSEXPLAIN_DATA", raising=False)
+    monkeypatch.delenv("CROSSEXPLAIN_DOWNLOAD", raising=False)
+    look = "from crossexplain.data import store\ntry:\n    store.find('vgg16')\nexcept store.MissingSource:\n    pass"
+    write_notebook(build.root / "notebooks" / "01_a.ipynb", look)
+    assert started(ran(build)[1]) == ["01_a"] and started(ran(build)[1]) == []
+    record = load_record(build, "01_a")
+    assert {name: state["source"] for name, state in record.sources.items()} == {"vgg16": "missing"}
+    assert not list(build.pages.glob("*.sources"))
+    weights = tmp_path / "cache" / SOURCES["vgg16"].forms[0][0].path
+    weights.parent.mkdir(parents=True)
+    weights.write_bytes(b"not all of it")
+    assert not is_fresh(build, "01_a", record.key)  # a broken file is news too
+    free = replace(SOURCES["vgg16"], forms=((File(SOURCES["vgg16"].forms[0][0].path, 1),),))
+    monkeypatch.setitem(SOURCES, "vgg16", free)
+    assert not is_fresh(build, "01_a", record.key)
 
 
 def test_the_key_holds_package_lock_and_parameters(build):

@@ -62,7 +62,9 @@ def source_state(name: str) -> dict:
 
     try:
         found = store.find(name)
-    except (FileNotFoundError, KeyError, ValueError):
+    except store.BrokenSource:
+        return {"source": "broken", "bytes": 0, "identity": ""}
+    except (OSError, ValueError):  # nowhere, not to be fetched, or no longer in the registry
         return {"source": "missing", "bytes": 0, "identity": ""}
     path = Path(found.path)
     files = tree(path) if path.is_dir() else [path] if path.is_file() else []
@@ -78,7 +80,7 @@ class Record:
     chapter: str
     key: str
     parameters: dict
-    sources: dict = field(default_factory=dict)  # name -> state, see source_state
+    sources: dict = field(default_factory=dict)  # name -> state, see source_state; also of what was not found
     notebook_hash: str = ""
     seconds: float = 0.0
     memory: float = 0.0  # GiB at the peak
@@ -128,6 +130,8 @@ class Chapter:
         self.build, self.notebook, self.name = build, notebook, notebook.stem
         self.record = Record(self.name, key, parameters, threads=threads, jobs=jobs, machine=machine())
         self.part = build.pages / f"{self.name}.part.ipynb"
+        self.looked_for = build.pages / f"{self.name}.sources"  # names, one a line, written by the store
+        self.looked_for.unlink(missing_ok=True)
         self.cell, self.total, self.cell_id, self.failure = 0, 0, "", None
         self.started = self.told = time.monotonic()
         self.events: queue.Queue = queue.Queue()
@@ -143,7 +147,8 @@ class Chapter:
                 "MALLOC_ARENA_MAX": "2",  # else each thread keeps memory of its own that nobody gets back
                 **{name: threads for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")},
                 "PYTHONHASHSEED": "0", "PYTHONIOENCODING": "utf-8", "JUPYTER_PREFER_ENV_PATH": "1",
-                "IPYTHONDIR": str(self.build.folder / "ipython"), "CROSSEXPLAIN_RESULTS": str(self.build.results)}
+                "IPYTHONDIR": str(self.build.folder / "ipython"), "CROSSEXPLAIN_RESULTS": str(self.build.results),
+                "CROSSEXPLAIN_LOOKED_FOR": str(self.looked_for)}
 
     def _read(self) -> None:
         for line in self.process.stdout:
@@ -193,6 +198,7 @@ class Chapter:
             self._fail(f"the worker ended with code {self.process.returncode}: {self.errors.read()[-2000:].strip()}")
         self.errors.close()
         if self.failure is not None:
+            self.looked_for.unlink(missing_ok=True)
             self.partial = self.part.replace(self.build.pages / f"{self.name}.failed.ipynb") if self.part.exists() else None
             return False
         self._keep()
@@ -200,10 +206,12 @@ class Chapter:
 
     def _keep(self) -> None:
         page = self.part.replace(self.build.pages / f"{self.name}.ipynb")
-        for stale in (self.build.pages / f"{self.name}.failed.ipynb", self.build.pages / f"{self.name}.log"):
+        used = set(sources_of(json.loads(page.read_text("utf-8"))))
+        if self.looked_for.is_file():  # among them what was not found, and so is on no page
+            used |= set(self.looked_for.read_text("utf-8").split())
+        for stale in (self.build.pages / f"{self.name}.failed.ipynb", self.build.pages / f"{self.name}.log", self.looked_for):
             stale.unlink(missing_ok=True)
-        used = sources_of(json.loads(page.read_text("utf-8")))
-        self.record.sources = {name: source_state(name) for name in used}
+        self.record.sources = {name: source_state(name) for name in sorted(used)}
         self.record.notebook_hash = digest(page)
         self.record.finished = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
         text = json.dumps(vars(self.record), indent=1)

@@ -112,7 +112,9 @@ def find(name: str, ask: Callable[[str], bool] | None = None) -> Found:
     >>> find("sklearn-digits").source.startswith("embedded: scikit-learn")
     True
     """
-    found = _find(_entry(name), ask)
+    source = _entry(name)
+    _note(name)
+    found = _find(source, ask)
     log.info("%s: %s", name, found.source)
     return found
 
@@ -149,6 +151,14 @@ def megabytes(size: float) -> str:
     if size < 1e6:
         return f"{size / 1e3:.0f} kB"
     return f"{size / 1e6:.1f} MB" if size < 99.95e6 else f"{size / 1e6:.0f} MB"
+
+
+def _note(name: str) -> None:
+    """Keep, for whoever asks by ``CROSSEXPLAIN_LOOKED_FOR``, what was looked for, found or not: a chapter that did without
+    a source has to run again once it is there."""
+    if file := os.environ.get("CROSSEXPLAIN_LOOKED_FOR"):
+        with open(file, "a", encoding="utf-8") as stream:
+            stream.write(f"{name}\n")
 
 
 def _entry(name: str) -> Source:
