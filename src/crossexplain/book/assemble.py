@@ -39,11 +39,6 @@ def words_of(output: dict) -> dict | None:
     return output.get("metadata", {}).get("crossexplain")
 
 
-def is_glue(output: dict) -> bool:
-    """Say whether an output only carries a number for the prose."""
-    return "scrapbook" in output.get("metadata", {})
-
-
 def outputs_of(notebook: dict, mime: str) -> list:
     """Return what the outputs of a notebook carry under one MIME type, in order."""
     return [output["data"][mime] for cell in notebook["cells"] for output in cell.get("outputs", [])
@@ -163,8 +158,11 @@ def label(chapter: str) -> str:
 
 def missing_page(notebook: Path, why: str) -> str:
     """Return the page that stands where a chapter has no run: its question, and why there is nothing else."""
-    cells = json.loads(notebook.read_text("utf-8")).get("cells", [])
-    heads = [line for cell in cells if cell.get("cell_type") == "markdown" for line in text_of(cell).splitlines()]
+    try:
+        cells = json.loads(notebook.read_text("utf-8"))["cells"]
+        heads = [line for cell in cells if cell.get("cell_type") == "markdown" for line in text_of(cell).splitlines()]
+    except (ValueError, TypeError, KeyError, AttributeError):  # no notebook, which its run has said
+        heads = []
     title = next((line for line in heads if line.startswith("# ")), f"# {notebook.stem}")
     return f"{label(notebook.stem)}{title}\n\n```{{warning}}\n{why}\n```\n"
 

@@ -233,7 +233,8 @@ class Chapter:
     def say_failure(self) -> str:
         """Return the message for a chapter that failed: which cell, its code, the traceback, the partial notebook."""
         failure = self.failure
-        lines = [f"{self.name} failed in cell {self.cell} of {self.total} (id {self.cell_id!r}) after {self.elapsed:.0f} s: "
+        where = f"in cell {self.cell} of {self.total} (id {self.cell_id!r})" if self.cell else "before its first cell"
+        lines = [f"{self.name} failed {where} after {self.elapsed:.0f} s: "
                  f"{COLOURS.sub('', failure['error'])}"]
         if failure["source"]:
             lines += ["  the cell:", *("    " + line for line in failure["source"].splitlines())]
