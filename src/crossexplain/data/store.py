@@ -15,7 +15,11 @@ import gzip
 import hashlib
 import logging
 import os
+import shlex
 import shutil
+import sys
+import threading
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -32,12 +36,13 @@ from crossexplain.files import embedded_folder, write_whole
 
 __all__ = [
     "SOURCES", "BrokenSource", "Entry", "FetchError", "File", "Found", "MissingSource", "Source",
-    "cache", "embedded_folder", "fetch", "find", "megabytes", "sources", "write_whole",
+    "cache", "command", "embedded_folder", "fetch", "find", "megabytes", "sources", "write_whole",
 ]
 
 log = logging.getLogger(__name__)
 
 TIMEOUT = (10, 30)  # seconds to connect, and of silence before a server is given up
+PACE = (60, 1000)  # seconds, and bytes a second that have to come in them: else a server that drips is given up too
 WAIT = 3600  # seconds to wait for another process that fetches the same source
 SMALL = 4 << 20  # bytes; smaller files are hashed each time, since that is as fast as remembering
 
@@ -140,6 +145,22 @@ def cache() -> Path:
     return Path(os.environ.get("CROSSEXPLAIN_CACHE") or pooch.os_cache("crossexplain")).expanduser().absolute()
 
 
+def command(*words: str) -> str:
+    """Return a command of this package as it can be typed now: with ``python`` only where that is the Python that runs.
+
+    Examples
+    --------
+    >>> command("fetch", "mnist").endswith("-m crossexplain fetch mnist")
+    True
+    """
+    running, typed = Path(sys.executable), shutil.which("python")
+    if typed and Path(typed).parent == running.parent:
+        python = Path("python")
+    else:  # the environment is not activated
+        python = running.relative_to(Path.cwd()) if running.is_relative_to(Path.cwd()) else running
+    return shlex.join([str(python), "-m", "crossexplain", *words])
+
+
 def megabytes(size: float) -> str:
     """Return a size in words.
 
@@ -231,8 +252,7 @@ def _missing(source: Source) -> str:
         f"It comes from {source.origin}; terms: {source.terms}. "
     )
     if source.download:
-        command = f"python -m crossexplain fetch {source.name}"
-        return text + f"Fetch it with `{command}`, or allow downloads with CROSSEXPLAIN_DOWNLOAD=1."
+        return text + f"Fetch it with `{command('fetch', source.name)}`, or allow downloads with CROSSEXPLAIN_DOWNLOAD=1."
     return text + "It has no address to fetch it from: place it in a data folder under this name."
 
 
@@ -240,7 +260,7 @@ def _remedy(source: Source, place: str) -> str:
     if place == "data folder":
         return "replace the file, or unset CROSSEXPLAIN_DATA."
     if source.download:
-        return f"mend it with `python -m crossexplain fetch {source.name}`."
+        return f"mend it with `{command('fetch', source.name)}`."
     return "delete the file and place the published one there."
 
 
@@ -340,11 +360,7 @@ def _bring(source: Source, file: File, path: Path, scratch: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _require_room(file, scratch)
-        # Without this header some servers compress what is already compressed, and the bytes would not be the file's.
-        get = pooch.HTTPDownloader(
-            progressbar=True, chunk_size=1 << 16, timeout=TIMEOUT, headers={"Accept-Encoding": "identity"}
-        )
-        get(file.url, str(part), None)
+        _get(file.url, part)
         if text := _difference(part, file):
             raise OSError(f"the server sent something else: {text.replace(str(part), path.name)}")
         write_whole(path, lambda temporary: os.replace(part, temporary))
@@ -353,8 +369,41 @@ def _bring(source: Source, file: File, path: Path, scratch: Path) -> None:
         why = f"the disk of {path.parent} is full ({error.strerror})" if full else str(error)
         raise FetchError(
             f"{source.name}: {file.url} was not fetched, nothing was kept: {why}. "
-            f"Try again with `python -m crossexplain fetch {source.name}`, or place the file in the data folder."
+            f"Try again with `{command('fetch', source.name)}`, or place the file in the data folder."
         ) from error
+
+
+def _get(url: str, part: Path) -> None:
+    """Write what an address gives to a file, and give a server up that is silent or too slow.
+
+    A thread does the work, since nothing else can end a call that waits for the next byte, of headers too; where it is
+    given up it is left behind, and ends with its connection or with the program.
+    """
+    # Without this header some servers compress what is already compressed, and the bytes would not be the file's.
+    get = pooch.HTTPDownloader(
+        progressbar=True, chunk_size=1 << 14, timeout=TIMEOUT, headers={"Accept-Encoding": "identity"}
+    )
+    failures: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            get(url, str(part), None)
+        except BaseException as error:  # noqa: BLE001 - raised again below, in the thread that waits
+            failures.append(error)
+
+    worker = threading.Thread(target=work, daemon=True)
+    worker.start()
+    seconds, rate = PACE
+    size, since = 0, time.monotonic()
+    while worker.is_alive():
+        worker.join(0.1)
+        if (waited := time.monotonic() - since) >= seconds and worker.is_alive():
+            came = (part.stat().st_size if part.exists() else 0) - size
+            if came < rate * waited:
+                raise OSError(f"the server is too slow: {came:,} bytes came in {waited:.0f} s, expected {rate:,} a second")
+            size, since = size + came, time.monotonic()
+    if failures:
+        raise failures[0]
 
 
 def _require_room(file: File, folder: Path) -> None:
