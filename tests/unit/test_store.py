@@ -538,6 +538,15 @@ def test_registry_is_complete():
         assert len(source.forms and source.forms[0]) < 2 or source.folder
 
 
+def test_each_source_says_which_chapters_read_it():
+    root = store.embedded_folder().parent
+    texts = [path.read_text("utf-8") for folder, ending in (("notebooks", "*.ipynb"), ("src/crossexplain/recipes", "*.py"))
+             for path in (root / folder).glob(ending)]
+    for name in SOURCES.keys() - {"sklearn-digits"}:  # asked for by a shorter name
+        named = any(f'"{name}"' in text or f'\\"{name}\\"' in text for text in texts)
+        assert named == bool(SOURCES[name].chapters), name
+
+
 def test_every_source_has_a_card_that_names_its_files_terms_and_hashes():
     cards = store.embedded_folder() / "cards"
     assert {path.stem for path in cards.glob("*.md")} == set(SOURCES)

@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from importlib.metadata import version
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from crossexplain.show.page import RUN
 
 GIB = 2**30
 REPORT_EVERY = 15  # seconds between two lines about a chapter where the terminal cannot redraw one
+SETS = re.compile(r"^([A-Za-z_]\w*)\s*(?::[^=\n]*)?=(?!=)", re.MULTILINE)
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -293,9 +295,15 @@ def execute(build: Build, notebooks: list[Path], *, parameters: dict, jobs: int 
     -------
     list of str
         Names of the chapters that failed.
+
+    Raises
+    ------
+    BookError
+        For a parameter that none of the chapters has.
     """
     build.pages.mkdir(parents=True, exist_ok=True)
     build.results.mkdir(parents=True, exist_ok=True)
+    require_parameters(notebooks, parameters)
     parameters = {"profile": build.profile, "size": build.size, **parameters}
     code = code_key(build.root)
     keys = {path.stem: digest(code, json.dumps(parameters, sort_keys=True), path) for path in notebooks}
@@ -362,6 +370,26 @@ class Screen:
     def _where(chapter: Chapter) -> str:
         return (f"{chapter.name}: cell {chapter.cell} of {chapter.total or '?'}, {chapter.elapsed:.0f} s, "
                 f"{chapter.record.memory:.1f} GiB")
+
+
+def parameters_of(notebook: Path) -> list[str]:
+    """Return the names that a notebook sets in its cell tagged ``parameters``; none where it is no notebook."""
+    try:
+        cells = [cell for cell in json.loads(notebook.read_text("utf-8"))["cells"]
+                 if "parameters" in cell["metadata"].get("tags", [])]
+        return [name for cell in cells for name in SETS.findall("".join(cell["source"]))]
+    except (ValueError, TypeError, KeyError, AttributeError):  # its run will say so
+        return []
+
+
+def require_parameters(notebooks: list[Path], parameters: dict) -> None:
+    """Refuse a parameter that no chapter has: papermill would take it and change nothing."""
+    known = dict.fromkeys(name for path in notebooks for name in parameters_of(path))
+    unknown = [name for name in parameters if name not in known]
+    if unknown and known:
+        near = get_close_matches(unknown[0], known, n=1)
+        raise BookError(f"there is no parameter {unknown[0]!r}{f' (is it {near[0]!r}?)' if near else ''}; the chapters have "
+                        f"{', '.join(known)}.")
 
 
 def parse_parameters(words) -> dict:

@@ -36,7 +36,7 @@ from crossexplain.files import embedded_folder, write_whole
 
 __all__ = [
     "SOURCES", "BrokenSource", "Entry", "FetchError", "File", "Found", "MissingSource", "Source",
-    "cache", "command", "embedded_folder", "fetch", "find", "megabytes", "sources", "write_whole",
+    "cache", "command", "data_folder", "embedded_folder", "fetch", "find", "megabytes", "sources", "write_whole",
 ]
 
 log = logging.getLogger(__name__)
@@ -80,11 +80,17 @@ class Found:
 
 @dataclass(frozen=True)
 class Entry:
-    """A source and where it is now: ``found``, or ``problem`` in words."""
+    """A source and where it is now: ``found``, or ``problem`` in words and whether a file is there and ``broken``."""
 
     source: Source
     found: Found | None
     problem: str | None
+    broken: bool = False
+
+    @property
+    def state(self) -> str:
+        """Where it was found, ``"missing"`` or ``"broken"``."""
+        return self.found.source if self.found else "broken" if self.broken else "missing"
 
 
 def find(name: str, ask: Callable[[str], bool] | None = None) -> Found:
@@ -136,8 +142,25 @@ def sources() -> list[Entry]:
         try:
             entries.append(Entry(source, _find(source, None, offline=True), None))
         except OSError as error:
-            entries.append(Entry(source, None, str(error)))
+            entries.append(Entry(source, None, str(error), isinstance(error, BrokenSource)))
     return entries
+
+
+def data_folder() -> Path | None:
+    """Return the folder that ``CROSSEXPLAIN_DATA`` names, or None.
+
+    Raises
+    ------
+    MissingSource
+        If it names something that is no folder.
+    """
+    named = os.environ.get("CROSSEXPLAIN_DATA")
+    if not named:
+        return None
+    folder = Path(named).expanduser()
+    if not folder.is_dir():
+        raise MissingSource(f"CROSSEXPLAIN_DATA names {folder.absolute()}, which is no folder; correct or unset it.")
+    return folder.resolve()
 
 
 def cache() -> Path:
@@ -189,7 +212,7 @@ def _entry(name: str) -> Source:
 
 
 def _find(source: Source, ask: Callable | None, offline: bool = False, trust: bool = True) -> Found:
-    for place, root in (("data folder", _data_folder()), ("local cache", cache())):
+    for place, root in (("data folder", data_folder()), ("local cache", cache())):
         form = _form(source, root)
         if form is None:
             continue
@@ -205,16 +228,6 @@ def _find(source: Source, ask: Callable | None, offline: bool = False, trust: bo
     if source.download and not offline and _allowed(source, ask):
         return _download(source)
     raise MissingSource(_missing(source))
-
-
-def _data_folder() -> Path | None:
-    named = os.environ.get("CROSSEXPLAIN_DATA")
-    if not named:
-        return None
-    folder = Path(named).expanduser()
-    if not folder.is_dir():
-        raise MissingSource(f"CROSSEXPLAIN_DATA names {folder.absolute()}, which is no folder; correct or unset it.")
-    return folder.resolve()
 
 
 def _form(source: Source, root: Path | None) -> tuple[File, ...] | None:
@@ -243,7 +256,7 @@ def _in_package(source: Source, trust: bool) -> Found:
 
 def _missing(source: Source) -> str:
     files = source.download or source.forms[0]
-    data = _data_folder()
+    data = data_folder()
     lacking = [file.path for file in files if data is None or not os.path.exists(data / file.path)]
     names = f"the files {', '.join(lacking)} are" if len(lacking) > 1 else f"the file {lacking[0]} is"
     text = (
