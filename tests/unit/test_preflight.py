@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from crossexplain.gradients.checks import InputError
 from crossexplain.gradients.preflight import preflight
 from crossexplain.gradients.views import ImageCells, Tokens
+from crossexplain.inputs import InputError
 
 GENERATOR = torch.Generator().manual_seed(0)
 LENGTHS = torch.arange(16) % 3 + 4

@@ -5,9 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from crossexplain.gradients.checks import InputError
 from crossexplain.gradients.rounds import FULL, NOTHING, carriers, rounds
 from crossexplain.gradients.views import ImageCells, Noise, Reorder, Tokens, Vectors
+from crossexplain.inputs import InputError
 
 N = 96
 GENERATOR = torch.Generator().manual_seed(0)

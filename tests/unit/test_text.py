@@ -4,8 +4,8 @@ import torch
 from torch import nn
 from transformers import BertConfig, BertModel
 
-from crossexplain.gradients.checks import InputError
 from crossexplain.gradients.text import METHODS, attribute, merge_words, top_window
+from crossexplain.inputs import InputError
 
 LAYER = "encoder.embeddings"
 

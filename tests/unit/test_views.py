@@ -3,8 +3,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crossexplain.gradients.checks import InputError
 from crossexplain.gradients.views import ImageCells, Mask, Noise, Reorder, Tokens, Vectors, views
+from crossexplain.inputs import InputError
 
 IMAGES = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(0)) + 0.1
 TOKENS = torch.tensor([[5, 6, 7, 8, 0, 0], [9, 10, 11, 0, 0, 0], [12, 13, 14, 15, 16, 17]])

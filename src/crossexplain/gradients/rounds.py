@@ -26,17 +26,18 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from crossexplain.gradients.capture import INPUT, capture
-from crossexplain.gradients.checks import InputError, find_layer
+from crossexplain.gradients.checks import find_layer
 from crossexplain.gradients.views import Change, Inputs, Mask, Modality, Views, rows_of
+from crossexplain.inputs import InputError
 
 FULL, NOTHING = "full", "all masked"
 # What a part must account for to count as the whole. Chosen on controls of the seeds 100 to 108 and judged on 0 to 19
-# (benchmarks/verdict.py). There, what should not be enough accounted for 0.61 at most and what should for 0.88 at least;
-# three quarters lies in the middle. The same for every model and baseline.
+# (benchmarks/verdict.py). There 0.70 to 0.85 made no mistake. The same for every model and baseline.
 ENOUGH = 0.75
 # Largest relative change of a gradient norm that the paper's rule reads as "no significant difference"; the paper gives
-# none. On the same seeds 0.15 to 1 gave the rule the same score; at 2 the norms hardly count and the classes decide.
-TOLERANCE = 0.25
+# none. On the same seeds a quarter gave the rule half of the controls, 1 gave it 0.70; at 2 the norms hardly count and
+# the classes decide (0.78).
+TOLERANCE = 1.0
 SURE = 0.95  # share of bootstrap samples that have to agree
 
 

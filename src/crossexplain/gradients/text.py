@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from crossexplain.gradients.capture import Captured, capture
-from crossexplain.gradients.checks import InputError
+from crossexplain.inputs import InputError
 
 SPECIAL = ("drop", "keep", "show")
 READOUTS = ("first", "mean")

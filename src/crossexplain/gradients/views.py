@@ -14,12 +14,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as pixels
 
-from crossexplain.gradients.checks import (
-    InputError,
-    require_batch,
-    require_finite,
-    require_images,
-)
+from crossexplain.inputs import InputError, require_batch, require_finite, require_images
 
 Inputs = Mapping[str, object]  # what the model takes by keyword; every tensor with axes has the batch first
 
