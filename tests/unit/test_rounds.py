@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from crossexplain.gradients.rounds import FULL, NOTHING, carriers, rounds
+from crossexplain.gradients.rounds import FULL, NOTHING, _settle, carriers, rounds
 from crossexplain.gradients.views import ImageCells, Noise, Reorder, Tokens, Vectors
 from crossexplain.inputs import InputError
 
@@ -200,6 +200,14 @@ def test_the_papers_rule_reads_norms_and_classes():
         ({"baselines": "grey"}, "image has no baseline 'grey'"),
         ({"baselines": [{"image": "zero"}]}, "text has no baseline None"),
         ({"top": 0}, "top=0 came for"),
+        ({"target": 7}, "class 7, the model has classes 0 to 1"),
+        ({"target": -1}, "class -1, the model has classes 0 to 1"),
+        ({"target": 0.5}, "whole class indices"),
+        ({"target": torch.tensor([0, 1, 1])}, "3 entries, the batch has 96"),
+        ({"target": "image"}, "target 'image' came, expected 'predicted'"),
+        ({"extra": {"full": {}}}, "own views named 'full' came"),
+        ({"extra": {"all masked": {}, "image masked": {}, "text picked masked": {}}},
+         "'all masked', 'image masked', 'text picked masked' came.*other names"),
         ({"modalities": [ImageCells(), Tokens(layer="embeding")]}, "no layer 'embeding'.*'embedding'"),
     ],
 )
@@ -208,6 +216,57 @@ def test_settings_that_make_no_sense_are_refused_with_advice(change, says):
     modalities = settings.pop("modalities")
     with pytest.raises(InputError, match=says):
         rounds(Toy(RULES["both added"]).eval(), INPUTS, modalities, **settings)
+
+
+def test_the_predicted_class_is_followed_by_default_and_by_name():
+    for classes in (1, 3):
+        model = Toy(RULES["both only"], classes).eval()
+        named, default = (rounds(model, INPUTS, MODALITIES, target=target, progress=False) for target in ("predicted", None))
+        assert named.target.equal(default.target)
+        assert np.array_equal(named.margin("data", FULL), default.margin("data", FULL))
+    with pytest.raises(InputError, match="class 9, the model has classes 0 to 2"):
+        carriers(model, INPUTS, MODALITIES, target=9, progress=False)
+
+
+@pytest.mark.parametrize(("change", "says"), [
+    ({"where": np.array([0, 5, 7, 9])}, r"where came as int64 \(4,\), expected bool \(96,\).*np.isin"),
+    ({"where": np.ones(N // 2, bool)}, r"bool \(48,\), expected bool \(96,\)"),
+    ({"where": np.ones(2 * N, bool)}, r"bool \(192,\)"),
+    ({"draws": 0}, "draws=0 came.*at least one bootstrap sample"),
+    ({"enough": 75}, "enough=75 .*at most 1"),
+])
+def test_a_verdict_about_what_was_not_asked_is_refused(change, says):
+    with pytest.raises(InputError, match=says):
+        run().verdict(**change)
+
+
+def test_a_verdict_about_some_examples_is_about_these():
+    record, some = run(), np.isin(np.arange(N), [0, 5, 7, 9])
+    assert record.verdict(where=some).reach["data"]["image"].n == 4
+    few = rounds(Toy(RULES["both added"]).eval(), {key: value[some] for key, value in INPUTS.items()}, MODALITIES,
+                 baselines=[{"image": "zero", "text": "mask"}], donors=INPUTS, progress=False).verdict()
+    assert few.reach["zero + mask"]["image"].value == pytest.approx(
+        record.verdict(where=some).reach["zero + mask"]["image"].value, abs=1e-5)
+
+
+def test_baselines_that_differ_without_being_sure_ask_for_more_examples():
+    answers = {"zero + mask": "both only", "data": "image alone"}
+    answer, reason = _settle(answers, {"zero + mask": 1.0, "data": 0.5})
+    assert answer == "cannot tell" and "not all of them are sure" in reason and "use more examples" in reason
+    assert "the baselines disagree" in _settle(answers, {"zero + mask": 1.0, "data": 0.97})[1]
+    assert _settle(dict.fromkeys(answers, "either"), dict.fromkeys(answers, 1.0))[0] == "either"
+
+
+@pytest.mark.parametrize(("ask", "says"), [
+    (lambda record: record.margin("zero", FULL), "no baseline 'zero'.*Did you mean 'zero [+] mask'"),
+    (lambda record: record.flips("data", "txt masked"), "no view 'txt masked'.*Did you mean 'text masked'"),
+    (lambda record: record.dividend("grey"), "no baseline 'grey'"),
+    (lambda record: record.paper_rule("zero"), "no baseline 'zero'"),
+    (lambda record: record.norm_ratio("data", "img"), "no modality 'img'.*'image', 'text'.*Did you mean 'image'"),
+])
+def test_a_name_that_is_not_in_the_record_gets_the_nearest(ask, says):
+    with pytest.raises(InputError, match=says):
+        ask(run())
 
 
 def test_a_model_in_train_mode_is_refused():

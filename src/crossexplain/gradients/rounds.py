@@ -13,9 +13,10 @@ of all rounds are kept raw and divided by one scale, and the logits that the sam
 """
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import NamedTuple
 
 import numpy as np
@@ -26,11 +27,12 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from crossexplain.gradients.capture import INPUT, capture
-from crossexplain.gradients.checks import find_layer
+from crossexplain.gradients.checks import class_index, find_layer
 from crossexplain.gradients.views import Change, Inputs, Mask, Modality, Views, rows_of
 from crossexplain.inputs import InputError
 
 FULL, NOTHING = "full", "all masked"
+PICKS = "picked", "random"  # which features round 4 masks: the important ones, and as many of any
 # What a part must account for to count as the whole. Chosen on controls of the seeds 100 to 108 and judged on 0 to 19
 # (benchmarks/verdict.py). There 0.70 to 0.85 made no mistake. The same for every model and baseline.
 ENOUGH = 0.75
@@ -196,18 +198,27 @@ class Rounds:
 
     def margin(self, baseline: str, view: str) -> np.ndarray:
         """Return the evidence for the followed class, (N,): its logit, less the mean of all where there are several."""
-        logits = self.passes[baseline, view].logits if (baseline, view) in self.passes else self.extra[view].logits
-        return _margin(logits, self.target)
+        return _margin(self._pass(baseline, view).logits, self.target)
 
     def flips(self, baseline: str, view: str) -> np.ndarray:
         """Return whether the predicted class differs from that of the full view, bool (N,)."""
-        full = _classes(self.passes[baseline, FULL].logits)
-        there = self.passes[baseline, view] if (baseline, view) in self.passes else self.extra[view]
-        return (_classes(there.logits) != full).numpy()
+        full = _classes(self._pass(baseline, FULL).logits)
+        return (_classes(self._pass(baseline, view).logits) != full).numpy()
 
     def only(self, modality: str) -> str:
         """Return the name of the view in which one modality alone stands."""
+        if modality not in self.modalities:
+            raise _unknown("modality", modality, self.modalities)
         return _hiding([name for name in self.modalities if name != modality])
+
+    def _pass(self, baseline: str, view: str) -> Pass:
+        """Return one pass of the record or one of the caller's own views."""
+        if baseline not in self.baselines:
+            raise _unknown("baseline", baseline, self.baselines)
+        views = {there: run for (kind, there), run in self.passes.items() if kind == baseline} | self.extra
+        if view not in views:
+            raise _unknown("view", view, views)
+        return views[view]
 
     def dividend(self, baseline: str) -> np.ndarray:
         """Return what the whole has beyond the sum of its parts, (N,): v(AB) - v(A) - v(B) + v(0) for two modalities."""
@@ -217,8 +228,8 @@ class Rounds:
 
     def norm_ratio(self, baseline: str, modality: str) -> np.ndarray:
         """Return the gradient norm at a modality with all others masked over that with nothing masked, (N,)."""
-        masked = self.passes[baseline, self.only(modality)].norms[modality]
-        full = self.passes[baseline, FULL].norms[modality]
+        masked = self._pass(baseline, self.only(modality)).norms[modality]
+        full = self._pass(baseline, FULL).norms[modality]
         return (masked / full.where(full > 0, torch.nan)).numpy()
 
     def paper_rule(self, baseline: str | None = None, tolerance: float = TOLERANCE, classes: bool = True) -> str:
@@ -276,7 +287,10 @@ class Rounds:
             "cannot tell" where a baseline's answer holds in fewer than 95 % of the bootstrap samples, the baselines
             disagree, or the logits hardly vary over the examples.
         """
-        chosen = np.flatnonzero(np.ones(len(self), bool) if where is None else np.asarray(where, bool))
+        chosen = self._chosen(where)
+        if not 0 < enough <= 1 or draws < 1:
+            raise InputError(f"enough={enough} and draws={draws} came, expected a share above 0 and at most 1, and at least "
+                             "one bootstrap sample.")
         if len(chosen) < 2:
             raise InputError(f"a verdict needs at least 2 examples, {len(chosen)} came; run the rounds on more.")
         weights = _weights(len(chosen), draws, self.seed)
@@ -288,6 +302,14 @@ class Rounds:
             {baseline: judged[key] for baseline, judged in found.items()}
             for key in ("reach", "strength", "dividend", "flips")
         ))
+
+    def _chosen(self, where: np.ndarray | None) -> np.ndarray:
+        """Return the numbers of the examples to judge."""
+        where = np.ones(len(self), bool) if where is None else np.asarray(where)
+        if where.dtype != bool or where.shape != (len(self),):
+            raise InputError(f"where came as {where.dtype} {where.shape}, expected bool ({len(self)},), True for the examples "
+                             "to judge; from row numbers make it with np.isin(np.arange(len(record)), rows).")
+        return np.flatnonzero(where)
 
     def _judge(self, baseline: str, chosen: np.ndarray, weights: np.ndarray, enough: float) -> dict:
         """Return answer and numbers under one baseline."""
@@ -349,7 +371,7 @@ def rounds(
     top: int | Mapping[str, int] = 1,
     pick: str = "round 2",
     by: str = "gradient",
-    target: int | Tensor | Callable[[object], Tensor] | None = None,
+    target: int | Tensor | Callable[[object], Tensor] | str | None = None,
     donors: Inputs | None = None,
     draws: int = 4,
     extra: Mapping[str, Mapping[str, Change]] | None = None,
@@ -377,9 +399,10 @@ def rounds(
         By which importance they are picked: the paper's, that with nothing masked, or :attr:`End.cross`.
     by : {"gradient", "gradient x activation"}
         What the importance of a feature is the norm of.
-    target : int, Tensor of shape (N,), callable or None
-        Which logit to follow; default the one of the class predicted in the full view. A function of the model's output
-        that returns one number an example is read as a logit, above 0 for yes.
+    target : int, Tensor of shape (N,), callable, "predicted" or None
+        Which logit to follow; default, and ``"predicted"``, the one of the class predicted in the full view. Of a model
+        with one logit, 1 is yes and 0 is no. A function of the model's output that returns one number an example is read
+        as a logit, above 0 for yes.
     donors : mapping of str to Tensor, optional
         Examples to borrow from for ``"data"``; default the batch itself.
     draws : int
@@ -427,7 +450,7 @@ def carriers(
     modalities: Sequence[Modality],
     *,
     baseline: str | Mapping[str, str] | None = None,
-    target: int | Tensor | Callable[[object], Tensor] | None = None,
+    target: int | Tensor | Callable[[object], Tensor] | str | None = None,
     donors: Inputs | None = None,
     draws: int = 4,
     rows: int = 512,
@@ -486,7 +509,7 @@ class _Work:
     top: int | Mapping[str, int]
     pick: str
     by: str
-    target: int | Tensor | Callable | None
+    target: int | Tensor | Callable | str | None
     donors: Inputs | None
     draws: int
     extra: Mapping[str, Mapping[str, Change]]
@@ -560,6 +583,11 @@ class _Work:
                 self._add(plan, kind, _hiding(others), dict.fromkeys(others))
             if "data" not in chosen.values():
                 self._add(plan, kind, _hiding(self.names), dict.fromkeys(self.names))
+        used = {FULL, NOTHING} | {view for _, view, _ in plan}
+        used |= {_some_masked(name, how) for name in self.names for how in PICKS}
+        if taken := sorted(used & set(self.extra)):
+            raise InputError(f"own views named {', '.join(map(repr, taken))} came, which the record calls views of its own; "
+                             "choose other names.")
         return plan | {(None, view, 0): changes for view, changes in self.extra.items()}
 
     def _choose_target(self) -> None:
@@ -568,10 +596,10 @@ class _Work:
         shape = capture(self.model, self._some(torch.arange(1)), self.layers, self.target if self.scored else None,
                         gradients=False).output.shape
         self.single = self.scored or len(shape) == 1 or shape[1] == 1
-        if self.target is not None and not self.scored:
-            self.follow = torch.as_tensor(self.target).reshape(-1).expand(self.n)
-        else:
-            self.follow = None
+        if isinstance(self.target, str) and self.target != "predicted":
+            raise InputError(f"target {self.target!r} came, expected 'predicted', a class index, a function or None.")
+        predicted = self.target is None or isinstance(self.target, str) or self.scored
+        self.follow = None if predicted else class_index(self.target, 2 if self.single else shape[1], self.n)
 
     def _some(self, examples: Tensor) -> dict[str, object]:
         return rows_of(self.inputs, examples, self.n)
@@ -610,11 +638,11 @@ class _Work:
         picked = {(kind, name): self._picked(kind, name, one, examples) for kind in self.kinds for name in self.names}
         plan, masks = {}, {}
         for (kind, name), chosen in picked.items():
-            masks[kind, name, "picked"] = chosen
+            masks[kind, name, PICKS[0]] = chosen
             if self.control:
-                masks[kind, name, "random"] = self._largest(self.lots[name][examples], self.there[name][examples], name)
+                masks[kind, name, PICKS[1]] = self._largest(self.lots[name][examples], self.there[name][examples], name)
         for (kind, name, how), chosen in masks.items():
-            self._add(plan, kind, f"{name} {how} masked", {name: ~chosen})
+            self._add(plan, kind, _some_masked(name, how), {name: ~chosen})
         again = Views(self._some(examples), self.modalities, plan, self.pool, allow_empty=True)
         two = self._run(again, torch.arange(len(examples)), examples, follow)
         ends = {key: self._end(*key, one, two, chosen, examples) for key, chosen in picked.items()}
@@ -683,8 +711,7 @@ class _Work:
         """Compare rounds 3 and 4, for the picked and for the random features."""
         third, others = one[kind, _hiding([name])], [other for other in self.names if other != name]
         there = torch.cat([self.there[other][examples].cpu() for other in others], dim=1)
-        alike = [_alike(third, two[kind, f"{name} {how} masked"], others, there)
-                 for how in (("picked", "random") if self.control else ("picked",))]
+        alike = [_alike(third, two[kind, _some_masked(name, how)], others, there) for how in PICKS[: 1 + self.control]]
         return picked.cpu(), tuple(alike), self._cross(kind, name, one, examples)
 
     def record(self, parts: list[dict]) -> Rounds:
@@ -805,8 +832,18 @@ def _estimate(values: np.ndarray, n: int) -> Estimate:
     return Estimate(float(values[0]), float(low), float(high), n)
 
 
+def _unknown(what: str, name: str, known: Iterable[str]) -> InputError:
+    near = get_close_matches(str(name), known := list(known), n=1, cutoff=0.3)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return InputError(f"the record has no {what} {name!r}; it has {', '.join(map(repr, known))}.{hint}")
+
+
 def _hiding(hidden: Sequence[str]) -> str:
     return f"{'+'.join(hidden)} masked"
+
+
+def _some_masked(name: str, how: str) -> str:
+    return f"{name} {how} masked"
 
 
 def _joined(parts: list):
@@ -888,11 +925,13 @@ def _answers(reached: Mapping[str, np.ndarray], modalities: Sequence[str], enoug
 def _settle(answers: Mapping[str, str], support: Mapping[str, float]) -> tuple[str, str]:
     """Return one answer and the reason for it."""
     words = "; ".join(f"{baseline}: {answer} ({support[baseline]:.0%} of samples)" for baseline, answer in answers.items())
-    if len(set(answers.values())) > 1:
+    if len({answer for baseline, answer in answers.items() if support[baseline] >= SURE}) > 1:
         return "cannot tell", f"the baselines disagree ({words}), so the answer lies in the baseline, not in the model."
-    answer = next(iter(answers.values()))
+    answer, *others = dict.fromkeys(answers.values())
     if answer == "cannot tell":
         return answer, "the logits hardly vary over these examples."
+    if others:
+        return "cannot tell", f"the baselines differ, but not all of them are sure ({words}); use more examples."
     if min(support.values()) < SURE:
         return "cannot tell", f"{answer} is likely but not sure ({words}); use more examples."
     return answer, f"every baseline says so ({words})."
