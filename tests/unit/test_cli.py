@@ -1,18 +1,22 @@
 """The command line: what it prints, and with which code it ends."""
 
 import csv
+import importlib.util
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from crossexplain import bench
 from crossexplain.cli import FAILED, MISSING, OK, USAGE, main
 from crossexplain.data.store import SOURCES, megabytes
 
+ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = ("book", "run", "fetch", "sources", "doctor", "bench", "train")
 GOOD = """
 def rows(seed=0, repeats=5):
@@ -177,6 +181,36 @@ def test_bench_keeps_whole_rows_and_replaces_old_ones(checkout, capsys):
     assert rows["b.two"]["command"] == "python -m crossexplain bench good --seed 3"
     assert all(rows["b.two"][key] for key in bench.COLUMNS)
     assert [path.name for path in table.parent.iterdir()] == ["figures.csv"]
+
+
+def test_a_verdict_that_was_cut_off_goes_on_where_it_stopped(tmp_path, monkeypatch):
+    model = SimpleNamespace(tower=None)
+    monkeypatch.setattr("crossexplain.recipes.collages.load_or_train", lambda: SimpleNamespace(model=model))
+    spec = importlib.util.spec_from_file_location("verdict", ROOT / "benchmarks" / "verdict.py")
+    verdict = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(verdict)
+    done = []
+
+    def stumbling(kind, seed, bank, tower):
+        if len(done) == 8:
+            raise KeyboardInterrupt
+        done.append((seed, kind))
+        return kind, None
+
+    monkeypatch.setattr(verdict, "run", stumbling)
+    monkeypatch.setattr(verdict, "judged", lambda kind, record, seed: {"control": kind, "seed": seed,
+                                                                          "value": np.float32(seed) / 4})
+    kept = tmp_path / "kept.json"
+    with pytest.raises(KeyboardInterrupt):
+        verdict.judge(range(2, 4), kept)
+    done.append(None)
+    lines = verdict.judge(range(2, 4), kept)
+    done.remove(None)
+    assert done == [(seed, kind) for seed in (2, 3) for kind in verdict.controls.ANSWERS] and len(set(done)) == 12
+    assert [(line["seed"], line["control"]) for line in lines] == done and lines[0]["value"] == 0.5
+    assert verdict.partial(0) != verdict.partial(1)
+    with pytest.raises(bench.BenchError, match="seeds 95 to 114 came.*100 to 108.*start at another"):
+        verdict.rows(95)
 
 
 def test_a_benchmark_that_is_none_is_refused(checkout, tmp_path, capsys):
