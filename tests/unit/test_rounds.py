@@ -200,6 +200,14 @@ def test_the_papers_rule_reads_norms_and_classes():
         ({"baselines": "grey"}, "image has no baseline 'grey'"),
         ({"baselines": [{"image": "zero"}]}, "text has no baseline None"),
         ({"top": 0}, "top=0 came for"),
+        ({"top": "2"}, "top='2' came for image, expected a whole number"),
+        ({"top": {"txt": 3}}, "top names 'txt', the modalities are 'image', 'text'"),
+        ({"modalities": ImageCells()}, "modalities came as .*expected a list of modalities"),
+        ({"modalities": ["image", "text"]}, "modalities came as .'image', 'text'.*ImageCells"),
+        ({"modalities": [ImageCells(), Tokens(mask_id=12)]}, "hold.* 'tokens' 0 to 12.*'embedding' 0 to 11"),
+        ({"extra": {"x": {"image": "zero"}}}, "view 'x' changes image by 'zero', expected a Mask"),
+        ({"extra": {"x": Noise(0.1)}}, "view 'x' is Noise, expected a mapping"),
+        ({"baselines": []}, "no baseline came"),
         ({"target": 7}, "class 7, the model has classes 0 to 1"),
         ({"target": -1}, "class -1, the model has classes 0 to 1"),
         ({"target": 0.5}, "whole class indices"),
@@ -274,10 +282,63 @@ def test_a_model_in_train_mode_is_refused():
         rounds(Toy(RULES["both added"]).train(), INPUTS, MODALITIES)
 
 
-def test_one_example_can_be_recorded():
-    one = {key: value[:1] for key, value in INPUTS.items()}
-    record = rounds(Toy(RULES["both only"]).eval(), one, MODALITIES, progress=False)
-    assert len(record) == 1 and record.dividend("data").shape == (1,)
+def test_one_example_can_be_recorded_and_does_not_stand_in_for_itself():
+    one, model = {key: value[:1] for key, value in INPUTS.items()}, Toy(RULES["both only"]).eval()
+    record = rounds(model, one, MODALITIES, progress=False)
+    assert record.baselines == ("zero + mask",) and record.dividend("zero + mask").shape == (1,)
+    with pytest.raises(InputError, match="borrows from another example and 1 came.*donors="):
+        rounds(model, one, MODALITIES, baselines="data", progress=False)
+    lent = rounds(model, one, MODALITIES, donors={key: value[1:] for key, value in INPUTS.items()}, progress=False)
+    assert lent.baselines == ("zero + mask", "data") and len(lent) == 1
+
+
+@pytest.mark.parametrize("layer", ["input:images", "eye"])
+def test_a_model_that_leaves_a_modality_aside_gets_its_answer(layer):
+    class Deaf(Toy):
+        def __init__(self):
+            super().__init__(lambda light, word: 3 * word)
+            self.eye = nn.Identity()
+
+        def forward(self, images, tokens):
+            return super().forward(self.eye(images), tokens)
+
+    record = rounds(Deaf().eval(), INPUTS, [ImageCells(layer=layer), Tokens()], progress=False)
+    assert record.verdict().answer == "text alone" and (record.passes["data", FULL].norms["image"] == 0).all()
+    assert np.isnan(record.norm_ratio("data", "image")).all() and record.paper_rule() == "text alone"
+
+
+def test_a_modality_that_counts_but_has_no_gradient_is_refused():
+    model = Toy(lambda light, word: light.detach() + word).eval()
+    with pytest.raises(InputError, match="does not depend on 'input:images'.*detached"):
+        rounds(model, INPUTS, MODALITIES, progress=False)
+    assert carriers(model, INPUTS, MODALITIES, progress=False)["image"].shape == (N, 4)  # masks need no gradient
+
+
+@pytest.mark.parametrize("how", ["named", "aside", "all alike"])
+def test_a_tower_that_reads_more_than_its_input_gets_all_rows(monkeypatch, how):
+    """What is handed to a layer beside its input belongs to all rows, whether as a keyword or on the layer itself."""
+    class Tower(nn.Module):
+        def forward(self, x, gain=None):
+            gain = self.gain if gain is None else gain
+            return x * gain
+
+    class Conditioned(Toy):
+        def __init__(self):
+            super().__init__(RULES["both only"])
+            self.tower = Tower()
+
+        def forward(self, images, tokens):
+            gain = tokens[:, :1, None, None].float()
+            self.tower.gain = gain
+            return super().forward(self.tower(images, gain=gain) if how == "named" else self.tower(images), tokens)
+
+    images = torch.zeros(N, 1, 4, 4) + (torch.arange(N) % (1 if how == "all alike" else 2))[:, None, None, None]
+    inputs, modalities = {"images": images, "tokens": TOKENS}, [ImageCells(layer="tower"), Tokens()]
+    record = rounds(Conditioned().eval(), inputs, modalities, progress=False)
+    monkeypatch.setattr("crossexplain.gradients.rounds._Shared.narrow", lambda *_: None)
+    plain = rounds(Conditioned().eval(), inputs, modalities, progress=False)
+    for key, run in record.passes.items():
+        assert torch.allclose(run.logits, plain.passes[key].logits, atol=1e-5)
 
 
 def test_a_tower_sees_equal_images_once_and_the_record_is_the_same(monkeypatch):

@@ -56,6 +56,12 @@ def test_a_sentence_keeps_exactly_the_words_that_are_present_and_its_padding(dat
                 assert torch.equal(changed[i], TOKENS[donor])
 
 
+@pytest.mark.parametrize("grid", [2, (0, 2), (2, 2, 2), (2.0, 2), "22"])
+def test_a_grid_that_is_none(grid):
+    with pytest.raises(InputError, match="grid=.* came, expected rows and columns"):
+        ImageCells(grid=grid)
+
+
 @settings(deadline=None, max_examples=30)
 @given(seed=st.integers(0, 1000))
 def test_another_order_has_the_same_words_at_the_same_places(seed):

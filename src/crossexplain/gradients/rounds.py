@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from numbers import Integral
 from typing import NamedTuple
 
 import numpy as np
@@ -26,9 +27,9 @@ from scipy.stats import rankdata
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from crossexplain.gradients.capture import INPUT, capture
+from crossexplain.gradients.capture import INPUT, Captured, NoGradient, capture
 from crossexplain.gradients.checks import class_index, find_layer
-from crossexplain.gradients.views import Change, Inputs, Mask, Modality, Views, rows_of
+from crossexplain.gradients.views import Change, Inputs, Mask, Modality, Views, require_modalities, rows_of
 from crossexplain.inputs import InputError
 
 FULL, NOTHING = "full", "all masked"
@@ -392,7 +393,7 @@ def rounds(
         Two or more.
     baselines : sequence, optional
         What stands in for what is masked: a name for all modalities, or a mapping from modality to name. Default: each
-        modality's own neutral one, and ``"data"``.
+        modality's own neutral one, and ``"data"`` where there is another example to borrow from.
     top : int or mapping from modality to int
         How many features round 4 masks.
     pick : {"round 2", "round 1", "cross"}
@@ -404,7 +405,8 @@ def rounds(
         with one logit, 1 is yes and 0 is no. A function of the model's output that returns one number an example is read
         as a logit, above 0 for yes.
     donors : mapping of str to Tensor, optional
-        Examples to borrow from for ``"data"``; default the batch itself.
+        Examples to borrow from for ``"data"``; default the batch itself, so that a donor among the examples borrows from
+        itself in one of its draws. Of a few examples that is a large part: pass others.
     draws : int
         Donors, the same for every example: then a sum of parts stays a sum of parts.
     extra : mapping from view name to mapping from modality to change, optional
@@ -432,8 +434,10 @@ def rounds(
     -----
     Wang and Shi, "Towards More Explainable Multimodal Machine Learning", section 3, Figures 4 to 7.
     """
-    work = _Work(model, inputs, list(modalities), baselines, top, pick, by, target, donors, draws, extra or {}, control, seed)
+    work = _Work(model, inputs, require_modalities(modalities), baselines, top, pick, by, target, donors, draws, extra or {},
+                 control, seed)
     work.prepare()
+    work.find_unused()
     size = max(1, rows // work.widest)
     parts = []
     with tqdm(total=work.n, disable=not progress, delay=5, unit="example", desc="rounds") as bar:
@@ -478,8 +482,8 @@ def carriers(
     -----
     Costs 2 F + 2 views a modality, where :func:`rounds` costs a handful; :attr:`End.cross` is its first-order estimate.
     """
-    work = _Work(model, inputs, list(modalities), None if baseline is None else [baseline], 1, "round 2", "gradient",
-                 target, donors, draws, {}, False, seed)
+    work = _Work(model, inputs, require_modalities(modalities), None if baseline is None else [baseline], 1, "round 2",
+                 "gradient", target, donors, draws, {}, False, seed)
     work.prepare()
     kind, found = next(iter(work.kinds)), {}
     for name in work.names:
@@ -516,6 +520,8 @@ class _Work:
     control: bool
     seed: int
     names: list[str] = field(default_factory=list)
+    sharing: bool = True  # may equal rows be computed once?
+    allow_unused: bool = False  # may the gradient at a modality be missing?
 
     def prepare(self) -> None:
         """Check the settings, choose donors, and lay out the views of the first pass."""
@@ -533,6 +539,7 @@ class _Work:
         self.layers = [m.layer for m in self.modalities]
         self.there = {m.name: m.features(self.inputs) for m in self.modalities}
         self.n = len(next(iter(self.there.values())))
+        self.tops = self._tops()
         self.kinds = self._kinds()
         self._choose_donors()
         lots = torch.Generator().manual_seed(self.seed + 1)
@@ -546,14 +553,30 @@ class _Work:
         """Return the baselines by name, each with what stands in for each modality."""
         given = self.baselines
         if given is None:
-            given = [{m.name: m.baselines[0] for m in self.modalities}, "data"]
+            given = [{m.name: m.baselines[0] for m in self.modalities}] + ["data"] * (self.donors is not None or self.n > 1)
         kinds = {}
         for entry in [given] if isinstance(given, (str, Mapping)) else given:
             chosen = {name: entry if isinstance(entry, str) else entry.get(name) for name in self.names}
             for modality in self.modalities:
                 modality.require_baseline(chosen[modality.name])
             kinds[" + ".join(dict.fromkeys(chosen.values()))] = chosen
+            if "data" in chosen.values() and self.donors is None and self.n == 1:
+                raise InputError("the baseline 'data' borrows from another example and 1 came, which would stand in for "
+                                 "itself; pass more examples, or others as donors=...")
+        if not kinds:
+            raise InputError("no baseline came; leave baselines out for the usual ones.")
         return kinds
+
+    def _tops(self) -> dict[str, int]:
+        """Return how many features of each modality round 4 masks."""
+        given = self.top if isinstance(self.top, Mapping) else dict.fromkeys(self.names, self.top)
+        for name, wanted in given.items():
+            if name not in self.names:
+                raise InputError(f"top names {name!r}, the modalities are {', '.join(map(repr, self.names))}.")
+            if not isinstance(wanted, Integral) or isinstance(wanted, bool) or wanted < 1:
+                raise InputError(f"top={wanted!r} came for {name}, expected a whole number, at least one feature to mask in "
+                                 "round 4.")
+        return dict.fromkeys(self.names, 1) | dict(given)
 
     def _choose_donors(self) -> None:
         self.pool = self.inputs if self.donors is None else self.donors
@@ -588,6 +611,8 @@ class _Work:
         if taken := sorted(used & set(self.extra)):
             raise InputError(f"own views named {', '.join(map(repr, taken))} came, which the record calls views of its own; "
                              "choose other names.")
+        if self.extra:  # under their own names, for the messages
+            Views(self.inputs, self.modalities, self.extra, self.pool, allow_empty=True)
         return plan | {(None, view, 0): changes for view, changes in self.extra.items()}
 
     def _choose_target(self) -> None:
@@ -600,6 +625,38 @@ class _Work:
             raise InputError(f"target {self.target!r} came, expected 'predicted', a class index, a function or None.")
         predicted = self.target is None or isinstance(self.target, str) or self.scored
         self.follow = None if predicted else class_index(self.target, 2 if self.single else shape[1], self.n)
+
+    def find_unused(self) -> None:
+        """Let the gradient be zero at a modality that the model leaves aside: no path leads there, and no mask matters.
+
+        Where a mask does matter, the gradient is missing only because something on the way has none: that is an error.
+        """
+        try:
+            self._captured(self._some(torch.arange(1)), self.target if self.scored else None)
+            return
+        except NoGradient as error:
+            missing, self.allow_unused = error, True
+        some = torch.arange(min(self.n, 16))
+        found = self._captured(self.first.batch(some), self.target if self.scored else None)
+        logits = (found.score if self.scored else found.output).reshape(len(self.first), len(some), -1)
+        for modality in self.modalities:
+            masked = [row for row, (_, view, _) in zip(logits, self.first.names) if view == _hiding([modality.name])]
+            reached = found.gradients[modality.layer].any()
+            if not reached and not all(torch.allclose(row, logits[0], rtol=1e-4, atol=1e-6) for row in masked):
+                raise missing
+
+    def _captured(self, inputs: Inputs, target, gradients: bool = True) -> Captured:
+        """Run some rows, equal ones once at the layers that are read, if the model lets them."""
+        if self.sharing:
+            try:
+                with equal_rows_once(self.model, self.layers):
+                    return capture(self.model, inputs, self.layers, target, gradients, self.allow_unused)
+            except (RuntimeError, ValueError, IndexError) as error:
+                if isinstance(error, NoGradient):
+                    raise
+                # A layer may read more than its input, row by row. If that is not it, the same error comes again.
+                self.sharing = False
+        return capture(self.model, inputs, self.layers, target, gradients, self.allow_unused)
 
     def _some(self, examples: Tensor) -> dict[str, object]:
         return rows_of(self.inputs, examples, self.n)
@@ -618,9 +675,7 @@ class _Work:
 
     def margins(self, laid_out: Views, examples: Tensor) -> dict:
         """Return the evidence for the followed class in each view, the mean over its draws, without gradients."""
-        with equal_rows_once(self.model, self.layers):
-            found = capture(self.model, laid_out.batch(examples), self.layers, self.target if self.scored else None,
-                            gradients=False)
+        found = self._captured(laid_out.batch(examples), self.target if self.scored else None, gradients=False)
         logits = (found.score[:, None] if self.scored else found.output).reshape(len(laid_out), len(examples), -1).float().cpu()
         full = logits[laid_out.names.index((FULL, None, 0))]
         follow = _classes(full) if self.follow is None else self.follow[examples].cpu()
@@ -653,8 +708,7 @@ class _Work:
         """One forward and one backward pass on all views of some examples; the mean over the draws of each view."""
         times, n = len(laid_out), len(examples)
         target = self.target if self.scored else 1 if follow is None else follow.repeat(times)
-        with equal_rows_once(self.model, self.layers):
-            captured = capture(self.model, laid_out.batch(rows), self.layers, target)
+        captured = self._captured(laid_out.batch(rows), target)
         logits = captured.score[:, None] if self.scored else captured.output.reshape(times * n, -1)
         present = {name: laid_out.present[name][:, rows] for name in self.names}  # (V, n, F)
         read = {m.name: self._read(m, captured, present[m.name]) for m in self.modalities}
@@ -700,12 +754,9 @@ class _Work:
         return self._largest(scores, self.there[name][examples], name)
 
     def _largest(self, scores: Tensor, there: Tensor, name: str) -> Tensor:
-        wanted = self.top if isinstance(self.top, int) else self.top.get(name, 1)
-        if wanted < 1:
-            raise InputError(f"top={wanted} came for {name}, expected at least one feature to mask in round 4.")
         order = scores.masked_fill(~there.to(scores.device), -1).argsort(dim=1, descending=True, stable=True)
         ranks = torch.empty_like(order).scatter_(1, order, torch.arange(order.shape[1]).expand_as(order))
-        return (ranks < wanted).to(there.device) & there
+        return (ranks < self.tops[name]).to(there.device) & there
 
     def _end(self, kind: str, name: str, one: dict, two: dict, picked: Tensor, examples: Tensor) -> tuple:
         """Compare rounds 3 and 4, for the picked and for the random features."""
@@ -776,7 +827,7 @@ def equal_rows_once(model: nn.Module, layers: Sequence[str]) -> Iterator[None]:
             if not name.startswith(INPUT):
                 shared = _Shared()
                 module = find_layer(model, name.partition("@")[0])
-                handles.append(module.register_forward_pre_hook(shared.narrow))
+                handles.append(module.register_forward_pre_hook(shared.narrow, with_kwargs=True))
                 handles.append(module.register_forward_hook(shared.widen))
         yield
     finally:
@@ -790,10 +841,10 @@ class _Shared:
     def __init__(self):
         self.rows: tuple[Tensor, int] | None = None
 
-    def narrow(self, module: nn.Module, arguments: tuple) -> tuple | None:
-        """Replace the input by its distinct rows where that is worth it."""
+    def narrow(self, module: nn.Module, arguments: tuple, named: dict) -> tuple | None:
+        """Replace the input by its distinct rows where that is worth it; what is named may belong to all rows."""
         self.rows = None
-        if len(arguments) != 1 or not isinstance(arguments[0], Tensor) or arguments[0].requires_grad:
+        if len(arguments) != 1 or named or not isinstance(arguments[0], Tensor) or arguments[0].requires_grad:
             return None
         values = arguments[0]
         if values.ndim < 3 or not values.is_floating_point():
@@ -806,7 +857,7 @@ class _Shared:
         if len(key) > 0.8 * len(flat) or not torch.equal(flat[first][back], flat):  # equal sums need not be equal rows
             return None
         self.rows = back, len(key)
-        return (values[first],)
+        return (values[first],), named
 
     def widen(self, module: nn.Module, arguments: tuple, output: object) -> object:
         """Give every row its output."""
