@@ -31,6 +31,7 @@ from crossexplain.gradients.capture import INPUT, Captured, NoGradient, capture
 from crossexplain.gradients.checks import class_index, find_layer
 from crossexplain.gradients.views import Change, Inputs, Mask, Modality, Views, require_modalities, rows_of
 from crossexplain.inputs import InputError
+from crossexplain.interval import Interval
 
 FULL, NOTHING = "full", "all masked"
 PICKS = "picked", "random"  # which features round 4 masks: the important ones, and as many of any
@@ -103,19 +104,6 @@ class End(NamedTuple):
     cross: Tensor
 
 
-class Estimate(NamedTuple):
-    """A value with its 95 % bootstrap interval over n examples."""
-
-    value: float
-    low: float
-    high: float
-    n: int
-
-    def __format__(self, spec: str) -> str:
-        spec = spec or ".2f"
-        return f"{self.value:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
-
-
 @dataclass(frozen=True)
 class Verdict:
     """What the predictions rest on.
@@ -131,13 +119,13 @@ class Verdict:
         Share of bootstrap samples that give the answer, the least over the baselines.
     answers : dict of str to str
         The answer of each baseline.
-    reach : dict of str to dict of str to Estimate
+    reach : dict of str to dict of str to Interval
         For each baseline, the share of the logit's variation that each modality alone, and their ``"sum"``, account for.
-    strength : dict of str to Estimate
+    strength : dict of str to Interval
         For each baseline, the share of the logit's variation that no sum of the parts accounts for.
-    dividend : dict of str to Estimate
+    dividend : dict of str to Interval
         For each baseline, the mean size of the dividend, as a share of the mean size of all effects.
-    flips : dict of str to dict of str to Estimate
+    flips : dict of str to dict of str to Interval
         For each baseline and masked modality, the share of predictions that change their class.
     """
 
@@ -145,10 +133,10 @@ class Verdict:
     reason: str
     support: float
     answers: dict[str, str]
-    reach: dict[str, dict[str, Estimate]]
-    strength: dict[str, Estimate]
-    dividend: dict[str, Estimate]
-    flips: dict[str, dict[str, Estimate]]
+    reach: dict[str, dict[str, Interval]]
+    strength: dict[str, Interval]
+    dividend: dict[str, Interval]
+    flips: dict[str, dict[str, Interval]]
 
     def __str__(self) -> str:
         lines = [f"{self.answer} (support {self.support:.2f}): {self.reason}"]
@@ -877,10 +865,10 @@ class _Run(NamedTuple):
     gradient: dict[str, Tensor]
 
 
-def _estimate(values: np.ndarray, n: int) -> Estimate:
+def _estimate(values: np.ndarray, n: int) -> Interval:
     """Return the first of the values, that of the sample itself, with the quantiles of the others."""
     low, high = np.quantile(values[1:], [0.025, 0.975])
-    return Estimate(float(values[0]), float(low), float(high), n)
+    return Interval(float(values[0]), float(low), float(high), n)
 
 
 def _unknown(what: str, name: str, known: Iterable[str]) -> InputError:
