@@ -82,6 +82,9 @@ def test_a_claim_that_the_run_does_not_bear_out_stops_the_page():
         page.claim("worse", "It is worse.", Interval(0.8, 0.7, 0.9, 50), below=0.85)
     with pytest.raises(ValueError, match="2 rules came"):
         page.claim("two", "Two.", SOME, above=0.1, below=0.9)
+    page.claim("alike", "It is chance.", SOME, about=(0.4, 0.6))
+    with pytest.raises(ClaimError, match="Expected between 0.450 and 0.550"):  # the value would lie there, but not its interval
+        page.claim("unknown", "It is chance.", SOME, about=(0.45, 0.55))
     assert "The paper's claim does not hold" in str(page.claim("p", "P.", SOME, about=(0.7, 0.8), paper=True))
     assert "does not hold" in str(Page("01", size="small").claim("s", "S.", SOME, above=0.9))
 

@@ -20,7 +20,6 @@ from crossexplain.show.page import CLAIM, RUN
 CARRIED = (CLAIM, RUN)  # data for the book, not for the reader
 WORDS_PER_MINUTE = 200
 PLACEHOLDER = re.compile(r"^% assembled: (\w+)\s*$", re.MULTILINE)
-SHOWN = ("id", "value", "low", "high", "n", "unit")  # on the page, beside the command; the rest is in the file
 
 
 def text_of(cell: dict) -> str:
@@ -194,13 +193,16 @@ def runtime_table(records: list[Record]) -> str:
 
 
 def results_table(figures: Path, results: Path) -> str:
-    """Return the measured figures as a Markdown table, and links to the whole of it and of what the chapters wrote."""
+    """Return the measured figures as Markdown tables, one for each command, and links to all that was written."""
     rows = list(csv.DictReader(figures.open(encoding="utf-8"))) if figures.is_file() else []
-    lines = [[*(_short(row.get(key, "")) for key in SHOWN), f"`{row['command']}`"] for row in rows]
-    parts = [table((*SHOWN, "command"), lines) if rows else "None yet."]
+    parts = []
+    for command in dict.fromkeys(row["command"] for row in rows):
+        lines = [(f"`{row['id']}`<br>{row['unit']}", _short(row["value"]), f"{_short(row['low'])} to {_short(row['high'])}",
+                  row["n"]) for row in rows if row["command"] == command]
+        parts += [f"`{command}`", table(("figure, unit", "value", "low to high", "n"), lines)]
     files = [figures] * figures.is_file() + tree(results, "*.csv")
     parts += ["\n".join(f"- {{download}}`{file.name} <downloads/{file.name}>`" for file in files)]
-    return "\n\n".join(parts)
+    return "\n\n".join(parts if rows else ["None yet.", *parts])
 
 
 def _short(text: str) -> str:
@@ -214,9 +216,9 @@ def _short(text: str) -> str:
 def checkpoints_table(folder: Path) -> str:
     """Return the cards of the checkpoints that travel with the project as a Markdown table."""
     cards = [json.loads(path.read_text("utf-8")) for path in tree(folder, "*.json")]
-    head = ("checkpoint", "trained on", "held-out accuracy", "seed", "made by", "parameters", "MB")
-    rows = [(card["name"], card["data"], _accuracy(card["accuracy"]), card["seed"], f"`{card['command']}`",
-             f"{card['parameters']:,}", f"{card['bytes'] / 1e6:.1f}") for card in cards]
+    head = ("checkpoint", "trained on", "held-out accuracy")
+    rows = [(f"`{card['name']}`<br>{card['parameters']:,} parameters, {card['bytes'] / 1e6:.1f} MB",
+             f"{card['data']}<br>made by `{card['command']}`", _accuracy(card["accuracy"])) for card in cards]
     return table(head, rows) if rows else "There is none in this checkout: every chapter trains its own."
 
 

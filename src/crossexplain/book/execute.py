@@ -51,9 +51,9 @@ def tree(folder: Path, pattern: str = "*") -> list[Path]:
 def code_key(root: Path) -> str:
     """Return a hash of what every chapter is made from: package, lock, embedded data, Python, torch."""
     files = tree(root / "src", "*.py") + tree(root / "data" / "checkpoints") + [root / "requirements.lock"]
-    # Tables that a chapter reads instead of measuring for an hour. The figures are written by every benchmark and read
-    # by no chapter.
-    files += [path for path in tree(root / "data" / "results", "*.csv") if path.name != "figures.csv"]
+    # Tables that a chapter reads instead of measuring for an hour; not those that chapters write (01_...), nor the
+    # figures, which every benchmark writes.
+    files += [path for path in tree(root / "data" / "results", "*.csv") if not re.match(r"figures|\d\d_", path.name)]
     names = [path.relative_to(root).as_posix() for path in files if path.is_file()]
     return digest(platform.python_version(), version("torch"), *names, *(root / name for name in names))
 
