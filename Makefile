@@ -5,6 +5,8 @@ JOBS ?= 2
 VENV ?= .venv
 PORT ?= 8000
 RUN = $(VENV)/bin/python -m
+# A file that a reader uploads comes as one message; by default the server drops one above 10 MB without a word.
+LAB = --ServerApp.tornado_settings="{'websocket_max_message_size': 200000000}"
 
 .DEFAULT_GOAL := help
 .PHONY: help env book test lab serve bench lint clean
@@ -23,7 +25,7 @@ test: env  ## all tests: units, chapters at small size, the built pages in a bro
 	@$(RUN) pytest
 
 lab: env  ## open the notebooks in JupyterLab
-	@$(RUN) jupyterlab notebooks
+	@$(RUN) jupyterlab $(LAB) notebooks
 
 serve: book  ## build, then serve the pages on this machine only
 	@echo "The book is at http://127.0.0.1:$(PORT) until you press Ctrl-C"

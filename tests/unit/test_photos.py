@@ -2,6 +2,8 @@
 
 import io
 import os
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -94,6 +96,45 @@ def test_a_missing_file_and_no_file(tmp_path):
         photos.read(tmp_path / "cat.jpg")
     with pytest.raises(photos.PhotoError, match="no path came"):
         photos.load([], 8)
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_grey_of_16_bits_keeps_its_shades(tmp_path, suffix):
+    values = np.array([[0, 65535, 257 * 51]], dtype=np.uint16)
+    Image.fromarray(values).save(tmp_path / f"deep.{suffix}")
+    image = photos.read(tmp_path / f"deep.{suffix}")
+    assert torch.allclose(image, torch.tensor([[[0, 1, 0.2]]]).expand(3, 1, 3))
+
+
+def test_the_colours_of_print_become_red_green_and_blue(tmp_path):
+    Image.new("CMYK", (8, 8), (0, 255, 255, 0)).save(tmp_path / "print.jpg", quality=100)
+    red = photos.read(tmp_path / "print.jpg").mean(dim=(1, 2))
+    assert red[0] > 0.9 and red[1:].max() < 0.1
+
+
+@pytest.mark.parametrize("suffix", ["gif", "png", "webp"])
+def test_of_an_animation_the_first_picture_is_taken(tmp_path, suffix):
+    first, second = Image.new("RGB", (8, 8), "white"), Image.new("RGB", (8, 8), "black")
+    first.save(tmp_path / f"moving.{suffix}", save_all=True, append_images=[second])
+    assert photos.read(tmp_path / f"moving.{suffix}").min() > 0.99
+
+
+@pytest.mark.parametrize("side", [8100, 9700, 20_000])
+@pytest.mark.filterwarnings("default::PIL.Image.DecompressionBombWarning")
+def test_a_small_file_that_would_fill_the_memory_is_refused_before_it_is_decoded(tmp_path, side):
+    def chunk(kind, body):
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0))
+    (tmp_path / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", b"") + chunk(b"IEND", b""))
+    with pytest.raises(photos.PhotoError, match="bomb.png has .*at most 64,000,000.* are read; make it smaller"):
+        photos.read(tmp_path / "bomb.png")
+
+
+def test_a_file_that_is_open_is_read_like_one_on_disk(tmp_path):
+    Image.linear_gradient("L").save(tmp_path / "grey.png")
+    with (tmp_path / "grey.png").open("rb") as file:
+        assert torch.equal(photos.read(file), photos.read(tmp_path / "grey.png"))
 
 
 @needs_data

@@ -19,6 +19,8 @@ PICTURES = {
     "one scale": lambda: figures.gallery(IMAGES, {"one": HEATS, "two": HEATS / 9}, signed=True, shared=True, **WORDS),
     "rounds": lambda: figures.tokens([["a", "b"]] * 2, [[1.0, 2.0], [0.1, 0.2]], shared=True, **WORDS),
     "tokens": lambda: figures.tokens([["a", "b"] * 30, ["c"]], [RNG.normal(size=60), [0.0]], signed=True, **WORDS),
+    "example": lambda: figures.example(IMAGES[0], HEATS[0], ["a", "b"], [1.0, np.nan], signed=(True, False), **WORDS),
+    "one scale for words": lambda: figures.example(IMAGES[0], HEATS[0] ** 2, ["a"] * 20, np.zeros(20), largest=9.0, **WORDS),
     "intervals": lambda: figures.intervals({"x": SOME, "y": SOME}, xlabel="share", baseline=0.5, **WORDS),
     "ratios": lambda: figures.intervals({"x": SOME}, xlabel="ratio", baseline=1.0, logx=True, **WORDS),
     "groups": lambda: figures.intervals({"a": {"x": SOME}, "b": {"x": SOME, "y": SOME}}, xlabel="share", **WORDS),
@@ -43,6 +45,8 @@ def test_a_picture_takes_its_words_along_and_needs_them():
         figures.curves({"a": ([1], [1])}, xlabel="", ylabel="", alt="a curve", caption="x", name="fig-y")
     with pytest.raises(ValueError, match="caption is empty"):
         figures.curves({"a": ([1], [1])}, xlabel="", ylabel="", **{**WORDS, "caption": " "})
+    with pytest.raises(ValueError, match="2 words and scores of shape"):
+        figures.example(IMAGES[0], HEATS[0], ["a", "b"], [1.0], **WORDS)
     with pytest.raises(ValueError, match="2 tokens and 1 scores"):
         figures.tokens([["a", "b"]], [[1.0]], **WORDS)
 

@@ -1,6 +1,5 @@
 """The store against a real server on this machine that misbehaves in every way a server can."""
 
-import ctypes
 import gzip
 import hashlib
 import logging
@@ -387,19 +386,6 @@ def test_file_size_limit_in_the_middle_of_a_download(server, cache):
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 1 and "FetchError" in errors and "File too large" in errors
     assert contents(cache) == []
-
-
-@pytest.fixture
-def small_disk():
-    """A disk of 1 MB."""
-    if sys.platform != "linux" or os.geteuid() != 0:
-        pytest.skip("mounting a small disk needs root on Linux")
-    libc = ctypes.CDLL(None, use_errno=True)
-    with tempfile.TemporaryDirectory() as folder:
-        if libc.mount(b"tmpfs", os.fsencode(folder), b"tmpfs", 0, b"size=1m"):
-            pytest.skip(f"this machine mounts no tmpfs: {os.strerror(ctypes.get_errno())}")
-        yield Path(folder)
-        libc.umount2(os.fsencode(folder), 2)
 
 
 def test_full_disk_in_the_middle_of_a_download(sample, cache, monkeypatch, small_disk):

@@ -18,6 +18,7 @@ from crossexplain.files import write_whole
 from crossexplain.show.page import CLAIM, RUN
 
 CARRIED = (CLAIM, RUN)  # data for the book, not for the reader
+CONTROLS = "application/vnd.jupyter.widget-view+json"  # of an explorer: nothing without a kernel
 WORDS_PER_MINUTE = 200
 PLACEHOLDER = re.compile(r"^% assembled: (\w+)\s*$", re.MULTILINE)
 
@@ -45,8 +46,12 @@ def outputs_of(notebook: dict, mime: str) -> list:
 
 
 def figure_cell(cell: dict, output: dict, suffix: str) -> dict:
-    """Return a cell that shows one picture as a numbered figure; its code is not shown, but may not be empty."""
+    """Return a cell that shows one picture as a numbered figure; its code is not shown, but may not be empty.
+
+    Of an explorer the picture of its first state stays, the controls do not.
+    """
     words = words_of(output)
+    output = {**output, "data": {mime: data for mime, data in output["data"].items() if mime != CONTROLS}}
     look = {"figure": {"caption": words["caption"], "name": words["name"]},
             "image": {"alt": words["alt"], "classes": "dark-light", "align": "center"}}
     return {"cell_type": "code", "id": f"{cell['id'][:50]}-{suffix}", "execution_count": None, "source": "# picture",
@@ -109,7 +114,8 @@ def page(notebook: dict, record: Record) -> dict:
         A notebook for jupyter-book; the input is left as it was.
     """
     book = copy.deepcopy(notebook)
-    book["metadata"].pop("papermill", None)
+    for key in ("papermill", "widgets"):
+        book["metadata"].pop(key, None)
     cells, finding = [], []
     for cell in book["cells"]:
         for timing in ("papermill", "execution"):

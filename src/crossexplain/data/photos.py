@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -9,19 +10,22 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision.transforms.v2 import functional
 
+PIXELS = 64_000_000  # of the largest photograph that is read; a small file can hold a picture that fills the memory
+
 
 class PhotoError(ValueError):
     """A file is no photograph that can be read; the message names it."""
 
 
-def read(path: Path | str, size: int | None = None) -> Tensor:
+def read(path: Path | str | BinaryIO, size: int | None = None) -> Tensor:
     """Read one photograph.
 
     Parameters
     ----------
-    path : Path
-        Any format that Pillow reads. It is turned upright where the camera says so; grey becomes colour, and what is
-        transparent becomes white.
+    path : Path, or a file opened in binary mode
+        Any format that Pillow reads. It is turned upright where the camera says so; grey (of 8 or 16 bits) and the colours
+        of print become red, green and blue, what is transparent becomes white, and of an animation the first picture is
+        taken.
     size : int, optional
         Side in pixels of the largest square in the middle, scaled (antialiased). Default: the whole photograph.
 
@@ -33,37 +37,48 @@ def read(path: Path | str, size: int | None = None) -> Tensor:
     Raises
     ------
     PhotoError
-        If the file is missing, is no image, ends too early, or holds values of which nobody can say what white is; or if
-        the size is no whole number above 0.
+        If the file is missing, is no image, ends too early, would fill the memory, or holds values of which nobody can say
+        what white is; or if the size is no whole number above 0.
     """
-    path = Path(path)
     if size is not None and (not isinstance(size, (int, np.integer)) or size < 1):
         raise PhotoError(f"size {size!r} came, expected the side in pixels, a whole number of at least 1.")
+    name = Path(getattr(path, "name", path)).name
     try:
         with Image.open(path) as opened:
-            image = _eight_bits(ImageOps.exif_transpose(opened), opened.format, path.name).convert("RGBA")
+            _require_readable(opened, name)
+            image = _colours(ImageOps.exif_transpose(opened))
     except PhotoError:
         raise
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise PhotoError(f"{name} has too many pixels ({error}), at most {PIXELS:,} are read; make it smaller.") from error
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
         raise PhotoError(
-            f"{path.name} cannot be read as an image ({error}); expected a whole JPEG, PNG or the like: "
+            f"{name} cannot be read as an image ({error}); expected a whole JPEG, PNG or the like: "
             "fetch or copy the file again."
         ) from error
-    white = Image.new("RGBA", image.size, "white")
-    image = Image.alpha_composite(white, image).convert("RGB")
     if size is not None:
         image = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
     return functional.to_dtype(functional.to_image(image).as_subclass(Tensor), torch.float32, scale=True)
 
 
-def _eight_bits(image: Image.Image, kind: str | None, name: str) -> Image.Image:
-    """Scale grey of 16 bits to 8: Pillow itself would cut everything above 255 off and make it white."""
-    if image.mode.startswith("I;16") or (image.mode == "I" and kind in ("PNG", "PPM")):
-        return Image.fromarray((np.asarray(image, dtype=np.float64) / 257).round().clip(0, 255).astype(np.uint8))
-    if image.mode in ("I", "F"):
-        raise PhotoError(f"{name} holds 32-bit values (Pillow's mode {image.mode}), of which nobody can say what white "
-                         "is; expected 8 or 16 bits: scale it and save it again.")
-    return image
+def _require_readable(image: Image.Image, name: str) -> None:
+    """Refuse what would fill the memory, or has no known black and white, before anything is decoded."""
+    width, height = image.size
+    if width * height > PIXELS:
+        raise PhotoError(f"{name} has {width:,} x {height:,} pixels, at most {PIXELS:,} in all are read; make it smaller.")
+    if image.mode == "F" or (image.mode == "I" and image.format not in ("PNG", "PPM")):  # these two: grey of 16 bits
+        raise PhotoError(f"{name} holds 32-bit values (Pillow's mode {image.mode}), of which nobody can say what white is; "
+                         "expected 8 or 16 bits: scale it and save it again.")
+
+
+def _colours(image: Image.Image) -> Image.Image:
+    """Return any image as red, green and blue, on white where it is transparent."""
+    if image.mode.startswith("I"):  # 16 bits; Pillow would cut off at 255
+        image = Image.fromarray((np.asarray(image, dtype=np.float64) / 257).round().clip(0, 255).astype(np.uint8))
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    image = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
 
 
 def load(paths: Sequence[Path | str], size: int) -> Tensor:

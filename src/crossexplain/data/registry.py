@@ -72,12 +72,14 @@ class Source:
 
 
 HUB = "https://huggingface.co/google-bert/bert-base-uncased/resolve/86b5e0934494bd15c9632b12f734a8a67f723594/"
+CLIP = "https://huggingface.co/openai/clip-vit-base-patch32/resolve/3d74acf9a28c67741b2f4f2ea7635f0aaf6f0268/"
 TORCH = "https://download.pytorch.org/models/"
 MNIST = "https://ossci-datasets.s3.amazonaws.com/mnist/"
 KERAS = "https://storage.googleapis.com/download.tensorflow.org/data/"
 GITHUB = "https://raw.githubusercontent.com/"
 CORAL = GITHUB + "google-coral/test_data/104342d2d3480b3e66203073dac24f4e2dbb4c41/"
 GRAD_CAM = GITHUB + "jacobgil/pytorch-grad-cam/084273b3f30b54ad0c64cf8020a4337d979a66e0/"
+FLICKR8K = "https://github.com/jbrownlee/Datasets/releases/download/Flickr8k/"
 # The publisher offers one archive; here the three files stand singly.
 SENTENCES = GITHUB + "rushabh7cr/Sentiment-Classifier-using-naive-bayes/60b3211cf920faf6ee7e6c68114b3c272cfa4421/"
 
@@ -148,6 +150,25 @@ _LIST = (
                   "ce64fce797c24f68df90b40a3f74f579b336a493db14bd583fd520ea0d8c9a98", HUB),
             _file("weights/bert-base-uncased/model.safetensors", 440449768,
                   "68d45e234eb4a928074dfd868cead0219ab85354cc53d20e772753c6bb9169d3", HUB),
+        ),),
+    ),
+    Source(
+        "clip-vit-base-patch32",
+        what="CLIP with a vision transformer of 12 layers, patches of 32 pixels",
+        origin="Radford et al. 2021, through the Hugging Face hub",
+        terms="MIT; the authors ask for study, not for deployment",
+        folder="weights/clip-vit-base-patch32",
+        forms=((
+            _file("weights/clip-vit-base-patch32/config.json", 4186,
+                  "b575ef3c36f2a057fa19e221650105052d61cc9c1a972ec15019c6261ec98770", CLIP),
+            _file("weights/clip-vit-base-patch32/preprocessor_config.json", 316,
+                  "910e70b3956ac9879ebc90b22fb3bc8a75b6a0677814500101a4c072bd7857bd", CLIP),
+            _file("weights/clip-vit-base-patch32/tokenizer_config.json", 592,
+                  "34b7336e4bee12e0a9730eaf5189f582ef3c3eea5027f65730e5717256755aad", CLIP),
+            _file("weights/clip-vit-base-patch32/tokenizer.json", 2224041,
+                  "b556ac8c99757ffb677208af34bc8c6721572114111a6e0aaf5fa69ff0b8d842", CLIP),
+            _file("weights/clip-vit-base-patch32/pytorch_model.bin", 605247071,
+                  "a63082132ba4f97a80bea76823f544493bffa8082296d62d71581a4feff1576f", CLIP),
         ),),
     ),
     Source(
@@ -255,7 +276,13 @@ _LIST = (
             _file("flickr8k/CrowdFlowerAnnotations.txt", 2918552,
                   "72a74aef443df4848fb1f3c23654ee9e0ca5b528198f68e2efedf11b6ca61260"),
             _file("flickr8k/Images", 118991632),  # sizes differ between copies, which were scaled in different ways
-        ),),
+        ), (
+            # The authors' two archives, from the public copy that most code reads, since theirs is no longer served.
+            File("flickr8k/Flickr8k_text.zip", 2340801, ("md5:bf6c1abcb8e4a833b7f922104de18627",),
+                 FLICKR8K + "Flickr8k_text.zip"),
+            File("flickr8k/Flickr8k_Dataset.zip", 1115419746, ("md5:f18a1e2920de5bd84dae7cf08ec78978",),
+                 FLICKR8K + "Flickr8k_Dataset.zip"),
+        )),
     ),
 )
 # fmt: on

@@ -49,6 +49,8 @@ class Picture:
         Label by which the text refers to it, ``fig-...``.
     dpi : int
         Dots per inch of the PNG.
+    crop : bool
+        Cut the margins to what is drawn; takes a second drawing.
 
     Raises
     ------
@@ -56,12 +58,13 @@ class Picture:
         If ``alt`` or ``caption`` is empty, or the alt text is too short to state a finding.
     """
 
-    def __init__(self, figure: Figure, *, alt: str, caption: str, name: str, dpi: int = 110):
+    def __init__(self, figure: Figure, *, alt: str, caption: str, name: str, dpi: int = 110,
+                 crop: bool = True):
         if len(alt.split()) < 6:
             raise ValueError(f"alt text {alt!r} has {len(alt.split())} words; say what the picture shows and finds.")
         if not caption.strip():
             raise ValueError("the caption is empty; write one sentence of finding and one of how to read the picture.")
-        self.figure, self.alt, self.caption, self.name, self.dpi = figure, alt, caption, name, dpi
+        self.figure, self.alt, self.caption, self.name, self.dpi, self.crop = figure, alt, caption, name, dpi, crop
         if figure.canvas.manager is not None:  # made by pyplot: keep the notebook from showing it a second time
             matplotlib.pyplot.close(figure)
 
@@ -70,7 +73,8 @@ class Picture:
         from io import BytesIO
 
         buffer = BytesIO()
-        self.figure.savefig(buffer, format="png", dpi=self.dpi, facecolor=PAPER, bbox_inches="tight", pad_inches=0.12)
+        margins = {"bbox_inches": "tight", "pad_inches": 0.12} if self.crop else {}
+        self.figure.savefig(buffer, format="png", dpi=self.dpi, facecolor=PAPER, **margins)
         return buffer.getvalue()
 
     def save(self, path: str | Path) -> Path:
@@ -239,7 +243,7 @@ def tokens(sentences: Sequence[Sequence[str]], scores, *, alt: str, caption: str
     sentences : sequence of N sequences of str
         Tokens or words.
     scores : sequence of N array_like, shape (T,)
-        Drawn as a share of the sentence's largest absolute score; the number is that share.
+        Drawn as a share of the sentence's largest absolute score; the number is that share. NaN where there is none.
     titles : sequence of str, optional
         One line above each sentence.
     cues : sequence of N array_like of bool, optional
@@ -255,7 +259,7 @@ def tokens(sentences: Sequence[Sequence[str]], scores, *, alt: str, caption: str
     -------
     Picture
     """
-    lines = []  # (title or None, [(token, share, is_cue)])
+    lines = []  # (title, [(token, share, is_cue)])
     largest = max((float(np.nanmax(np.abs(np.asarray(row, dtype=float)))) for row in scores if len(row)), default=1.0)
     for i, words in enumerate(sentences):
         values = np.asarray(scores[i], dtype=float)
@@ -265,44 +269,118 @@ def tokens(sentences: Sequence[Sequence[str]], scores, *, alt: str, caption: str
         marks = np.zeros(len(words), bool) if cues is None else np.asarray(cues[i], bool)
         if len(marks) != len(words):
             raise ValueError(f"sentence {i} has {len(words)} tokens and {len(marks)} cues; pass True or False for each.")
-        lines.append((titles[i] if titles is not None else "", []))
-        used = 0
-        for word, share, mark in zip(words, shares, marks):
-            room = max(len(word), 4) + 1
-            if used + room > per_line:
-                lines.append(("", []))
-                used = 0
-            lines[-1][1].append((word, share, mark))
-            used += room
-    return Picture(_token_sheet(lines, per_line, signed), alt=alt, caption=caption, name=name)
+        lines += _wrapped(words, shares, marks, titles[i] if titles is not None else "", per_line)
+    figure, axes = _sheet(1, 1, 8.2, 0.36 * _height(lines) + 0.2)
+    _draw_tokens(axes[0, 0], lines, per_line, signed)
+    return Picture(figure, alt=alt, caption=caption, name=name)
 
 
-def _token_sheet(lines, per_line: int, signed: bool) -> Figure:
-    heights = [1.45 + (0.75 if title else 0.0) for title, _ in lines]
-    figure, axes = _sheet(1, 1, 8.2, 0.36 * sum(heights) + 0.2)
-    axis = axes[0, 0]
-    axis.set(xlim=(0, per_line), ylim=(sum(heights), 0))
+def _wrapped(words, shares, marks, title: str, per_line: int) -> list[tuple]:
+    """Return the lines of one sentence: (title, [(token, share, is_cue)])."""
+    lines = [(title, [])]
+    used = 0
+    for word, share, mark in zip(words, shares, marks):
+        room = max(len(word), 4) + 1
+        if used + room > per_line:
+            lines.append(("", []))
+            used = 0
+        lines[-1][1].append((word, share, mark))
+        used += room
+    return lines
+
+
+def _height(lines) -> float:
+    return sum(1.45 + (0.75 if title else 0.0) for title, _ in lines)
+
+
+def _draw_tokens(axis, lines, per_line: int, signed: bool) -> None:
+    axis.set(xlim=(0, per_line), ylim=(_height(lines), 0))
     _bare(axis)
-    colour = matplotlib.colormaps[SIGNED if signed else "Oranges"]
     top = 0.0
-    for (title, cells), height in zip(lines, heights):
+    for title, cells in lines:
         if title:
             axis.text(0, top + 0.5, title, fontsize=9, va="center", weight="bold")
-        base, left = top + height - 1.45, 0.0
+        top += _height([(title, cells)])
+        base, left = top - 1.45, 0.0
         for word, share, cue in cells:
             width = max(len(word), 4) + 1 - 0.15
-            face = colour(0.5 + 0.42 * share) if signed else colour(0.75 * abs(share))
-            axis.add_patch(Rectangle((left, base + 0.05), width, 0.8, facecolor=face, edgecolor="none"))
-            light = 0.299 * face[0] + 0.587 * face[1] + 0.114 * face[2] > 0.5
-            axis.text(left + width / 2, base + 0.45, word, ha="center", va="center", fontsize=8.2, family="monospace",
-                      color=INK if light else "white")
-            axis.text(left + width / 2, base + 1.08, f"{share:+.2f}" if signed else f"{share:.2f}", ha="center",
-                      va="center", fontsize=6.2)
+            _draw_token(axis, word, share, left, base, width, signed)
             if cue:
                 axis.plot([left, left + width], [base + 0.9] * 2, color=INK, linewidth=1.8)
             left += width + 0.15
-        top += height
-    return figure
+
+
+def _draw_token(axis, word: str, share: float, left: float, base: float, width: float, signed: bool) -> None:
+    """Draw a word on its colour with the number below; without a score, empty and dashed."""
+    scored = np.isfinite(share)
+    colour = matplotlib.colormaps[SIGNED if signed else "Oranges"]
+    face = (colour(0.5 + 0.42 * share) if signed else colour(0.75 * abs(share))) if scored else (1, 1, 1, 1)
+    edge = {"edgecolor": "none"} if scored else {"edgecolor": INK, "linestyle": ":", "linewidth": 0.8}
+    axis.add_patch(Rectangle((left, base + 0.05), width, 0.8, facecolor=face, **edge))
+    light = 0.299 * face[0] + 0.587 * face[1] + 0.114 * face[2] > 0.5
+    axis.text(left + width / 2, base + 0.45, word, ha="center", va="center", fontsize=8.2, family="monospace",
+              color=INK if light else "white")
+    number = (f"{share:+.2f}" if signed else f"{share:.2f}") if scored else "none"
+    axis.text(left + width / 2, base + 1.08, number, ha="center", va="center", fontsize=6.2)
+
+
+def example(image, heat, words: Sequence[str], scores, *, alt: str, caption: str, name: str, title: str = "",
+            signed: tuple[bool, bool] = (False, False), largest: float | None = None, cues=None,
+            label: str = "evidence", per_line: int = 62) -> Picture:
+    """Draw one example of two modalities: input | map | overlay, and below them its words.
+
+    Parameters
+    ----------
+    image : array_like, shape (C, H, W), in [0, 1]
+    heat : array_like, shape (h, w)
+    words : sequence of T str
+    scores : array_like, shape (T,)
+        Drawn as a share of the largest absolute score; NaN where a word has none, for example because it is covered.
+    title : str
+        One line above the words.
+    signed : (bool, bool)
+        Whether the map and the words have a sign, as in :func:`maps` and :func:`tokens`.
+    largest : float, optional
+        End of the colour bar; default the map's own largest value.
+    cues : array_like of bool, shape (T,), optional
+        Words to underline.
+    label : str
+        What the colour bar measures.
+    per_line : int
+        Characters before the words wrap.
+
+    Returns
+    -------
+    Picture
+    """
+    heat, scores = np.asarray(heat, dtype=float), np.asarray(scores, dtype=float)
+    if scores.shape != (len(words),):
+        raise ValueError(f"{len(words)} words and scores of shape {scores.shape} came; pass one score a word.")
+    top = float(np.nanmax(np.abs(scores), initial=0.0))
+    lines = _wrapped(words, scores / (top or 1.0), np.zeros(len(words), bool) if cues is None else cues, title, per_line)
+    width, above, below = 8.2, 2.55, 0.36 * _height(lines) + 0.1  # inches
+    high = above + below
+    with matplotlib.rc_context(STYLE):  # places are given, not found: an explorer draws this at every click
+        figure = Figure(figsize=(width, high), facecolor=PAPER)
+        axes = [figure.add_axes((left / width, (below + 0.12) / high, 2.1 / width, 2.1 / high)) for left in (0.05, 2.4, 4.75)]
+        bar = figure.add_axes((7.0 / width, (below + 0.22) / high, 0.12 / width, 1.9 / high))
+        strip = figure.add_axes((0.05 / width, 0.05 / high, (width - 0.1) / width, (below - 0.1) / high))
+    _draw_row(axes, bar, image, heat, signed[0], largest, label)
+    _draw_tokens(strip, lines, per_line, signed[1])
+    return Picture(figure, alt=alt, caption=caption, name=name, crop=False)
+
+
+def _draw_row(axes, bar, image, heat, signed: bool, largest: float | None, label: str) -> None:
+    norm = _norm(heat if largest is None else np.array([largest]), signed)
+    height, width = _pixels(image).shape[:2]
+    _show_image(axes[0], image, extent=(0, width, height, 0))
+    shown = axes[1].imshow(heat, cmap=SIGNED if signed else SEQUENTIAL, norm=norm, extent=(0, width, height, 0),
+                           interpolation="nearest")
+    _overlay(axes[2], image, heat, norm, signed, largest)
+    axes[0].figure.colorbar(shown, cax=bar, label=label)
+    for axis, word in zip(axes, ("input", "map", "overlay")):
+        _bare(axis)
+        axis.set_title(word, fontsize=10)
 
 
 def intervals(rows, *, alt: str, caption: str, name: str, xlabel: str, baseline: float | None = None,

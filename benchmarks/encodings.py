@@ -1,0 +1,41 @@
+"""How many photographs and captions a second go through the frozen towers and to the disk.
+
+A sample of Flickr8k, spread over the whole of it, goes through SqueezeNet 1.0 and MiniLM into an empty folder: reading
+the files, the towers, checksums and writing counted. The minutes are those of 8,000 photographs and 40,000 captions at
+the median rates. Needs the data folder.
+"""
+
+import statistics
+import tempfile
+from pathlib import Path
+
+from crossexplain.data import flickr8k, store
+from crossexplain.models import bert, vgg
+from crossexplain.recipes import encodings
+
+PHOTOGRAPHS, CAPTIONS = 256, 2048
+
+
+def rows(repeats: int = 5) -> list[dict]:
+    """Return the rows of the table."""
+    data = flickr8k.load(progress=False)
+    tower = vgg.load_imagenet("squeezenet1_0", store.find("squeezenet1_0").path)
+    folder = store.find("minilm").path
+    encoder, tokenizer = bert.load(folder, 2).encoder, bert.load_tokenizer(folder)
+    images = range(0, len(data.names), len(data.names) // PHOTOGRAPHS)
+    captions = range(0, len(data.captions), len(data.captions) // CAPTIONS)
+    rates = {"photographs": [], "captions": []}
+    for _ in range(repeats):
+        with tempfile.TemporaryDirectory() as empty:
+            where = Path(empty)
+            rates["photographs"].append(encodings.photographs(tower, data, images, False, where).rate)
+            rates["captions"].append(encodings.captions(encoder, tokenizer, data, captions, progress=False, where=where).rate)
+    minutes = [8000 / a / 60 + 40_000 / b / 60 for a, b in zip(rates["photographs"], rates["captions"])]
+    return [*(spread(f"speed.encodings.{name}_per_second", values, f"{name}/s, median") for name, values in rates.items()),
+            spread("speed.encodings.minutes", minutes, "min for 8,000 photographs and 40,000 captions, median")]
+
+
+def spread(name: str, values: list[float], unit: str) -> dict:
+    """Return a row with the median and the range of repeated measurements."""
+    return {"id": name, "value": statistics.median(values), "low": min(values), "high": max(values), "n": len(values),
+            "unit": unit}

@@ -1,0 +1,369 @@
+"""What a frozen tower says of thousands of images or texts, computed once and kept on disk.
+
+A tower that is not trained gives the same features in every epoch and for every view that leaves its input as it is.
+:func:`encode` sends each input through it once and writes the features in shards, files of a few hundred inputs. A shard
+is written whole or not at all and carries a checksum, so that a process that was killed, a full disk or a damaged file
+costs one shard and never a wrong number. Nothing but one shard is held in memory, while writing and while reading.
+
+The folder of an encoding is named after a hash of the weights, of the settings and of the inputs: other weights or other
+inputs are another folder, and what was computed from something else is never taken for it. A folder may be deleted at any
+time; it is made again when it is asked for.
+"""
+
+import contextlib
+import errno
+import hashlib
+import io
+import json
+import logging
+import shutil
+import time
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from filelock import FileLock, Timeout
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from crossexplain.files import write_whole
+
+log = logging.getLogger(__name__)
+
+DTYPES = {"float16": torch.float16, "float32": torch.float32}
+WAIT = 3600  # seconds to wait for another process that makes the same encoding
+
+
+class EncodingError(OSError):
+    """An encoding cannot be made or read; what was finished is kept, and the message says what to do."""
+
+
+class Encodings:
+    """Features of N inputs, read from disk as they are asked for.
+
+    Attributes
+    ----------
+    folder : Path
+        Where they are kept.
+    shape : tuple of int
+        Of the features of one input; where each input has as many rows as it has tokens, of one row.
+    ragged : bool
+        Whether each input has its own number of rows.
+    rate : float
+        Inputs a second, of what this call encoded; NaN if all was there.
+    """
+
+    def __init__(self, folder: Path, shards: Sequence["_Shard"], order: np.ndarray, rate: float):
+        self.folder, self.rate = folder, rate
+        self._place = np.argsort(order)  # (N,) where each input was put
+        self._starts = np.cumsum([0, *(shard.inputs for shard in shards)])
+        self._values = [np.load(shard.path, mmap_mode="r") for shard in shards]  # nothing is read before it is used
+        self.ragged = shards[0].lengths is not None
+        self.shape = self._values[0].shape[1:]
+        self._rows = [np.cumsum([0, *shard.lengths]) for shard in shards] if self.ragged else None
+
+    def __len__(self) -> int:
+        return len(self._place)
+
+    def __getitem__(self, indices: int | slice | Sequence[int] | Tensor) -> Tensor:
+        """Return the features of some inputs, (n, ...), float32; of one input, (...).
+
+        Raises
+        ------
+        TypeError
+            Where each input has its own number of rows; :meth:`padded` gives those.
+        IndexError
+            For an input that is not there.
+        """
+        if self.ragged:
+            raise TypeError("each input has its own number of rows here; use padded(indices), which gives a mask too.")
+        if isinstance(indices, int):
+            return self[[indices]][0]
+        if isinstance(indices, slice):
+            indices = range(*indices.indices(len(self)))
+        places = list(self._places(indices))
+        out = np.empty((len(places), *self.shape), dtype=np.float32)
+        for i, (shard, row) in enumerate(places):
+            out[i] = self._values[shard][row]
+        return torch.from_numpy(out)
+
+    def padded(self, indices: Sequence[int] | Tensor) -> tuple[Tensor, Tensor]:
+        """Return the rows of some inputs, padded behind with zeros, and which are rows.
+
+        Parameters
+        ----------
+        indices : sequence of n int
+
+        Returns
+        -------
+        values : Tensor, shape (n, T, ...), float32
+            T is the greatest number of rows among them.
+        mask : Tensor of bool, shape (n, T)
+        """
+        if not self.ragged:
+            raise TypeError("every input has features of the same shape here; use encodings[indices].")
+        rows = [self._values[shard][slice(*self._rows[shard][place : place + 2])] for shard, place in self._places(indices)]
+        longest = max((len(row) for row in rows), default=0)
+        out, mask = np.zeros((len(rows), longest, *self.shape), np.float32), np.zeros((len(rows), longest), bool)
+        for i, row in enumerate(rows):
+            out[i, : len(row)], mask[i, : len(row)] = row, True
+        return torch.from_numpy(out), torch.from_numpy(mask)
+
+    def map(self, change: Callable[..., Tensor], batch_size: int = 256) -> Tensor:
+        """Return ``change`` of all features, computed by batches: what a head needs of features too large for memory.
+
+        Parameters
+        ----------
+        change : callable
+            Of features (n, ...), or of rows (n, T, ...) and their mask (n, T); gives (n, ...).
+        batch_size : int
+
+        Returns
+        -------
+        Tensor, shape (N, ...)
+        """
+        parts = (range(start, min(start + batch_size, len(self))) for start in range(0, len(self), batch_size))
+        return torch.cat([change(*self.padded(part)) if self.ragged else change(self[part]) for part in parts])
+
+    def _places(self, indices) -> Iterator[tuple[int, int]]:
+        indices = np.asarray(indices)
+        indices = np.flatnonzero(indices) if indices.dtype == bool else indices
+        wrong = indices[(indices < -len(self)) | (indices >= len(self))] if len(indices) else indices
+        if len(wrong):
+            raise IndexError(f"input {wrong[0]} was asked for, there are {len(self):,} (0 to {len(self) - 1:,}).")
+        places = self._place[indices] if len(indices) else np.empty(0, np.int64)
+        shards = np.searchsorted(self._starts, places, side="right") - 1
+        return zip(shards.tolist(), (places - self._starts[shards]).tolist())
+
+
+def encode(
+    model: nn.Module,
+    batch: Callable[[list[int]], Tensor | Mapping[str, Tensor]],
+    names: Sequence[str],
+    folder: Path | str,
+    *,
+    settings: Mapping[str, object],
+    forward: Callable[..., Tensor] | None = None,
+    mask: str | None = None,
+    lengths: Sequence[int] | None = None,
+    batch_size: int = 32,
+    shard_size: int = 256,
+    dtype: str = "float16",
+    progress: bool = True,
+) -> Encodings:
+    """Encode inputs with a frozen model, or take up what was encoded before.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        In eval mode. All its weights are part of the key.
+    batch : callable
+        ``batch(indices)`` gives what the model is called with: a Tensor, or a dict of Tensors by keyword.
+    names : sequence of N str
+        What identifies the content of each input: the text itself, or name and checksum of a file.
+    folder : path
+        Of all encodings; this one gets a folder in it.
+    settings : mapping
+        Whatever else changes the features and can be written as JSON: the preprocessing, the layer, a length limit.
+    forward : callable, optional
+        Called in place of the model, such as its tower. Name it in the settings, for its code is not part of the key.
+    mask : str, optional
+        Keyword of an input (n, T) that is not 0 at the rows to keep of an output (n, T, ...); padding is not stored.
+    lengths : sequence of N numbers, optional
+        Inputs of like length go through the model together, so that little is spent on padding.
+    batch_size, shard_size : int
+        Inputs that go through the model, and into a file, at once.
+    dtype : {"float16", "float32"}
+        As which the features are kept. Half of the precision takes half of the room; 3 digits are right.
+    progress : bool
+        Show a progress bar.
+
+    Returns
+    -------
+    Encodings
+
+    Raises
+    ------
+    EncodingError
+        If the disk is full or cannot be written, or features are not finite or too large for the dtype. What is finished
+        stays; the same call goes on from there.
+    ValueError
+        For settings that cannot be used.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> model, vectors = nn.Linear(3, 2).eval(), torch.ones(5, 3)
+    >>> with TemporaryDirectory() as folder:
+    ...     found = encode(model, lambda some: vectors[some], list("abcde"), folder, settings={}, progress=False)
+    ...     len(found), found[[4, 0]].shape
+    (5, torch.Size([2, 2]))
+    """
+    _require_usable(model, names, lengths, dtype, batch_size, shard_size)
+    order = np.arange(len(names)) if lengths is None else np.argsort(np.asarray(lengths), kind="stable")
+    about = _about(model, names, settings, order, dtype, shard_size)
+    home = Path(folder) / about["key"][:32]
+    parts = [order[start : start + shard_size].tolist() for start in range(0, len(order), shard_size)]
+    device = next((tensor.device for tensor in model.state_dict().values()), torch.device("cpu"))
+    shards, done, seconds = [], 0, 0.0
+    bar = tqdm(total=len(names), unit="input", disable=not progress, desc=f"encoding on {device}")
+    with bar, _locked(home):
+        _save(home, home / "about.json", json.dumps(about, indent=2).encode())
+        for number, indices in enumerate(parts):
+            shard = _Shard.read(home / f"{number:05}.npy", len(indices))
+            if shard is not None:
+                bar.update(len(indices))
+            else:
+                started = time.perf_counter()
+                made = _features(forward or model, batch, indices, mask, batch_size, DTYPES[dtype], device, bar)
+                _require_finite(*made, names, indices, dtype)
+                if not done:
+                    _require_room(home, made[0].nbytes * (len(parts) - number))
+                shard = _Shard.write(home / f"{number:05}.npy", *made, len(indices))
+                done, seconds = done + len(indices), seconds + time.perf_counter() - started
+            shards.append(shard)
+    return Encodings(home, shards, order, done / seconds if done else float("nan"))
+
+
+@dataclass(frozen=True)
+class _Shard:
+    """A file of features; a note beside it, written afterwards, holds its checksum and the rows of each input."""
+
+    path: Path
+    inputs: int
+    checksum: int
+    lengths: list[int] | None
+
+    @classmethod
+    def write(cls, path: Path, values: np.ndarray, lengths: list[int] | None, inputs: int) -> "_Shard":
+        """Write a shard, each of its files whole or not at all."""
+        shard = cls(path, inputs, zlib.crc32(values), lengths)
+        content = io.BytesIO()
+        np.save(content, values)
+        _save(path.parent, path, content.getbuffer())
+        note = {"inputs": inputs, "checksum": shard.checksum, "lengths": lengths}
+        _save(path.parent, path.with_suffix(".json"), json.dumps(note).encode())
+        return shard
+
+    @classmethod
+    def read(cls, path: Path, inputs: int) -> "_Shard | None":
+        """Return a shard of so many inputs if it is there and as it was written."""
+        note = path.with_suffix(".json")
+        if not (path.is_file() and note.is_file()):
+            return None
+        try:
+            shard = cls(path, **json.loads(note.read_bytes()))
+            values = np.load(path, mmap_mode="r")
+            whole = shard.inputs == inputs and zlib.crc32(np.ascontiguousarray(values)) == shard.checksum
+        except (OSError, ValueError, TypeError, EOFError):
+            whole = False
+        if not whole:
+            log.warning("%s is damaged; it is made again", path)
+        return shard if whole else None
+
+
+def _features(forward, batch, indices: list[int], mask: str | None, batch_size: int, dtype: torch.dtype,
+              device: torch.device, bar: tqdm) -> tuple[np.ndarray, list[int] | None]:
+    """Send some inputs through the model; the features one below the other, and how many rows each input has."""
+    values, lengths = [], []
+    for start in range(0, len(indices), batch_size):
+        some = indices[start : start + batch_size]
+        with torch.inference_mode():
+            inputs = batch(some)
+            if isinstance(inputs, Tensor):
+                out = forward(inputs.to(device))
+            else:
+                out = forward(**{name: tensor.to(device) for name, tensor in inputs.items()})
+            if len(out) != len(some):
+                raise ValueError(f"the model gave {len(out)} rows for {len(some)} inputs, expected one for each.")
+            if mask is not None:
+                kept = inputs[mask].to(device).bool()
+                lengths += kept.sum(dim=1).tolist()
+                out = out[kept]
+            values.append(out.to("cpu", dtype))
+        bar.update(len(some))
+    return torch.cat(values).contiguous().numpy(), lengths if mask is not None else None
+
+
+def _about(model: nn.Module, names: Sequence[str], settings, order: np.ndarray, dtype: str, shard_size: int) -> dict:
+    """Return what an encoding is of, and a key that changes with any of it."""
+    try:
+        described = json.dumps(dict(settings), sort_keys=True)
+    except TypeError as error:
+        raise ValueError(f"the settings hold something that is no number, text, list or dict ({error}); "
+                         "describe it in words.") from error
+    weights, inputs = hashlib.sha256(), hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        weights.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        weights.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy())
+    for name in names:
+        inputs.update(name.encode("utf-8", "surrogatepass") + b"\0")
+    inputs.update(np.ascontiguousarray(order, dtype=np.int64))
+    about = {"model": type(model).__name__, "weights": weights.hexdigest(), "inputs": inputs.hexdigest(),
+             "number": len(names), "settings": json.loads(described), "dtype": dtype, "shard_size": shard_size}
+    return {"key": hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest(), **about}
+
+
+def _save(home: Path, path: Path, content: bytes | memoryview) -> None:
+    try:
+        write_whole(path, lambda part: part.write_bytes(content))
+    except OSError as error:
+        why = "the disk is full" if error.errno == errno.ENOSPC else str(error)
+        done = len(list(home.glob("[0-9]*.json")))
+        raise EncodingError(f"{path} was not written: {why}. {done} finished shards are kept: make room, or name another "
+                            "folder, and run the same call again to go on.") from error
+
+
+def _require_room(home: Path, size: int) -> None:
+    free = shutil.disk_usage(home).free
+    if free < size:
+        raise EncodingError(f"the encoding takes {size / 1e6:,.1f} MB more and {home} has {free / 1e6:,.1f} MB free; make "
+                            "room, or name a folder on another disk, and run the same call again.")
+
+
+def _require_finite(values: np.ndarray, lengths: list[int] | None, names, indices: list[int], dtype: str) -> None:
+    finite = np.isfinite(values)
+    if finite.all():
+        return
+    row = int(np.argwhere(~finite)[0, 0])
+    row = row if lengths is None else int(np.searchsorted(np.cumsum(lengths), row, side="right"))
+    raise EncodingError(f"the features of {names[indices[row]][:80]!r} are not finite as {dtype}; use dtype='float32' if "
+                        "they are only large, or look for NaN in input and weights.")
+
+
+def _require_usable(model: nn.Module, names, lengths, dtype: str, batch_size: int, shard_size: int) -> None:
+    if model.training:
+        raise ValueError("the model is in training mode, where dropout changes its features; call model.eval() first.")
+    if isinstance(names, str) or not len(names):
+        raise ValueError(f"{names!r} came as the names of the inputs, expected a list of at least one.")
+    if lengths is not None and len(lengths) != len(names):
+        raise ValueError(f"{len(lengths)} lengths came for {len(names)} inputs, expected as many.")
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype {dtype!r} came, expected one of {', '.join(map(repr, DTYPES))}.")
+    if min(batch_size, shard_size) < 1:
+        raise ValueError(f"batch_size {batch_size} and shard_size {shard_size} came, expected at least 1 each.")
+
+
+@contextlib.contextmanager
+def _locked(home: Path) -> Iterator[None]:
+    """Let one process write into a folder, and remove what a killed one left half-written."""
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(home / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            log.warning("another process makes the encoding in %s; waiting for it", home)
+            lock.acquire(timeout=WAIT)
+    except OSError as error:
+        raise EncodingError(f"cannot write into {home}: {error.strerror or error}; name a folder that you may write to, "
+                            "such as one in CROSSEXPLAIN_CACHE.") from error
+    try:
+        for part in home.glob(".*.part"):
+            part.unlink()
+        yield
+    finally:
+        lock.release()

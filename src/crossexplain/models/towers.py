@@ -1,0 +1,276 @@
+"""What early fusion and dual encoders are made of: towers that read one modality, and what makes one vector of it.
+
+An image tower turns pictures into a map, ``tower(images) -> (N, C, h, w)``. A text tower turns tokens into one state each,
+``tower(tokens, attention_mask) -> states (N, T, D), real (N, T)``. Each has a ``width`` (C or D) and names the ``layer``
+within itself where a gradient is best read: the last map, and the embeddings.
+"""
+
+import torch
+from torch import Tensor, nn
+from transformers import CLIPTextModel, PreTrainedModel
+
+from crossexplain.models.vgg import ImageNetClassifier
+
+POOLINGS = ("max", "mean", "first", "last")
+
+
+class ConvTower(nn.Module):
+    """A small convolutional network: five convolutions with batch norm and ReLU, an eighth of the picture at the end.
+
+    Parameters
+    ----------
+    widths : sequence of 5 int
+        Channels; the first three convolutions halve the picture.
+
+    Examples
+    --------
+    >>> ConvTower().eval()(torch.zeros(2, 3, 96, 96)).shape
+    torch.Size([2, 128, 12, 12])
+    """
+
+    layer = "features"
+
+    def __init__(self, widths: tuple[int, ...] = (16, 32, 64, 96, 128)):
+        super().__init__()
+        layers: list[nn.Module] = []
+        for i, (before, width) in enumerate(zip((3, *widths), widths)):
+            stride = 2 if i < 3 else 1
+            layers += [nn.Conv2d(before, width, 3, stride, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+        self.features, self.width = nn.Sequential(*layers), widths[-1]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the last map (N, C, H / 8, W / 8) of pictures (N, 3, H, W) in [0, 1]."""
+        require_images(images)
+        return self.features(2 * images - 1)
+
+
+class ImageNetTower(nn.Module):
+    """The convolutions of a network of torchvision, VGG or SqueezeNet, up to its last map.
+
+    Parameters
+    ----------
+    network : ImageNetClassifier
+        From :func:`crossexplain.models.vgg.load_imagenet`, frozen; unfreeze what shall be tuned.
+    """
+
+    width = 512  # of all three networks
+
+    def __init__(self, network: ImageNetClassifier):
+        super().__init__()
+        self.network = network
+        self.layer = f"network.{network.image_layer}"
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the last map (N, 512, h, w) of photographs (N, 3, S, S) in [0, 1]."""
+        require_images(images)
+        return self.network.tower(images)
+
+
+class EncoderTower(nn.Module):
+    """A BERT or any other Hugging Face encoder.
+
+    Parameters
+    ----------
+    encoder : transformers.PreTrainedModel
+        As in :func:`crossexplain.models.bert.load`, or made from a configuration.
+    pad : int
+        Where no attention mask comes, every other token is attended to.
+    """
+
+    layer = "encoder.embeddings"
+
+    def __init__(self, encoder: PreTrainedModel, pad: int = 0):
+        super().__init__()
+        self.encoder, self.pad, self.width = encoder, pad, encoder.config.hidden_size
+        if getattr(encoder, "pooler", None) is not None:
+            encoder.pooler = None  # its output would not be used, and its weights would stay without a gradient
+
+    def forward(self, tokens: Tensor, attention_mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return the states of all tokens, (N, T, D), and which are attended to, (N, T)."""
+        require_tokens(tokens, self.encoder.config.vocab_size)
+        real = _attended(tokens, attention_mask, tokens != self.pad)
+        if not real.any(dim=1).all():
+            raise ValueError(f"text {int((~real.any(dim=1)).nonzero()[0, 0])} has no token that is attended to; leave it out, "
+                             "or keep its special tokens when words are hidden.")
+        return self.encoder(input_ids=tokens, attention_mask=real.long()).last_hidden_state, real
+
+
+class ClipTextTower(nn.Module):
+    """CLIP's text tower: a transformer in which each token sees those before it, so only the end-of-text token sees all.
+
+    What stands behind the first end-of-text token is padding. Read it with ``pool(states, real, "last")``.
+
+    Parameters
+    ----------
+    encoder : transformers.CLIPTextModel
+    pad : int, optional
+        A token that is not attended to wherever it stands; None: CLIP's own tokenizer pads with end-of-text.
+    """
+
+    layer = "encoder.embeddings"
+
+    def __init__(self, encoder: CLIPTextModel, pad: int | None = None):
+        super().__init__()
+        self.encoder, self.pad, self.width = encoder, pad, encoder.config.hidden_size
+
+    def forward(self, tokens: Tensor, attention_mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return the states of all tokens after the final layer norm, (N, T, D), and which are attended to, (N, T)."""
+        return clip_states(self.encoder, tokens, attention_mask, self.pad)
+
+
+def clip_states(encoder: CLIPTextModel, tokens: Tensor, attention_mask: Tensor | None = None,
+                pad: int | None = None) -> tuple[Tensor, Tensor]:
+    """Return what CLIP's text transformer makes of each token, and which tokens are attended to.
+
+    Parameters
+    ----------
+    encoder : transformers.CLIPTextModel
+    tokens : Tensor, shape (N, T), int64
+        Start-of-text, words, end-of-text, padding.
+    attention_mask : Tensor, shape (N, T), optional
+    pad : int, optional
+        As for :class:`ClipTextTower`.
+
+    Returns
+    -------
+    states : Tensor, shape (N, T, D)
+    real : Tensor of bool, shape (N, T)
+        The last of each row is its end-of-text token.
+
+    Raises
+    ------
+    ValueError
+        For a text without an end-of-text token, or one whose end-of-text token is masked.
+    """
+    config = encoder.config
+    require_tokens(tokens, config.vocab_size, config.max_position_embeddings)
+    # Configurations from before 2023 say 2 and mean the last word of the vocabulary.
+    end = config.vocab_size - 1 if config.eos_token_id == 2 else config.eos_token_id
+    ends = tokens == end
+    real = ends.cumsum(dim=1) - ends.long() == 0  # nothing behind the first end
+    if pad is not None and pad != end:
+        real = real & (tokens != pad)
+    real = _attended(tokens, attention_mask, real)
+    read = (ends & real).any(dim=1)
+    if not read.all():
+        raise ValueError(f"text {int((~read).nonzero()[0, 0])} has no attended end-of-text token ({end}), the one that the "
+                         "text is read from; tokenize with start and end, and never mask the end.")
+    return encoder(input_ids=tokens, attention_mask=real.long()).last_hidden_state, real
+
+
+class Look(nn.Module):
+    """One vector of a map: where each thing is joins what it is, then mean and maximum over the places.
+
+    A mean or maximum forgets where its parts came from, so each place is told its coordinates first; "left" could not be
+    learned otherwise. Both let every place reach the vector with a gradient.
+
+    Parameters
+    ----------
+    channels, width : int
+        Of the map, and of the vector.
+    dropout : float
+        Of the vector's parts, before the last layer.
+    """
+
+    def __init__(self, channels: int, width: int, dropout: float = 0.0):
+        super().__init__()
+        self.place = nn.Conv2d(channels + 2, width, 1)
+        self.join = nn.Sequential(nn.LayerNorm(2 * width), nn.Dropout(dropout), nn.Linear(2 * width, width))
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Return vectors (N, width) of maps (N, C, h, w)."""
+        rows, columns = (torch.linspace(-1, 1, n, device=maps.device, dtype=maps.dtype) for n in maps.shape[2:])
+        where = torch.stack(torch.meshgrid(rows, columns, indexing="ij")).expand(len(maps), -1, -1, -1)
+        seen = self.place(torch.cat([maps, where], dim=1)).relu().flatten(2)  # (N, width, h w)
+        return self.join(torch.cat([seen.mean(dim=2), seen.amax(dim=2)], dim=1))
+
+
+def pool(states: Tensor, real: Tensor, how: str) -> Tensor:
+    """Make one vector of the states of a text.
+
+    Parameters
+    ----------
+    states : Tensor, shape (N, T, D)
+    real : Tensor of bool, shape (N, T)
+        At least one of each row.
+    how : {"max", "mean", "first", "last"}
+        Over the real tokens; the first is BERT's [CLS], the last CLIP's end-of-text.
+
+    Returns
+    -------
+    Tensor, shape (N, D)
+
+    Examples
+    --------
+    >>> states, real = torch.tensor([[[1.0], [5.0], [9.0]]]), torch.tensor([[True, True, False]])
+    >>> [pool(states, real, how).item() for how in POOLINGS]
+    [5.0, 3.0, 1.0, 5.0]
+    """
+    if how not in POOLINGS:
+        raise ValueError(f"pooling {how!r} came, expected one of {', '.join(map(repr, POOLINGS))}.")
+    if how == "max":
+        return states.masked_fill(~real[:, :, None], -torch.inf).amax(dim=1)
+    if how == "mean":
+        return (states * real[:, :, None]).sum(dim=1) / real.sum(dim=1, keepdim=True)
+    if how == "first":
+        return states[:, 0]
+    last = (real * torch.arange(real.shape[1], device=real.device)).amax(dim=1)
+    return states[torch.arange(len(states), device=states.device), last]
+
+
+def threshold(scores: Tensor, labels: Tensor) -> float:
+    """Return the score that divides 1 from 0 with the fewest mistakes, halfway between two scores.
+
+    Examples
+    --------
+    >>> threshold(torch.tensor([0.1, 0.2, 0.6, 0.7]), torch.tensor([0, 0, 1, 1]))
+    0.4
+    """
+    scores, labels = scores.flatten().double(), labels.flatten() != 0
+    if scores.shape != labels.shape or labels.all() or not labels.any() or not torch.isfinite(scores).all():
+        raise ValueError(f"{len(scores)} scores and {len(labels)} labels, {int(labels.sum())} of them 1, came; expected as "
+                         "many finite scores as labels, and labels of both kinds.")
+    ordered, order = scores.sort()
+    # Right answers if the first k scores are called 0: with k = 0 all ones, and each score that is passed wins or loses one.
+    right = labels.sum() + torch.cat([order.new_zeros(1), (1 - 2 * labels[order].long()).cumsum(0)])
+    right[1:-1][ordered[1:] == ordered[:-1]] = -1  # equal scores cannot be divided
+    best = (right == right.max()).nonzero().flatten()
+    between = torch.cat([ordered[:1], (ordered[:-1] + ordered[1:]) / 2, ordered[-1:]])
+    return round(float(between[best[len(best) // 2]]), 6)
+
+
+def require_pairs(images: Tensor, tokens: Tensor) -> None:
+    """Raise ValueError unless there is one text for each picture."""
+    if len(images) != len(tokens):
+        raise ValueError(f"{len(images)} images and {len(tokens)} texts came, expected as many: they are pairs; similarity() "
+                         "compares each with each.")
+
+
+def require_images(images: Tensor, side: int | None = None) -> None:
+    """Raise ValueError unless ``images`` are colour pictures (N, 3, H, W), of one side where the model knows one only."""
+    if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
+        raise ValueError(f"images came as {images.dtype} of shape {tuple(images.shape)}, expected floats (N, 3, H, W): red, "
+                         "green, blue from 0 to 1.")
+    if side is not None and images.shape[2:] != (side, side):
+        raise ValueError(f"images have {images.shape[2]} x {images.shape[3]} pixels, this model reads {side} x {side}; "
+                         "scale them.")
+
+
+def require_tokens(tokens: Tensor, vocabulary: int, longest: int | None = None) -> None:
+    """Raise ValueError unless ``tokens`` are int64 (N, T) of words that the model knows, and no more than it can read."""
+    if tokens.ndim != 2 or tokens.dtype != torch.int64 or tokens.shape[1] < 1:
+        raise ValueError(f"tokens came as {tokens.dtype} of shape {tuple(tokens.shape)}, expected int64 (N, T).")
+    if longest is not None and tokens.shape[1] > longest:
+        raise ValueError(f"texts of {tokens.shape[1]} tokens came, at most {longest} can be read; shorten them.")
+    if tokens.numel() and not (0 <= int(tokens.min()) and int(tokens.max()) < vocabulary):
+        raise ValueError(f"tokens from {int(tokens.min())} to {int(tokens.max())} came, the model knows 0 to "
+                         f"{vocabulary - 1}; use the tokenizer that it was trained with.")
+
+
+def _attended(tokens: Tensor, attention_mask: Tensor | None, real: Tensor) -> Tensor:
+    if attention_mask is None:
+        return real
+    if attention_mask.shape != tokens.shape:
+        raise ValueError(f"the attention mask has shape {tuple(attention_mask.shape)}, expected that of the tokens, "
+                         f"{tuple(tokens.shape)}.")
+    return real & (attention_mask != 0)

@@ -1,0 +1,451 @@
+"""Chapters 5 and 6 on scenes: early fusion and two dual encoders, trained from nothing.
+
+All three learn in two steps. The image tower first learns to name what stands where, as the tower of the collages learns to
+name digits; then the whole model learns by contrast, every picture of a batch with every caption of it.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import BertConfig, BertModel
+
+from crossexplain.data import scenes
+from crossexplain.data.scene_words import (
+    BACKDROPS,
+    COLOUR_NAMES,
+    GROUND_NAMES,
+    KINDS,
+    SIZE_NAMES,
+    TEXTURE_NAMES,
+    Writer,
+    holds,
+)
+from crossexplain.data.scenes import LENGTH, VOCABULARY, Pairs, Scenes, foil, tokenize
+from crossexplain.models import checkpoints, clip
+from crossexplain.models.clip import Clip, ClipCNN, Contrast, sigmoid_loss
+from crossexplain.models.fusion import Fusion
+from crossexplain.models.towers import ConvTower, EncoderTower, threshold
+from crossexplain.models.training import History, fit
+
+NAMES = {"fusion": "scenes_fusion", "clip_vit": "scenes_clip_vit", "clip_cnn": "scenes_clip_cnn"}
+PLANS = {  # epochs and highest learning rate of naming, then of contrast
+    "fusion": ((6, 4e-3), (4, 1e-3)), "clip_cnn": ((6, 4e-3), (6, 1e-3)), "clip_vit": ((20, 1e-3), (8, 1e-3)),
+}
+TEST = 4000  # pairs of each kind
+WHAT = KINDS + GROUND_NAMES + BACKDROPS  # what can stand at a place
+PARTS = (len(WHAT), len(COLOUR_NAMES), len(TEXTURE_NAMES), len(SIZE_NAMES))
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained model and how it came about.
+
+    Attributes
+    ----------
+    model : Fusion, Clip or ClipCNN
+        In eval mode, frozen.
+    data : Scenes
+    card : dict
+        Of the checkpoint; empty where the model was trained just now.
+    naming, contrast : History, optional
+        Of the two trainings; None where the model was loaded.
+    """
+
+    model: Fusion | Clip | ClipCNN
+    data: Scenes
+    card: dict = field(default_factory=dict)
+    naming: History | None = None
+    contrast: History | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Time that the trainings took."""
+        return sum(history.seconds for history in (self.naming, self.contrast) if history is not None)
+
+
+class Pictures:
+    """Pictures drawn once and kept as bytes.
+
+    Parameters
+    ----------
+    data : Scenes
+    indices : sequence of int
+        Which ones.
+    """
+
+    def __init__(self, data: Scenes, indices: Sequence[int]):
+        self.place = {int(i): k for k, i in enumerate(indices)}
+        self.pixels = torch.empty(len(indices), 3, data.side, data.side, dtype=torch.uint8)
+        for first in range(0, len(indices), 256):
+            part = data.images(np.asarray(indices[first : first + 256]))
+            self.pixels[first : first + 256] = (part * 255).round_()
+
+    def __getitem__(self, indices: Sequence[int]) -> Tensor:
+        """Return some of them, by their numbers in the scenes; (n, 3, side, side), float32 from 0 to 1."""
+        return self.pixels[[self.place[int(i)] for i in indices]].float().div_(255)
+
+
+# First step: what stands where?
+
+
+def layout(data: Scenes, indices: Sequence[int], grid: int) -> Tensor:
+    """Return what stands at each place of some pictures, (n, 4, grid, grid), int64.
+
+    Parameters
+    ----------
+    data : Scenes
+    indices : sequence of n int
+    grid : int
+        Places on a side.
+
+    Returns
+    -------
+    Tensor
+        Index into ``WHAT``; then colour, texture and size of the object whose box covers the place, the nearest one if there
+        are several; -100 where there is none.
+    """
+    facts, middles = data.facts, (np.arange(grid) + 0.5) / grid * data.side
+    out = np.full((len(indices), 4, grid, grid), -100)
+    for cells, i in zip(out, indices):
+        below = middles[:, None] > facts.horizon[i] * data.side
+        cells[0] = np.where(below, len(KINDS) + facts.ground[i], len(KINDS) + len(GROUND_NAMES) + facts.backdrop[i])
+        here = np.flatnonzero(facts.kind[i] >= 0)
+        for box, slot in sorted(zip(data.boxes(i).tolist(), here), key=lambda pair: facts.y[i, pair[1]]):  # the nearest last
+            rows, columns = ((middles >= low) & (middles < high) for low, high in zip(box[:2], box[2:]))
+            said = [getattr(facts, name)[i, slot] for name in ("kind", "colour", "texture", "size")]
+            cells[:, np.outer(rows, columns)] = np.array(said)[:, None]
+    return torch.from_numpy(out)
+
+
+class Named:
+    """Pictures labelled with their layout.
+
+    Parameters
+    ----------
+    pictures : Pictures
+    indices : sequence of int
+    labels : Tensor, shape (n, 4, grid, grid)
+        From :func:`layout`.
+    """
+
+    def __init__(self, pictures: Pictures, indices: Sequence[int], labels: Tensor):
+        self.pictures, self.indices, self.labels = pictures, torch.as_tensor(indices), labels
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def batch(self, indices: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """Return pictures and their layouts."""
+        return {"images": self.pictures[self.indices[indices].tolist()]}, self.labels[indices]
+
+
+class Namer(nn.Module):
+    """An image tower that names what it sees at each place.
+
+    Parameters
+    ----------
+    tower : torch.nn.Module
+        What is trained.
+    maps : callable
+        ``maps(images)`` sends pictures through it, (N, width, grid, grid).
+    width : int
+    """
+
+    def __init__(self, tower: nn.Module, maps: Callable[[Tensor], Tensor], width: int):
+        super().__init__()
+        self.tower, self.maps, self.head = tower, maps, nn.Conv2d(width, sum(PARTS), 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits (N, 41, grid, grid): of ``WHAT``, then of colours, textures and sizes."""
+        return self.head(self.maps(images))
+
+
+def naming_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the sum of the mean cross-entropies; objects, which cover little, count as much as all that is behind them."""
+    what, *more = logits.split(PARTS, dim=1)
+    object_here = labels[:, 1] >= 0
+    losses = nn.functional.cross_entropy(what, labels[:, 0], reduction="none")
+    rest = [nn.functional.cross_entropy(part, labels[:, k + 1], ignore_index=-100) for k, part in enumerate(more)]
+    return losses[object_here].mean() + losses[~object_here].mean() + torch.stack(rest).sum()
+
+
+def naming_score(logits: Tensor, labels: Tensor) -> float:
+    """Return the share of places with an object where kind, colour and texture are all named rightly."""
+    object_here = labels[:, 1] >= 0
+    named = [part.argmax(dim=1) == labels[:, k] for k, part in enumerate(logits.split(PARTS, dim=1)[:3])]
+    return torch.stack(named).all(dim=0)[object_here].float().mean().item()
+
+
+def name_things(model: nn.Module, data: Scenes, pictures: Pictures, *, epochs: int, lr: float, seed: int,
+                progress: bool = True) -> History:
+    """Train the image tower of a model to name what stands where, in place.
+
+    Parameters
+    ----------
+    model : Fusion, Clip or ClipCNN
+    data : Scenes
+    pictures : Pictures
+        Those of training and validation.
+    epochs, lr, seed, progress
+        As for :func:`crossexplain.models.training.fit`.
+
+    Returns
+    -------
+    History
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if isinstance(model, Clip):
+            namer, grid = Namer(model.clip.vision_model, model.patches, model.clip.config.vision_config.hidden_size), model.grid
+        else:
+            namer, grid = Namer(model.image, model.image, model.image.width), data.side // 8
+    sets = [Named(pictures, which, layout(data, which, grid))
+            for which in (data.splits["train"], data.splits["validation"][:400])]
+    return fit(namer, *sets, epochs=epochs, lr=lr, seed=seed, batch_size=32, loss=naming_loss, score=naming_score,
+               progress=progress)
+
+
+# Second step: which caption is true of which picture?
+
+
+class Contrasts:
+    """Batches to learn by contrast from: twins, captions that tell them apart, and which caption is true of which picture.
+
+    For each pair of twins there is a caption that is true of the one only, and the same with one word changed, which is true
+    of the other only; and of each picture one more caption and some phrases that say one or two things. All are written anew
+    in every epoch.
+
+    Parameters
+    ----------
+    data : Scenes
+    pictures : Pictures
+    twins : ndarray of int, shape (N, 2)
+    phrases : int
+        Of each picture.
+    ends : bool
+        Put start- and end-of-text around captions.
+    """
+
+    def __init__(self, data: Scenes, pictures: Pictures, twins: np.ndarray, phrases: int = 2, ends: bool = True):
+        self.data, self.pictures, self.twins, self.phrases, self.ends = data, pictures, twins, phrases, ends
+
+    def __len__(self) -> int:
+        return len(self.twins)
+
+    def batch(self, indices: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """Return pictures (2n, 3, H, W) and captions (M, T) of n twins, and which are true of which, (2n, M)."""
+        random = Random(int(torch.randint(2**62, ())))  # the caller's seed decides
+        chosen = self.twins[indices.numpy()].ravel()
+        captions: list[str] = []
+        for one, other in chosen.reshape(-1, 2).tolist():
+            found = foil(self.data.facts[one], self.data.facts[other], random)
+            captions += found[:2] if found else ()
+            for writer in (Writer(self.data.facts[one], random), Writer(self.data.facts[other], random)):
+                captions += [writer.caption(), *(writer.phrase() for _ in range(self.phrases))]
+        truth = np.stack([holds(self.data.facts[chosen], caption) for caption in captions], axis=1)
+        return {"images": self.pictures[chosen], "tokens": trim(tokenize(captions, ends=self.ends))}, torch.from_numpy(truth)
+
+
+class PairBatches:
+    """Pairs for :func:`crossexplain.models.training.fit`, with pictures that were drawn before."""
+
+    def __init__(self, pairs: Sequence[Pairs], pictures: Pictures, ends: bool = True):
+        self.pictures = pictures
+        self.image = np.concatenate([part.image for part in pairs])
+        self.tokens = torch.cat([part.tokens(ends=ends) for part in pairs])
+        self.labels = torch.from_numpy(np.concatenate([part.labels for part in pairs]))
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batch(self, indices: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """Return inputs and labels of some pairs."""
+        return {"images": self.pictures[self.image[indices]], "tokens": trim(self.tokens[indices])}, self.labels[indices]
+
+
+def trim(tokens: Tensor) -> Tensor:
+    """Cut off the columns behind the longest caption: padding changes nothing, but takes time."""
+    return tokens[:, : int((tokens != 0).sum(dim=1).max())]
+
+
+def divided(logits: Tensor, labels: Tensor) -> float:
+    """Return the accuracy at the best threshold; where yes begins is set when training is done."""
+    return ((logits > threshold(logits, labels)) == (labels != 0)).float().mean().item()
+
+
+# The models.
+
+
+def new_model(name: str, seed: int = 0, side: int = scenes.SIDE) -> Fusion | Clip | ClipCNN:
+    """Return a model with random weights.
+
+    Parameters
+    ----------
+    name : {"fusion", "clip_vit", "clip_cnn"}
+    seed : int
+    side : int
+        Of the pictures, in pixels.
+    """
+    _require_name(name)
+    if name == "clip_vit":
+        return clip.small_vit(len(VOCABULARY), LENGTH, side, seed=seed)
+    if name == "clip_cnn":
+        return clip.small_cnn(len(VOCABULARY), LENGTH, seed=seed)
+    config = BertConfig(vocab_size=len(VOCABULARY), hidden_size=128, num_hidden_layers=2, num_attention_heads=4,
+                        intermediate_size=256, max_position_embeddings=LENGTH, pad_token_id=0)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        text = BertModel._from_config(config, attn_implementation="eager")
+        model = Fusion(ConvTower(), EncoderTower(text))
+    model.image.to(memory_format=torch.channels_last)  # the faster layout on a CPU
+    return model
+
+
+def train(name: str, seed: int = 0, size: str = "page", progress: bool = True, data: Scenes | None = None,
+          pictures: Pictures | None = None, naming: tuple[int, float] | None = None,
+          contrast: tuple[int, float] | None = None) -> Trained:
+    """Train a model from nothing: name things, learn by contrast, choose where yes begins on validation pairs.
+
+    Parameters
+    ----------
+    name : {"fusion", "clip_vit", "clip_cnn"}
+    seed : int
+        Of weights, captions and order; the scenes are the same for every seed.
+    size : {"page", "small"}
+        ``"small"`` is one epoch on a few pictures, to see that everything runs.
+    data, pictures : Scenes and Pictures, optional
+        That were loaded and drawn before; pictures of training and validation.
+    naming, contrast : (int, float), optional
+        Epochs and highest learning rate of the two steps, default ``PLANS``; no epochs leave a step out.
+
+    Returns
+    -------
+    Trained
+    """
+    _require_name(name)
+    data = data or scenes.load(sizes=(160, 40, 40) if size == "small" else scenes.SIZES)
+    pictures = pictures or Pictures(data, np.concatenate([data.splits["train"], data.splits["validation"]]))
+    named, contrasted = ((1, rate) if size == "small" else (epochs, rate) for epochs, rate in PLANS[name])
+    (epochs, lr), (more, rate) = naming or named, contrast or contrasted
+    model, first, second = new_model(name, seed, data.side), None, None
+    if epochs:
+        first = name_things(model, data, pictures, epochs=epochs, lr=lr, seed=seed, progress=progress)
+    pairs = [data.build("validation", 40 if size == "small" else 800, 0, kind) for kind in ("random", "foil")]
+    if more:
+        train_set = Contrasts(data, pictures, data.splits["train"].reshape(-1, 2), ends=_ends(model))
+        second = fit(Contrast(model), train_set, PairBatches(pairs, pictures, _ends(model)), epochs=more, lr=rate, seed=seed,
+                     batch_size=12, loss=sigmoid_loss, score=divided, progress=progress)
+    outputs = torch.cat([logits(model, part, pictures) for part in pairs])
+    model.centre(outputs, torch.from_numpy(np.concatenate([part.labels for part in pairs])))
+    return Trained(model.requires_grad_(False).eval(), data, naming=first, contrast=second)
+
+
+def load_or_train(name: str, seed: int = 0, retrain: bool = False, size: str = "page", progress: bool = True) -> Trained:
+    """Return the model that travels with the book, or train it again.
+
+    Parameters
+    ----------
+    name, seed, size, progress
+        As for :func:`train`; the seed only counts when training.
+    retrain : bool
+        True trains.
+
+    Returns
+    -------
+    Trained
+    """
+    if retrain:
+        return train(name, seed, size, progress)
+    model = new_model(name)
+    card = checkpoints.load(NAMES[name], model)
+    return Trained(model.requires_grad_(False), scenes.load(), card)
+
+
+@torch.no_grad()
+def logits(model: Fusion | Clip | ClipCNN, pairs: Pairs, pictures: Pictures | None = None) -> Tensor:
+    """Return the logits of pairs, (N,); each picture is seen and each caption read once.
+
+    Parameters
+    ----------
+    model : Fusion, Clip or ClipCNN
+    pairs : Pairs
+    pictures : Pictures, optional
+        That were drawn before.
+    """
+    model.eval()
+    device = next(model.parameters()).device
+    images, back = np.unique(pairs.image, return_inverse=True)
+    texts, again = np.unique(pairs.captions, return_inverse=True)
+    tokens = tokenize(texts.tolist(), ends=_ends(model))
+    drawn = pairs.scenes.images if pictures is None else pictures.__getitem__
+    seen = torch.cat([model.see(drawn(images[i : i + 128]).to(device)) for i in range(0, len(images), 128)])
+    said = torch.cat([model.read(trim(tokens[i : i + 512]).to(device)) for i in range(0, len(tokens), 512)])
+    parts = zip(torch.from_numpy(back.reshape(-1)).split(1024), torch.from_numpy(again.reshape(-1)).split(1024))
+    return torch.cat([model.match(seen[i], said[j]) for i, j in parts]).cpu()
+
+
+def accuracy_by_kind(outputs: Tensor, pairs: Pairs) -> dict[str, float]:
+    """Return the share of right answers: ``"all"``, and of foil pairs by what was changed."""
+    right, kinds = (np.asarray(outputs) > 0) == pairs.labels, np.array(pairs.kinds)
+    return {"all": float(right.mean())} | {
+        str(kind): float(right[kinds == kind].mean()) for kind in dict.fromkeys(pairs.kinds) if kind != "random"
+    }
+
+
+def inputs(model: Fusion | Clip | ClipCNN, images: Tensor, captions: Sequence[str]) -> dict[str, Tensor]:
+    """Return what a model of scenes is called with, for pictures (N, 3, H, W) and their captions."""
+    return {"images": images, "tokens": trim(tokenize(captions, ends=_ends(model)))}
+
+
+def make(name: str, seed: int = 0, out: Path | None = None) -> Path:
+    """Train a model and keep it as the checkpoint that travels with the book.
+
+    Parameters
+    ----------
+    name : {"fusion", "clip_vit", "clip_cnn"}
+    seed : int
+    out : Path, optional
+        Folder; default, that of the embedded checkpoints.
+
+    Returns
+    -------
+    Path
+        Of the weights.
+    """
+    trained = train(name, seed)
+    found = {kind: tested(trained, kind) for kind in ("random", "foil")}
+    card = {
+        "data": f"{scenes.SIZES[0]:,} drawn scenes with captions and foils; held out: {TEST:,} pairs of each kind on "
+                f"{scenes.SIZES[2]:,} other scenes",
+        "seed": seed,
+        "command": f"python -m crossexplain train {NAMES[name]} --seed {seed}",
+        "accuracy": {"pairs": found["random"]["all"], "foils": found["foil"]["all"],
+                     **{f"foils, {kind}": share for kind, share in found["foil"].items() if kind != "all"}},
+        "seconds": round(trained.seconds, 1),
+    }
+    return checkpoints.save(trained.model, NAMES[name], card, folder=out)
+
+
+make_fusion, make_clip_vit, make_clip_cnn = (partial(make, name) for name in ("fusion", "clip_vit", "clip_cnn"))
+
+
+def tested(trained: Trained, kind: str, seed: int = 0, n: int = TEST) -> dict[str, float]:
+    """Return the accuracies of a model on held-out pairs of a kind, ``"random"`` or ``"foil"``."""
+    pairs = trained.data.build("test", n, seed, kind)
+    return accuracy_by_kind(logits(trained.model, pairs), pairs)
+
+
+def _ends(model: nn.Module) -> bool:
+    """CLIP's text tower is read at the end-of-text token; the encoder of early fusion needs none."""
+    return not isinstance(model, Fusion)
+
+
+def _require_name(name: str) -> None:
+    if name not in NAMES:
+        raise ValueError(f"model {name!r} came, expected one of {', '.join(map(repr, NAMES))}.")

@@ -1,0 +1,99 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from crossexplain.data import scenes
+from crossexplain.data.scene_words import KINDS, holds
+from crossexplain.models import checkpoints
+from crossexplain.recipes import scenes as recipe
+
+
+@pytest.fixture(scope="module")
+def data():
+    return scenes.load(sizes=(24, 20, 20), side=72)
+
+
+@pytest.fixture(scope="module")
+def pictures(data):
+    return recipe.Pictures(data, range(44))
+
+
+def test_pictures_are_drawn_once_and_given_by_their_numbers(data, pictures):
+    assert torch.allclose(pictures[[41, 3]], data.images([41, 3]), atol=0.5 / 255 + 1e-6)
+
+
+def test_every_place_of_a_layout_has_a_name_and_objects_have_more(data):
+    found = recipe.layout(data, [0, 5, 7], 9)
+    assert found.shape == (3, 4, 9, 9) and int(found[:, 0].min()) >= 0 and int(found[:, 0].max()) < len(recipe.WHAT)
+    for cells, i in zip(found, (0, 5, 7)):
+        objects = set(data.facts.kind[i][data.facts.kind[i] >= 0].tolist())
+        assert set(cells[0][cells[0] < len(KINDS)].tolist()) <= objects
+        assert ((cells[1:] >= 0) == (cells[0] < len(KINDS))).all()
+        assert len(KINDS) + data.facts.ground[i] in cells[0][-1]
+        front = int(np.where(data.facts.kind[i] >= 0, data.facts.y[i], -1).argmax())
+        top, left, bottom, right = data.boxes(i)[(data.facts.kind[i, :front] >= 0).sum()]
+        middle = cells[:, (top + bottom) // 2 * 9 // 72, (left + right) // 2 * 9 // 72]
+        assert middle.tolist() == [data.facts.kind[i, front], data.facts.colour[i, front], data.facts.texture[i, front],
+                                   data.facts.size[i, front]]
+
+
+def test_a_batch_knows_which_caption_is_true_of_which_picture(data, pictures):
+    batches = recipe.Contrasts(data, pictures, data.splits["train"].reshape(-1, 2))
+    torch.manual_seed(4)
+    given, truth = batches.batch(torch.tensor([2, 9]))
+    torch.manual_seed(4)
+    again, _ = batches.batch(torch.tensor([2, 9]))
+    assert torch.equal(given["tokens"], again["tokens"]) and torch.equal(given["images"], pictures[[4, 5, 18, 19]])
+    assert truth.shape == (4, len(given["tokens"])) and len(batches) == 12
+    for tokens, column in zip(given["tokens"].tolist(), truth.T.tolist()):
+        words = [scenes.VOCABULARY[t] for t in tokens if t]
+        assert words[0] == scenes.START and words[-1] == scenes.END and any(column)
+        assert holds(data.facts[[4, 5, 18, 19]], " ".join(words[1:-1])).tolist() == column
+    apart = (truth[0] != truth[1]).sum() + (truth[2] != truth[3]).sum()
+    assert apart >= 4  # each pair of twins has at least its two
+
+
+@pytest.mark.parametrize("name", recipe.NAMES)
+def test_the_whole_way_from_nothing_to_a_checkpoint(name, data, tmp_path, monkeypatch):
+    small = scenes.load(sizes=(24, 20, 20))
+    trained = recipe.train(name, data=small, size="small", progress=False)
+    assert trained.seconds > 0 and len(trained.naming.train_loss) == len(trained.contrast.train_loss) == 1
+    assert not any(parameter.requires_grad for parameter in trained.model.parameters()) and not trained.model.training
+    pairs = small.build("test", 12, 0, "foil")
+    outputs = recipe.logits(trained.model, pairs)
+    found = recipe.accuracy_by_kind(outputs, pairs)
+    assert set(found) == {"all", *pairs.kinds}
+    assert found["all"] == pytest.approx(((outputs > 0).numpy() == pairs.labels).mean())
+    called = recipe.inputs(trained.model, pairs.images([3]), [pairs.captions[3]])
+    assert torch.allclose(trained.model(**called), outputs[3:4], atol=1e-4)
+    same = recipe.train(name, data=small, size="small", progress=False)
+    assert torch.equal(recipe.logits(same.model, pairs), outputs)
+    checkpoints.save(trained.model, recipe.NAMES[name], {"data": "", "seed": 0, "command": "", "accuracy": 0}, tmp_path)
+    monkeypatch.setattr(checkpoints, "folder", lambda: tmp_path)
+    loaded = recipe.load_or_train(name)
+    assert torch.allclose(recipe.logits(loaded.model, pairs), outputs, atol=1e-5)
+    assert loaded.naming is None and loaded.data.sizes == scenes.SIZES
+
+
+def test_steps_can_be_left_out(data):
+    only = recipe.train("clip_cnn", data=data, naming=(0, 0.0), contrast=(1, 1e-3), progress=False)
+    assert only.naming is None and only.contrast.device
+
+
+def test_unknown_names_are_told():
+    for call in (recipe.train, recipe.new_model, recipe.load_or_train):
+        with pytest.raises(ValueError, match="'vgg' came, expected one of 'fusion'"):
+            call("vgg")
+
+
+def test_the_models_that_travel_with_the_book_hold_their_bars():
+    for name, bars in {"fusion": {"random": 0.97}, "clip_vit": {"random": 0.97, "foil": 0.9},
+                       "clip_cnn": {"random": 0.97, "foil": 0.9}}.items():
+        if not (checkpoints.folder() / f"scenes_{name}.safetensors").is_file():
+            pytest.skip(f"the model {name} is still to be trained")
+        trained = recipe.load_or_train(name)
+        shorter = dataclasses.replace(trained, data=scenes.load(sizes=(2, 2, 200)))
+        for kind, bar in bars.items():
+            assert recipe.tested(shorter, kind, n=800)["all"] > bar - 0.02, (name, kind)  # 200 of the 1,000 scenes
