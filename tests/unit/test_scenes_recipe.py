@@ -45,7 +45,7 @@ def test_a_batch_knows_which_caption_is_true_of_which_picture(data, pictures):
     given, truth = batches.batch(torch.tensor([2, 9]))
     torch.manual_seed(4)
     again, _ = batches.batch(torch.tensor([2, 9]))
-    assert torch.equal(given["tokens"], again["tokens"]) and torch.equal(given["images"], pictures[[4, 5, 18, 19]])
+    assert torch.equal(given["tokens"], again["tokens"]) and torch.equal(given["maps"], pictures[[4, 5, 18, 19]])
     assert truth.shape == (4, len(given["tokens"])) and len(batches) == 12
     for tokens, column in zip(given["tokens"].tolist(), truth.T.tolist()):
         words = [scenes.VOCABULARY[t] for t in tokens if t]
@@ -53,6 +53,15 @@ def test_a_batch_knows_which_caption_is_true_of_which_picture(data, pictures):
         assert holds(data.facts[[4, 5, 18, 19]], " ".join(words[1:-1])).tolist() == column
     apart = (truth[0] != truth[1]).sum() + (truth[2] != truth[3]).sum()
     assert apart >= 4  # each pair of twins has at least its two
+
+
+def test_the_frozen_part_is_asked_once_and_stays_frozen(data, pictures):
+    model = recipe.new_model("clip_cnn")
+    before = {name: values.clone() for name, values in model.image.state_dict().items()}
+    maps = recipe.freeze(model, pictures)
+    assert torch.allclose(maps[[40, 2]], model.map(pictures[[40, 2]]), atol=1e-2)
+    recipe.train("clip_cnn", data=data, pictures=pictures, naming=(0, 0.0), contrast=(1, 1e-3), progress=False)
+    assert all(torch.equal(values, before[name]) for name, values in model.image.state_dict().items())
 
 
 @pytest.mark.parametrize("name", recipe.NAMES)

@@ -59,7 +59,11 @@ class DualEncoder(nn.Module):
 
     def similarity(self, images: Tensor, tokens: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Return the logits of every picture with every text, (N, M)."""
-        return self.logits(self.encode_images(images) @ self.encode_texts(tokens, attention_mask).T)
+        return self.every(self.see(images), self.read(tokens, attention_mask))
+
+    def every(self, seen: Tensor, said: Tensor) -> Tensor:
+        """Return the logits of every picture (N, D) with every text (M, D), (N, M)."""
+        return self.logits(nn.functional.normalize(seen, dim=1) @ nn.functional.normalize(said, dim=1).T)
 
     def logits(self, cosines: Tensor) -> Tensor:
         """Return ``scale * cosine + bias``."""
@@ -105,6 +109,9 @@ class Clip(DualEncoder):
         As for :class:`crossexplain.models.towers.ClipTextTower`.
     mean, std : sequence of 3 float
         Of the pixels, by which they are normalised.
+    tail : int
+        Blocks of the vision transformer that gather one vector of what the ones before say of each patch; only
+        :meth:`map` and :meth:`look` know of it.
 
     Attributes
     ----------
@@ -122,9 +129,9 @@ class Clip(DualEncoder):
     text_layer = "clip.text_model.embeddings"
 
     def __init__(self, clip: CLIPModel, pad: int | None = None, mean: tuple[float, ...] = MEAN,
-                 std: tuple[float, ...] = STD):
+                 std: tuple[float, ...] = STD, tail: int = 2):
         super().__init__()
-        self.clip, self.pad = clip, pad
+        self.clip, self.pad, self.tail = clip, pad, tail
         self.register_buffer("mean", torch.tensor(mean)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(std)[:, None, None], persistent=False)
         vision = clip.config.vision_config
@@ -146,11 +153,20 @@ class Clip(DualEncoder):
         pixels = (images - self.mean) / self.std
         return self.clip.visual_projection(self.clip.vision_model(pixel_values=pixels).pooler_output)
 
-    def patches(self, images: Tensor) -> Tensor:
-        """Return what the last block makes of the patches, as a map (N, C, grid, grid); :meth:`see` does not use it."""
+    def map(self, images: Tensor) -> Tensor:
+        """Return what the blocks before the last ``tail`` make of class token and patches, (N, 1 + P, C)."""
         require_images(images, self.size)
-        states = self.clip.vision_model(pixel_values=(images - self.mean) / self.std).last_hidden_state[:, 1:]
-        return states.transpose(1, 2).unflatten(2, (self.grid, self.grid))
+        vision = self.clip.vision_model
+        states = vision.pre_layrnorm(vision.embeddings((images - self.mean) / self.std))
+        for block in vision.encoder.layers[: -self.tail]:
+            states = block(states, None)
+        return states
+
+    def look(self, states: Tensor) -> Tensor:
+        """Return one vector a picture, (N, D), of what :meth:`map` gave."""
+        for block in self.clip.vision_model.encoder.layers[-self.tail :]:
+            states = block(states, None)
+        return self.clip.visual_projection(self.clip.vision_model.post_layernorm(states[:, 0]))
 
     def read(self, tokens: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Return one vector a text, (N, D), read at its end-of-text token."""
@@ -186,9 +202,13 @@ class ClipCNN(DualEncoder):
         self.say = nn.Sequential(nn.Dropout(dropout), nn.Linear(text.width, width, bias=False))
         self.log_scale = nn.Parameter(torch.tensor(math.log(SCALE)))
 
+    def map(self, images: Tensor) -> Tensor:
+        """Return what the image tower makes of pictures, (N, C, h, w); ``look`` makes one vector of it, (N, D)."""
+        return self.image(images)
+
     def see(self, images: Tensor) -> Tensor:
         """Return one vector a picture, (N, D)."""
-        return self.look(self.image(images))
+        return self.look(self.map(images))
 
     def read(self, tokens: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Return one vector a text, (N, D)."""
@@ -206,9 +226,11 @@ class ClipCNN(DualEncoder):
 class Contrast(nn.Module):
     """A model as it is trained by contrast: in train mode every picture of a batch with every text, in eval mode pairs.
 
+    What is said of pictures by the part that stays frozen, ``model.map(images)``, is computed once, before.
+
     Parameters
     ----------
-    model : DualEncoder or crossexplain.models.fusion.Fusion
+    model : Clip, ClipCNN or crossexplain.models.fusion.Fusion
     """
 
     def __init__(self, model: nn.Module):
@@ -216,9 +238,10 @@ class Contrast(nn.Module):
         self.model = model
         self.train(model.training)
 
-    def forward(self, images: Tensor, tokens: Tensor) -> Tensor:
+    def forward(self, maps: Tensor, tokens: Tensor) -> Tensor:
         """Return logits, (N, M) in train mode, else (N,)."""
-        return self.model.similarity(images, tokens) if self.training else self.model(images, tokens)
+        seen, said = self.model.look(maps), self.model.read(tokens)
+        return self.model.every(seen, said) if self.training else self.model.match(seen, said)
 
 
 def sigmoid_loss(logits: Tensor, true: Tensor) -> Tensor:
@@ -249,7 +272,7 @@ def small_text(vocabulary: int, length: int, width: int = 128, layers: int = 2, 
     )
 
 
-def small_vit(vocabulary: int, length: int, side: int = 96, patch: int = 12, width: int = 128, layers: int = 4,
+def small_vit(vocabulary: int, length: int, side: int = 96, patch: int = 12, width: int = 128, layers: int = 6,
               seed: int = 0) -> Clip:
     """Return a small CLIP with a vision transformer and random weights.
 
@@ -270,7 +293,7 @@ def small_vit(vocabulary: int, length: int, side: int = 96, patch: int = 12, wid
     if side % patch:
         raise ValueError(f"side {side} and patch {patch} came; the patches have to cover the picture.")
     text = small_text(vocabulary, length)
-    vision = {"image_size": side, "patch_size": patch, "hidden_size": width, "intermediate_size": 4 * width,
+    vision = {"image_size": side, "patch_size": patch, "hidden_size": width, "intermediate_size": 2 * width,
               "num_hidden_layers": layers, "num_attention_heads": 4, "projection_dim": text.projection_dim}
     config = CLIPConfig(text_config=text.to_dict(), vision_config=vision, projection_dim=text.projection_dim,
                         logit_scale_init_value=math.log(SCALE))

@@ -44,9 +44,13 @@ class Fusion(nn.Module):
             nn.Dropout(dropout), nn.Linear(2 * width, width), nn.ReLU(), nn.Linear(width, 1),
         )
 
+    def map(self, images: Tensor) -> Tensor:
+        """Return what the image tower makes of pictures, (N, C, h, w); ``look`` makes one vector of it, (N, width)."""
+        return self.image(images)
+
     def see(self, images: Tensor) -> Tensor:
-        """Return one vector a picture, (N, width); of maps that the tower gave before, :attr:`look` makes the same."""
-        return self.look(self.image(images))
+        """Return one vector a picture, (N, width)."""
+        return self.look(self.map(images))
 
     def read(self, tokens: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Return one vector a text, (N, D)."""
@@ -58,7 +62,10 @@ class Fusion(nn.Module):
 
     def similarity(self, images: Tensor, tokens: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Return the logits of every picture with every text, (N, M)."""
-        seen, said = self.see(images), self.read(tokens, attention_mask)
+        return self.every(self.see(images), self.read(tokens, attention_mask))
+
+    def every(self, seen: Tensor, said: Tensor) -> Tensor:
+        """Return the logits of every picture (N, width) with every text (M, D), (N, M)."""
         return self.match(seen[:, None].expand(-1, len(said), -1), said.expand(len(seen), -1, -1))
 
     def forward(self, images: Tensor, tokens: Tensor, attention_mask: Tensor | None = None) -> Tensor:

@@ -30,12 +30,12 @@ class ConvTower(nn.Module):
 
     layer = "features"
 
-    def __init__(self, widths: tuple[int, ...] = (16, 32, 64, 96, 128)):
+    def __init__(self, widths: tuple[int, ...] = (24, 48, 64, 96, 128)):
         super().__init__()
         layers: list[nn.Module] = []
         for i, (before, width) in enumerate(zip((3, *widths), widths)):
-            stride = 2 if i < 3 else 1
-            layers += [nn.Conv2d(before, width, 3, stride, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+            kernel, stride = (5 if i == 0 else 3), (2 if i < 3 else 1)
+            layers += [nn.Conv2d(before, width, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
         self.features, self.width = nn.Sequential(*layers), widths[-1]
 
     def forward(self, images: Tensor) -> Tensor:

@@ -1,10 +1,11 @@
 """Chapters 5 and 6 on scenes: early fusion and two dual encoders, trained from nothing.
 
 All three learn in two steps. The image tower first learns to name what stands where, as the tower of the collages learns to
-name digits; then the whole model learns by contrast, every picture of a batch with every caption of it.
+name digits, and stays as it is from then on. All that is behind it, and all that reads captions, then learns by contrast:
+every picture of a batch with every caption of it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -91,6 +92,29 @@ class Pictures:
         return self.pixels[[self.place[int(i)] for i in indices]].float().div_(255)
 
 
+class Maps:
+    """What the frozen part of a model says of pictures, kept as half-precision numbers: so each is looked at once.
+
+    Parameters
+    ----------
+    model : Fusion, Clip or ClipCNN
+    pictures : Pictures
+        All of them; numbered alike.
+    """
+
+    def __init__(self, model: nn.Module, pictures: Pictures):
+        self.place, numbers = pictures.place, list(pictures.place)
+        device = next(model.parameters()).device
+        model.eval()
+        with torch.no_grad():
+            parts = [model.map(pictures[numbers[i : i + 128]].to(device)).half().cpu() for i in range(0, len(numbers), 128)]
+        self.values = torch.cat(parts)
+
+    def __getitem__(self, indices: Sequence[int]) -> Tensor:
+        """Return some of them, by their numbers in the scenes; (n, ...), float32."""
+        return self.values[[self.place[int(i)] for i in indices]].float()
+
+
 # First step: what stands where?
 
 
@@ -146,24 +170,27 @@ class Named:
 
 
 class Namer(nn.Module):
-    """An image tower that names what it sees at each place.
+    """The image tower of a model, naming what it sees at each place.
 
     Parameters
     ----------
-    tower : torch.nn.Module
-        What is trained.
-    maps : callable
-        ``maps(images)`` sends pictures through it, (N, width, grid, grid).
-    width : int
+    model : Fusion, Clip or ClipCNN
+        What :meth:`map` of it uses is trained.
     """
 
-    def __init__(self, tower: nn.Module, maps: Callable[[Tensor], Tensor], width: int):
+    def __init__(self, model: nn.Module):
         super().__init__()
-        self.tower, self.maps, self.head = tower, maps, nn.Conv2d(width, sum(PARTS), 1)
+        self.map, self.grid = model.map, model.grid if isinstance(model, Clip) else None
+        self.tower = model.clip.vision_model if isinstance(model, Clip) else model.image
+        width = model.clip.config.vision_config.hidden_size if isinstance(model, Clip) else model.image.width
+        self.head = nn.Conv2d(width, sum(PARTS), 1)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (N, 41, grid, grid): of ``WHAT``, then of colours, textures and sizes."""
-        return self.head(self.maps(images))
+        maps = self.map(images)
+        if self.grid:  # patches, row by row, behind the class token
+            maps = maps[:, 1:].transpose(1, 2).unflatten(2, (self.grid, self.grid))
+        return self.head(maps)
 
 
 def naming_loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -201,10 +228,8 @@ def name_things(model: nn.Module, data: Scenes, pictures: Pictures, *, epochs: i
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        if isinstance(model, Clip):
-            namer, grid = Namer(model.clip.vision_model, model.patches, model.clip.config.vision_config.hidden_size), model.grid
-        else:
-            namer, grid = Namer(model.image, model.image, model.image.width), data.side // 8
+        namer = Namer(model)
+    grid = model.grid if isinstance(model, Clip) else data.side // 8
     sets = [Named(pictures, which, layout(data, which, grid))
             for which in (data.splits["train"], data.splits["validation"][:400])]
     return fit(namer, *sets, epochs=epochs, lr=lr, seed=seed, batch_size=32, loss=naming_loss, score=naming_score,
@@ -224,7 +249,7 @@ class Contrasts:
     Parameters
     ----------
     data : Scenes
-    pictures : Pictures
+    maps : Maps
     twins : ndarray of int, shape (N, 2)
     phrases : int
         Of each picture.
@@ -232,14 +257,14 @@ class Contrasts:
         Put start- and end-of-text around captions.
     """
 
-    def __init__(self, data: Scenes, pictures: Pictures, twins: np.ndarray, phrases: int = 2, ends: bool = True):
-        self.data, self.pictures, self.twins, self.phrases, self.ends = data, pictures, twins, phrases, ends
+    def __init__(self, data: Scenes, maps: Maps, twins: np.ndarray, phrases: int = 2, ends: bool = True):
+        self.data, self.maps, self.twins, self.phrases, self.ends = data, maps, twins, phrases, ends
 
     def __len__(self) -> int:
         return len(self.twins)
 
     def batch(self, indices: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """Return pictures (2n, 3, H, W) and captions (M, T) of n twins, and which are true of which, (2n, M)."""
+        """Return maps (2n, ...) and captions (M, T) of n twins, and which are true of which, (2n, M)."""
         random = Random(int(torch.randint(2**62, ())))  # the caller's seed decides
         chosen = self.twins[indices.numpy()].ravel()
         captions: list[str] = []
@@ -249,14 +274,25 @@ class Contrasts:
             for writer in (Writer(self.data.facts[one], random), Writer(self.data.facts[other], random)):
                 captions += [writer.caption(), *(writer.phrase() for _ in range(self.phrases))]
         truth = np.stack([holds(self.data.facts[chosen], caption) for caption in captions], axis=1)
-        return {"images": self.pictures[chosen], "tokens": trim(tokenize(captions, ends=self.ends))}, torch.from_numpy(truth)
+        return {"maps": self.maps[chosen], "tokens": trim(tokenize(captions, ends=self.ends))}, torch.from_numpy(truth)
+
+
+def freeze(model: nn.Module, pictures: Pictures) -> Maps:
+    """Freeze what has learned to name things, and return what it says of pictures."""
+    if isinstance(model, Clip):
+        vision = model.clip.vision_model
+        for part in (vision.embeddings, vision.pre_layrnorm, *vision.encoder.layers[: -model.tail]):
+            part.requires_grad_(False)
+    else:
+        model.image.requires_grad_(False)
+    return Maps(model, pictures)
 
 
 class PairBatches:
-    """Pairs for :func:`crossexplain.models.training.fit`, with pictures that were drawn before."""
+    """Pairs for :func:`crossexplain.models.training.fit`, with pictures that were looked at before."""
 
-    def __init__(self, pairs: Sequence[Pairs], pictures: Pictures, ends: bool = True):
-        self.pictures = pictures
+    def __init__(self, pairs: Sequence[Pairs], maps: Maps, ends: bool = True):
+        self.maps = maps
         self.image = np.concatenate([part.image for part in pairs])
         self.tokens = torch.cat([part.tokens(ends=ends) for part in pairs])
         self.labels = torch.from_numpy(np.concatenate([part.labels for part in pairs]))
@@ -266,7 +302,7 @@ class PairBatches:
 
     def batch(self, indices: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Return inputs and labels of some pairs."""
-        return {"images": self.pictures[self.image[indices]], "tokens": trim(self.tokens[indices])}, self.labels[indices]
+        return {"maps": self.maps[self.image[indices]], "tokens": trim(self.tokens[indices])}, self.labels[indices]
 
 
 def trim(tokens: Tensor) -> Tensor:
@@ -337,9 +373,10 @@ def train(name: str, seed: int = 0, size: str = "page", progress: bool = True, d
     if epochs:
         first = name_things(model, data, pictures, epochs=epochs, lr=lr, seed=seed, progress=progress)
     pairs = [data.build("validation", 40 if size == "small" else 800, 0, kind) for kind in ("random", "foil")]
+    maps = freeze(model, pictures)
     if more:
-        train_set = Contrasts(data, pictures, data.splits["train"].reshape(-1, 2), ends=_ends(model))
-        second = fit(Contrast(model), train_set, PairBatches(pairs, pictures, _ends(model)), epochs=more, lr=rate, seed=seed,
+        train_set = Contrasts(data, maps, data.splits["train"].reshape(-1, 2), ends=_ends(model))
+        second = fit(Contrast(model), train_set, PairBatches(pairs, maps, _ends(model)), epochs=more, lr=rate, seed=seed,
                      batch_size=12, loss=sigmoid_loss, score=divided, progress=progress)
     outputs = torch.cat([logits(model, part, pictures) for part in pairs])
     model.centre(outputs, torch.from_numpy(np.concatenate([part.labels for part in pairs])))
