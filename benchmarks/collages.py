@@ -1,27 +1,35 @@
 """How good the fusion model is on held-out pairs, how long it trains, and how fast pairs are built.
 
 Each seed draws its own pairs, weights and order; the value is the mean over three seeds, low the worst and high the best.
+``starts`` asks which of two things leaves half of the tasks unlearned: where the LSTM is read, or how it starts.
 The time is that of the whole training, tower included, on whatever the machine has. Rows on MNIST are left out where it
 is not at hand.
 """
 
+import functools
+import itertools
 import sys
 import time
 
 import numpy as np
+import pandas as pd
 
+from crossexplain.bench import memory, spread
 from crossexplain.data import collages, digits
 from crossexplain.data.collages import KINDS, Collages
 from crossexplain.data.store import MissingSource
+from crossexplain.files import embedded_folder, write_whole
 from crossexplain.recipes import collages as recipe
 
 SEEDS = 3
 TEST = 8000  # pairs
+mean = functools.partial(spread, middle=np.mean)  # a row over seeds
 
 
 def rows(seed: int = 0, repeats: int = 5) -> list[dict]:
     """Return the rows of the table: three seeds of training, ``repeats`` times the building of pairs."""
-    return [*building(seed, repeats), *blind(seed), *trained("embedded", "digits", "digits8000", seed), *mnist(seed)]
+    return [*building(seed, repeats), *blind(seed), *starts(seed), *trained("embedded", "digits", "digits8000", seed),
+            *mnist(seed)]
 
 
 def building(seed: int, repeats: int) -> list[dict]:
@@ -38,8 +46,9 @@ def building(seed: int, repeats: int) -> list[dict]:
             pairs.inputs(np.arange(first, first + 256))
         gathered.append(4096 / (time.perf_counter() - start))
     return [
-        row("collage.builder.pairs_per_second", built, "pairs/s, median", middle=np.median),
-        row("collage.builder.gathered_per_second", gathered, "pairs/s with images, median", middle=np.median),
+        spread("collage.builder.pairs_per_second", built, "pairs/s, median"),
+        spread("collage.builder.gathered_per_second", gathered, "pairs/s with images, median"),
+        *memory("collages", {"builder": lambda: collages.build(bank, 40_000, "train", seed)}),
     ]
 
 
@@ -56,7 +65,27 @@ def blind(seed: int) -> list[dict]:
             model = recipe.new_model(shipped.model.tower, s)
             recipe.train_fusion(model, train_set, validation, seed=s, epochs=20, without=without)
             found[alone].append(recipe.accuracy_by_kind(recipe.logits(model, test, without), test)["all"])
-    return [row(f"collage.{alone}_only.accuracy", values, "share, over seeds") for alone, values in found.items()]
+    return [mean(f"collage.{alone}_only.accuracy", values, "share, over seeds") for alone, values in found.items()]
+
+
+def starts(seed: int) -> list[dict]:
+    """Train by how the LSTM is read and how large its weights start, five seeds each, and keep ``starts.csv``."""
+    shipped = recipe.load_or_train()
+    lines = []
+    for s in range(seed, seed + 5):
+        looked, held = (recipe.look(shipped.model, pairs) for pairs in recipe.pairs(shipped.digits, 40_000, s))
+        test = collages.build(shipped.digits, TEST, "test", s)
+        counts = test.kind >= KINDS.index("even, precise")
+        for read, gain in itertools.product(("max", "last"), (1, 2)):
+            model = recipe.new_model(shipped.model.tower, s, read, gain=gain)
+            recipe.train_fusion(model, looked, held, seed=s, epochs=8, progress=False)
+            right = (recipe.logits(model, test).numpy() > 0) == test.labels
+            lines.append((read, gain, s, right.mean(), right[~counts].mean(), right[counts].mean()))
+    table = pd.DataFrame(lines, columns=["read", "gain", "seed", "accuracy", "places", "counts"])
+    write_whole(embedded_folder() / "results" / "starts.csv",
+                lambda part: table.to_csv(part, index=False, float_format="%.4f"))
+    return [mean(f"collage.read_{read}.gain_{gain}.accuracy", list(group.accuracy), "share after 8 epochs, over seeds")
+            for (read, gain), group in table.groupby(["read", "gain"])]
 
 
 def trained(profile: str, many: str, few: str, seed: int) -> list[dict]:
@@ -74,10 +103,10 @@ def trained(profile: str, many: str, few: str, seed: int) -> list[dict]:
     worst = int(np.mean(by_kind, axis=0).argmin())
     timed = "collage.training.seconds" if profile == "full" else f"collage.{many}.training.seconds"
     return [
-        row(f"collage.{many}.accuracy", accuracy, "share, over seeds"),
-        row(f"collage.{many}.worst_kind", [kinds[worst] for kinds in by_kind], f"share, over seeds: {KINDS[worst]}"),
-        row(f"collage.{few}.accuracy", smaller, "share, over seeds"),
-        row(timed, seconds, "s, tower included"),
+        mean(f"collage.{many}.accuracy", accuracy, "share, over seeds"),
+        mean(f"collage.{many}.worst_kind", [kinds[worst] for kinds in by_kind], f"share, over seeds: {KINDS[worst]}"),
+        mean(f"collage.{few}.accuracy", smaller, "share, over seeds"),
+        mean(timed, seconds, "s, tower included"),
     ]
 
 
@@ -93,9 +122,3 @@ def mnist(seed: int) -> list[dict]:
 def measured(model: recipe.Trained, test: Collages) -> dict[str, float]:
     """Return the held-out accuracy of all pairs and by kind."""
     return recipe.accuracy_by_kind(recipe.logits(model.model, test), test)
-
-
-def row(key: str, values: list[float], unit: str, middle=np.mean) -> dict:
-    """Return one row: the middle of the values, and their range."""
-    return {"id": key, "value": float(middle(values)), "low": float(min(values)), "high": float(max(values)),
-            "n": len(values), "unit": unit}

@@ -5,23 +5,16 @@ and VGG-16; weights do not change the time. Each round times every contender in 
 so that a busy machine slows all of them alike; the value is the median over rounds, low and high their range.
 """
 
-import ctypes
-import statistics
-import sys
-import threading
-import time
-
-import psutil
 import torch
 from captum.attr import LayerGradCam
 from pytorch_grad_cam import GradCAM
 from sklearn.datasets import load_sample_images
 
+from crossexplain.bench import memory, seconds, spread
 from crossexplain.gradients.image import attribute
 from crossexplain.models.vgg import ImageNetClassifier
 
 IMAGES = 16
-LIBC = ctypes.CDLL(None) if sys.platform.startswith("linux") else None
 # VGG-16 takes a hundred times longer, so fewer rounds say as much; its rows have ids of their own.
 NETWORKS = {"squeezenet1_0": ("gradcam", 3), "vgg16": ("gradcam.vgg16", 1)}
 
@@ -39,8 +32,7 @@ def rows(seed: int = 0, repeats: int = 5) -> list[dict]:
             ratio(f"speed.{key}.grad_cam_over_ours", rounds, "grad_cam", "ours"),
             spread(f"speed.{key}.seconds", [r["ours"] for r in rounds], f"s for {IMAGES} images"),
         ]
-        found += [spread(f"memory.{key}.{name}", [peak(call) for _ in range(3)], "MiB above rest")
-                  for name, call in calls.items()]
+        found += memory(key, calls)
     return found
 
 
@@ -77,38 +69,6 @@ def contenders(model: torch.nn.Module, images: torch.Tensor) -> dict:
     return calls
 
 
-def seconds(call) -> float:
-    """Return the wall-clock time of one call."""
-    started = time.perf_counter()
-    call()
-    return time.perf_counter() - started
-
-
-def peak(call) -> float:
-    """Return how far the process's memory rises during a call, in MiB, sampled every millisecond."""
-    process, done, highest = psutil.Process(), threading.Event(), []
-    if hasattr(LIBC, "malloc_trim"):  # glibc keeps what was freed; without this a call would seem to need nothing
-        LIBC.malloc_trim(0)
-    rest = process.memory_info().rss
-
-    def watch():
-        while not done.wait(0.001):
-            highest.append(process.memory_info().rss)
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    call()
-    done.set()
-    watcher.join()
-    return max(0, max(highest, default=rest) - rest) / 2**20
-
-
 def ratio(key: str, rounds: list[dict], above: str, below: str) -> dict:
     """Return the row of a ratio of two contenders."""
     return spread(key, [r[above] / r[below] for r in rounds], "ratio")
-
-
-def spread(key: str, values: list[float], unit: str) -> dict:
-    """Return the row of a median with its range."""
-    return {"id": key, "value": statistics.median(values), "low": min(values), "high": max(values), "n": len(values),
-            "unit": unit}

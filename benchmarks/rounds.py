@@ -1,10 +1,8 @@
 """The four rounds from both ends on 256 collages, against the bare forward passes of the same views and one pass a view."""
 
-import time
-from statistics import median
-
 import torch
 
+from crossexplain.bench import memory, seconds, spread
 from crossexplain.data import collages
 from crossexplain.gradients.capture import capture
 from crossexplain.gradients.rounds import rounds
@@ -12,13 +10,6 @@ from crossexplain.gradients.views import ImageCells, Tokens
 from crossexplain.recipes.collages import load_or_train
 
 EXAMPLES, SINGLE = 256, 96  # collages; rows that go through the model one by one
-
-
-def timed(work) -> float:
-    """Return the seconds that a call takes."""
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
 
 
 def rows(seed: int = 0, repeats: int = 5) -> list[dict]:
@@ -51,12 +42,13 @@ def rows(seed: int = 0, repeats: int = 5) -> list[dict]:
     naive()
     over, naive_over = [], []
     for _ in range(repeats):
-        taken, alone, single = timed(ours), timed(bare), timed(naive)
+        taken, alone, single = seconds(ours), seconds(bare), seconds(naive)
         over.append(taken / alone)
         naive_over.append(single / SINGLE * passes / taken)
     return [
-        {"id": "speed.rounds.over_forward", "value": median(over), "low": min(over), "high": max(over), "n": repeats,
-         "unit": f"time of the rounds / time of the bare forward passes of the same {passes:,} rows"},
-        {"id": "speed.rounds.naive_over_ours", "value": median(naive_over), "low": min(naive_over), "high": max(naive_over),
-         "n": repeats, "unit": f"time of one pass a view and example (from {SINGLE} of them) / time of the rounds"},
+        spread("speed.rounds.over_forward", over,
+               f"time of the rounds / time of the bare forward passes of the same {passes:,} rows"),
+        spread("speed.rounds.naive_over_ours", naive_over,
+               f"time of one pass a view and example (from {SINGLE} of them) / time of the rounds"),
+        *memory("rounds", {"ours": ours, "forward": bare}),
     ]

@@ -4,13 +4,9 @@ Every round times the bare forward pass and the scores in turn and takes the rat
 machine slows both alike; the value is the median over rounds, low and high their range.
 """
 
-import statistics
-import threading
-import time
-
-import psutil
 import torch
 
+from crossexplain.bench import memory, seconds, spread
 from crossexplain.data import reviews
 from crossexplain.gradients.text import METHODS, attribute
 from crossexplain.recipes import reviews as recipe
@@ -45,37 +41,5 @@ def rows(seed: int = 0, repeats: int = 5) -> list[dict]:
         spread("speed.text.over_forward", per_forward["scores"], "x the bare forward"),
         spread("speed.text.with_attention_over_forward", per_forward["with_attention"], "x the bare forward"),
         spread("speed.text.seconds", [r["scores"] for r in rounds], f"s for {SENTENCES} sentences"),
-        *[spread(f"memory.text.{name}", [peak(call) for _ in range(3)], "MiB above rest") for name, call in calls.items()],
+        *memory("text", calls),
     ]
-
-
-def spread(key: str, values: list[float], unit: str) -> dict:
-    """Return a row: median and range."""
-    return {"id": key, "value": statistics.median(values), "low": min(values), "high": max(values), "n": len(values),
-            "unit": unit}
-
-
-def seconds(call) -> float:
-    """Return the wall-clock time of one call."""
-    started = time.perf_counter()
-    call()
-    return time.perf_counter() - started
-
-
-def peak(call) -> float:
-    """Return how far the process's memory rises during a call, in MiB, sampled every millisecond."""
-    process, done, highest = psutil.Process(), threading.Event(), []
-    rest = process.memory_info().rss
-
-    def watch():
-        while not done.wait(0.001):
-            highest.append(process.memory_info().rss)
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
-        call()
-    finally:
-        done.set()
-        watcher.join()
-    return (max(highest, default=rest) - rest) / 2**20

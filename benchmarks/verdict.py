@@ -5,9 +5,15 @@ each control; ``python benchmarks/verdict.py`` prints what each candidate gets r
 seeds.
 """
 
+import json
+from itertools import product
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 
+from crossexplain.bench import BenchError
+from crossexplain.book.execute import digest, tree
 from crossexplain.data import controls, digits
 from crossexplain.files import embedded_folder, write_whole
 from crossexplain.gradients.rounds import Rounds, rounds
@@ -43,14 +49,33 @@ def judged(control: Control, record: Rounds, seed: int) -> dict:
     return line | {"dividend": verdict.dividend[first].value}
 
 
+def partial(seed: int) -> Path:
+    """Return where a run keeps what it has judged: another file for other code, other weights and other seeds."""
+    root = embedded_folder().parent
+    key = digest(seed, Path(__file__), *tree(root / "src", "*.py"), *tree(root / "data" / "checkpoints"))
+    return root / "_build" / "verdict" / f"{key[:16]}.json"
+
+
+def judge(seeds: range, kept: Path) -> list[dict]:
+    """Judge every control of every seed, in order; a run that was cut off goes on where it stopped."""
+    bank, tower = digits.load("sklearn"), load_or_train().model.tower
+    lines = json.loads(kept.read_text("utf-8")) if kept.is_file() else []
+    for seed, kind in list(product(seeds, controls.ANSWERS))[len(lines):]:
+        lines.append(judged(*run(kind, seed, bank, tower), seed))
+        write_whole(kept, lambda part: part.write_text(json.dumps(lines, default=float), "utf-8"))
+    return lines
+
+
 def rows(seed: int = 0) -> list[dict]:
     """Judge the controls of 20 seeds from ``seed`` on and keep the table as ``data/results/verdict.csv``."""
-    bank, tower = digits.load("sklearn"), load_or_train().model.tower
     seeds = range(seed, seed + SEEDS)
     if set(seeds) & set(CHOSEN_ON):
-        raise ValueError(f"seeds {seed} to {seeds[-1]} came; thresholds were chosen on {CHOSEN_ON}, use others.")
-    table = pd.DataFrame([judged(*run(kind, s, bank, tower), s) for s in seeds for kind in controls.ANSWERS])
+        raise BenchError(f"seeds {seed} to {seeds[-1]} came; thresholds were chosen on {CHOSEN_ON[0]} to {CHOSEN_ON[-1]}: "
+                         "start at another, so that none of these is among them.")
+    kept = partial(seed)
+    table = pd.DataFrame(judge(seeds, kept))
     write_whole(embedded_folder() / "results" / TABLE, lambda part: table.to_csv(part, index=False, float_format="%.4g"))
+    kept.unlink()
     right, none = table.verdict == table.truth, table.truth != "both only"
     found = [share("verdict.right", right, "share of seeds x controls", table),
              share("verdict.false_alarms", (table.verdict == "both only")[none], "share where nothing interacts", table)]

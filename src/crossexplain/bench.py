@@ -6,10 +6,15 @@ the rows take the place of older ones with the same id in ``data/results/figures
 """
 
 import csv
+import ctypes
 import inspect
 import platform
 import runpy
+import statistics
+import sys
+import threading
 import time
+from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -17,6 +22,7 @@ from crossexplain.files import write_whole
 
 COLUMNS = ("id", "value", "low", "high", "n", "unit", "seed", "command", "versions", "device", "date")
 OWN = COLUMNS[:6]  # what a benchmark says itself
+LIBC = ctypes.CDLL(None) if sys.platform.startswith("linux") else None
 PACKAGES = ("crossexplain", "torch", "transformers", "captum", "grad-cam", "numpy", "scikit-learn")
 
 
@@ -76,6 +82,47 @@ def merge(rows: list[dict], table: Path) -> Path:
             writer.writerows(merged[key] for key in sorted(merged))
 
     return write_whole(table, write)
+
+
+def seconds(call: Callable[[], object]) -> float:
+    """Return the wall-clock time of one call."""
+    started = time.perf_counter()
+    call()
+    return time.perf_counter() - started
+
+
+def peak(call: Callable[[], object]) -> float:
+    """Return how far the process's memory rises during a call, in MiB, sampled every millisecond."""
+    import psutil
+
+    process, done, highest = psutil.Process(), threading.Event(), []
+    if hasattr(LIBC, "malloc_trim"):  # glibc keeps what was freed; without this a call would seem to need nothing
+        LIBC.malloc_trim(0)
+    rest = process.memory_info().rss
+
+    def watch():
+        while not done.wait(0.001):
+            highest.append(process.memory_info().rss)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        call()
+    finally:
+        done.set()
+        watcher.join()
+    return max(0, max(highest, default=rest) - rest) / 2**20
+
+
+def spread(key: str, values: Sequence[float], unit: str, middle: Callable = statistics.median) -> dict:
+    """Return one row: the middle of the values, their median unless told otherwise, and their range."""
+    return {"id": key, "value": float(middle(values)), "low": float(min(values)), "high": float(max(values)),
+            "n": len(values), "unit": unit}
+
+
+def memory(key: str, calls: dict[str, Callable[[], object]]) -> list[dict]:
+    """Return one row for each call: how much memory it takes above what is there before, of three runs."""
+    return [spread(f"memory.{key}.{name}", [peak(call) for _ in range(3)], "MiB above rest") for name, call in calls.items()]
 
 
 def versions() -> str:

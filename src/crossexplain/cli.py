@@ -13,6 +13,7 @@ import signal
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from crossexplain import __version__
 
@@ -97,14 +98,14 @@ def _add(commands, name: str, what: str, function, options) -> None:
 
 
 def _run_options(command) -> None:
-    command.add_argument("chapters", nargs="*", metavar="CHAPTER", help="for example 01_images or 01; default all")
+    command.add_argument("chapters", nargs="*", metavar="CHAPTER", help="number (01) or whole name; default all")
     _execution_options(command)
 
 
 def _book_options(command) -> None:
     command.add_argument("--chapters", action="append", default=[], metavar="NAME",
-                         help="run only these (01_images or 01; several apart by commas); the others stay as they were")
-    command.add_argument("--results", type=Path, metavar="FOLDER", help="copy the tables that the chapters write there")
+                         help="run only these (01, or the whole name; several apart by commas); the others stay as they were")
+    command.add_argument("--results", type=_folder, metavar="FOLDER", help="copy the tables that the chapters write there")
     _execution_options(command)
 
 
@@ -113,9 +114,9 @@ def _execution_options(command) -> None:
                          help="embedded: data that comes with the packages; full: the data of the paper")
     command.add_argument("--size", choices=("page", "small"), default="page",
                          help="small: the same code on a few examples, claims recorded but not enforced")
-    command.add_argument("--jobs", type=_positive, default=2, help="chapters at a time (default 2)")
+    command.add_argument("--jobs", type=_count, default=2, help="chapters at a time (default 2)")
     command.add_argument("--memory", type=_amount, metavar="GIB", help="bound for one chapter (default 3.5, full 6)")
-    command.add_argument("--out", type=Path, metavar="FOLDER", help="folder of the build (default _build/PROFILE)")
+    command.add_argument("--out", type=_folder, metavar="FOLDER", help="folder of the build (default _build/PROFILE)")
     command.add_argument("--again", action="store_true", help="run also what has not changed")
     command.add_argument("-p", "--parameter", action="append", metavar="NAME=VALUE",
                          help="parameter for the notebooks, for example seed=1 or retrain=true")
@@ -129,28 +130,52 @@ def _fetch_options(command) -> None:
 def _bench_options(command) -> None:
     command.add_argument("names", nargs="*", metavar="NAME", help="benchmarks to run, or all")
     command.add_argument("--list", action="store_true", help="list the benchmarks and run none")
-    command.add_argument("--seed", type=int, default=0)
-    command.add_argument("--repeats", type=_positive, default=5, help="runs that a median is taken over (default 5)")
+    command.add_argument("--seed", type=_seed, default=0)
+    command.add_argument("--repeats", type=_count, default=5, help="runs that a median is taken over (default 5)")
 
 
 def _train_options(command) -> None:
     command.add_argument("name", metavar="NAME", help="what to train; an unknown name lists what there is")
-    command.add_argument("--seed", type=int, default=0)
-    command.add_argument("--out", type=Path, metavar="FOLDER", help="where to write (default the project's checkpoints)")
+    command.add_argument("--seed", type=_seed, default=0)
+    command.add_argument("--out", type=_folder, metavar="FOLDER", help="where to write (default the project's checkpoints)")
 
 
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} came, expected 1 or more")
+def _whole(text: str, least: int) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = least - 1
+    if number < least:
+        raise argparse.ArgumentTypeError(f"{text} came, expected a whole number of {least} or more")
     return number
+
+
+def _count(text: str) -> int:
+    return _whole(text, 1)
+
+
+def _seed(text: str) -> int:
+    return _whole(text, 0)
 
 
 def _amount(text: str) -> float:
-    number = float(text)
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
     if not number > 0:
-        raise argparse.ArgumentTypeError(f"{text} came, expected more than 0")
+        raise argparse.ArgumentTypeError(f"{text} came, expected a number above 0")
     return number
+
+
+def _folder(text: str) -> Path:
+    """Make sure of the folder now: after an hour of work would be late."""
+    try:
+        Path(text).mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=text):
+            return Path(text)
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"{text} came, expected a folder to write to, but: {error.strerror}") from error
 
 
 def _build(options):
@@ -209,7 +234,7 @@ def sources(options) -> int:
     from crossexplain.data.store import sources as every
 
     for entry in every():
-        where = f"{entry.found.source}, {entry.found.path}" if entry.found else f"missing, {megabytes(entry.source.size)}"
+        where = f"{entry.state}, {entry.found.path if entry.found else megabytes(entry.source.size)}"
         say(f"{entry.source.name:20} {where}")
         if entry.problem and not entry.found:
             say(f"{'':20} {entry.problem}")
@@ -218,22 +243,46 @@ def sources(options) -> int:
 
 def doctor(options) -> int:
     """Say what is installed, what was found, and what a full run would need."""
-    from crossexplain.data.store import cache, megabytes
-    from crossexplain.data.store import sources as every
-
     say(f"crossexplain {__version__} with Python {platform.python_version()} on {platform.platform()}")
     missing = _say_packages()
     _say_machine()
-    entries = every()
+    whole = _say_sources()
+    return FAILED if missing or not whole else OK
+
+
+def _say_sources() -> bool:
+    """Say where each source is and what a full run lacks; return whether what is there is whole."""
+    from crossexplain.data import store
+
     say("sources")
+    whole = True
+    try:
+        store.data_folder()
+    except store.MissingSource as error:
+        whole = False
+        say(f"  {error}")
+        del os.environ["CROSSEXPLAIN_DATA"]  # what follows is what would be found without it
+    entries = store.sources()
     for entry in entries:
-        say(f"  {entry.source.name:20} {entry.found.source if entry.found else 'missing'}")
-    absent = [entry.source for entry in entries if not entry.found]
-    size = sum(source.size for source in absent)
+        say(f"  {entry.source.name:20} {entry.state}{'' if entry.source.chapters else ', no chapter reads it so far'}")
+        if entry.broken:
+            whole = False
+            say(f"  {'':20} {entry.problem}")
+    _say_lacking([entry.source for entry in entries if not entry.found and entry.source.chapters])
+    return whole
+
+
+def _say_lacking(sources: list) -> None:
+    from crossexplain.data.store import cache, command, megabytes
+
     say(f"a full run (make book PROFILE=full) needs about {FULL_MEMORY} GiB of memory, {FULL_DISK} GiB of disk and "
-        f"{FULL_MINUTES} minutes on two cores; {len(absent)} source(s) are missing, {megabytes(size)} to fetch into "
-        f"{cache()}" + (f": python -m crossexplain fetch {' '.join(source.name for source in absent)}" if absent else ""))
-    return FAILED if missing else OK
+        f"{FULL_MINUTES} minutes on two cores; {len(sources) or 'none'} of the sources that chapters read "
+        f"{'is' if len(sources) < 2 else 'are'} lacking")
+    if fetched := [source for source in sources if source.download]:
+        say(f"  {megabytes(sum(source.size for source in fetched))} to fetch into {cache()}: "
+            f"{command('fetch', *(source.name for source in fetched))}")
+    if placed := [source.name for source in sources if not source.download]:
+        say(f"  to place in a data folder (CROSSEXPLAIN_DATA), since they have no address: {', '.join(placed)}")
 
 
 def _say_packages() -> list[str]:

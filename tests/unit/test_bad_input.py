@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from crossexplain.data.digits import Digits, split
 from crossexplain.data.store import Found
 from crossexplain.gradients.capture import capture
-from crossexplain.gradients.checks import InputError, require_images
+from crossexplain.inputs import InputError, require_images
 from crossexplain.models import checkpoints
+from crossexplain.models.vgg import ImageNetClassifier, SlimVGG
 
 
 class Net(nn.Module):
@@ -73,18 +74,56 @@ def test_images_that_are_none(kind):
 
 @pytest.mark.parametrize("kind", ["grey where colour is expected", "an alpha channel", "no batch axis"])
 def test_a_model_of_colour_says_no_itself_and_is_left_whole(model, kind):
-    """The model's own error comes through, whatever it is, and no hook stays."""
+    """A model of the reader's own, which checks nothing: its error comes through, whatever it is, and no hook stays."""
     with pytest.raises((RuntimeError, ValueError, IndexError)):
         capture(model, IMAGES[kind][0], "features")
     assert not any(module._forward_hooks for module in model.modules())
     assert all(parameter.requires_grad for parameter in model.parameters())
 
 
-@pytest.mark.parametrize("images", [torch.full((1, 3, 8, 8), 255.0), torch.full((1, 3, 8, 8), -2.1)])
+@pytest.mark.parametrize("images", [torch.full((1, 3, 8, 8), 255.0), torch.full((1, 3, 8, 8), -128.0)])
 def test_values_outside_the_range_of_the_model(images):
     assert require_images(images) is images, "without a range any is allowed: a model may take any"
     with pytest.raises(InputError, match="images hold values from .* expected 0 to 1; divide 8-bit"):
-        require_images(images, within=(0, 1))
+        require_images(images, unit=True)
+
+
+def test_noise_on_an_image_is_no_wrong_range():
+    images = torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(1))
+    assert require_images(images + noise, unit=True).max() > 3
+    assert require_images((images - 0.45) / 0.225, unit=True).min() < 0
+
+
+DOORS = {
+    "pixels from 0 to 255": (255 * torch.rand(1, 3, 64, 64), "images hold values from .* expected 0 to 1"),
+    "8-bit pixels": (torch.full((1, 3, 64, 64), 200, dtype=torch.uint8), "dtype torch.uint8.*divide 8-bit pixels by 255"),
+    "one pixel": (torch.rand(1, 3, 1, 1), "1 x 1 pixels.*at least 32 x 32"),
+    "grey": (torch.rand(1, 1, 64, 64), "1 channel.*expects 3; repeat a grey image"),
+    "with alpha": (torch.rand(1, 4, 64, 64), "4 channel.*drop the alpha"),
+    "with a hole": (torch.rand(1, 3, 64, 64).masked_fill(torch.arange(64) == 5, torch.nan), "192 of 12288 entries are NaN"),
+}
+
+
+@pytest.mark.parametrize("kind", DOORS)
+def test_a_network_of_photographs_says_what_is_no_photograph(kind):
+    images, says = DOORS[kind]
+    network = ImageNetClassifier.seeded(0, "squeezenet1_0").eval()
+    with pytest.raises(InputError, match=says) as error:
+        capture(network, images, network.image_layer)
+    assert teaches(error) and network(torch.rand(1, 3, 32, 32)).shape == (1, 1000)
+
+
+@pytest.mark.parametrize(("images", "says"), [
+    (torch.rand(1, 3, 64, 64), "3 channel.*expects 1"),
+    (torch.rand(1, 1, 32, 32), "32 x 32 pixels, the model takes 64 x 64"),
+    (255 * torch.rand(1, 1, 64, 64), "images hold values from .* expected 0 to 1"),
+    (torch.zeros(1, 1, 64, 64, dtype=torch.uint8), "dtype torch.uint8"),
+])
+def test_the_slim_network_says_what_is_no_digit_in_clutter(images, says):
+    network = SlimVGG.seeded(0).eval()
+    with pytest.raises(InputError, match=says):
+        capture(network, images, network.image_layer)
 
 
 # ---------------------------------------------------------------- batches

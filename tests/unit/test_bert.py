@@ -105,12 +105,32 @@ def test_sentences_become_tokens_words_and_offsets(folder):
         (["it", "  "], "sentence 1 is '  ', expected at least one word"),
         (["it", None], "sentence 1 is None"),
         ("it", r"expected a list of sentences.*\[text\]"),
-        (["it", "it " * 20], "sentence 1 has 22 tokens, at most 16"),
+        (["it", "\u200b"], r"sentence 1 is '\\u200b', of which the tokenizer leaves no word"),
+        (["it", "a\x07", "\x07"], "sentence 2 .*no word"),
+        (["it", "it \ud83c"], "sentence 1, .*half a character.*encoding"),
     ],
 )
 def test_what_is_no_sentence_is_refused_with_advice(folder, texts, says):
+    tokenizer = bert.load_tokenizer(folder)
     with pytest.raises(bert.EncoderError, match=says):
-        bert.encode(bert.load_tokenizer(folder), texts)
+        bert.encode(tokenizer, texts)
+    with pytest.raises(bert.EncoderError, match=says):
+        bert.TextBatches(tokenizer, texts, [0] * len(texts))
+
+
+def test_a_sentence_that_is_too_long_is_refused_with_advice(folder):
+    with pytest.raises(bert.EncoderError, match="sentence 1 has 22 tokens, at most 16.*truncate=True"):
+        bert.encode(bert.load_tokenizer(folder), ["it", "it " * 20])
+
+
+@pytest.mark.parametrize("max_length", [0, 1, 2, -1])
+def test_a_length_without_room_for_a_word_is_refused(folder, max_length):
+    tokenizer = bert.load_tokenizer(folder)
+    for call in (lambda: bert.encode(tokenizer, ["it"], max_length, truncate=True),
+                 lambda: bert.TextBatches(tokenizer, ["it"], [0], max_length)):
+        with pytest.raises(bert.EncoderError, match=f"max_length {max_length} came, expected at least 3"):
+            call()
+    assert bert.encode(tokenizer, ["it crashes"], 3, truncate=True).tokens == [["[CLS]", "it", "[SEP]"]]
 
 
 def test_a_long_sentence_may_be_cut_off(folder):

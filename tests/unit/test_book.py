@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import nbformat
@@ -16,6 +17,8 @@ from crossexplain.book import BookError, Build
 from crossexplain.book.assemble import assemble, claims_tables, page, show_parameters
 from crossexplain.book.execute import Record, digest, execute, is_fresh, load_record, parse_parameters, record_path
 from crossexplain.book.layout import chapters, find_root
+from crossexplain.book.worker import complaint
+from crossexplain.data.registry import SOURCES, File
 from crossexplain.show.page import CLAIM, RUN
 
 SHOW = """
@@ -89,6 +92,25 @@ def test_only_what_changed_runs_again(build, monkeypatch):
     assert not is_fresh(build, "01_a", key)
 
 
+def test_a_chapter_that_did_without_a_source_runs_again_once_it_is_there(build, monkeypatch, tmp_path):
+    monkeypatch.setenv("CROSSEXPLAIN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("CROSSEXPLAIN_DATA", raising=False)
+    monkeypatch.delenv("CROSSEXPLAIN_DOWNLOAD", raising=False)
+    look = "from crossexplain.data import store\ntry:\n    store.find('vgg16')\nexcept store.MissingSource:\n    pass"
+    write_notebook(build.root / "notebooks" / "01_a.ipynb", look)
+    assert started(ran(build)[1]) == ["01_a"] and started(ran(build)[1]) == []
+    record = load_record(build, "01_a")
+    assert {name: state["source"] for name, state in record.sources.items()} == {"vgg16": "missing"}
+    assert not list(build.pages.glob("*.sources"))
+    weights = tmp_path / "cache" / SOURCES["vgg16"].forms[0][0].path
+    weights.parent.mkdir(parents=True)
+    weights.write_bytes(b"not all of it")
+    assert not is_fresh(build, "01_a", record.key)  # a broken file is news too
+    free = replace(SOURCES["vgg16"], forms=((File(SOURCES["vgg16"].forms[0][0].path, 1),),))
+    monkeypatch.setitem(SOURCES, "vgg16", free)
+    assert not is_fresh(build, "01_a", record.key)
+
+
 def test_the_key_holds_package_lock_and_parameters(build):
     write_notebook(build.root / "notebooks" / "01_a.ipynb", "pass")
     assert started(ran(build)[1]) == ["01_a"]
@@ -113,13 +135,25 @@ def test_a_chapter_that_fails_is_named_and_kept_and_the_others_run(build):
     partial = json.loads((build.pages / "01_bad.failed.ipynb").read_text("utf-8"))
     assert any("41" in str(cell.get("outputs")) for cell in partial["cells"])
     assert load_record(build, "01_bad") is None and load_record(build, "02_good") is not None
-    assert "03_corrupt" in said and "notebook" in said.lower()
+    assert "03_corrupt failed before its first cell" in said and "03_corrupt.ipynb is no notebook" in said
 
     write_notebook(build.root / "notebooks" / "01_bad.ipynb", "x = 41")
     (build.root / "notebooks" / "03_corrupt.ipynb").unlink()
     failed, lines = ran(build)
     assert not failed and started(lines) == ["01_bad"]
     assert not (build.pages / "01_bad.failed.ipynb").exists()
+
+
+@pytest.mark.parametrize("text", ["{not json", "[]", "{}", '{"nbformat": 4, "cells": {}}', "\udcff"])
+def test_what_is_no_notebook_is_named_and_has_a_page_that_says_so(build, text):
+    broken = build.root / "notebooks" / "01_x.ipynb"
+    broken.parent.mkdir()
+    broken.write_text(text, "utf-8", errors="surrogateescape")
+    said = complaint(str(broken))
+    assert said.startswith("01_x.ipynb is no notebook (") and "take the file again from git" in said
+    assemble(build, chapters(build.root), failed=["01_x"])
+    page = (build.source / "chapters" / "01_x.md").read_text("utf-8")
+    assert page.startswith("(chapter-1)=\n# 01_x") and "failed" in page
 
 
 def test_memory_is_bounded_with_a_message_that_says_what_to_do(build):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from crossexplain.gradients.capture import capture
-from crossexplain.gradients.checks import InputError
+from crossexplain.inputs import InputError
 
 
 class Small(nn.Module):

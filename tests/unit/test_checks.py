@@ -2,15 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from crossexplain.gradients.checks import (
-    InputError,
-    class_index,
-    find_layer,
-    require_batch,
-    require_device,
-    require_finite,
-    require_images,
-)
+from crossexplain.gradients.checks import class_index, find_layer, require_device
+from crossexplain.inputs import InputError, require_batch, require_finite, require_images
 
 
 def test_an_unknown_layer_names_the_nearest():

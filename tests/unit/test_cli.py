@@ -1,17 +1,22 @@
 """The command line: what it prints, and with which code it ends."""
 
 import csv
+import importlib.util
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from crossexplain import bench
 from crossexplain.cli import FAILED, MISSING, OK, USAGE, main
-from crossexplain.data.store import SOURCES
+from crossexplain.data.store import SOURCES, megabytes
 
+ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = ("book", "run", "fetch", "sources", "doctor", "bench", "train")
 GOOD = """
 def rows(seed=0, repeats=5):
@@ -19,13 +24,16 @@ def rows(seed=0, repeats=5):
     return [{"id": "b.two", "value": 2 / 3, "low": 0.5, "high": 0.75, "n": repeats, "unit": "share"},
             {"id": "a.one", "value": seed, "low": 0, "high": 9, "n": 1, "unit": "s"}]
 """
+CHAPTER = {"nbformat": 4, "cells": [{"cell_type": "code", "metadata": {"tags": ["parameters"]}, "source": [
+    'profile = "embedded"  # x=1\n', 'size: str = "page"\n', "seed = 0"]}]}
 
 
 @pytest.fixture
 def checkout(tmp_path, monkeypatch) -> Path:
     """The working folder is a checkout with benchmarks and one chapter."""
     for name, text in {"_config.yml": "", "pyproject.toml": "", "requirements.lock": "", "benchmarks/good.py": GOOD,
-                       "benchmarks/bad.py": "rows = 3\n", "benchmarks/_help.py": "", "notebooks/01_a.ipynb": "{}"}.items():
+                       "benchmarks/bad.py": "rows = 3\n", "benchmarks/_help.py": "",
+                       "notebooks/01_a.ipynb": json.dumps(CHAPTER)}.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
     monkeypatch.chdir(tmp_path)
@@ -59,7 +67,8 @@ def test_every_command_explains_itself(name, capsys):
 
 
 @pytest.mark.parametrize("words", [[], ["nothing"], ["book", "--profile", "half"], ["book", "--jobs", "0"],
-                                   ["run", "--memory", "-1"], ["fetch"]])
+                                   ["run", "--memory", "-1"], ["run", "--memory", "much"], ["bench", "--seed", "-1"],
+                                   ["fetch"]])
 def test_what_is_not_understood_is_a_matter_of_usage(words):
     with pytest.raises(SystemExit) as end:
         main(words)
@@ -67,7 +76,21 @@ def test_what_is_not_understood_is_a_matter_of_usage(words):
 
 
 @pytest.mark.parametrize(("words", "says"), [
+    (["run", "--jobs", "abc"], "abc came, expected a whole number of 1 or more"),
+    (["run", "--out", "{}/file"], "expected a folder to write to, but: File exists"),
+    (["book", "--results", "{}/file/folder"], "but: Not a directory"),
+    (["train", "slim_vgg", "--out", "/proc/x"], "but: No such file or directory"),
+])
+def test_what_came_and_what_was_expected_is_said(words, says, tmp_path, capsys):
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(SystemExit) as end:
+        main([word.format(tmp_path) for word in words])
+    assert end.value.code == USAGE and says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("words", "says"), [
     (["book", "--chapters", "77"], "no chapter '77'"), (["run", "-p", "seed"], "expected name=value"),
+    (["run", "-p", "sed=1"], "no parameter 'sed' (is it 'seed'?); the chapters have profile, size, seed"),
     (["fetch", "mnits"], "no source 'mnits'"), (["bench", "none"], "no benchmark 'none'; there are bad, good"),
     (["train", "none"], "no recipe 'none'"),
 ])
@@ -114,6 +137,31 @@ def test_doctor_says_what_a_full_run_needs(capsys):
         assert word in out, word
 
 
+def test_doctor_tells_to_fetch_only_what_is_used_and_can_be_fetched(capsys):
+    main(["doctor"])
+    out = capsys.readouterr().out
+    fetched = next(line for line in out.splitlines() if "to fetch into" in line)
+    assert "mnist" in fetched and not any(name in fetched for name in ("vgg19", "flickr8k", "app-reviews", "minilm"))
+    size = sum(source.size for source in SOURCES.values() if source.download and source.chapters)
+    assert megabytes(size) in fetched
+    placed = next(line for line in out.splitlines() if "to place in a data folder" in line)
+    assert "app-reviews" in placed and "flickr8k" not in placed and "no chapter reads it so far" in out
+
+
+def test_doctor_names_a_wrong_data_folder_once_and_a_broken_file(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("CROSSEXPLAIN_DATA", str(tmp_path / "nowhere"))
+    assert main(["doctor"]) == FAILED
+    out = capsys.readouterr().out
+    assert out.count("which is no folder") == 1 and "embedded: scikit-learn" in out
+    path = tmp_path / "data" / SOURCES["imagenet-classes"].forms[0][0].path
+    path.parent.mkdir(parents=True)
+    path.write_text("{}")
+    monkeypatch.setenv("CROSSEXPLAIN_DATA", str(tmp_path / "data"))
+    assert main(["doctor"]) == FAILED
+    out = capsys.readouterr().out
+    assert "imagenet-classes     broken" in out and "replace the file" in out
+
+
 def test_a_book_without_chapters_is_refused_in_one_line(checkout, capsys):
     (checkout / "notebooks" / "01_a.ipynb").unlink()
     assert main(["run"]) == USAGE
@@ -133,6 +181,36 @@ def test_bench_keeps_whole_rows_and_replaces_old_ones(checkout, capsys):
     assert rows["b.two"]["command"] == "python -m crossexplain bench good --seed 3"
     assert all(rows["b.two"][key] for key in bench.COLUMNS)
     assert [path.name for path in table.parent.iterdir()] == ["figures.csv"]
+
+
+def test_a_verdict_that_was_cut_off_goes_on_where_it_stopped(tmp_path, monkeypatch):
+    model = SimpleNamespace(tower=None)
+    monkeypatch.setattr("crossexplain.recipes.collages.load_or_train", lambda: SimpleNamespace(model=model))
+    spec = importlib.util.spec_from_file_location("verdict", ROOT / "benchmarks" / "verdict.py")
+    verdict = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(verdict)
+    done = []
+
+    def stumbling(kind, seed, bank, tower):
+        if len(done) == 8:
+            raise KeyboardInterrupt
+        done.append((seed, kind))
+        return kind, None
+
+    monkeypatch.setattr(verdict, "run", stumbling)
+    monkeypatch.setattr(verdict, "judged", lambda kind, record, seed: {"control": kind, "seed": seed,
+                                                                          "value": np.float32(seed) / 4})
+    kept = tmp_path / "kept.json"
+    with pytest.raises(KeyboardInterrupt):
+        verdict.judge(range(2, 4), kept)
+    done.append(None)
+    lines = verdict.judge(range(2, 4), kept)
+    done.remove(None)
+    assert done == [(seed, kind) for seed in (2, 3) for kind in verdict.controls.ANSWERS] and len(set(done)) == 12
+    assert [(line["seed"], line["control"]) for line in lines] == done and lines[0]["value"] == 0.5
+    assert verdict.partial(0) != verdict.partial(1)
+    with pytest.raises(bench.BenchError, match="seeds 95 to 114 came.*100 to 108.*start at another"):
+        verdict.rows(95)
 
 
 def test_a_benchmark_that_is_none_is_refused(checkout, tmp_path, capsys):

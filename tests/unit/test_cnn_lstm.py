@@ -85,8 +85,11 @@ def test_a_frozen_tower_keeps_its_statistics():
 
 
 @pytest.mark.parametrize(("change", "message"), [
-    ({"images": torch.zeros(2, 3, 56, 56)}, r"expected \(N, 1, 56, 56\)"),
-    ({"images": torch.zeros(2, 1, 1, 1)}, r"expected \(N, 1, 56, 56\)"),
+    ({"images": torch.zeros(2, 3, 56, 56)}, "the model expects 1"),
+    ({"images": torch.zeros(2, 1, 1, 1)}, "expected at least 2 x 2"),
+    ({"images": torch.zeros(2, 1, 64, 64)}, "takes 56 x 56 and no other"),
+    ({"images": torch.full((2, 1, 56, 56), 255.0)}, "expected 0 to 1"),
+    ({"images": torch.zeros(2, 1, 56, 56, dtype=torch.uint8)}, "expected a floating dtype"),
     ({"tokens": torch.zeros(2, 17)}, "expected int64"),
     ({"tokens": torch.zeros(17, dtype=torch.int64)}, r"expected int64 \(N, T\)"),
     ({"tokens": torch.full((2, 17), 99)}, "knows words 0 to 28"),
@@ -97,6 +100,12 @@ def test_what_is_no_collage_or_sentence_is_told(change, message):
         fresh()(**inputs)
     with pytest.raises(ValueError, match="expected 'max'"):
         CnnLstm(30, read="mean")
+
+
+def test_the_gain_scales_how_the_lstm_starts_and_nothing_else():
+    small, large = fresh(gain=1), fresh(gain=3)
+    for (name, usual), scaled in zip(small.named_parameters(), large.parameters()):
+        assert torch.allclose(scaled, usual * (3 if name.startswith("lstm.weight") else 1)), name
 
 
 def test_looking_once_a_collage_gives_what_the_model_gives():

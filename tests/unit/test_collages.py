@@ -218,3 +218,9 @@ def test_any_digits_will_do():
     digits = Digits(np.zeros((10, 28, 28), np.float32), np.arange(10), SimpleNamespace(name="made up", source="here"))
     pairs = build(digits, 64, range(10), seed=0)
     assert (pairs.cells == pairs.digits).all() and KINDS[pairs.kind[0]] == "largest, precise"
+
+
+@pytest.mark.parametrize("number", [-1, len(collages.VOCABULARY)])
+def test_a_number_that_is_no_words_is_refused(number):
+    with pytest.raises(ValueError, match=f"word number {number} came, expected 0"):
+        collages.words([2, number])

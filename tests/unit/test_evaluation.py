@@ -83,6 +83,14 @@ def test_cue_auroc_by_hand():
         cue_auroc(scores, cues[:, :2])
 
 
+def test_features_without_a_score_do_not_count():
+    scores = np.array([[np.nan, 3.0, 1.0, np.nan], [np.nan, 1.0, 2.0, 3.0]])
+    cues = np.array([[0, 1, 0, 0], [1, 0, 1, 0]], bool)
+    assert cue_auroc(scores, cues).tolist() == [1.0, 0.5]
+    with pytest.raises(ValueError, match="score is NaN .first in example 0."):
+        cue_auroc(scores, cues, np.ones(cues.shape, bool))
+
+
 def test_the_baselines_know_nothing_of_a_model_but_differ_by_image_and_seed():
     images = np.zeros((1, 1, 8, 8))
     images[..., 4:] = 1
@@ -91,6 +99,8 @@ def test_the_baselines_know_nothing_of_a_model_but_differ_by_image_and_seed():
     first, second = random_map(2, 8, 8, seed=0), random_map(2, 8, 8, seed=1)
     assert first.min() == 0 and first.max() == 1 and not np.allclose(first, second)
     assert np.array_equal(first, random_map(2, 8, 8, seed=0))
+    with pytest.raises(ValueError, match="maps of 1 x 1 came, expected at least two pixels"):
+        random_map(1, 1, 1, seed=1)
 
 
 def test_a_share_lies_in_its_own_interval():

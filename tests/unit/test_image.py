@@ -6,8 +6,8 @@ from pytorch_grad_cam import EigenCAM, EigenGradCAM, GradCAM, GradCAMPlusPlus, H
 from torch import nn
 
 from crossexplain.gradients.capture import capture
-from crossexplain.gradients.checks import InputError
 from crossexplain.gradients.image import METHODS, attribute, upsample
+from crossexplain.inputs import InputError
 from crossexplain.models.vgg import ImageNetClassifier, SlimVGG
 
 LAYER = SlimVGG.image_layer

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from crossexplain.gradients.checks import InputError
 from crossexplain.gradients.preflight import preflight
 from crossexplain.gradients.views import ImageCells, Tokens
+from crossexplain.inputs import InputError
 
 GENERATOR = torch.Generator().manual_seed(0)
 LENGTHS = torch.arange(16) % 3 + 4
@@ -190,3 +190,21 @@ def test_a_model_that_uses_both_passes_and_a_rival_as_good_is_named():
     assert "that of a look-up table 1.000" in report[report.names.index("no better than a rival")].saw
     with pytest.raises(InputError, match="a table has 3 entries, the batch 64"):
         found(Xor(), inputs, labels=labels, rivals={"a table": labels[:3]})
+
+
+@pytest.mark.parametrize(("change", "says"), [
+    ({"labels": torch.arange(16) / 2}, "labels came as torch.float32, expected whole class numbers"),
+    ({"labels": ["yes"] * 16}, "labels came as <U3, expected whole"),
+    ({"labels": torch.zeros(16, 1, dtype=torch.long)}, "16 entries, the batch 16 examples; pass one each, in the shape"),
+    ({"rivals": {"a table": torch.zeros(16)}}, "rivals 'a table' came without labels"),
+    ({"labels": torch.zeros(16).long(), "rivals": {"a table": torch.rand(16)}}, "a table came as torch.float32"),
+])
+def test_labels_and_rivals_that_are_none(change, says):
+    with pytest.raises(InputError, match=says):
+        found(Sound().eval(), **change)
+
+
+@pytest.mark.parametrize("kinds", [[], ImageCells(), ["image"]])
+def test_modalities_that_are_none(kinds):
+    with pytest.raises(InputError, match="modalities came as .*expected a list of modalities"):
+        preflight(Sound().eval(), INPUTS, kinds)

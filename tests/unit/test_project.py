@@ -101,6 +101,30 @@ def test_every_picture_that_is_linked_by_hand_says_what_it_shows():
             assert alt and len(alt[1].split()) >= 6, f"{file}: {block[:60]!r} needs an :alt: that states the finding"
 
 
+def test_every_term_that_is_marked_stands_in_the_glossary():
+    glossary = (ROOT / "book" / "glossary.md").read_text("utf-8").split("```{glossary}\n")[1]
+    listed = re.findall(r"^(\S.*)$", glossary.split("```")[0], re.MULTILINE)
+    assert listed == sorted(listed, key=str.lower), "the glossary is in the order of the alphabet"
+    terms = {term.lower() for line in listed for term in line.split(", ")} | {line.lower() for line in listed}
+    for file, text in prose().items():
+        for written in re.findall(r"\{term\}`([^`]+)`", text):
+            term = re.sub(r".*<(.+)>$", r"\1", written).lower()
+            assert term in terms, f"{file}: {written!r} is not in book/glossary.md"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_figures_are_referred_to_and_claims_stand_alone(path):
+    text = "\n".join(cell["source"] for cell in cells(path, "markdown"))
+    for cell in cells(path, "code"):
+        drawn = re.findall(r"name=\"(fig-[\w-]+)\"", cell["source"])
+        if 'profile == "full"' in cell["source"]:
+            drawn = []  # a reference to what only one of the profiles draws breaks the other
+        assert not (lost := [name for name in drawn if f"{{numref}}`{name}`" not in text]), f"no word refers to {lost}"
+        for claim in re.findall(r"page\.claim\(\s*f?\"[\w-]+\",\s*f?\"([^\"]+)", cell["source"]):
+            assert not re.match(r"(It|So|Yet|Both|Neither|They|The same|On new pairs)\b", claim), f"who or what? {claim!r}"
+            assert " do the same" not in claim, f"the same as what? {claim!r}"
+
+
 @pytest.mark.parametrize(("pattern", "instead"), [
     (r"warnings\.(?:filterwarnings|simplefilter)\(\s*[\"']ignore", "mend what warns"),
     (r"\bsys\.path\.(?:append|insert|extend)|\bsys\.path\s*[+=]", "install the package"),

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from crossexplain.data import reviews, store
-from crossexplain.models import checkpoints
+from crossexplain.models import bert, checkpoints
 from crossexplain.recipes import RECIPES
 from crossexplain.recipes import reviews as recipe
 
@@ -28,6 +28,13 @@ def test_logits_come_in_the_order_of_the_sentences(reader):
     with torch.no_grad():
         expected = torch.cat([reader.model(**reader.encode([text]).inputs) for text in texts])
     assert torch.allclose(reader.logits(texts), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(("texts", "says"), [("good app", "one string came"), ([""], "sentence 0 is ''"),
+                                             ([None], "sentence 0 is None"), ([], "0 sentences")])
+def test_what_is_no_list_of_sentences_has_no_logits(reader, texts, says):
+    with pytest.raises(bert.EncoderError, match=says):
+        reader.logits(texts)
 
 
 def test_it_can_be_trained_again(monkeypatch, tmp_path):

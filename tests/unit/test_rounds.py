@@ -5,9 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from crossexplain.gradients.checks import InputError
-from crossexplain.gradients.rounds import FULL, NOTHING, carriers, rounds
+from crossexplain.gradients.rounds import FULL, NOTHING, _settle, carriers, rounds
 from crossexplain.gradients.views import ImageCells, Noise, Reorder, Tokens, Vectors
+from crossexplain.inputs import InputError
 
 N = 96
 GENERATOR = torch.Generator().manual_seed(0)
@@ -200,6 +200,22 @@ def test_the_papers_rule_reads_norms_and_classes():
         ({"baselines": "grey"}, "image has no baseline 'grey'"),
         ({"baselines": [{"image": "zero"}]}, "text has no baseline None"),
         ({"top": 0}, "top=0 came for"),
+        ({"top": "2"}, "top='2' came for image, expected a whole number"),
+        ({"top": {"txt": 3}}, "top names 'txt', the modalities are 'image', 'text'"),
+        ({"modalities": ImageCells()}, "modalities came as .*expected a list of modalities"),
+        ({"modalities": ["image", "text"]}, "modalities came as .'image', 'text'.*ImageCells"),
+        ({"modalities": [ImageCells(), Tokens(mask_id=12)]}, "hold.* 'tokens' 0 to 12.*'embedding' 0 to 11"),
+        ({"extra": {"x": {"image": "zero"}}}, "view 'x' changes image by 'zero', expected a Mask"),
+        ({"extra": {"x": Noise(0.1)}}, "view 'x' is Noise, expected a mapping"),
+        ({"baselines": []}, "no baseline came"),
+        ({"target": 7}, "class 7, the model has classes 0 to 1"),
+        ({"target": -1}, "class -1, the model has classes 0 to 1"),
+        ({"target": 0.5}, "whole class indices"),
+        ({"target": torch.tensor([0, 1, 1])}, "3 entries, the batch has 96"),
+        ({"target": "image"}, "target 'image' came, expected 'predicted'"),
+        ({"extra": {"full": {}}}, "own views named 'full' came"),
+        ({"extra": {"all masked": {}, "image masked": {}, "text picked masked": {}}},
+         "'all masked', 'image masked', 'text picked masked' came.*other names"),
         ({"modalities": [ImageCells(), Tokens(layer="embeding")]}, "no layer 'embeding'.*'embedding'"),
     ],
 )
@@ -210,15 +226,119 @@ def test_settings_that_make_no_sense_are_refused_with_advice(change, says):
         rounds(Toy(RULES["both added"]).eval(), INPUTS, modalities, **settings)
 
 
+def test_the_predicted_class_is_followed_by_default_and_by_name():
+    for classes in (1, 3):
+        model = Toy(RULES["both only"], classes).eval()
+        named, default = (rounds(model, INPUTS, MODALITIES, target=target, progress=False) for target in ("predicted", None))
+        assert named.target.equal(default.target)
+        assert np.array_equal(named.margin("data", FULL), default.margin("data", FULL))
+    with pytest.raises(InputError, match="class 9, the model has classes 0 to 2"):
+        carriers(model, INPUTS, MODALITIES, target=9, progress=False)
+
+
+@pytest.mark.parametrize(("change", "says"), [
+    ({"where": np.array([0, 5, 7, 9])}, r"where came as int64 \(4,\), expected bool \(96,\).*np.isin"),
+    ({"where": np.ones(N // 2, bool)}, r"bool \(48,\), expected bool \(96,\)"),
+    ({"where": np.ones(2 * N, bool)}, r"bool \(192,\)"),
+    ({"draws": 0}, "draws=0 came.*at least one bootstrap sample"),
+    ({"enough": 75}, "enough=75 .*at most 1"),
+])
+def test_a_verdict_about_what_was_not_asked_is_refused(change, says):
+    with pytest.raises(InputError, match=says):
+        run().verdict(**change)
+
+
+def test_a_verdict_about_some_examples_is_about_these():
+    record, some = run(), np.isin(np.arange(N), [0, 5, 7, 9])
+    assert record.verdict(where=some).reach["data"]["image"].n == 4
+    few = rounds(Toy(RULES["both added"]).eval(), {key: value[some] for key, value in INPUTS.items()}, MODALITIES,
+                 baselines=[{"image": "zero", "text": "mask"}], donors=INPUTS, progress=False).verdict()
+    assert few.reach["zero + mask"]["image"].value == pytest.approx(
+        record.verdict(where=some).reach["zero + mask"]["image"].value, abs=1e-5)
+
+
+def test_baselines_that_differ_without_being_sure_ask_for_more_examples():
+    answers = {"zero + mask": "both only", "data": "image alone"}
+    answer, reason = _settle(answers, {"zero + mask": 1.0, "data": 0.5})
+    assert answer == "cannot tell" and "not all of them are sure" in reason and "use more examples" in reason
+    assert "the baselines disagree" in _settle(answers, {"zero + mask": 1.0, "data": 0.97})[1]
+    assert _settle(dict.fromkeys(answers, "either"), dict.fromkeys(answers, 1.0))[0] == "either"
+
+
+@pytest.mark.parametrize(("ask", "says"), [
+    (lambda record: record.margin("zero", FULL), "no baseline 'zero'.*Did you mean 'zero [+] mask'"),
+    (lambda record: record.flips("data", "txt masked"), "no view 'txt masked'.*Did you mean 'text masked'"),
+    (lambda record: record.dividend("grey"), "no baseline 'grey'"),
+    (lambda record: record.paper_rule("zero"), "no baseline 'zero'"),
+    (lambda record: record.norm_ratio("data", "img"), "no modality 'img'.*'image', 'text'.*Did you mean 'image'"),
+])
+def test_a_name_that_is_not_in_the_record_gets_the_nearest(ask, says):
+    with pytest.raises(InputError, match=says):
+        ask(run())
+
+
 def test_a_model_in_train_mode_is_refused():
     with pytest.raises(InputError, match="call model.eval"):
         rounds(Toy(RULES["both added"]).train(), INPUTS, MODALITIES)
 
 
-def test_one_example_can_be_recorded():
-    one = {key: value[:1] for key, value in INPUTS.items()}
-    record = rounds(Toy(RULES["both only"]).eval(), one, MODALITIES, progress=False)
-    assert len(record) == 1 and record.dividend("data").shape == (1,)
+def test_one_example_can_be_recorded_and_does_not_stand_in_for_itself():
+    one, model = {key: value[:1] for key, value in INPUTS.items()}, Toy(RULES["both only"]).eval()
+    record = rounds(model, one, MODALITIES, progress=False)
+    assert record.baselines == ("zero + mask",) and record.dividend("zero + mask").shape == (1,)
+    with pytest.raises(InputError, match="borrows from another example and 1 came.*donors="):
+        rounds(model, one, MODALITIES, baselines="data", progress=False)
+    lent = rounds(model, one, MODALITIES, donors={key: value[1:] for key, value in INPUTS.items()}, progress=False)
+    assert lent.baselines == ("zero + mask", "data") and len(lent) == 1
+
+
+@pytest.mark.parametrize("layer", ["input:images", "eye"])
+def test_a_model_that_leaves_a_modality_aside_gets_its_answer(layer):
+    class Deaf(Toy):
+        def __init__(self):
+            super().__init__(lambda light, word: 3 * word)
+            self.eye = nn.Identity()
+
+        def forward(self, images, tokens):
+            return super().forward(self.eye(images), tokens)
+
+    record = rounds(Deaf().eval(), INPUTS, [ImageCells(layer=layer), Tokens()], progress=False)
+    assert record.verdict().answer == "text alone" and (record.passes["data", FULL].norms["image"] == 0).all()
+    assert np.isnan(record.norm_ratio("data", "image")).all() and record.paper_rule() == "text alone"
+
+
+def test_a_modality_that_counts_but_has_no_gradient_is_refused():
+    model = Toy(lambda light, word: light.detach() + word).eval()
+    with pytest.raises(InputError, match="does not depend on 'input:images'.*detached"):
+        rounds(model, INPUTS, MODALITIES, progress=False)
+    assert carriers(model, INPUTS, MODALITIES, progress=False)["image"].shape == (N, 4)  # masks need no gradient
+
+
+@pytest.mark.parametrize("how", ["named", "aside", "all alike"])
+def test_a_tower_that_reads_more_than_its_input_gets_all_rows(monkeypatch, how):
+    """What is handed to a layer beside its input belongs to all rows, whether as a keyword or on the layer itself."""
+    class Tower(nn.Module):
+        def forward(self, x, gain=None):
+            gain = self.gain if gain is None else gain
+            return x * gain
+
+    class Conditioned(Toy):
+        def __init__(self):
+            super().__init__(RULES["both only"])
+            self.tower = Tower()
+
+        def forward(self, images, tokens):
+            gain = tokens[:, :1, None, None].float()
+            self.tower.gain = gain
+            return super().forward(self.tower(images, gain=gain) if how == "named" else self.tower(images), tokens)
+
+    images = torch.zeros(N, 1, 4, 4) + (torch.arange(N) % (1 if how == "all alike" else 2))[:, None, None, None]
+    inputs, modalities = {"images": images, "tokens": TOKENS}, [ImageCells(layer="tower"), Tokens()]
+    record = rounds(Conditioned().eval(), inputs, modalities, progress=False)
+    monkeypatch.setattr("crossexplain.gradients.rounds._Shared.narrow", lambda *_: None)
+    plain = rounds(Conditioned().eval(), inputs, modalities, progress=False)
+    for key, run in record.passes.items():
+        assert torch.allclose(run.logits, plain.passes[key].logits, atol=1e-5)
 
 
 def test_a_tower_sees_equal_images_once_and_the_record_is_the_same(monkeypatch):

@@ -51,6 +51,23 @@ def test_a_picture_takes_its_words_along_and_needs_them():
         figures.tokens([["a", "b"]], [[1.0]], **WORDS)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_maps_with_holes_are_refused(value):
+    holes = HEATS.copy()
+    holes[1, 0, :2] = value
+    with pytest.raises(ValueError, match="heat maps hold 2 values that are NaN or infinite"):
+        figures.maps(IMAGES, holes, **WORDS)
+    with pytest.raises(ValueError, match="heat maps of 'two' hold 2 values"):
+        figures.gallery(IMAGES, {"one": HEATS, "two": holes}, **WORDS)
+
+
+def test_there_is_one_score_and_one_cue_for_each_token():
+    with pytest.raises(ValueError, match="sentence 1 has 1 tokens and 2 scores"):
+        figures.tokens([["a", "b"], ["c"]], [[1.0, 2.0], [1.0, 2.0]], **WORDS)
+    with pytest.raises(ValueError, match="sentence 0 has 2 tokens and 1 cues"):
+        figures.tokens([["a", "b"]], [[1.0, 2.0]], cues=[[True]], **WORDS)
+
+
 def test_a_figure_of_pyplot_is_not_shown_twice():
     import matplotlib.pyplot as plt
 
@@ -69,6 +86,9 @@ def test_a_claim_that_the_run_does_not_bear_out_stops_the_page():
         page.claim("worse", "It is worse.", Interval(0.8, 0.7, 0.9, 50), below=0.85)
     with pytest.raises(ValueError, match="2 rules came"):
         page.claim("two", "Two.", SOME, above=0.1, below=0.9)
+    page.claim("alike", "It is chance.", SOME, about=(0.4, 0.6))
+    with pytest.raises(ClaimError, match="Expected between 0.450 and 0.550"):  # the value would lie there, but not its interval
+        page.claim("unknown", "It is chance.", SOME, about=(0.45, 0.55))
     assert "The paper's claim does not hold" in str(page.claim("p", "P.", SOME, about=(0.7, 0.8), paper=True))
     assert "does not hold" in str(Page("01", size="small").claim("s", "S.", SOME, above=0.9))
 

@@ -18,6 +18,7 @@ from http.server import (
     ThreadingHTTPServer,
 )
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 
@@ -48,11 +49,13 @@ class Server(ThreadingHTTPServer):
 class Answer(BaseHTTPRequestHandler):
     def do_GET(self):
         self.server.asked.append(self.path)
-        kind = self.path.split("/")[1]
+        kind = unquote(self.path.split("/")[1])
         if kind == "missing":
             return self.send_error(404)
         if kind == "silent":
             return self.server.over.wait()
+        if kind == "dripping headers":
+            return self.drip(b"HTTP/1.0 200 OK\r\nX-Slow: " + b"x" * 10_000)
         body = {"page": PAGE, "other": BODY[::-1], "large": BODY * 20}.get(kind, BODY)
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
@@ -61,6 +64,8 @@ class Answer(BaseHTTPRequestHandler):
             self.wfile.write(body[: len(body) // 2])
             self.wfile.flush()
             return self.server.over.wait() if kind == "hanging" else None
+        if kind == "dripping":
+            return self.drip(body)
         if kind == "slow":
             for at in range(0, len(body), 4096):
                 self.wfile.write(body[at : at + 4096])
@@ -68,6 +73,14 @@ class Answer(BaseHTTPRequestHandler):
                     return None
         else:
             self.wfile.write(body)
+
+    def drip(self, data: bytes) -> None:
+        """Send a byte now and then, never so late that a time-out for silence ends it."""
+        for byte in data:
+            self.wfile.write(bytes([byte]))
+            self.wfile.flush()
+            if self.server.over.wait(0.1):
+                return
 
     def log_message(self, *_):
         """Keep the tests' output quiet."""
@@ -111,6 +124,7 @@ def cache(monkeypatch, tmp_path):
     monkeypatch.delenv("CROSSEXPLAIN_DOWNLOAD", raising=False)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setattr(store, "TIMEOUT", (1, 0.5))
+    monkeypatch.setattr(store, "PACE", (2, 1000))
     folder = tmp_path / "räume und データ" / "a cache"
     monkeypatch.setenv("CROSSEXPLAIN_CACHE", str(folder))
     return folder
@@ -162,7 +176,7 @@ def test_missing_source_names_file_size_origin_and_command(sample, server):
     sample()
     with pytest.raises(store.MissingSource) as error:
         store.find("sample")
-    for part in ("a/b.bin", "205 kB", "this test", "python -m crossexplain fetch sample", "CROSSEXPLAIN_DOWNLOAD=1"):
+    for part in ("a/b.bin", "205 kB", "this test", "-m crossexplain fetch sample", "CROSSEXPLAIN_DOWNLOAD=1"):
         assert part in str(error.value)
     assert server.asked == []
 
@@ -230,6 +244,21 @@ def test_only_what_is_missing_is_fetched(sample, server, cache):
     assert server.asked == ["/good/one.bin", "/good/three.bin"]
 
 
+def test_the_command_that_fetches_is_the_one_that_works_here(monkeypatch, tmp_path):
+    names = tmp_path / "env" / "bin", tmp_path / "elsewhere"
+    for folder in names:
+        folder.mkdir(parents=True)
+        (folder / "python").write_text("")
+        (folder / "python").chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(names[0] / "python"))
+    monkeypatch.setenv("PATH", str(names[0]))
+    assert store.command("fetch", "x") == "python -m crossexplain fetch x"
+    monkeypatch.setenv("PATH", str(names[1]))
+    assert store.command("fetch", "x") == f"{names[0] / 'python'} -m crossexplain fetch x"
+    monkeypatch.chdir(tmp_path)
+    assert store.command("fetch", "x") == "env/bin/python -m crossexplain fetch x"
+
+
 def test_unknown_name_lists_the_known(cache):
     with pytest.raises(ValueError, match="no source 'mnits'.*mnist"):
         store.find("mnits")
@@ -247,6 +276,8 @@ def test_unknown_name_lists_the_known(cache):
         ("page", "web page"),
         ("hanging", "timed out"),
         ("silent", "timed out"),
+        ("dripping", "too slow: [0-9]+ bytes came in 2 s, expected 1,000 a second"),
+        ("dripping%20headers", "too slow: 0 bytes came in 2 s"),
     ],
 )
 def test_bad_answers_leave_nothing_and_say_why(sample, cache, kind, says):
@@ -491,6 +522,15 @@ def test_registry_is_complete():
         for file in source.download:
             assert file.url.rpartition("/")[2], file
         assert len(source.forms and source.forms[0]) < 2 or source.folder
+
+
+def test_each_source_says_which_chapters_read_it():
+    root = store.embedded_folder().parent
+    texts = [path.read_text("utf-8") for folder, ending in (("notebooks", "*.ipynb"), ("src/crossexplain/recipes", "*.py"))
+             for path in (root / folder).glob(ending)]
+    for name in SOURCES.keys() - {"sklearn-digits"}:  # asked for by a shorter name
+        named = any(f'"{name}"' in text or f'\\"{name}\\"' in text for text in texts)
+        assert named == bool(SOURCES[name].chapters), name
 
 
 def test_every_source_has_a_card_that_names_its_files_terms_and_hashes():

@@ -4,8 +4,8 @@ import torch
 from torch import nn
 from transformers import BertConfig, BertModel
 
-from crossexplain.gradients.checks import InputError
 from crossexplain.gradients.text import METHODS, attribute, merge_words, top_window
+from crossexplain.inputs import InputError
 
 LAYER = "encoder.embeddings"
 
@@ -199,3 +199,33 @@ def test_word_pieces_become_words():
         merge_words(scores, words[:1])
     with pytest.raises(InputError, match="how = 'min'"):
         merge_words(scores, words, "min")
+
+
+class Placed(nn.Module):
+    """Reads words and where they stand."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.words, self.places, self.head = nn.Embedding(20, 4), nn.Embedding(80, 4), nn.Linear(4, 3)
+
+    def forward(self, input_ids, position_ids):
+        return self.head((self.words(input_ids) * self.places(position_ids)).tanh().sum(dim=1))
+
+
+@pytest.mark.parametrize(("sentences", "length", "rows", "first"), [
+    (70, 6, True, False), (70, 6, True, True), (70, 6, False, False), (3, 70, False, False), (1, 6, True, True),
+])
+def test_positions_are_no_sentences(sentences, length, rows, first):
+    """Of shape (1, T) or (T,), they belong to all sentences, however many go through the model at once."""
+    ids = torch.randint(20, (sentences, length), generator=torch.Generator().manual_seed(0))
+    places = torch.arange(length)[None] if rows else torch.arange(length)
+    inputs = {"position_ids": places, "input_ids": ids} if first else {"input_ids": ids, "position_ids": places}
+    found = attribute(Placed(), inputs, "words", special="keep")
+    every = {"input_ids": ids, "position_ids": torch.arange(length).expand(sentences, -1)}
+    assert torch.allclose(found, attribute(Placed(), every, "words", special="keep", batch_size=7), atol=1e-6)
+
+
+def test_inputs_without_names_are_refused(model):
+    with pytest.raises(InputError, match="inputs came as Tensor, expected a mapping from the model's keywords"):
+        attribute(model, IDS, LAYER, special="keep")

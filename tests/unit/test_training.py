@@ -129,3 +129,23 @@ def test_prediction_keeps_order_and_mode():
     outputs, labels = predict(model, data(50), batch_size=7)
     assert model.training and outputs.shape == labels.shape == (50,)
     torch.testing.assert_close(outputs, model.eval()(data(50).inputs["x"]).detach())
+
+
+@pytest.mark.parametrize("device", ["cuda", "gpu", "nope"])
+def test_a_device_that_would_not_be_used_is_refused(device):
+    with pytest.raises(TrainingError, match=f"device '{device}' came, expected None .* or 'cpu'"):
+        fit(Line(), data(), None, **SETTINGS | {"device": device})
+
+
+def test_no_examples_to_judge_by_are_refused_before_training():
+    class Nothing:
+        def __len__(self):
+            return 0
+
+    model = Line()
+    before = [parameter.clone() for parameter in model.parameters()]
+    with pytest.raises(TrainingError, match="0 validation examples came; expected at least 1, or None"):
+        fit(model, data(), Nothing(), **SETTINGS)
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters()))
+    with pytest.raises(TrainingError, match="0 examples came"):
+        predict(model, Nothing())

@@ -3,8 +3,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crossexplain.gradients.checks import InputError
 from crossexplain.gradients.views import ImageCells, Mask, Noise, Reorder, Tokens, Vectors, views
+from crossexplain.inputs import InputError
 
 IMAGES = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(0)) + 0.1
 TOKENS = torch.tensor([[5, 6, 7, 8, 0, 0], [9, 10, 11, 0, 0, 0], [12, 13, 14, 15, 16, 17]])
@@ -54,6 +54,12 @@ def test_a_sentence_keeps_exactly_the_words_that_are_present_and_its_padding(dat
             assert set(changed[i][hidden[i]].tolist()) <= set(TOKENS[donor].tolist())
             if not present[i].any():
                 assert torch.equal(changed[i], TOKENS[donor])
+
+
+@pytest.mark.parametrize("grid", [2, (0, 2), (2, 2, 2), (2.0, 2), "22"])
+def test_a_grid_that_is_none(grid):
+    with pytest.raises(InputError, match="grid=.* came, expected rows and columns"):
+        ImageCells(grid=grid)
 
 
 @settings(deadline=None, max_examples=30)

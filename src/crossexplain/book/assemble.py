@@ -21,7 +21,6 @@ CARRIED = (CLAIM, RUN)  # data for the book, not for the reader
 CONTROLS = "application/vnd.jupyter.widget-view+json"  # of an explorer: nothing without a kernel
 WORDS_PER_MINUTE = 200
 PLACEHOLDER = re.compile(r"^% assembled: (\w+)\s*$", re.MULTILINE)
-SHOWN = ("id", "value", "low", "high", "n", "unit")  # on the page, beside the command; the rest is in the file
 
 
 def text_of(cell: dict) -> str:
@@ -38,11 +37,6 @@ def tags(cell: dict) -> list[str]:
 def words_of(output: dict) -> dict | None:
     """Return alt text, caption and name of an output that is a picture, or None."""
     return output.get("metadata", {}).get("crossexplain")
-
-
-def is_glue(output: dict) -> bool:
-    """Say whether an output only carries a number for the prose."""
-    return "scrapbook" in output.get("metadata", {})
 
 
 def outputs_of(notebook: dict, mime: str) -> list:
@@ -169,8 +163,11 @@ def label(chapter: str) -> str:
 
 def missing_page(notebook: Path, why: str) -> str:
     """Return the page that stands where a chapter has no run: its question, and why there is nothing else."""
-    cells = json.loads(notebook.read_text("utf-8")).get("cells", [])
-    heads = [line for cell in cells if cell.get("cell_type") == "markdown" for line in text_of(cell).splitlines()]
+    try:
+        cells = json.loads(notebook.read_text("utf-8"))["cells"]
+        heads = [line for cell in cells if cell.get("cell_type") == "markdown" for line in text_of(cell).splitlines()]
+    except (ValueError, TypeError, KeyError, AttributeError):  # no notebook, which its run has said
+        heads = []
     title = next((line for line in heads if line.startswith("# ")), f"# {notebook.stem}")
     return f"{label(notebook.stem)}{title}\n\n```{{warning}}\n{why}\n```\n"
 
@@ -202,13 +199,16 @@ def runtime_table(records: list[Record]) -> str:
 
 
 def results_table(figures: Path, results: Path) -> str:
-    """Return the measured figures as a Markdown table, and links to the whole of it and of what the chapters wrote."""
+    """Return the measured figures as Markdown tables, one for each command, and links to all that was written."""
     rows = list(csv.DictReader(figures.open(encoding="utf-8"))) if figures.is_file() else []
-    lines = [[*(_short(row.get(key, "")) for key in SHOWN), f"`{row['command']}`"] for row in rows]
-    parts = [table((*SHOWN, "command"), lines) if rows else "None yet."]
+    parts = []
+    for command in dict.fromkeys(row["command"] for row in rows):
+        lines = [(f"`{row['id']}`<br>{row['unit']}", _short(row["value"]), f"{_short(row['low'])} to {_short(row['high'])}",
+                  row["n"]) for row in rows if row["command"] == command]
+        parts += [f"`{command}`", table(("figure, unit", "value", "low to high", "n"), lines)]
     files = [figures] * figures.is_file() + tree(results, "*.csv")
     parts += ["\n".join(f"- {{download}}`{file.name} <downloads/{file.name}>`" for file in files)]
-    return "\n\n".join(parts)
+    return "\n\n".join(parts if rows else ["None yet.", *parts])
 
 
 def _short(text: str) -> str:
@@ -222,9 +222,9 @@ def _short(text: str) -> str:
 def checkpoints_table(folder: Path) -> str:
     """Return the cards of the checkpoints that travel with the project as a Markdown table."""
     cards = [json.loads(path.read_text("utf-8")) for path in tree(folder, "*.json")]
-    head = ("checkpoint", "trained on", "held-out accuracy", "seed", "made by", "parameters", "MB")
-    rows = [(card["name"], card["data"], _accuracy(card["accuracy"]), card["seed"], f"`{card['command']}`",
-             f"{card['parameters']:,}", f"{card['bytes'] / 1e6:.1f}") for card in cards]
+    head = ("checkpoint", "trained on", "held-out accuracy")
+    rows = [(f"`{card['name']}`<br>{card['parameters']:,} parameters, {card['bytes'] / 1e6:.1f} MB",
+             f"{card['data']}<br>made by `{card['command']}`", _accuracy(card["accuracy"])) for card in cards]
     return table(head, rows) if rows else "There is none in this checkout: every chapter trains its own."
 
 

@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from importlib.metadata import version
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from crossexplain.show.page import RUN
 
 GIB = 2**30
 REPORT_EVERY = 15  # seconds between two lines about a chapter where the terminal cannot redraw one
+SETS = re.compile(r"^([A-Za-z_]\w*)\s*(?::[^=\n]*)?=(?!=)", re.MULTILINE)
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -49,9 +51,9 @@ def tree(folder: Path, pattern: str = "*") -> list[Path]:
 def code_key(root: Path) -> str:
     """Return a hash of what every chapter is made from: package, lock, embedded data, Python, torch."""
     files = tree(root / "src", "*.py") + tree(root / "data" / "checkpoints") + [root / "requirements.lock"]
-    # Tables that a chapter reads instead of measuring for an hour. The figures are written by every benchmark and read
-    # by no chapter.
-    files += [path for path in tree(root / "data" / "results", "*.csv") if path.name != "figures.csv"]
+    # Tables that a chapter reads instead of measuring for an hour; not those that chapters write (01_...), nor the
+    # figures, which every benchmark writes.
+    files += [path for path in tree(root / "data" / "results", "*.csv") if not re.match(r"figures|\d\d_", path.name)]
     names = [path.relative_to(root).as_posix() for path in files if path.is_file()]
     return digest(platform.python_version(), version("torch"), *names, *(root / name for name in names))
 
@@ -62,7 +64,9 @@ def source_state(name: str) -> dict:
 
     try:
         found = store.find(name)
-    except (FileNotFoundError, KeyError, ValueError):
+    except store.BrokenSource:
+        return {"source": "broken", "bytes": 0, "identity": ""}
+    except (OSError, ValueError):  # nowhere, not to be fetched, or no longer in the registry
         return {"source": "missing", "bytes": 0, "identity": ""}
     path = Path(found.path)
     files = tree(path) if path.is_dir() else [path] if path.is_file() else []
@@ -78,7 +82,7 @@ class Record:
     chapter: str
     key: str
     parameters: dict
-    sources: dict = field(default_factory=dict)  # name -> state, see source_state
+    sources: dict = field(default_factory=dict)  # name -> state, see source_state; also of what was not found
     notebook_hash: str = ""
     seconds: float = 0.0
     memory: float = 0.0  # GiB at the peak
@@ -128,6 +132,8 @@ class Chapter:
         self.build, self.notebook, self.name = build, notebook, notebook.stem
         self.record = Record(self.name, key, parameters, threads=threads, jobs=jobs, machine=machine())
         self.part = build.pages / f"{self.name}.part.ipynb"
+        self.looked_for = build.pages / f"{self.name}.sources"  # names, one a line, written by the store
+        self.looked_for.unlink(missing_ok=True)
         self.cell, self.total, self.cell_id, self.failure = 0, 0, "", None
         self.started = self.told = time.monotonic()
         self.events: queue.Queue = queue.Queue()
@@ -143,7 +149,8 @@ class Chapter:
                 "MALLOC_ARENA_MAX": "2",  # else each thread keeps memory of its own that nobody gets back
                 **{name: threads for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")},
                 "PYTHONHASHSEED": "0", "PYTHONIOENCODING": "utf-8", "JUPYTER_PREFER_ENV_PATH": "1",
-                "IPYTHONDIR": str(self.build.folder / "ipython"), "CROSSEXPLAIN_RESULTS": str(self.build.results)}
+                "IPYTHONDIR": str(self.build.folder / "ipython"), "CROSSEXPLAIN_RESULTS": str(self.build.results),
+                "CROSSEXPLAIN_LOOKED_FOR": str(self.looked_for)}
 
     def _read(self) -> None:
         for line in self.process.stdout:
@@ -193,6 +200,7 @@ class Chapter:
             self._fail(f"the worker ended with code {self.process.returncode}: {self.errors.read()[-2000:].strip()}")
         self.errors.close()
         if self.failure is not None:
+            self.looked_for.unlink(missing_ok=True)
             self.partial = self.part.replace(self.build.pages / f"{self.name}.failed.ipynb") if self.part.exists() else None
             return False
         self._keep()
@@ -200,10 +208,12 @@ class Chapter:
 
     def _keep(self) -> None:
         page = self.part.replace(self.build.pages / f"{self.name}.ipynb")
-        for stale in (self.build.pages / f"{self.name}.failed.ipynb", self.build.pages / f"{self.name}.log"):
+        used = set(sources_of(json.loads(page.read_text("utf-8"))))
+        if self.looked_for.is_file():  # among them what was not found, and so is on no page
+            used |= set(self.looked_for.read_text("utf-8").split())
+        for stale in (self.build.pages / f"{self.name}.failed.ipynb", self.build.pages / f"{self.name}.log", self.looked_for):
             stale.unlink(missing_ok=True)
-        used = sources_of(json.loads(page.read_text("utf-8")))
-        self.record.sources = {name: source_state(name) for name in used}
+        self.record.sources = {name: source_state(name) for name in sorted(used)}
         self.record.notebook_hash = digest(page)
         self.record.finished = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
         text = json.dumps(vars(self.record), indent=1)
@@ -225,7 +235,8 @@ class Chapter:
     def say_failure(self) -> str:
         """Return the message for a chapter that failed: which cell, its code, the traceback, the partial notebook."""
         failure = self.failure
-        lines = [f"{self.name} failed in cell {self.cell} of {self.total} (id {self.cell_id!r}) after {self.elapsed:.0f} s: "
+        where = f"in cell {self.cell} of {self.total} (id {self.cell_id!r})" if self.cell else "before its first cell"
+        lines = [f"{self.name} failed {where} after {self.elapsed:.0f} s: "
                  f"{COLOURS.sub('', failure['error'])}"]
         if failure["source"]:
             lines += ["  the cell:", *("    " + line for line in failure["source"].splitlines())]
@@ -284,9 +295,15 @@ def execute(build: Build, notebooks: list[Path], *, parameters: dict, jobs: int 
     -------
     list of str
         Names of the chapters that failed.
+
+    Raises
+    ------
+    BookError
+        For a parameter that none of the chapters has.
     """
     build.pages.mkdir(parents=True, exist_ok=True)
     build.results.mkdir(parents=True, exist_ok=True)
+    require_parameters(notebooks, parameters)
     parameters = {"profile": build.profile, "size": build.size, **parameters}
     code = code_key(build.root)
     keys = {path.stem: digest(code, json.dumps(parameters, sort_keys=True), path) for path in notebooks}
@@ -353,6 +370,26 @@ class Screen:
     def _where(chapter: Chapter) -> str:
         return (f"{chapter.name}: cell {chapter.cell} of {chapter.total or '?'}, {chapter.elapsed:.0f} s, "
                 f"{chapter.record.memory:.1f} GiB")
+
+
+def parameters_of(notebook: Path) -> list[str]:
+    """Return the names that a notebook sets in its cell tagged ``parameters``; none where it is no notebook."""
+    try:
+        cells = [cell for cell in json.loads(notebook.read_text("utf-8"))["cells"]
+                 if "parameters" in cell["metadata"].get("tags", [])]
+        return [name for cell in cells for name in SETS.findall("".join(cell["source"]))]
+    except (ValueError, TypeError, KeyError, AttributeError):  # its run will say so
+        return []
+
+
+def require_parameters(notebooks: list[Path], parameters: dict) -> None:
+    """Refuse a parameter that no chapter has: papermill would take it and change nothing."""
+    known = dict.fromkeys(name for path in notebooks for name in parameters_of(path))
+    unknown = [name for name in parameters if name not in known]
+    if unknown and known:
+        near = get_close_matches(unknown[0], known, n=1)
+        raise BookError(f"there is no parameter {unknown[0]!r}{f' (is it {near[0]!r}?)' if near else ''}; the chapters have "
+                        f"{', '.join(known)}.")
 
 
 def parse_parameters(words) -> dict:

@@ -8,6 +8,7 @@ import json
 import os
 import sys
 import threading
+from pathlib import Path
 
 from papermill import execute_notebook
 from papermill.engines import NBClientEngine, papermill_engines
@@ -45,9 +46,25 @@ def stop_with_the_caller() -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
+def complaint(notebook: str) -> str | None:
+    """Return why a file is no notebook, in words that say what to do, or None."""
+    try:
+        content = json.loads(Path(notebook).read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        why = str(error)
+    else:
+        if isinstance(content, dict) and content.get("nbformat") == 4 and isinstance(content.get("cells"), list):
+            return None
+        why = "it is JSON without a list of cells in format 4"
+    return f"{Path(notebook).name} is no notebook ({why}); take the file again from git, or from a copy."
+
+
 def main(notebook: str, output: str, parameters: str) -> int:
     """Execute ``notebook`` into ``output``; return 0, or 1 after saying which cell failed."""
     stop_with_the_caller()
+    if why := complaint(notebook):
+        say("failed", cell=None, source="", error=why, traceback="")
+        return 1
     papermill_engines.register("reporting", Reporting)
     try:
         execute_notebook(notebook, output, parameters=json.loads(parameters), engine_name="reporting",

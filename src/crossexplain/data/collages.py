@@ -160,12 +160,21 @@ def tokenize(sentences: str | Sequence[str], length: int = LENGTH) -> Tensor:
 def words(tokens) -> list[str]:
     """Return the words behind one row of word numbers, without the padding.
 
+    Raises
+    ------
+    ValueError
+        For a number that is no word's.
+
     Examples
     --------
     >>> words([26, 18, 11, 0])
     ['the', 'largest', 'digit']
     """
-    return [VOCABULARY[int(token)] for token in tokens if int(token) != 0]
+    numbers = [int(token) for token in tokens]
+    if unknown := [number for number in numbers if not 0 <= number < len(VOCABULARY)]:
+        raise ValueError(f"word number {unknown[0]} came, expected 0 (padding) to {len(VOCABULARY) - 1}; pass one row of "
+                         "what tokenize gave.")
+    return [VOCABULARY[number] for number in numbers if number]
 
 
 @dataclass(frozen=True)

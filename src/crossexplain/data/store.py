@@ -15,7 +15,11 @@ import gzip
 import hashlib
 import logging
 import os
+import shlex
 import shutil
+import sys
+import threading
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -32,12 +36,13 @@ from crossexplain.files import embedded_folder, write_whole
 
 __all__ = [
     "SOURCES", "BrokenSource", "Entry", "FetchError", "File", "Found", "MissingSource", "Source",
-    "cache", "embedded_folder", "fetch", "find", "megabytes", "sources", "write_whole",
+    "cache", "command", "data_folder", "embedded_folder", "fetch", "find", "megabytes", "sources", "write_whole",
 ]
 
 log = logging.getLogger(__name__)
 
 TIMEOUT = (10, 30)  # seconds to connect, and of silence before a server is given up
+PACE = (60, 1000)  # seconds, and bytes a second that have to come in them: else a server that drips is given up too
 WAIT = 3600  # seconds to wait for another process that fetches the same source
 SMALL = 4 << 20  # bytes; smaller files are hashed each time, since that is as fast as remembering
 
@@ -75,11 +80,17 @@ class Found:
 
 @dataclass(frozen=True)
 class Entry:
-    """A source and where it is now: ``found``, or ``problem`` in words."""
+    """A source and where it is now: ``found``, or ``problem`` in words and whether a file is there and ``broken``."""
 
     source: Source
     found: Found | None
     problem: str | None
+    broken: bool = False
+
+    @property
+    def state(self) -> str:
+        """Where it was found, ``"missing"`` or ``"broken"``."""
+        return self.found.source if self.found else "broken" if self.broken else "missing"
 
 
 def find(name: str, ask: Callable[[str], bool] | None = None) -> Found:
@@ -112,7 +123,9 @@ def find(name: str, ask: Callable[[str], bool] | None = None) -> Found:
     >>> find("sklearn-digits").source.startswith("embedded: scikit-learn")
     True
     """
-    found = _find(_entry(name), ask)
+    source = _entry(name)
+    _note(name)
+    found = _find(source, ask)
     log.info("%s: %s", name, found.source)
     return found
 
@@ -129,13 +142,46 @@ def sources() -> list[Entry]:
         try:
             entries.append(Entry(source, _find(source, None, offline=True), None))
         except OSError as error:
-            entries.append(Entry(source, None, str(error)))
+            entries.append(Entry(source, None, str(error), isinstance(error, BrokenSource)))
     return entries
+
+
+def data_folder() -> Path | None:
+    """Return the folder that ``CROSSEXPLAIN_DATA`` names, or None.
+
+    Raises
+    ------
+    MissingSource
+        If it names something that is no folder.
+    """
+    named = os.environ.get("CROSSEXPLAIN_DATA")
+    if not named:
+        return None
+    folder = Path(named).expanduser()
+    if not folder.is_dir():
+        raise MissingSource(f"CROSSEXPLAIN_DATA names {folder.absolute()}, which is no folder; correct or unset it.")
+    return folder.resolve()
 
 
 def cache() -> Path:
     """Return the folder of the local cache (``CROSSEXPLAIN_CACHE``); it need not exist."""
     return Path(os.environ.get("CROSSEXPLAIN_CACHE") or pooch.os_cache("crossexplain")).expanduser().absolute()
+
+
+def command(*words: str) -> str:
+    """Return a command of this package as it can be typed now: with ``python`` only where that is the Python that runs.
+
+    Examples
+    --------
+    >>> command("fetch", "mnist").endswith("-m crossexplain fetch mnist")
+    True
+    """
+    running, typed = Path(sys.executable), shutil.which("python")
+    if typed and Path(typed).parent == running.parent:
+        python = Path("python")
+    else:  # the environment is not activated
+        python = running.relative_to(Path.cwd()) if running.is_relative_to(Path.cwd()) else running
+    return shlex.join([str(python), "-m", "crossexplain", *words])
 
 
 def megabytes(size: float) -> str:
@@ -151,6 +197,14 @@ def megabytes(size: float) -> str:
     return f"{size / 1e6:.1f} MB" if size < 99.95e6 else f"{size / 1e6:.0f} MB"
 
 
+def _note(name: str) -> None:
+    """Keep, for whoever asks by ``CROSSEXPLAIN_LOOKED_FOR``, what was looked for, found or not: a chapter that did without
+    a source has to run again once it is there."""
+    if file := os.environ.get("CROSSEXPLAIN_LOOKED_FOR"):
+        with open(file, "a", encoding="utf-8") as stream:
+            stream.write(f"{name}\n")
+
+
 def _entry(name: str) -> Source:
     if name not in SOURCES:
         raise ValueError(f"there is no source {name!r}; the sources are {', '.join(SOURCES)}.")
@@ -158,7 +212,7 @@ def _entry(name: str) -> Source:
 
 
 def _find(source: Source, ask: Callable | None, offline: bool = False, trust: bool = True) -> Found:
-    for place, root in (("data folder", _data_folder()), ("local cache", cache())):
+    for place, root in (("data folder", data_folder()), ("local cache", cache())):
         form = _form(source, root)
         if form is None:
             continue
@@ -174,16 +228,6 @@ def _find(source: Source, ask: Callable | None, offline: bool = False, trust: bo
     if source.download and not offline and _allowed(source, ask):
         return _download(source)
     raise MissingSource(_missing(source))
-
-
-def _data_folder() -> Path | None:
-    named = os.environ.get("CROSSEXPLAIN_DATA")
-    if not named:
-        return None
-    folder = Path(named).expanduser()
-    if not folder.is_dir():
-        raise MissingSource(f"CROSSEXPLAIN_DATA names {folder.absolute()}, which is no folder; correct or unset it.")
-    return folder.resolve()
 
 
 def _form(source: Source, root: Path | None) -> tuple[File, ...] | None:
@@ -212,7 +256,7 @@ def _in_package(source: Source, trust: bool) -> Found:
 
 def _missing(source: Source) -> str:
     files = source.download or source.forms[0]
-    data = _data_folder()
+    data = data_folder()
     lacking = [file.path for file in files if data is None or not os.path.exists(data / file.path)]
     names = f"the files {', '.join(lacking)} are" if len(lacking) > 1 else f"the file {lacking[0]} is"
     text = (
@@ -221,8 +265,7 @@ def _missing(source: Source) -> str:
         f"It comes from {source.origin}; terms: {source.terms}. "
     )
     if source.download:
-        command = f"python -m crossexplain fetch {source.name}"
-        return text + f"Fetch it with `{command}`, or allow downloads with CROSSEXPLAIN_DOWNLOAD=1."
+        return text + f"Fetch it with `{command('fetch', source.name)}`, or allow downloads with CROSSEXPLAIN_DOWNLOAD=1."
     return text + "It has no address to fetch it from: place it in a data folder under this name."
 
 
@@ -230,7 +273,7 @@ def _remedy(source: Source, place: str) -> str:
     if place == "data folder":
         return "replace the file, or unset CROSSEXPLAIN_DATA."
     if source.download:
-        return f"mend it with `python -m crossexplain fetch {source.name}`."
+        return f"mend it with `{command('fetch', source.name)}`."
     return "delete the file and place the published one there."
 
 
@@ -330,11 +373,7 @@ def _bring(source: Source, file: File, path: Path, scratch: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _require_room(file, scratch)
-        # Without this header some servers compress what is already compressed, and the bytes would not be the file's.
-        get = pooch.HTTPDownloader(
-            progressbar=True, chunk_size=1 << 16, timeout=TIMEOUT, headers={"Accept-Encoding": "identity"}
-        )
-        get(file.url, str(part), None)
+        _get(file.url, part)
         if text := _difference(part, file):
             raise OSError(f"the server sent something else: {text.replace(str(part), path.name)}")
         write_whole(path, lambda temporary: os.replace(part, temporary))
@@ -343,8 +382,41 @@ def _bring(source: Source, file: File, path: Path, scratch: Path) -> None:
         why = f"the disk of {path.parent} is full ({error.strerror})" if full else str(error)
         raise FetchError(
             f"{source.name}: {file.url} was not fetched, nothing was kept: {why}. "
-            f"Try again with `python -m crossexplain fetch {source.name}`, or place the file in the data folder."
+            f"Try again with `{command('fetch', source.name)}`, or place the file in the data folder."
         ) from error
+
+
+def _get(url: str, part: Path) -> None:
+    """Write what an address gives to a file, and give a server up that is silent or too slow.
+
+    A thread does the work, since nothing else can end a call that waits for the next byte, of headers too; where it is
+    given up it is left behind, and ends with its connection or with the program.
+    """
+    # Without this header some servers compress what is already compressed, and the bytes would not be the file's.
+    get = pooch.HTTPDownloader(
+        progressbar=True, chunk_size=1 << 14, timeout=TIMEOUT, headers={"Accept-Encoding": "identity"}
+    )
+    failures: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            get(url, str(part), None)
+        except BaseException as error:  # noqa: BLE001 - raised again below, in the thread that waits
+            failures.append(error)
+
+    worker = threading.Thread(target=work, daemon=True)
+    worker.start()
+    seconds, rate = PACE
+    size, since = 0, time.monotonic()
+    while worker.is_alive():
+        worker.join(0.1)
+        if (waited := time.monotonic() - since) >= seconds and worker.is_alive():
+            came = (part.stat().st_size if part.exists() else 0) - size
+            if came < rate * waited:
+                raise OSError(f"the server is too slow: {came:,} bytes came in {waited:.0f} s, expected {rate:,} a second")
+            size, since = size + came, time.monotonic()
+    if failures:
+        raise failures[0]
 
 
 def _require_room(file: File, folder: Path) -> None:

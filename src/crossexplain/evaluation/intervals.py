@@ -1,30 +1,8 @@
 """Numbers that carry their uncertainty: bootstrap and Wilson intervals."""
 
-from typing import NamedTuple
-
 import numpy as np
 
-
-class Interval(NamedTuple):
-    """A value with its interval.
-
-    Attributes
-    ----------
-    value, low, high : float
-        The estimate and the ends of its 95 % interval.
-    n : int
-        Number of independent examples that it rests on.
-    """
-
-    value: float
-    low: float
-    high: float
-    n: int
-
-    def __format__(self, spec: str) -> str:
-        """Format as ``value [low, high]``, each number with ``spec`` (default ``.3f``)."""
-        spec = spec or ".3f"
-        return f"{self.value:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
+from crossexplain.interval import Interval
 
 
 def mean_interval(values, seed: int = 0, level: float = 0.95, draws: int = 2000) -> Interval:

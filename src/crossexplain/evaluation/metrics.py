@@ -88,17 +88,26 @@ def cue_auroc(scores, cues, mask=None) -> np.ndarray:
     cues : array_like of bool, shape (N, F)
         The features that decide.
     mask : array_like of bool, shape (N, F), optional
-        The features that count (padding left out).
+        The features that count (padding left out); default those that have a score (not NaN).
 
     Returns
     -------
     ndarray, shape (N,)
         0.5 is chance; NaN where an example has no cue or nothing but cues.
+
+    Raises
+    ------
+    ValueError
+        For arrays of different shapes, and features in ``mask`` that have no score.
     """
     scores, cues = np.asarray(scores, dtype=float), np.asarray(cues, dtype=bool)
-    mask = np.ones(cues.shape, dtype=bool) if mask is None else np.asarray(mask, dtype=bool)
+    mask = ~np.isnan(scores) if mask is None else np.asarray(mask, dtype=bool)
     if not scores.shape == cues.shape == mask.shape:
         raise ValueError(f"scores {scores.shape}, cues {cues.shape} and mask {mask.shape} must have one shape (N, F).")
+    if (np.isnan(scores) & mask).any():
+        example = int((np.isnan(scores) & mask).any(axis=1).argmax())
+        raise ValueError(f"the mask counts features whose score is NaN (first in example {example}); leave them out of it, "
+                         "or score them (special tokens: special='keep').")
     result = np.full(len(scores), np.nan)
     for i, (score, cue, keep) in enumerate(zip(scores, cues, mask)):
         if cue[keep].any() and not cue[keep].all():
@@ -132,7 +141,14 @@ def random_map(n: int, height: int, width: int, seed: int, sigma: float = 4.0) -
     Returns
     -------
     ndarray, shape (N, H, W), in [0, 1]
+
+    Raises
+    ------
+    ValueError
+        For maps of fewer than two pixels.
     """
+    if height * width < 2:
+        raise ValueError(f"maps of {height} x {width} came, expected at least two pixels: one has no hottest among others.")
     noise = np.random.default_rng(seed).normal(size=(n, height, width))
     # Round the edges, so that no place is likelier to be the hottest than another.
     smooth = ndimage.gaussian_filter(noise, sigma=(0, sigma, sigma), mode="wrap") if sigma else noise

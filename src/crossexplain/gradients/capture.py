@@ -14,16 +14,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from crossexplain.gradients.checks import (
-    InputError,
-    class_index,
-    find_layer,
-    require_batch,
-    require_device,
-    require_finite,
-)
+from crossexplain.gradients.checks import class_index, find_layer, require_device
+from crossexplain.inputs import InputError, require_batch, require_finite
 
 INPUT = "input:"  # prefix of the name of an input, as in "input:images"
+
+
+class NoGradient(InputError):
+    """The score does not depend on a captured place through anything differentiable."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +56,7 @@ def capture(
     layers: str | Sequence[str],
     target: int | Tensor | Callable[[object], Tensor] | str | None = None,
     gradients: bool = True,
+    allow_unused: bool = False,
 ) -> Captured:
     """Run the model once and return activations, and gradients of one score an example, at the named places.
 
@@ -80,6 +79,8 @@ def capture(
         single logit that says no (0 or below) is differentiated with its sign turned, as evidence for the no.
     gradients : bool
         False captures activations only and builds no graph.
+    allow_unused : bool
+        Give a place on which the score does not depend a gradient of zero instead of an error.
 
     Returns
     -------
@@ -114,7 +115,7 @@ def capture(
             kept[tap.name] = tap.tensor
         logits = _first_tensor(output)
         score, index = _score(output, logits, target, arguments.size)
-        found = _differentiate(score, {name: kept[name] for name in names}) if gradients else {}
+        found = _differentiate(score, {name: kept[name] for name in names}, allow_unused) if gradients else {}
     return Captured(
         output=logits.detach(),
         target=index,
@@ -299,9 +300,24 @@ def _forward(model: nn.Module, arguments: _Arguments, taps: list[_Tap]) -> objec
         for tap in taps:
             handles.append(tap.module.register_forward_hook(tap.hook))
         return arguments.call(model)
+    except IndexError as error:
+        if "index out of range in self" not in str(error):  # what an embedding on the CPU says
+            raise
+        raise _unknown_number(model, arguments) from error
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _unknown_number(model: nn.Module, arguments: _Arguments) -> InputError:
+    held = [f"{name!r} {int(value.min())} to {int(value.max())}" for name, value in arguments.values.items()
+            if isinstance(value, Tensor) and not value.is_floating_point() and value.numel()]
+    known = [f"{name!r} 0 to {module.num_embeddings - 1}" for name, module in model.named_modules()
+             if isinstance(module, nn.Embedding)]
+    return InputError(
+        f"an embedding was asked for a number that it does not have: the inputs hold {', '.join(held) or 'none'}, the "
+        f"embeddings know {', '.join(known)}; check the word ids, and the mask and padding ids where words are hidden."
+    )
 
 
 def _layers_that_run(model: nn.Module, arguments: _Arguments) -> list[str]:
@@ -385,14 +401,16 @@ def _score(output: object, logits: Tensor, target: object, n: int) -> tuple[Tens
     return logits.gather(1, index[:, None])[:, 0], index
 
 
-def _differentiate(score: Tensor, places: dict[str, Tensor]) -> dict[str, Tensor]:
+def _differentiate(score: Tensor, places: dict[str, Tensor], allow_unused: bool) -> dict[str, Tensor]:
     """Return the gradient of the scores at each place; the examples of a batch do not touch each other."""
     found = [None] * len(places)
     if score.requires_grad:
         found = torch.autograd.grad(score.sum(), list(places.values()), allow_unused=True)
+    if allow_unused:
+        found = [torch.zeros_like(place) if gradient is None else gradient for place, gradient in zip(places.values(), found)]
     for name, gradient in zip(places, found):
         if gradient is None:
-            raise InputError(
+            raise NoGradient(
                 f"the target does not depend on {name!r} through anything differentiable: its output is unused, "
                 "detached, computed under no_grad, or rounded afterwards (of a recurrent layer the states are read, "
                 "not the output); capture a layer on the way to the output."

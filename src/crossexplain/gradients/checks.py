@@ -6,9 +6,7 @@ from difflib import get_close_matches
 import torch
 from torch import Tensor, nn
 
-
-class InputError(ValueError):
-    """What was passed cannot be explained: the message says what came, what was expected, and what to do."""
+from crossexplain.inputs import InputError
 
 
 def find_layer(model: nn.Module, name: str) -> nn.Module:
@@ -44,90 +42,6 @@ def find_layer(model: nn.Module, name: str) -> nn.Module:
         f"{type(model).__name__} has no layer {name!r}; the nearest names are {', '.join(map(repr, near))}. "
         "Print `[n for n, _ in model.named_modules()]` for all of them."
     )
-
-
-def require_images(
-    images: Tensor,
-    channels: int | None = None,
-    smallest: int = 2,
-    within: tuple[float, float] | None = None,
-) -> Tensor:
-    """Return a batch of images unchanged if it is one.
-
-    Parameters
-    ----------
-    images : Tensor, shape (N, C, H, W)
-        Floating point, finite.
-    channels : int, optional
-        Number of channels that the model was built for.
-    smallest : int
-        Least height and width, in pixels.
-    within : tuple of float, optional
-        Lowest and highest value that the model was built for, as in ``(0, 1)``.
-
-    Raises
-    ------
-    InputError
-        For another type, number of axes, dtype, size, number of channels, range, or for NaN and infinity.
-    """
-    if not isinstance(images, Tensor):
-        raise InputError(
-            f"images came as {type(images).__name__}, expected a torch.Tensor (N, C, H, W); "
-            "convert with torchvision.transforms.v2.functional.to_image and to_dtype(..., scale=True)."
-        )
-    if images.ndim != 4:
-        raise InputError(
-            f"images have shape {tuple(images.shape)}, expected four axes (N, C, H, W); "
-            "add a batch axis to a single image with image[None]."
-        )
-    if not images.is_floating_point():
-        raise InputError(
-            f"images have dtype {images.dtype}, expected a floating dtype; divide 8-bit pixels by 255 first."
-        )
-    require_batch(images.shape[0])
-    if channels is not None and images.shape[1] != channels:
-        advice = "repeat a grey image with images.expand(-1, 3, -1, -1)" if channels == 3 else "convert the mode first"
-        if images.shape[1] == 4:
-            advice = "drop the alpha channel with images[:, :3]"
-        raise InputError(f"images have {images.shape[1]} channel(s), the model expects {channels}; {advice}.")
-    if min(images.shape[2:]) < smallest:
-        raise InputError(
-            f"images are {images.shape[2]} x {images.shape[3]} pixels, expected at least {smallest} x {smallest}; "
-            "resize them to the size that the model was trained on."
-        )
-    require_finite(images, "images")
-    low, high = images.min().item(), images.max().item()
-    if within is not None and not (within[0] <= low and high <= within[1]):
-        raise InputError(
-            f"images hold values from {low:.4g} to {high:.4g}, expected {within[0]:g} to {within[1]:g}; divide 8-bit "
-            "pixels by 255, and leave standardising to the model if it does that itself."
-        )
-    return images
-
-
-def require_finite(values: Tensor, what: str) -> Tensor:
-    """Return ``values`` unchanged if none is NaN or infinite.
-
-    Raises
-    ------
-    InputError
-        Says how many entries are not finite and which example holds the first.
-    """
-    bad = ~torch.isfinite(values)
-    if bad.any():
-        example = int(bad.reshape(bad.shape[0], -1).any(dim=1).nonzero()[0]) if values.ndim else 0
-        raise InputError(
-            f"{what}: {int(bad.sum())} of {values.numel()} entries are NaN or infinite (first in example {example}), "
-            "expected finite numbers; check the input's range, the weights, and half-precision overflow."
-        )
-    return values
-
-
-def require_batch(size: int) -> int:
-    """Return the batch size if it is at least one, else raise :class:`InputError`."""
-    if size < 1:
-        raise InputError("the batch is empty (0 examples), expected at least 1; check the filter that selected it.")
-    return size
 
 
 def require_device(model: nn.Module, inputs: Mapping | tuple | list | Tensor) -> torch.device:

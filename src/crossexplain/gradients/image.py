@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from crossexplain.gradients.capture import capture
-from crossexplain.gradients.checks import InputError
+from crossexplain.inputs import InputError
 
 SIGNS = ("prediction", "for", "against")
 

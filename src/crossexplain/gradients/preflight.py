@@ -6,7 +6,6 @@ should not be read at all before it is mended.
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -14,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from crossexplain.gradients.capture import Captured, capture
-from crossexplain.gradients.checks import InputError
-from crossexplain.gradients.views import Inputs, Mask, Modality, Tokens, Views, rows_of
+from crossexplain.gradients.views import Inputs, Mask, Modality, Tokens, Views, require_modalities, rows_of
+from crossexplain.inputs import InputError
 
 VANISHED = 1e-6  # of the largest gradient norm of any modality, in shares
 CLAMPED = 0.05  # share of examples without any gradient from which it is no accident
@@ -103,14 +102,15 @@ def preflight(
     Raises
     ------
     InputError
-        For inputs that cannot be run at all, and labels or rivals of another length.
+        For inputs that cannot be run at all, labels or rivals that are no class numbers or of another length, and rivals
+        without labels.
 
     Notes
     -----
     The checks: dropout on, batch statistics, not repeatable, examples touch, clamped logit, vanished branch, zero
     positions, padding is read, mask changes nothing, no better than shuffled, no better than a rival.
     """
-    flight = _Flight(model, inputs, list(modalities), labels, rivals or {}, target, seed)
+    flight = _Flight(model, inputs, require_modalities(modalities), labels, rivals or {}, target, seed)
     checks = [flight.dropout_on, flight.batch_statistics, flight.not_repeatable]
     if not any(True for check in checks for _ in check()):
         # The others compare runs, which says something only where the same input gives the same output.
@@ -129,33 +129,31 @@ class _Flight:
         self.model, self.inputs, self.modalities, self.target, self.seed = model, inputs, modalities, target, seed
         self.there = {m.name: m.features(inputs) for m in modalities}
         self.n = len(next(iter(self.there.values())))
-        self.labels, self.rivals = labels, rivals
-        for what, values in {"labels": labels, **rivals}.items():
-            if values is not None and len(values) != self.n:
-                raise InputError(f"{what} has {len(values)} entries, the batch {self.n} examples; pass one each.")
+        if rivals and labels is None:
+            raise InputError(f"rivals {', '.join(map(repr, rivals))} came without labels to hold them against; pass labels.")
+        self.labels = None if labels is None else self._answers("labels", labels)
+        self.rivals = {name: self._answers(name, predictions) for name, predictions in rivals.items()}
         self._captured: Captured | None = None
+
+    def _answers(self, what: str, given) -> Tensor:
+        """Return class numbers, one an example."""
+        kind = np.asarray(given).dtype if not isinstance(given, Tensor) else given.dtype
+        if isinstance(kind, np.dtype) and kind.kind not in "iub" or isinstance(kind, torch.dtype) and kind.is_floating_point:
+            raise InputError(f"{what} came as {kind}, expected whole class numbers from 0, as in torch.tensor([0, 1, 1]); "
+                             "of one logit, 1 is yes and 0 is no.")
+        values = torch.as_tensor(given).cpu().long()
+        if values.shape != (self.n,):
+            raise InputError(f"{what} has {values.numel()} entries, the batch {self.n} examples; pass one each, in "
+                             f"the shape ({self.n},).")
+        return values
 
     @property
     def captured(self) -> Captured:
         """Gradients of the full view; a layer that the logit does not depend on at all has a gradient of zero."""
         if self._captured is None:
             layers = [m.layer for m in self.modalities]
-            try:
-                self._captured = capture(self.model, self.inputs, layers, self.target)
-            except InputError as error:
-                if "does not depend on" not in str(error):
-                    raise
-                self._captured = self._with_zeros(layers)
+            self._captured = capture(self.model, self.inputs, layers, self.target, allow_unused=True)
         return self._captured
-
-    def _with_zeros(self, layers: Sequence[str]) -> Captured:
-        whole, gradients = capture(self.model, self.inputs, layers, self.target, gradients=False), {}
-        for layer in layers:
-            try:
-                gradients |= capture(self.model, self.inputs, layer, self.target).gradients
-            except InputError:
-                gradients[layer] = torch.zeros_like(whole.activations[layer])
-        return replace(whole, gradients=gradients)
 
     def run(self, inputs: Inputs) -> Tensor:
         """Return logits (n, C) without a graph, in the model's present mode."""
@@ -311,10 +309,9 @@ class _Flight:
 
     def no_better_than_a_rival(self):
         right = self._right(self.run(self.inputs))
-        labels = torch.as_tensor(self.labels).cpu()
-        majority = torch.full_like(labels, int(labels.mode().values))
+        majority = torch.full_like(self.labels, int(self.labels.mode().values))
         for name, predictions in {"the most frequent class": majority, **self.rivals}.items():
-            theirs = (torch.as_tensor(predictions).cpu() == labels).numpy().astype(float)
+            theirs = (predictions == self.labels).numpy().astype(float)
             gain, low = self._gain(right, theirs)
             if low <= 0:
                 yield Finding("no better than a rival", f"Accuracy {right.mean():.3f}, that of {name} {theirs.mean():.3f}: a "
@@ -324,7 +321,7 @@ class _Flight:
 
     def _right(self, logits: Tensor) -> np.ndarray:
         answers = (logits[:, 0] > 0).long() if logits.shape[1] == 1 else logits.argmax(dim=1)
-        return (answers.cpu() == torch.as_tensor(self.labels).cpu()).numpy().astype(float)
+        return (answers.cpu() == self.labels).numpy().astype(float)
 
     def _gain(self, ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float]:
         """Return the mean gain and the lower end of its one-sided 95 % bootstrap interval."""

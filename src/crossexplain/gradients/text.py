@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from crossexplain.gradients.capture import Captured, capture
-from crossexplain.gradients.checks import InputError
+from crossexplain.gradients.views import rows_of
+from crossexplain.inputs import InputError
 
 SPECIAL = ("drop", "keep", "show")
 READOUTS = ("first", "mean")
@@ -69,7 +70,7 @@ def attribute(
     model : torch.nn.Module
         In eval mode.
     inputs : mapping of str to Tensor, shape (N, T)
-        What the model is called with.
+        What the model is called with. Other entries (positions, of shape (1, T) or (T,)) are handed on as they are.
     layer : str
         Where each token has a vector of its own, (N, T, D): the embeddings, or a block. At the last block of a model that
         reads its first token alone, every other token's gradient is zero whatever the sentence says.
@@ -114,7 +115,7 @@ def attribute(
     _require(names, special, readout, attention)
     maps = [f"{name}#1" for name in attention] if ATTENTION in names else []
     parts = []
-    for some, wanted in _batches(inputs, target, batch_size):
+    for some, wanted in _batches(inputs, target, batch_size, special_tokens):
         captured = capture(model, some, [layer, *maps], wanted)
         _require_tokens(captured.activations[layer], layer)
         parts.append({
@@ -256,20 +257,25 @@ def _require(names: list[str], special: str, readout: str, attention: Sequence[s
         )
 
 
-def _batches(inputs: Mapping[str, Tensor], target: object, size: int) -> Iterator[tuple[dict, object]]:
+def _batches(inputs: Mapping[str, Tensor], target: object, size: int,
+             special_tokens: Tensor | None) -> Iterator[tuple[dict, object]]:
     """Yield inputs and target of so many sentences at a time; the examples of a batch do not touch each other."""
+    if not isinstance(inputs, Mapping):
+        raise InputError(f"inputs came as {type(inputs).__name__}, expected a mapping from the model's keywords to tensors, as "
+                         "in {'input_ids': ids, 'attention_mask': mask}.")
     if size < 1:
         raise InputError(f"batch_size = {size} came, expected at least 1.")
-    n = max((len(value) for value in inputs.values() if isinstance(value, Tensor) and value.ndim), default=0)
+    rows = [len(value) for value in inputs.values() if isinstance(value, Tensor) and value.ndim > 1]
+    n = len(special_tokens) if special_tokens is not None and special_tokens.ndim else max(rows, default=0)
     for start in range(0, max(n, 1), size):
-        part = slice(start, start + size)
+        part = torch.arange(start, min(start + size, n))
         each = isinstance(target, Tensor) and target.numel() > 1
         if each and len(target) != n:
             raise InputError(f"target has {len(target)} entries, the batch has {n} sentences; pass one each.")
-        yield (
-            {name: value[part] if isinstance(value, Tensor) and value.ndim else value for name, value in inputs.items()},
-            target[part] if each else target,
-        )
+        # The sentences come first: by the first tensor the model's batch is counted.
+        some = rows_of(inputs, part, n)
+        some = dict(sorted(some.items(), key=lambda item: item[1] is inputs[item[0]]))
+        yield some, target[part.to(target.device)] if each else target
 
 
 def _require_tokens(activation: Tensor, layer: str) -> None:

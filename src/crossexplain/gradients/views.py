@@ -6,20 +6,16 @@ Three cover most models: :class:`ImageCells` (pixels), :class:`Tokens` (word ids
 by subclassing :class:`Modality`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from numbers import Integral
 
 import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as pixels
 
-from crossexplain.gradients.checks import (
-    InputError,
-    require_batch,
-    require_finite,
-    require_images,
-)
+from crossexplain.inputs import InputError, require_batch, require_finite, require_images
 
 Inputs = Mapping[str, object]  # what the model takes by keyword; every tensor with axes has the batch first
 
@@ -104,7 +100,10 @@ class ImageCells(Modality):
     baselines = ("zero", "mean", "blur", "data")
 
     def __init__(self, name: str = "image", input: str = "images", layer: str | None = None, grid=(2, 2)):
-        self.name, self.input, self.layer, self.grid = name, input, layer or f"input:{input}", tuple(grid)
+        sides = tuple(grid) if isinstance(grid, Iterable) else ()
+        if len(sides) != 2 or not all(isinstance(side, Integral) and side > 0 for side in sides):
+            raise InputError(f"grid={grid!r} came, expected rows and columns of cells, each 1 or more, as in grid=(2, 2).")
+        self.name, self.input, self.layer, self.grid = name, input, layer or f"input:{input}", sides
 
     def features(self, inputs: Inputs) -> Tensor:
         """Return bool (N, rows * columns): every image has every cell."""
@@ -291,6 +290,20 @@ class Vectors(Modality):
         return {self.input: _reordered(self.value(inputs), self.features(inputs), keys)}
 
 
+def require_modalities(modalities: Sequence[Modality]) -> list[Modality]:
+    """Return the modalities as a list if they are some.
+
+    Raises
+    ------
+    InputError
+        For a single one outside a list, an empty list, and entries that are no :class:`Modality`.
+    """
+    found = list(modalities) if isinstance(modalities, Iterable) else []
+    if found and all(isinstance(modality, Modality) for modality in found):
+        return found
+    raise InputError(f"modalities came as {modalities!r}, expected a list of modalities, as in [ImageCells(), Tokens()].")
+
+
 def _positions(modality: Modality, values: Tensor, count: int) -> Tensor:
     if values.ndim != 3 or values.shape[1] < count:
         raise InputError(
@@ -377,6 +390,7 @@ class Views:
 
     def __init__(self, inputs: Inputs, modalities: Sequence[Modality], plan: Mapping[str, Mapping[str, Change]],
                  donors: Inputs | None = None, allow_empty: bool = False):
+        modalities = require_modalities(modalities)
         self.inputs_, self.modalities = inputs, {m.name: m for m in modalities}
         self.donors_ = inputs if donors is None else donors
         self.names = list(plan)
@@ -388,6 +402,10 @@ class Views:
             if len(there) != self.examples:
                 raise InputError(f"{name} has {len(there)} examples, {next(iter(self._there))} has {self.examples}; "
                                  "pass the same examples, in the same order, for every modality.")
+        for view, changes in plan.items():
+            if not isinstance(changes, Mapping):
+                raise InputError(f"view {view!r} is {type(changes).__name__}, expected a mapping from modality to change, as "
+                                 "in {'image': Mask(None, 'zero')}; {} changes nothing.")
         self.plan = {view: {name: self._checked(view, name, change) for name, change in changes.items()}
                      for view, changes in plan.items()}
         self.present = {
@@ -404,6 +422,9 @@ class Views:
         """Return the change with its mask written out, (N, F), or say what is wrong with it."""
         if name not in self.modalities:
             raise InputError(f"view {view!r} changes {name!r}; the modalities are {', '.join(map(repr, self.modalities))}.")
+        if not isinstance(change, Change):
+            raise InputError(f"view {view!r} changes {name} by {change!r}, expected a Mask, Reorder or Noise, as in "
+                             "Mask(None, 'zero').")
         if isinstance(change, Noise) and not self.modalities[name].value(self.inputs_).is_floating_point():
             raise InputError(f"view {view!r} adds noise to {name}, which holds whole numbers; re-order or mask it instead.")
         if not isinstance(change, Mask):

@@ -253,7 +253,33 @@ def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length:
     Raises
     ------
     EncoderError
-        For a batch without sentences, something that is no string, a sentence without a word, and one that is too long.
+        For a batch without sentences, something that is no string, a sentence without a word, and one that is too long;
+        and for a ``max_length`` that leaves no room for a word.
+    """
+    texts = require_texts(texts)
+    limit = tokenizer.model_max_length if max_length is None else _require_room(tokenizer, max_length)
+    batch = tokenizer(texts, padding=True, truncation=truncate, max_length=limit if truncate else None,
+                      return_offsets_mapping=True, return_special_tokens_mask=True, return_tensors="pt")
+    lengths = batch["attention_mask"].sum(dim=1)
+    if not truncate and int(lengths.max()) > limit:
+        i = int(lengths.argmax())
+        raise EncoderError(f"sentence {i} has {int(lengths[i])} tokens, at most {limit} can be read; shorten it, split "
+                           "it into sentences, or pass truncate=True and say so to your readers.")
+    special, offsets = batch.pop("special_tokens_mask").bool(), batch.pop("offset_mapping")
+    _require_words(texts, [batch.word_ids(i) for i in range(len(texts))])
+    words = torch.tensor([[-1 if word is None else word for word in batch.word_ids(i)] for i in range(len(texts))])
+    tokens = [tokenizer.convert_ids_to_tokens(ids[: int(n)]) for ids, n in zip(batch["input_ids"], lengths)]
+    # An unknown character is an ordinary token to the model, whatever the tokenizer's list of special tokens says.
+    return Encoded(dict(batch), special & (words < 0), offsets, words, tokens)
+
+
+def require_texts(texts: Sequence[str]) -> list[str]:
+    """Return sentences as a list if they are sentences.
+
+    Raises
+    ------
+    EncoderError
+        For a bare string, no sentence at all, something that is no string, and a sentence without a word.
     """
     if isinstance(texts, str):
         raise EncoderError("one string came, expected a list of sentences; put it in brackets: [text].")
@@ -263,19 +289,24 @@ def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length:
     for i, text in enumerate(texts):
         if not isinstance(text, str) or not text.strip():
             raise EncoderError(f"sentence {i} is {text!r}, expected at least one word; leave it out of the batch.")
-    limit = max_length or tokenizer.model_max_length
-    batch = tokenizer(texts, padding=True, truncation=truncate, max_length=limit if truncate else None,
-                      return_offsets_mapping=True, return_special_tokens_mask=True, return_tensors="pt")
-    lengths = batch["attention_mask"].sum(dim=1)
-    if not truncate and int(lengths.max()) > limit:
-        i = int(lengths.argmax())
-        raise EncoderError(f"sentence {i} has {int(lengths[i])} tokens, at most {limit} can be read; shorten it, split "
-                           "it into sentences, or pass truncate=True and say so to your readers.")
-    special, offsets = batch.pop("special_tokens_mask").bool(), batch.pop("offset_mapping")
-    words = torch.tensor([[-1 if word is None else word for word in batch.word_ids(i)] for i in range(len(texts))])
-    tokens = [tokenizer.convert_ids_to_tokens(ids[: int(n)]) for ids, n in zip(batch["input_ids"], lengths)]
-    # An unknown character is an ordinary token to the model, whatever the tokenizer's list of special tokens says.
-    return Encoded(dict(batch), special & (words < 0), offsets, words, tokens)
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            raise EncoderError(f"sentence {i}, {text!r}, holds half a character (a lone surrogate), expected whole ones; "
+                               "read the file again with the encoding that it was written in.")
+    return texts
+
+
+def _require_words(texts: list[str], words: list[list[int | None]]) -> None:
+    """Refuse a sentence of which the tokenizer leaves nothing: invisible characters, for example."""
+    for i, (text, numbers) in enumerate(zip(texts, words)):
+        if all(number is None for number in numbers):
+            raise EncoderError(f"sentence {i} is {text!r}, of which the tokenizer leaves no word; leave it out of the batch.")
+
+
+def _require_room(tokenizer: PreTrainedTokenizerBase, max_length: int) -> int:
+    least = tokenizer.num_special_tokens_to_add() + 1
+    if max_length < least:
+        raise EncoderError(f"max_length {max_length} came, expected at least {least}: the special tokens and one more.")
+    return max_length
 
 
 class TextBatches:
@@ -288,13 +319,21 @@ class TextBatches:
     labels : array_like of int, shape (N,)
     max_length : int
         Longer sentences are cut off.
+
+    Raises
+    ------
+    EncoderError
+        As :func:`encode` does, but for sentences that are too long; and if there are not as many labels as sentences.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], labels, max_length: int = 128):
-        if len(texts) != len(labels) or not len(texts):
-            raise EncoderError(f"{len(texts)} sentences and {len(labels)} labels came, expected as many, at least 1.")
+        texts = require_texts(texts)
+        if len(texts) != len(labels):
+            raise EncoderError(f"{len(texts)} sentences and {len(labels)} labels came, expected as many of both.")
         self.tokenizer, self.labels = tokenizer, torch.as_tensor(labels)
-        self.ids = tokenizer(list(texts), truncation=True, max_length=max_length)["input_ids"]
+        batch = tokenizer(texts, truncation=True, max_length=_require_room(tokenizer, max_length))
+        _require_words(texts, [batch.word_ids(i) for i in range(len(texts))])
+        self.ids = batch["input_ids"]
 
     def __len__(self) -> int:
         return len(self.ids)

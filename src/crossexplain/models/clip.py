@@ -146,6 +146,7 @@ class Clip(DualEncoder):
 
     @property
     def log_scale(self) -> Tensor:
+        """Logarithm of what cosines are multiplied by, the published model's ``logit_scale``."""
         return self.clip.logit_scale
 
     def see(self, images: Tensor) -> Tensor:

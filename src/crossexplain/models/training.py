@@ -156,8 +156,8 @@ def fit(
     checkpoint : Path, optional
         File to write after each epoch. If it is there, training goes on from it and ends in the same weights as a run
         that was never cut off; a finished one is returned at once.
-    device : str, optional
-        ``"cpu"`` keeps to the CPU; by default accelerate chooses.
+    device : {"cpu"}, optional
+        Keep to the CPU; by default accelerate chooses, and its own settings say between what.
 
     Returns
     -------
@@ -169,6 +169,7 @@ def fit(
         For unusable settings, a loss that is not finite, and a checkpoint of another run or a broken one.
     """
     _require_settings(model, train, epochs, batch_size, schedule)
+    _require_choices(validation, device)
     accelerator = Accelerator(cpu=device == "cpu")
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=lr, weight_decay=weight_decay)
@@ -208,7 +209,14 @@ def predict(model: nn.Module, data: Batches, batch_size: int = 1024) -> tuple[Te
     -------
     outputs, labels : Tensor, shape (N, ...)
         On the CPU.
+
+    Raises
+    ------
+    TrainingError
+        If there are no examples.
     """
+    if not len(data):
+        raise TrainingError("0 examples came, expected at least 1.")
     was_training = model.training
     model.eval()
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
@@ -314,6 +322,13 @@ def _require_settings(model: nn.Module, train: Batches, epochs: int, batch_size:
                             "least 1 of each.")
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise TrainingError(f"{type(model).__name__} has no parameter with requires_grad; unfreeze what shall learn.")
+
+
+def _require_choices(validation: Batches | None, device: str | None) -> None:
+    if validation is not None and len(validation) < 1:
+        raise TrainingError("0 validation examples came; expected at least 1, or None to take the last epoch.")
+    if device not in (None, "cpu"):
+        raise TrainingError(f"device {device!r} came, expected None (accelerate chooses, a GPU where there is one) or 'cpu'.")
 
 
 def _copy(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -17,11 +17,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from crossexplain.inputs import require_images
+
 NETWORKS = {  # torchvision's name: number of the last convolutional map in ``features``, side of the input in pixels
     "vgg16": (29, 224),
     "vgg19": (35, 224),
     "squeezenet1_0": (12, 227),
 }
+SMALLEST = 32  # pixels, below which nothing is left after the pools
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's pixels, red green blue
 
 
@@ -66,6 +69,7 @@ class SlimVGG(_Seeded):
         super().__init__()
         if size < 16 or size % 16:
             raise ValueError(f"size = {size} came, expected a multiple of 16: the image is halved four times.")
+        self.size = size
         layers, before = [], 1
         for stack in self.STACKS:
             for width in stack:
@@ -80,7 +84,7 @@ class SlimVGG(_Seeded):
 
     def tower(self, images: Tensor) -> Tensor:
         """Return the last convolutional map (N, 64, S / 8, S / 8) of images (N, 1, S, S) in [0, 1]."""
-        return self.features[:24](images)
+        return self.features[:24](require_images(images, channels=1, side=self.size, unit=True))
 
     def head(self, maps: Tensor) -> Tensor:
         """Return logits (N, classes) of the last convolutional map."""
@@ -116,6 +120,7 @@ class ImageNetClassifier(_Seeded):
 
     def tower(self, images: Tensor) -> Tensor:
         """Return the last convolutional map (N, 512, h, w) of images (N, 3, S, S) in [0, 1]."""
+        images = require_images(images, channels=3, smallest=SMALLEST, unit=True)
         mean, std = (images.new_tensor(values)[:, None, None] for values in (MEAN, STD))
         return self.network.features[: self.last + 1]((images - mean) / std)
 

@@ -210,11 +210,11 @@ def epochs_for(n_pairs: int) -> int:
     return EPOCHS.get(n_pairs) or max(1, round(20 * 40_000 / n_pairs))
 
 
-def new_model(tower: Tower, seed: int, read: str = "max") -> CnnLstm:
-    """Return a model with this tower and fresh weights elsewhere."""
+def new_model(tower: Tower, seed: int, read: str = "max", **options) -> CnnLstm:
+    """Return a model with this tower and fresh weights elsewhere; further options are those of :class:`CnnLstm`."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = CnnLstm(len(VOCABULARY), read=read)
+        model = CnnLstm(len(VOCABULARY), read=read, **options)
     model.tower.load_state_dict(tower.state_dict())
     return model
 

@@ -15,7 +15,7 @@ from crossexplain.recipes.collages import look, train_fusion
 SPEAKS = 1 / 3  # of the control "either", the share of training pairs in which both speak: else one alone could be learned
 
 
-class Fusion(nn.Module):
+class BehindTower(nn.Module):
     """A :class:`~crossexplain.models.cnn_lstm.CnnLstm` that is given what its tower sees instead of the picture.
 
     Parameters
@@ -53,7 +53,7 @@ class Control:
         What its predictions rest on.
     whole : CnnLstm
         On pictures and tokens.
-    fusion : Fusion
+    fusion : BehindTower
         The same weights on what the tower sees: faster.
     test : Collages
         Held out; of "either", pairs in which both speak.
@@ -68,7 +68,7 @@ class Control:
     kind: str
     answer: str
     whole: CnnLstm
-    fusion: Fusion
+    fusion: BehindTower
     test: Collages
     seen: Tensor
     accuracy: float
@@ -110,7 +110,7 @@ def train(kind: str, digits: Digits, tower: Tower, seed: int, *, pairs: int = 20
     looked = {split: look(whole, collages) for split, collages in sets.items()}
     history = train_fusion(whole, looked["train"], looked["validation"], seed=seed, epochs=epochs, progress=False)
     seen = looked["test"].inputs["seen"].reshape(-1, 4, DIGITS)
-    fusion = Fusion(whole.requires_grad_(False).eval()).eval()
+    fusion = BehindTower(whole.requires_grad_(False).eval()).eval()
     with torch.no_grad():
         right = accuracy(fusion(seen, sets["test"].tokens()), looked["test"].labels)
     return Control(kind, controls.ANSWERS[kind], whole, fusion, sets["test"], seen, right, history.seconds)

@@ -57,6 +57,7 @@ class Trained:
 
     def logits(self, texts, max_length: int = 128) -> Tensor:
         """Return logits (N, C) of sentences, like lengths together, in the order that they came in."""
+        texts = bert.require_texts(texts)
         order = np.argsort([len(text) for text in texts], kind="stable")
         batches = TextBatches(self.tokenizer, [texts[i] for i in order], np.zeros(len(order), int), max_length)
         return predict(self.model, batches, batch_size=64)[0][np.argsort(order)]

@@ -104,6 +104,14 @@ def _pixels(image) -> np.ndarray:
     return np.clip(image[0] if image.shape[0] == 1 else np.moveaxis(image[:3], 0, -1), 0, 1)
 
 
+def _finite(values, what: str) -> np.ndarray:
+    values = np.asarray(values, dtype=float)
+    if not np.isfinite(values).all():
+        raise ValueError(f"{what} {int((~np.isfinite(values)).sum())} values that are NaN or infinite, expected numbers; "
+                         "look for a 0/0 where the map is scaled, or replace them (numpy.nan_to_num).")
+    return values
+
+
 def _norm(heat: np.ndarray, signed: bool) -> Normalize:
     top = float(np.abs(heat).max()) or 1.0
     return TwoSlopeNorm(0, -top, top) if signed else Normalize(0, top)
@@ -160,7 +168,7 @@ def maps(images, heats, *, alt: str, caption: str, name: str, titles: Sequence[s
     -------
     Picture
     """
-    heats = np.asarray(heats, dtype=float)
+    heats = _finite(heats, "the heat maps hold")
     figure, axes = _sheet(len(heats), 3, 7.2, 2.35 * len(heats))
     for i, (row, heat) in enumerate(zip(axes, heats)):
         image, norm = np.asarray(images[i], dtype=float), _norm(heat, signed)
@@ -200,6 +208,7 @@ def gallery(images, heats: Mapping[str, np.ndarray], *, alt: str, caption: str, 
     """
     from matplotlib.cm import ScalarMappable
 
+    heats = {method: _finite(heat, f"the heat maps of {method!r} hold") for method, heat in heats.items()}
     n, columns = len(images), 1 + len(heats)
     figure, axes = _sheet(n, columns, min(1.55 * columns + 0.7, 13), 1.75 * n + 0.3)
     norm = TwoSlopeNorm(0, -1, 1) if signed else Normalize(0, 1)
@@ -253,11 +262,13 @@ def tokens(sentences: Sequence[Sequence[str]], scores, *, alt: str, caption: str
     lines = []  # (title, [(token, share, is_cue)])
     largest = max((float(np.nanmax(np.abs(np.asarray(row, dtype=float)))) for row in scores if len(row)), default=1.0)
     for i, words in enumerate(sentences):
-        values = np.asarray(scores[i], dtype=float)[: len(words)]
+        values = np.asarray(scores[i], dtype=float)
         if len(values) != len(words):
             raise ValueError(f"sentence {i} has {len(words)} tokens and {len(values)} scores; pass one score a token.")
         shares = values / ((largest if shared else np.nanmax(np.abs(values))) or 1.0)
         marks = np.zeros(len(words), bool) if cues is None else np.asarray(cues[i], bool)
+        if len(marks) != len(words):
+            raise ValueError(f"sentence {i} has {len(words)} tokens and {len(marks)} cues; pass True or False for each.")
         lines += _wrapped(words, shares, marks, titles[i] if titles is not None else "", per_line)
     figure, axes = _sheet(1, 1, 8.2, 0.36 * _height(lines) + 0.2)
     _draw_tokens(axes[0, 0], lines, per_line, signed)

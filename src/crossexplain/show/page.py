@@ -123,7 +123,8 @@ class Page:
         """State a comparative claim and hold the run to it.
 
         Exactly one of ``above``, ``below`` and ``about`` says what has to be true of the whole interval: it lies above
-        a number, below a number, or the value lies between two.
+        a number, below a number, or between two. So "no better than chance" is shown by an interval that is short and
+        lies round chance, not by one that is too long to say anything.
 
         Parameters
         ----------
@@ -152,7 +153,7 @@ class Page:
             "above": above is not None and (interval.low > above, f"above {above:{spec}}"),
             "below": below is not None and (interval.high < below, f"below {below:{spec}}"),
             "about": about is not None
-            and (about[0] <= interval.value <= about[1], f"between {about[0]:{spec}} and {about[1]:{spec}}"),
+            and (about[0] <= interval.low and interval.high <= about[1], f"between {about[0]:{spec}} and {about[1]:{spec}}"),
         }
         given = [rule for rule in rules.values() if rule]
         if len(given) != 1:
