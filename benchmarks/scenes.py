@@ -9,19 +9,27 @@ import numpy as np
 from crossexplain.evaluation.intervals import mean_interval
 from crossexplain.recipes import scenes as recipe
 
-WHAT = {"random": "accuracy", "foil": "foils"}
+UNITS = {"accuracy": "share of pairs, any two pictures", "foils": "share of pictures whose caption outranks its foil",
+         "foils_threshold": "share of pairs, one word changed"}
 
 
 def rows(seed: int = 0, repeats: int = 5) -> list[dict]:
     """Return the rows of the table."""
-    return [row(name, kind, seed) for name in recipe.NAMES for kind in WHAT]
+    return [row for name in recipe.NAMES for row in accuracies(name, seed)]
 
 
-def row(name: str, kind: str, seed: int) -> dict:
-    """Return the accuracy of a model on pairs of a kind."""
-    trained = recipe.load_or_train(name)
-    pairs = trained.data.build("test", recipe.TEST, seed, kind)
-    right = (recipe.logits(trained.model, pairs).numpy() > 0) == pairs.labels
-    found = mean_interval(right.reshape(-1, 4).mean(axis=1), seed=seed)
-    return {"id": f"scenes.{name}.{WHAT[kind]}", "value": float(np.mean(right)), "low": found.low, "high": found.high,
-            "n": len(pairs), "unit": f"share, {'any two pictures' if kind == 'random' else 'one word changed'}"}
+def accuracies(name: str, seed: int) -> list[dict]:
+    """Return how often a model is right: on pairs of any two pictures, and on foils by rank and at its one threshold."""
+    trained, found = recipe.load_or_train(name), []
+    for kind in ("random", "foil"):
+        pairs = trained.data.build("test", recipe.TEST, seed, kind)
+        outputs = recipe.logits(trained.model, pairs)
+        right = {"accuracy": ((outputs.numpy() > 0) == pairs.labels).reshape(-1, 4)}
+        if kind == "foil":
+            right = {"foils": recipe.ranked(outputs), "foils_threshold": right["accuracy"]}
+        for what, rows_ in right.items():
+            share = rows_.mean(axis=1)
+            low_high = mean_interval(share, seed=seed)
+            found.append({"id": f"scenes.{name}.{what}", "value": float(np.mean(share)), "low": low_high.low,
+                          "high": low_high.high, "n": rows_.size, "unit": UNITS[what]})
+    return found

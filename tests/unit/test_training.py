@@ -149,3 +149,9 @@ def test_no_examples_to_judge_by_are_refused_before_training():
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters()))
     with pytest.raises(TrainingError, match="0 examples came"):
         predict(model, Nothing())
+
+
+def test_half_precision_learns_as_well_and_leaves_weights_in_single_precision():
+    model = Line()
+    fit(model, data(), data(seed=1), **SETTINGS, half=True)
+    assert evaluate(model, data(seed=1)) > 0.95 and {p.dtype for p in model.parameters()} == {torch.float32}

@@ -127,6 +127,7 @@ def fit(
     progress: bool = True,
     checkpoint: Path | None = None,
     device: str | None = None,
+    half: bool = False,
 ) -> History:
     """Train a model with AdamW and leave it in eval mode with the weights of its best epoch.
 
@@ -158,6 +159,8 @@ def fit(
         that was never cut off; a finished one is returned at once.
     device : {"cpu"}, optional
         Keep to the CPU; by default accelerate chooses, and its own settings say between what.
+    half : bool
+        Multiply matrices in bfloat16, which processors that can do it do in about half of the time; weights stay in float32.
 
     Returns
     -------
@@ -178,7 +181,7 @@ def fit(
     model.to(accelerator.device)
     wrapped, optimizer = accelerator.prepare(model, optimizer)
     settings = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "weight_decay": weight_decay,
-                "schedule": schedule, "seed": seed, "examples": len(train)}
+                "schedule": schedule, "seed": seed, "examples": len(train), "half": half}
     run = _Run(model, optimizer, scheduler, settings, History(device=str(accelerator.device)))
     if checkpoint is not None and Path(checkpoint).exists():
         run.resume(Path(checkpoint), accelerator.device)
@@ -189,7 +192,7 @@ def fit(
         while run.epoch < epochs and not run.is_stale(patience):
             started = time.perf_counter()
             torch.manual_seed(seed * 1_000_003 + run.epoch)  # by epoch: a resumed run draws what an uncut one would
-            mean = _epoch(accelerator, wrapped, optimizer, scheduler, train, batch_size, loss, clip)
+            mean = _epoch(accelerator, wrapped, optimizer, scheduler, train, batch_size, loss, clip, half)
             found = None if validation is None else evaluate(model, validation, score, batch_size)
             run.note(mean, found, time.perf_counter() - started)
             if checkpoint is not None and accelerator.is_main_process:
@@ -285,7 +288,7 @@ class _Run:
         self.history = History(**state["history"] | {"device": self.history.device})
 
 
-def _epoch(accelerator, model, optimizer, scheduler, train, batch_size, loss, clip) -> float:
+def _epoch(accelerator, model, optimizer, scheduler, train, batch_size, loss, clip, half) -> float:
     """Run through the training examples once and return the mean loss."""
     model.train()
     total = torch.zeros((), device=accelerator.device)
@@ -294,7 +297,9 @@ def _epoch(accelerator, model, optimizer, scheduler, train, batch_size, loss, cl
         # Several processes share a batch; a last batch smaller than their number is taken whole by each.
         mine = chosen[accelerator.process_index :: accelerator.num_processes]
         inputs, labels = train.batch(mine if len(mine) else chosen)
-        value = loss(model(**_to(inputs, accelerator.device)), labels.to(accelerator.device))
+        with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=half):
+            outputs = model(**_to(inputs, accelerator.device))
+        value = loss(outputs.float() if half else outputs, labels.to(accelerator.device))
         optimizer.zero_grad(set_to_none=True)
         accelerator.backward(value)
         if clip is not None:
