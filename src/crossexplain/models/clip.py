@@ -226,7 +226,7 @@ class ClipCNN(DualEncoder):
 
 
 class Contrast(nn.Module):
-    """A model as it is trained by contrast: in train mode every picture of a batch with every text, in eval mode pairs.
+    """A model as it is trained by contrast: in train mode every picture of a batch with every text, in eval mode its own.
 
     What is said of pictures by the part that stays frozen, ``model.map(images)``, is computed once, before.
 
@@ -241,10 +241,25 @@ class Contrast(nn.Module):
         self.train(model.training)
 
     def forward(self, maps: Tensor, tokens: Tensor, more: Tensor | None = None) -> Tensor:
-        """Return logits, (N, M) in train mode, else (N,); ``more`` texts are read by themselves, since they are shorter."""
+        """Return logits.
+
+        Parameters
+        ----------
+        maps : Tensor, shape (N, ...)
+        tokens : Tensor, shape (M, T)
+        more : Tensor, optional
+            More texts, read by themselves since they are shorter.
+
+        Returns
+        -------
+        Tensor
+            (N, M) in train mode. In eval mode (M,): the first M / N texts belong to the first picture, and so on.
+        """
         seen = self.model.look(maps)
         said = torch.cat([self.model.read(texts) for texts in (tokens, more) if texts is not None])
-        return self.model.every(seen, said) if self.training else self.model.match(seen, said)
+        if self.training:
+            return self.model.every(seen, said)
+        return self.model.match(seen.repeat_interleave(len(said) // len(seen), dim=0), said)
 
 
 def sigmoid_loss(logits: Tensor, true: Tensor) -> Tensor:
@@ -264,6 +279,26 @@ def sigmoid_loss(logits: Tensor, true: Tensor) -> Tensor:
         Summed over the texts, mean over the pictures.
     """
     return nn.functional.binary_cross_entropy_with_logits(logits, true.to(logits.dtype), reduction="sum") / len(logits)
+
+
+def softmax_loss(logits: Tensor, true: Tensor) -> Tensor:
+    """Return the contrastive loss of Radford et al. (2021): which text of the batch, and which picture?
+
+    Parameters
+    ----------
+    logits : Tensor, shape (N, M)
+    true : Tensor, shape (N, M)
+        1 where the text was written for the picture, else 0; each picture and each text has one at least.
+
+    Returns
+    -------
+    Tensor
+        Mean of the cross-entropies of both questions; several right answers share the weight of one.
+    """
+    true = true.to(logits.dtype)
+    texts = (true / true.sum(dim=1, keepdim=True) * logits.log_softmax(dim=1)).sum(dim=1)
+    pictures = (true / true.sum(dim=0) * logits.log_softmax(dim=0)).sum(dim=0)
+    return -(texts.mean() + pictures.mean()) / 2
 
 
 def small_text(vocabulary: int, length: int, width: int = 128, layers: int = 2, start: int = 2, end: int = 3) -> CLIPTextConfig:

@@ -5,6 +5,8 @@ An image tower turns pictures into a map, ``tower(images) -> (N, C, h, w)``. A t
 within itself where a gradient is best read: the last map, and the embeddings.
 """
 
+import copy
+
 import torch
 from torch import Tensor, nn
 from transformers import CLIPTextModel, PreTrainedModel
@@ -51,19 +53,30 @@ class ImageNetTower(nn.Module):
     ----------
     network : ImageNetClassifier
         From :func:`crossexplain.models.vgg.load_imagenet`, frozen; unfreeze what shall be tuned.
+    coarse : bool
+        Give the :func:`coarse` map; ``layer`` stays the one before it.
     """
 
     width = 512  # of all three networks
 
-    def __init__(self, network: ImageNetClassifier):
+    def __init__(self, network: ImageNetClassifier, coarse: bool = False):
         super().__init__()
-        self.network = network
+        self.network, self.coarse = network, coarse
         self.layer = f"network.{network.image_layer}"
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the last map (N, 512, h, w) of photographs (N, 3, S, S) in [0, 1]."""
         require_images(images)
-        return self.network.tower(images)
+        maps = self.network.tower(images)
+        return coarse(maps) if self.coarse else maps
+
+
+def coarse(maps: Tensor) -> Tensor:
+    """Return maps (N, C, h, w) with a quarter of the places: means of 3 x 3 that overlap, 6 x 6 of 13 x 13.
+
+    What follows takes a quarter of the time, and what was encoded a quarter of the room.
+    """
+    return nn.functional.avg_pool2d(maps, 3, 2)
 
 
 class EncoderTower(nn.Module):
@@ -93,6 +106,57 @@ class EncoderTower(nn.Module):
             raise ValueError(f"text {int((~real.any(dim=1)).nonzero()[0, 0])} has no token that is attended to; leave it out, "
                              "or keep its special tokens when words are hidden.")
         return self.encoder(input_ids=tokens, attention_mask=real.long()).last_hidden_state, real
+
+
+class GivenMaps(nn.Module):
+    """Stands where a frozen image tower would, and hands on what that said of pictures before.
+
+    A model between given towers is the part of it that learns. It is called like the whole one, with encodings in place of
+    pictures and tokens, so that it can be trained, masked and explained on encodings that were computed once;
+    :func:`with_towers` makes the whole one of it.
+
+    Parameters
+    ----------
+    width : int
+        Channels of the maps.
+    """
+
+    layer = "given"
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.width, self.given = width, nn.Identity()
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Return maps (N, C, h, w) as they came."""
+        if maps.ndim != 4 or maps.shape[1] != self.width:
+            raise ValueError(f"maps of shape {tuple(maps.shape)} came, expected (N, {self.width}, h, w): what the image tower "
+                             "said, not the pictures.")
+        return self.given(maps)
+
+
+class GivenStates(nn.Module):
+    """Stands where a frozen text tower would, and hands on what that said of texts before; see :class:`GivenMaps`.
+
+    Parameters
+    ----------
+    width : int
+        Of the states.
+    """
+
+    layer = "given"
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.width, self.given = width, nn.Identity()
+
+    def forward(self, states: Tensor, attention_mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return states (N, T, D) as they came, and which of them are of a token, (N, T); without a mask, all."""
+        if states.ndim != 3 or states.shape[2] != self.width:
+            raise ValueError(f"states of shape {tuple(states.shape)} came, expected (N, T, {self.width}): what the text tower "
+                             "said, not the tokens.")
+        real = states.new_ones(states.shape[:2], dtype=torch.bool) if attention_mask is None else attention_mask != 0
+        return self.given(states), real
 
 
 class ClipTextTower(nn.Module):
@@ -156,6 +220,30 @@ def clip_states(encoder: CLIPTextModel, tokens: Tensor, attention_mask: Tensor |
         raise ValueError(f"text {int((~read).nonzero()[0, 0])} has no attended end-of-text token ({end}), the one that the "
                          "text is read from; tokenize with start and end, and never mask the end.")
     return encoder(input_ids=tokens, attention_mask=real.long()).last_hidden_state, real
+
+
+def with_towers(model: nn.Module, image: nn.Module, text: nn.Module) -> nn.Module:
+    """Return a model with the same weights between other towers.
+
+    Parameters
+    ----------
+    model : crossexplain.models.fusion.Fusion or crossexplain.models.clip.ClipCNN
+        Stays as it is; what is behind the towers is shared with it.
+    image, text : torch.nn.Module
+        Towers of the same widths as those that are there.
+
+    Returns
+    -------
+    torch.nn.Module
+        In the mode of the model.
+    """
+    for name, old, new in (("image", model.image, image), ("text", model.text, text)):
+        if old.width != new.width:
+            raise ValueError(f"the {name} tower gives vectors of {new.width} numbers, the model was made for {old.width}.")
+    other = copy.copy(model)
+    other._modules = dict(model._modules, image=image, text=text)  # copy.copy would share the table of the parts
+    other.image_layer, other.text_layer = f"image.{image.layer}", f"text.{text.layer}"
+    return other.train(model.training)
 
 
 class Look(nn.Module):

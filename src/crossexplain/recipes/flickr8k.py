@@ -1,0 +1,481 @@
+"""Chapters 5 and 6 on photographs: early fusion and a dual encoder on Flickr8k.
+
+Two frozen towers, ImageNet's and a BERT, say what they have to say of each photograph and of each caption once. What is
+trained on that stands between and behind the towers, by contrast: which of the captions of a batch was written for this
+photograph? The towers of the paper, VGG and bert-base, take the places of the small ones by name.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property, partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from crossexplain.data import flickr8k, store
+from crossexplain.data.flickr8k import Flickr8k, Pairs
+from crossexplain.models import bert, checkpoints, vgg
+from crossexplain.models.clip import ClipCNN, Contrast, softmax_loss
+from crossexplain.models.encodings import Encodings
+from crossexplain.models.fusion import Fusion
+from crossexplain.models.towers import (
+    EncoderTower,
+    GivenMaps,
+    GivenStates,
+    ImageNetTower,
+    coarse,
+    pool,
+    threshold,
+    with_towers,
+)
+from crossexplain.models.training import History, fit, predict
+from crossexplain.models.vgg import ImageNetClassifier
+from crossexplain.recipes import encodings
+
+NAMES = {"fusion": "flickr8k_fusion", "clip_cnn": "flickr8k_clip_cnn"}
+TOWERS = ("squeezenet1_0", "minilm")
+PUBLISHED = ("vgg16", "bert-base-uncased")  # of the paper
+SETTINGS = {  # chosen on the validation split
+    "fusion": {"width": 256, "dropout": 0.3, "epochs": 10, "lr": 1e-3, "batch_size": 48, "weight_decay": 0.05},
+    "clip_cnn": {"width": 512, "dropout": 0.3, "epochs": 16, "lr": 1e-3, "batch_size": 1000, "weight_decay": 0.05},
+}
+LIMIT = 40_000_000  # bytes of a head
+SMALL = {"train": 120, "validation": 40, "test": 40}  # photographs of each split, to see that everything runs
+READ = "mean"  # of the states of a caption
+LONGEST = 64  # tokens of a caption
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Flickr8k, or some photographs of each split, as two frozen towers see and read it.
+
+    Attributes
+    ----------
+    data : Flickr8k
+    towers : (str, str)
+        Their names in :data:`crossexplain.data.store.SOURCES`.
+    network : ImageNetClassifier
+    encoder : transformers.PreTrainedModel
+    tokenizer : transformers.PreTrainedTokenizerBase
+    images, captions : ndarray of int64
+        Which photographs and captions were encoded, by their numbers in the data; ascending.
+    maps_of, states_of : Encodings
+        What the towers said of them, in the same order.
+    """
+
+    data: Flickr8k
+    towers: tuple[str, str]
+    network: ImageNetClassifier
+    encoder: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    images: np.ndarray
+    captions: np.ndarray
+    maps_of: Encodings
+    states_of: Encodings
+
+    def maps(self, images: Sequence[int]) -> Tensor:
+        """Return the coarse maps of photographs, (n, 512, h, w), float32."""
+        return coarse(self.maps_of[_places(self.images, images, "photograph")])
+
+    def states(self, captions: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Return the states of all tokens of captions, (n, T, D), and which are of a token, (n, T)."""
+        return self.states_of.padded(_places(self.captions, captions, "caption"))
+
+    def half(self, images: Sequence[int]) -> Tensor:
+        """Return the coarse maps of photographs, half as precise, to be held in memory: 37 kB each."""
+        return torch.cat([self.maps(images[i : i + 256]).half() for i in range(0, len(images), 256)])
+
+    def read(self, captions: Sequence[int]) -> Tensor:
+        """Return the states of captions as one state each, (n, 1, D): what a head that reads them so makes of them first."""
+        parts = (self.states(captions[i : i + 1024]) for i in range(0, len(captions), 1024))
+        return torch.cat([pool(*part, READ) for part in parts])[:, None]
+
+    def given(self, images: Sequence[int], captions: Sequence[int]) -> dict[str, Tensor]:
+        """Return what a head is called with, for photographs and as many captions."""
+        states, mask = self.states(captions)
+        return {"images": self.maps(images), "tokens": states, "attention_mask": mask}
+
+    def inputs(self, images: Sequence[int], captions: Sequence[int]) -> dict[str, Tensor]:
+        """Return what a whole model is called with, for photographs and as many captions."""
+        read = bert.encode(self.tokenizer, [self.data.captions[i] for i in captions], LONGEST, truncate=True)
+        return {"images": self.data.images(images, self.network.size), "tokens": read.inputs["input_ids"],
+                "attention_mask": read.inputs["attention_mask"]}
+
+
+def encode(data: Flickr8k | None = None, towers: tuple[str, str] = TOWERS, size: str = "page",
+           progress: bool = True) -> Encoded:
+    """Send photographs and captions through the towers, or take up what was encoded before.
+
+    The first time takes about six minutes on two cores and 1.8 GB on the disk, in the local cache; it can be cut off and
+    goes on from there.
+
+    Parameters
+    ----------
+    data : Flickr8k, optional
+        Default: the one that :func:`crossexplain.data.flickr8k.load` finds.
+    towers : (str, str)
+        An ImageNet network and an encoder, by their names in :data:`crossexplain.data.store.SOURCES`.
+    size : {"page", "small"}
+        ``"small"`` takes some photographs of each split.
+    progress : bool
+
+    Returns
+    -------
+    Encoded
+
+    Raises
+    ------
+    crossexplain.data.store.MissingSource
+        If photographs or weights are not at hand.
+    """
+    data = flickr8k.load(progress=progress) if data is None else data
+    network = vgg.load_imagenet(towers[0], store.find(towers[0]).path)
+    folder = store.find(towers[1]).path
+    encoder, tokenizer = bert.load(folder, 2).encoder, bert.load_tokenizer(folder)
+    images, captions = np.arange(len(data.names)), np.arange(len(data.captions))
+    if size == "small":
+        data = replace(data, splits={split: data.splits[split][:n] for split, n in SMALL.items()})
+        images = np.sort(np.concatenate(list(data.splits.values())))
+        captions = np.sort(data.captions_of(images))
+    return Encoded(data, tuple(towers), network, encoder, tokenizer, images, captions,
+                   encodings.photographs(network, data, images, progress),
+                   encodings.captions(encoder, tokenizer, data, captions, LONGEST, progress))
+
+
+def new_model(name: str, encoded: Encoded, seed: int = 0, **settings) -> Fusion | ClipCNN:
+    """Return a head with random weights, between towers that hand on encodings; :meth:`Trained.whole` has the real ones.
+
+    Parameters
+    ----------
+    name : {"fusion", "clip_cnn"}
+    encoded : Encoded
+        Says how wide the towers are.
+    seed : int
+    settings
+        ``width`` and ``dropout``, default those of ``SETTINGS``.
+    """
+    _require_name(name)
+    chosen = {key: SETTINGS[name][key] for key in ("width", "dropout")} | settings
+    image, text = GivenMaps(ImageNetTower.width), GivenStates(encoded.encoder.config.hidden_size)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return (Fusion if name == "fusion" else ClipCNN)(image, text, read=READ, **chosen)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained head, what it was trained on, and how.
+
+    Attributes
+    ----------
+    head : Fusion or ClipCNN
+        In eval mode, frozen; called with encodings, ``head(**encoded.given(images, captions))``.
+    encoded : Encoded
+    card : dict
+        Of the checkpoint in the local cache.
+    history : History
+        Of the training; ``validation_score`` is the share of right answers on validation pairs.
+    """
+
+    head: Fusion | ClipCNN
+    encoded: Encoded
+    card: dict = field(default_factory=dict)
+    history: History | None = None
+
+    @property
+    def data(self) -> Flickr8k:
+        """The photographs and captions."""
+        return self.encoded.data
+
+    @cached_property
+    def model(self) -> Fusion | ClipCNN:
+        """The head between the real towers; called with pixels and tokens, ``model(**encoded.inputs(images, captions))``."""
+        return with_towers(self.head, ImageNetTower(self.encoded.network, coarse=True), EncoderTower(self.encoded.encoder))
+
+    @property
+    def seconds(self) -> float:
+        """Time that the training took, without the encoding."""
+        return self.history.seconds
+
+
+class Captioned:
+    """Photographs with captions to learn by contrast from: each with one of its own, half of them mirrored.
+
+    Parameters
+    ----------
+    encoded : Encoded
+    split : str
+    """
+
+    def __init__(self, encoded: Encoded, split: str):
+        images = encoded.data.splits[split]
+        self.own = [encoded.data.captions_of([i]) for i in images]
+        self.maps, self.texts = encoded.half(images), encoded.read(encoded.data.captions_of(images))
+        self.first = np.cumsum([0, *map(len, self.own)])
+
+    def __len__(self) -> int:
+        return len(self.own)
+
+    def batch(self, indices: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """Return maps (n, C, h, w), captions (n, 1, D), and which belongs to which, (n, n)."""
+        maps, mirrored = self.maps[indices].float(), torch.rand(len(indices)) < 0.5
+        maps[mirrored] = maps[mirrored].flip(3)
+        chosen = [int(self.first[i] + torch.randint(len(self.own[i]), ())) for i in indices]
+        return {"maps": maps, "tokens": self.texts[chosen]}, torch.eye(len(indices))
+
+
+class Judged:
+    """Photographs with their own captions and as many others, for :class:`crossexplain.models.clip.Contrast` in eval mode.
+
+    Parameters
+    ----------
+    encoded : Encoded
+    split : str
+    seed : int
+        Of the other captions.
+    """
+
+    def __init__(self, encoded: Encoded, split: str, seed: int = 0):
+        images, pairs = encoded.data.splits[split], encoded.data.pairs(split, seed)
+        each = [np.flatnonzero(pairs.image == i) for i in images]
+        pairs = pairs.take(np.stack([some[: min(map(len, each))] for some in each]))  # as many for each photograph
+        self.maps, self.labels = encoded.half(images), torch.from_numpy(pairs.labels)
+        self.texts = encoded.read(pairs.caption.ravel()).unflatten(0, pairs.caption.shape)
+
+    def __len__(self) -> int:
+        return len(self.maps)
+
+    def batch(self, indices: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """Return maps (n, C, h, w), captions (n k, 1, D), and whether they belong together, (n k,)."""
+        return {"maps": self.maps[indices].float(), "tokens": self.texts[indices].flatten(0, 1)}, self.labels[indices].flatten()
+
+
+def train(name: str, seed: int = 0, size: str = "page", progress: bool = True, data: Flickr8k | None = None,
+          encoded: Encoded | None = None, **settings) -> Trained:
+    """Train a head by contrast, and choose where yes begins on validation pairs.
+
+    Parameters
+    ----------
+    name : {"fusion", "clip_cnn"}
+    seed : int
+        Of weights, captions and order.
+    size : {"page", "small"}
+        ``"small"`` is one epoch on a few photographs, to see that everything runs.
+    progress : bool
+    data : Flickr8k, optional
+    encoded : Encoded, optional
+        What :func:`encode` gave before; else that is done first.
+    settings
+        In place of those of ``SETTINGS``.
+
+    Returns
+    -------
+    Trained
+    """
+    _require_name(name)
+    encoded = encode(data, size=size, progress=progress) if encoded is None else encoded
+    chosen = _settings(name, size, settings)
+    head = new_model(name, encoded, seed, width=chosen.pop("width"), dropout=chosen.pop("dropout"))
+    held = Judged(encoded, "validation")
+    history = fit(Contrast(head), Captioned(encoded, "train"), held, seed=seed, loss=softmax_loss, score=divided,
+                  progress=progress, **chosen)
+    head.centre(*predict(Contrast(head), held, 200))
+    return Trained(head.requires_grad_(False).eval(), encoded, history=history)
+
+
+def load_or_train(name: str, seed: int = 0, retrain: bool = False, size: str = "page", progress: bool = True,
+                  data: Flickr8k | None = None, encoded: Encoded | None = None, **settings) -> Trained:
+    """Return the head that was trained here before with these towers and settings, or train it and keep it.
+
+    Heads learn from photographs that are not the project's to hand on, and so stay in the local cache.
+
+    Parameters
+    ----------
+    name, seed, size, progress, data, encoded, settings
+        As for :func:`train`.
+    retrain : bool
+        True trains.
+
+    Returns
+    -------
+    Trained
+    """
+    _require_name(name)
+    encoded = encode(data, size=size, progress=progress) if encoded is None else encoded
+    chosen = _settings(name, size, settings)
+    about = {"model": name, "seed": seed, "settings": chosen, "maps": encoded.maps_of.folder.name, "read": READ,
+             "states": encoded.states_of.folder.name, "splits": {k: v.tolist() for k, v in encoded.data.splits.items()}}
+    key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
+    file = f"{NAMES[name]}-{key}"
+    if not retrain:
+        head = new_model(name, encoded, seed, width=chosen["width"], dropout=chosen["dropout"])
+        try:
+            card = checkpoints.load(file, head, folder())
+            return Trained(head.requires_grad_(False), encoded, card, History(**card["history"]))
+        except checkpoints.CheckpointError:
+            pass  # not trained yet, or damaged
+    trained = train(name, seed, size, progress, encoded=encoded, **settings)
+    card = _card(trained, name, seed)
+    checkpoints.save(trained.head, file, card, folder(), LIMIT)
+    return replace(trained, card=card)
+
+
+def folder() -> Path:
+    """Return the folder of the heads that were trained here, in the local cache."""
+    return store.cache() / "heads"
+
+
+def divided(logits: Tensor, labels: Tensor) -> float:
+    """Return the accuracy at the best threshold; where yes begins is set when training is done."""
+    return ((logits > threshold(logits, labels)) == (labels != 0)).float().mean().item()
+
+
+@torch.no_grad()
+def logits(model: Fusion | ClipCNN, encoded: Encoded, pairs: Pairs) -> Tensor:
+    """Return the logits of pairs, (N,), from encodings; each photograph is seen and each caption read once.
+
+    Parameters
+    ----------
+    model : Fusion or ClipCNN
+        A head, or the whole model, of which only what is behind the towers is used.
+    encoded : Encoded
+    pairs : crossexplain.data.flickr8k.Pairs
+    """
+    model.eval()
+    images, back = np.unique(pairs.image, return_inverse=True)
+    captions, again = np.unique(pairs.caption, return_inverse=True)
+    seen, said = see(model, encoded, images), read(model, encoded, captions)
+    parts = zip(torch.from_numpy(back.reshape(-1)).split(1024), torch.from_numpy(again.reshape(-1)).split(1024))
+    return torch.cat([model.match(seen[i], said[j]) for i, j in parts]).cpu()
+
+
+@torch.no_grad()
+def see(model: Fusion | ClipCNN, encoded: Encoded, images: Sequence[int]) -> Tensor:
+    """Return one vector a photograph, (n, width), from encodings."""
+    device = next(model.look.parameters()).device
+    return torch.cat([model.look(encoded.maps(images[i : i + 128]).to(device)) for i in range(0, len(images), 128)])
+
+
+@torch.no_grad()
+def read(model: Fusion | ClipCNN, encoded: Encoded, captions: Sequence[int]) -> Tensor:
+    """Return one vector a caption, (n, D), from encodings."""
+    head = with_towers(model, GivenMaps(model.image.width), GivenStates(model.text.width))
+    device = next(model.look.parameters()).device
+    parts = (encoded.states(captions[i : i + 1024]) for i in range(0, len(captions), 1024))
+    return torch.cat([head.read(states.to(device), mask.to(device)) for states, mask in parts])
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """How many came before the right one, over all photographs of a split and all their captions.
+
+    Attributes
+    ----------
+    images, captions : ndarray of int64
+        Of the split, by their numbers in the data.
+    image_rank : ndarray of int64, shape (C,)
+        Of each caption: how many other photographs score at least as high as its own.
+    caption_rank : ndarray of int64, shape (I,)
+        Of each photograph: how many captions of others score at least as high as the best of its own.
+    """
+
+    images: np.ndarray
+    captions: np.ndarray
+    image_rank: np.ndarray
+    caption_rank: np.ndarray
+
+    def recall(self, k: int) -> dict[str, float]:
+        """Return the share of queries whose right answer is among the first k."""
+        return {"caption to image": float((self.image_rank < k).mean()),
+                "image to caption": float((self.caption_rank < k).mean())}
+
+
+@torch.no_grad()
+def retrieval(model: Fusion | ClipCNN, encoded: Encoded, split: str = "test") -> Retrieval:
+    """Rank all photographs of a split for each of its captions, and all captions for each photograph.
+
+    Parameters
+    ----------
+    model, encoded
+        As for :func:`logits`.
+    split : str
+        Of early fusion the thousand photographs and five thousand captions are five million passes of the dense layers,
+        some minutes; of a dual encoder one product of matrices.
+
+    Returns
+    -------
+    Retrieval
+    """
+    model.eval()
+    images, captions = encoded.data.splits[split], encoded.data.captions_of(split)
+    said = read(model, encoded, captions)
+    scores = torch.cat([model.every(one, said) for one in see(model, encoded, images).split(16)]).cpu().numpy()  # (I, C)
+    place = np.full(len(encoded.data.names), -1)
+    place[images] = np.arange(len(images))
+    owner = place[encoded.data.image_of[captions]]  # (C,)
+    right = scores[owner, np.arange(len(captions))]
+    image_rank = (scores >= right).sum(axis=0) - 1
+    mine = owner == np.arange(len(images))[:, None]
+    best = np.where(mine, scores, -np.inf).max(axis=1, keepdims=True)
+    return Retrieval(images, captions, image_rank, ((scores >= best) & ~mine).sum(axis=1))
+
+
+def make(name: str, seed: int = 0, out: Path | None = None) -> Path:
+    """Train a head and keep it.
+
+    Parameters
+    ----------
+    name : {"fusion", "clip_cnn"}
+    seed : int
+    out : Path, optional
+        Folder; default, that of the local cache: it does not travel with the book.
+
+    Returns
+    -------
+    Path
+        Of the weights.
+    """
+    trained = load_or_train(name, seed, retrain=True)
+    return checkpoints.save(trained.head, NAMES[name], _card(trained, name, seed), folder() if out is None else out, LIMIT)
+
+
+make_fusion, make_clip_cnn = (partial(make, name) for name in ("fusion", "clip_cnn"))
+
+
+def _settings(name: str, size: str, settings: dict) -> dict:
+    unknown = set(settings) - set(SETTINGS[name])
+    if unknown:
+        raise ValueError(f"settings {', '.join(sorted(unknown))} came, expected some of {', '.join(SETTINGS[name])}.")
+    return SETTINGS[name] | ({"epochs": 1, "batch_size": 40} if size == "small" else {}) | settings
+
+
+def _card(trained: Trained, name: str, seed: int) -> dict:
+    return {
+        "data": f"Flickr8k, {len(trained.data.splits['train']):,} photographs and their captions; held out: those of the "
+                "validation split, on which threshold and epoch were chosen",
+        "towers": list(trained.encoded.towers),
+        "seed": seed,
+        "command": f"python -m crossexplain train {NAMES[name]} --seed {seed}",
+        "accuracy": {"validation pairs": trained.history.validation_score[trained.history.best_epoch]},
+        "history": asdict(trained.history),
+        "seconds": round(trained.seconds, 1),
+    }
+
+
+def _places(known: np.ndarray, asked: Sequence[int], what: str) -> np.ndarray:
+    """Return where some numbers stand among those that were encoded."""
+    asked = np.asarray(asked, dtype=np.int64)
+    places = np.searchsorted(known, asked).clip(max=len(known) - 1)
+    if len(asked) and (known[places] != asked).any():
+        raise ValueError(f"{what} {asked[known[places] != asked][0]} was not encoded; encode() at size 'page' takes all.")
+    return places
+
+
+def _require_name(name: str) -> None:
+    if name not in NAMES:
+        raise ValueError(f"model {name!r} came, expected one of {', '.join(map(repr, NAMES))}.")
