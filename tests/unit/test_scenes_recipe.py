@@ -145,3 +145,19 @@ def test_the_models_that_travel_with_the_book_hold_their_bars():
         for kind, bar in bars.items():
             how = "accuracy" if kind == "random" else "ranking"
             assert recipe.tested(shorter, kind, n=800)[how]["all"] > bar - 0.02, (name, kind)  # 200 of the 1,000 scenes
+
+
+def test_an_image_and_a_sentence_of_a_reader(data):
+    model = recipe.new_model("clip_cnn").eval()
+    image = data.images([3])[0]
+    image = torch.nn.functional.interpolate(image[None], scale_factor=2)[0]
+    wide = torch.cat([torch.zeros(3, 144, 20), image, torch.zeros(3, 144, 20)], dim=2)
+    called, shown, words, note = recipe.encode(model, wide, "A red ball.")
+    assert shown.shape == (3, scenes.SIDE, scenes.SIDE) and words == ["a", "red", "ball"]
+    assert "184 x 144" in note and "middle square of 144 x 144" in note and "scaled to 96 x 96" in note
+    assert called["tokens"][0].tolist() == [2, *(scenes.VOCABULARY.index(word) for word in words), 3]
+    assert model(**called).shape == (1,)
+    called, _, _, note = recipe.encode(recipe.new_model("fusion"), torch.zeros(3, 96, 96), "a red ball")
+    assert called["tokens"].shape == (1, 3) and not note
+    with pytest.raises(ValueError, match="unicorn"):
+        recipe.encode(model, image, "a red unicorn")

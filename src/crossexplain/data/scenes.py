@@ -20,6 +20,7 @@ from torch import Tensor
 
 from crossexplain.data import scene_render, scene_words
 from crossexplain.data.scene_words import Facts, Writer, cues, holds, plural, read
+from crossexplain.data.store import Found
 from crossexplain.files import write_whole
 
 SPLITS = ("train", "validation", "test")
@@ -95,6 +96,11 @@ class Scenes:
 
     def __len__(self) -> int:
         return len(self.facts)
+
+    @property
+    def found(self) -> Found:
+        """Where they come from, in the words of :mod:`crossexplain.data.store`: they are drawn."""
+        return Found("scenes", Path(__file__).parent, f"embedded: drawn from seed {self.seed}")
 
     @cached_property
     def splits(self) -> dict[str, np.ndarray]:

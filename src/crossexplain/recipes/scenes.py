@@ -14,6 +14,7 @@ from random import Random
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torchvision.transforms.v2 import functional as pixels
 from transformers import BertConfig, BertModel
 
 from crossexplain.data import scenes, store
@@ -484,6 +485,45 @@ def ranking_by_kind(outputs: Tensor, pairs: Pairs) -> dict[str, float]:
 def inputs(model: Fusion | Clip | ClipCNN, images: Tensor, captions: Sequence[str]) -> dict[str, Tensor]:
     """Return what a model of scenes is called with, for pictures (N, 3, H, W) and their captions."""
     return {"images": images, "tokens": trim(tokenize(captions, ends=_ends(model)))}
+
+
+def encode(model: Fusion | Clip | ClipCNN, image: Tensor, sentence: str) -> tuple[dict[str, Tensor], Tensor, list[str], str]:
+    """Make a reader's image and sentence what a model of scenes takes.
+
+    Parameters
+    ----------
+    model : Fusion, Clip or ClipCNN
+    image : Tensor, shape (3, H, W)
+        RGB from 0 to 1.
+    sentence : str
+        Of the words of the scenes.
+
+    Returns
+    -------
+    inputs : dict of str to Tensor
+        A batch of one.
+    shown : Tensor, shape (3, side, side)
+        The image as the model sees it.
+    words : list of str
+    note : str
+        What was done to the image; empty if nothing.
+
+    Raises
+    ------
+    ValueError
+        For a word that is not in the vocabulary (names the nearest), and a sentence that is too long.
+    """
+    tokens, (height, width), notes = tokenize(sentence, ends=_ends(model)), image.shape[1:], []
+    if height != width:
+        side = min(height, width)
+        image = pixels.center_crop(image, [side, side])
+        notes.append(f"its middle square of {side} x {side} pixels was taken")
+    if image.shape[1] != scenes.SIDE:
+        image = pixels.resize(image, [scenes.SIDE, scenes.SIDE], antialias=True).clamp(0, 1)
+        notes.append(f"it was scaled to {scenes.SIDE} x {scenes.SIDE} pixels")
+    note = f"The image has {width} x {height} pixels; {' and '.join(notes)}." if notes else ""
+    words = [VOCABULARY[token] for token in tokens[0].tolist() if token not in (0, 2, 3)]
+    return {"images": image[None], "tokens": trim(tokens)}, image, words, note
 
 
 def make(name: str, seed: int = 0, out: Path | None = None) -> Path:
