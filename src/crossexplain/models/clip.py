@@ -189,6 +189,8 @@ class ClipCNN(DualEncoder):
         Of the common space.
     dropout : float
         Before the last layer of either side; for towers that are frozen, where it is all that can overfit.
+    look : torch.nn.Module, optional
+        Makes one vector (N, width) of a map; default, :class:`crossexplain.models.towers.Look`.
 
     Attributes
     ----------
@@ -196,11 +198,12 @@ class ClipCNN(DualEncoder):
         The last map (N, C, h, w) and the embeddings (N, T, D).
     """
 
-    def __init__(self, image: nn.Module, text: nn.Module, read: str = "last", width: int = 256, dropout: float = 0.0):
+    def __init__(self, image: nn.Module, text: nn.Module, read: str = "last", width: int = 256, dropout: float = 0.0,
+                 look: nn.Module | None = None):
         super().__init__()
         self.image, self.text, self.how = image, text, read
         self.image_layer, self.text_layer = f"image.{image.layer}", f"text.{text.layer}"
-        self.look = Look(image.width, width, dropout)
+        self.look = Look(image.width, width, dropout) if look is None else look
         self.say = nn.Sequential(nn.Dropout(dropout), nn.Linear(text.width, width, bias=False))
         self.log_scale = nn.Parameter(torch.tensor(math.log(SCALE)))
 

@@ -25,6 +25,8 @@ class Fusion(nn.Module):
         Of each vector, and of the dense layers.
     dropout : float
         Before the dense layers.
+    look : torch.nn.Module, optional
+        Makes one vector (N, width) of a map; default, :class:`crossexplain.models.towers.Look`.
 
     Attributes
     ----------
@@ -32,11 +34,12 @@ class Fusion(nn.Module):
         The last map (N, C, h, w) and the embeddings (N, T, D). Every place and every token reaches the logit from there.
     """
 
-    def __init__(self, image: nn.Module, text: nn.Module, read: str = "mean", width: int = 256, dropout: float = 0.1):
+    def __init__(self, image: nn.Module, text: nn.Module, read: str = "mean", width: int = 256, dropout: float = 0.1,
+                 look: nn.Module | None = None):
         super().__init__()
         self.image, self.text, self.how = image, text, read
         self.image_layer, self.text_layer = f"image.{image.layer}", f"text.{text.layer}"
-        self.look = Look(image.width, width)
+        self.look = Look(image.width, width) if look is None else look
         self.seen = nn.LayerNorm(width)
         self.said = nn.Sequential(nn.LayerNorm(text.width), nn.Linear(text.width, width), nn.LayerNorm(width))
         self.dense = nn.Sequential(

@@ -273,6 +273,47 @@ class Look(nn.Module):
         return self.join(torch.cat([seen.mean(dim=2), seen.amax(dim=2)], dim=1))
 
 
+class PooledLook(nn.Module):
+    """One vector of the map of a frozen tower: mean and maximum over the places, then a linear layer.
+
+    Pooled are the channels and, where the network has a layer that says at each place how much speaks for each of its
+    classes, what that says. Up to there nothing is trained, so :meth:`gather` is computed once for each picture.
+
+    Parameters
+    ----------
+    channels, width : int
+        Of the map, and of the vector.
+    dropout : float
+        Before the linear layer.
+    classes : torch.nn.Conv2d, optional
+        That layer; SqueezeNet has one. Stays as it is.
+    """
+
+    def __init__(self, channels: int, width: int, dropout: float = 0.0, classes: nn.Conv2d | None = None):
+        super().__init__()
+        self.classes = None if classes is None else copy.deepcopy(classes).requires_grad_(False)
+        pooled = 2 * (channels + (0 if classes is None else classes.out_channels))
+        self.register_buffer("middle", torch.zeros(pooled))
+        self.register_buffer("spread", torch.ones(pooled))
+        self.join = nn.Sequential(nn.Dropout(dropout), nn.Linear(pooled, width))
+
+    def gather(self, maps: Tensor) -> Tensor:
+        """Return mean and maximum over the places of maps (N, C, h, w); (N, P)."""
+        seen = maps if self.classes is None else torch.cat([maps, self.classes(maps).relu()], dim=1)
+        return torch.cat([seen.mean(dim=(2, 3)), seen.amax(dim=(2, 3))], dim=1)
+
+    @torch.no_grad()
+    def standardise(self, gathered: Tensor) -> None:
+        """Let the parts of these vectors (N, P) have mean 0 and standard deviation 1 from now on."""
+        self.middle.copy_(gathered.mean(dim=0))
+        self.spread.copy_(gathered.std(dim=0) + 1e-3)  # some are always 0
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Return vectors (N, width) of maps (N, C, h, w), or of what was gathered of them, (N, P)."""
+        gathered = self.gather(maps) if maps.ndim == 4 else maps
+        return self.join((gathered - self.middle) / self.spread)
+
+
 def pool(states: Tensor, real: Tensor, how: str) -> Tensor:
     """Make one vector of the states of a text.
 

@@ -118,6 +118,11 @@ class ImageNetClassifier(_Seeded):
         self.image_layer = f"network.features.{self.last}"
         self.network = torchvision.models.get_model(name, weights=None)
 
+    @property
+    def classes(self) -> nn.Conv2d | None:
+        """The layer that says at each place of the last map how much speaks for each class; None for VGG, which has none."""
+        return next((layer for layer in self.network.classifier if isinstance(layer, nn.Conv2d)), None)
+
     def tower(self, images: Tensor) -> Tensor:
         """Return the last convolutional map (N, 512, h, w) of images (N, 3, S, S) in [0, 1]."""
         images = require_images(images, channels=3, smallest=SMALLEST, unit=True)

@@ -8,4 +8,6 @@ RECIPES = {  # checkpoint: where the function is that makes it, called with seed
     "scenes_fusion": "crossexplain.recipes.scenes:make_fusion",
     "scenes_clip_vit": "crossexplain.recipes.scenes:make_clip_vit",
     "scenes_clip_cnn": "crossexplain.recipes.scenes:make_clip_cnn",
+    "flickr8k_fusion": "crossexplain.recipes.flickr8k:make_fusion",
+    "flickr8k_clip_cnn": "crossexplain.recipes.flickr8k:make_clip_cnn",
 }

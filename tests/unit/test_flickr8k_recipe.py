@@ -1,0 +1,197 @@
+"""Heads on what frozen towers say of photographs and captions, on a small copy of random pictures; the real one if there."""
+
+import os
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from transformers import BertConfig, BertModel, BertTokenizerFast
+
+from crossexplain.data import flickr8k, store
+from crossexplain.gradients.capture import capture
+from crossexplain.models import checkpoints, vgg
+from crossexplain.models.clip import softmax_loss
+from crossexplain.models.towers import GivenMaps, GivenStates, PooledLook, with_towers
+from crossexplain.recipes import flickr8k as recipe
+
+needs_data = pytest.mark.skipif(not os.environ.get("CROSSEXPLAIN_DATA"), reason="CROSSEXPLAIN_DATA is not set")
+WORDS = "a dog cat child boat tree ball snow river street horse beside the runs".split()
+SETTINGS = {"width": 16, "epochs": 2, "batch_size": 8}
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """Small stand-ins, in the published formats, for the weights that the towers are made of."""
+    where = tmp_path_factory.mktemp("weights")
+    torch.manual_seed(0)
+    save_file(vgg.ImageNetClassifier("squeezenet1_0").network.state_dict(), where / "squeezenet1_0.safetensors")
+    for name, width in (("minilm", 24), ("bert-base-uncased", 32)):
+        folder = where / name
+        folder.mkdir()
+        vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", *WORDS]
+        (folder / "vocab.txt").write_text("\n".join(vocabulary))
+        BertTokenizerFast(str(folder / "vocab.txt"), model_max_length=64).save_pretrained(folder)
+        BertModel(BertConfig(vocab_size=len(vocabulary), hidden_size=width, num_hidden_layers=2, num_attention_heads=2,
+                             intermediate_size=16, max_position_embeddings=64)).save_pretrained(folder)
+    return where
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory):
+    """A small copy of Flickr8k: 24 pictures of noise, five captions each."""
+    where, rng = tmp_path_factory.mktemp("copy"), np.random.default_rng(0)
+    (where / "Images").mkdir()
+    names = [f"{i}.jpg" for i in range(24)]
+    for name in names:
+        Image.fromarray(rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)).resize((240, 230)).save(where / "Images" / name)
+    lines = [f"{name}#{n}\ta {' '.join(rng.choice(WORDS[1:], 2 + n))} ." for name in names for n in range(5)]
+    (where / flickr8k.TOKENS).write_text("\n".join(lines))
+    for split, some in {"train": names[:14], "validation": names[14:18], "test": names[18:23]}.items():
+        (where / flickr8k.LISTS[split]).write_text("\n".join(some))
+    return flickr8k.load(where)
+
+
+@pytest.fixture(autouse=True)
+def here(weights, tmp_path, monkeypatch, request):
+    if "real" in request.node.name:
+        return
+    monkeypatch.setenv("CROSSEXPLAIN_CACHE", str(tmp_path))
+    monkeypatch.setattr(store, "find", finder(weights))
+
+
+def finder(weights):
+    return lambda name: store.Found(name, next(path for path in weights.iterdir() if path.stem == name), "made for this test")
+
+
+@pytest.fixture(scope="module")
+def encoded(copy, weights, tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CROSSEXPLAIN_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setattr(store, "find", finder(weights))
+        return recipe.encode(copy, progress=False)
+
+
+@pytest.mark.parametrize("name", recipe.NAMES)
+def test_the_whole_way_from_photographs_to_a_head_and_back_to_pixels(name, copy, encoded):
+    trained = recipe.load_or_train(name, encoded=encoded, progress=False, **SETTINGS)
+    assert len(trained.history.train_loss) == 2 == len(trained.history.validation_score) and trained.card["seed"] == 0
+    assert not any(parameter.requires_grad for parameter in trained.head.parameters()) and not trained.head.training
+    pairs = copy.pairs("test", 0)
+    outputs = recipe.logits(trained.head, encoded, pairs)
+    assert outputs.shape == (50,) and torch.isfinite(outputs).all() and outputs.std() > 1e-4
+    given = trained.head(**encoded.given(pairs.image, pairs.caption))
+    assert torch.allclose(given, outputs, atol=1e-4)
+    whole = trained.model(**encoded.inputs(pairs.image[:20], pairs.caption[:20]))
+    assert torch.allclose(whole, outputs[:20], atol=0.02 * outputs.std().item())  # encodings are kept in half precision
+    assert torch.allclose(recipe.logits(trained.model, encoded, pairs), outputs)
+    again = recipe.load_or_train(name, encoded=encoded, progress=False, **SETTINGS)
+    assert again.history == trained.history and torch.equal(recipe.logits(again.head, encoded, pairs), outputs)
+    anew = recipe.train(name, encoded=encoded, progress=False, **SETTINGS)
+    assert torch.equal(recipe.logits(anew.head, encoded, pairs), outputs)
+    other = recipe.load_or_train(name, seed=1, encoded=encoded, progress=False, **SETTINGS)
+    assert not torch.equal(recipe.logits(other.head, encoded, pairs), outputs)
+    assert len(list(recipe.folder().glob("*.json"))) == 2
+
+
+def test_gradients_of_the_whole_model_reach_every_cell_and_every_word(copy, encoded):
+    trained = recipe.train("fusion", encoded=encoded, progress=False, **SETTINGS)
+    inputs = encoded.inputs(copy.splits["test"][:3], copy.captions_of("test")[:15:5])
+    taken = capture(trained.model, inputs, [trained.model.image_layer, trained.model.text_layer])
+    seen, said = taken.gradients[trained.model.image_layer], taken.gradients[trained.model.text_layer]
+    assert seen.shape == (3, 512, 13, 13) and (seen[..., :13, :13].norm(dim=1) > 0).all()
+    assert ((said.norm(dim=2) > 0) == (inputs["attention_mask"] == 1)).all()
+    head = encoded.given(copy.splits["test"][:3], copy.captions_of("test")[:15:5])
+    taken = capture(trained.head, head, [trained.head.image_layer, trained.head.text_layer])
+    assert (taken.gradients[trained.head.image_layer].norm(dim=1) > 0).all()
+
+
+def test_a_damaged_head_is_trained_again(encoded):
+    first = recipe.load_or_train("clip_cnn", encoded=encoded, progress=False, **SETTINGS)
+    path, = recipe.folder().glob("*.safetensors")
+    path.write_bytes(path.read_bytes()[:-10])
+    again = recipe.load_or_train("clip_cnn", encoded=encoded, progress=False, **SETTINGS)
+    assert again.history.train_loss == first.history.train_loss
+    assert checkpoints.load(path.stem, recipe.new_model("clip_cnn", encoded, width=16), recipe.folder())["seed"] == 0
+
+
+@pytest.mark.parametrize("name", recipe.NAMES)
+def test_retrieval_counts_who_comes_before_the_right_one(name, copy, encoded):
+    head = recipe.train(name, encoded=encoded, progress=False, **SETTINGS).head
+    found = recipe.retrieval(head, encoded)
+    scores = head.similarity(encoded.maps(found.images), *encoded.states(found.captions))
+    for j, caption in enumerate(found.captions):
+        own = found.images.tolist().index(copy.image_of[caption])
+        assert found.image_rank[j] == (scores[:, j] > scores[own, j]).sum()
+    for i, image in enumerate(found.images):
+        mine = copy.image_of[found.captions] == image
+        assert found.caption_rank[i] == (scores[i, ~mine] > scores[i, mine].max()).sum()
+    shares = found.recall(1)
+    assert shares["caption to image"] == pytest.approx((found.image_rank == 0).mean())
+    assert found.recall(5)["caption to image"] == 1 >= found.recall(5)["image to caption"]
+
+
+def test_the_towers_of_the_paper_take_the_places_of_the_small_ones(copy, weights, monkeypatch):
+    monkeypatch.setitem(vgg.NETWORKS, "vgg16", (29, 64))
+    monkeypatch.setattr("torchvision.models.get_model", lambda name, weights: slim_vgg())
+    torch.manual_seed(1)
+    save_file(slim_vgg().state_dict(), weights / "vgg16.safetensors")
+    encoded = recipe.encode(copy, towers=recipe.PUBLISHED, progress=False)
+    assert encoded.network.classes is None and encoded.states_of.shape == (32,)
+    trained = recipe.train("fusion", encoded=encoded, progress=False, **SETTINGS)
+    pairs = copy.pairs("test", 0).take(range(4))
+    whole = trained.model(**encoded.inputs(pairs.image, pairs.caption))
+    assert torch.allclose(whole, recipe.logits(trained.head, encoded, pairs), atol=1e-2)
+
+
+def slim_vgg():
+    """VGG-16 with its convolutions as published and small dense layers."""
+    from torchvision.models import VGG
+    from torchvision.models.vgg import cfgs, make_layers
+
+    network = VGG(make_layers(cfgs["D"]), num_classes=3, init_weights=False)
+    network.classifier = torch.nn.Sequential(torch.nn.Linear(512 * 7 * 7, 3))
+    return network
+
+
+def test_small_takes_some_photographs_of_each_split(copy, monkeypatch):
+    monkeypatch.setattr(recipe, "SMALL", {"train": 6, "validation": 3, "test": 2})
+    trained = recipe.train("clip_cnn", data=copy, size="small", progress=False, width=8)
+    assert [len(trained.data.splits[split]) for split in ("train", "validation", "test")] == [6, 3, 2]
+    assert len(recipe.logits(trained.head, trained.encoded, trained.data.pairs("test", 0))) == 20
+    with pytest.raises(ValueError, match="photograph 23 was not encoded"):
+        trained.encoded.maps([23])
+
+
+def test_what_was_gathered_before_gives_the_same_vector():
+    torch.manual_seed(0)
+    look, maps = PooledLook(3, 4, classes=torch.nn.Conv2d(3, 5, 1)).eval(), torch.randn(6, 3, 7, 7)
+    gathered = look.gather(maps)
+    look.standardise(gathered)
+    assert gathered.shape == (6, 16) and torch.allclose(look(gathered), look(maps)) and not look.classes.weight.requires_grad
+    assert torch.allclose(gathered[:, 8:11], maps.amax((2, 3)))
+
+
+def test_the_softmax_loss_is_that_of_the_class_where_there_is_one_right_answer():
+    torch.manual_seed(0)
+    logits, right = torch.randn(4, 4), torch.arange(4)
+    cross_entropy = torch.nn.functional.cross_entropy
+    known = (cross_entropy(logits, right) + cross_entropy(logits.T, right)) / 2
+    assert torch.allclose(softmax_loss(logits, torch.eye(4)), known)
+    several = torch.tensor([[1, 1, 0], [0, 0, 1]])
+    assert softmax_loss(torch.tensor([[9.0, 9, -9], [-9, -9, 9]]), several) == pytest.approx(np.log(2) / 4, abs=1e-4)
+
+
+def test_unknown_names_settings_and_encodings_are_told(encoded):
+    for call in (recipe.train, recipe.load_or_train):
+        with pytest.raises(ValueError, match="'vit' came, expected one of 'fusion'"):
+            call("vit")
+    with pytest.raises(ValueError, match="settings layers came"):
+        recipe.train("fusion", encoded=encoded, layers=3)
+    with pytest.raises(ValueError, match=r"expected \(N, 512, h, w\)"):
+        recipe.new_model("fusion", encoded)(images=torch.rand(1, 3, 8, 8), tokens=torch.rand(1, 2, 24))
+    with pytest.raises(ValueError, match=r"expected \(N, T, 24\)"):
+        recipe.new_model("fusion", encoded)(images=torch.rand(1, 512, 6, 6), tokens=torch.ones(1, 2, dtype=torch.int64))
+    with pytest.raises(ValueError, match="the text tower gives vectors of 8 numbers, the model was made for 24"):
+        with_towers(recipe.new_model("fusion", encoded), GivenMaps(512), GivenStates(8))
