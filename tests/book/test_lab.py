@@ -49,6 +49,27 @@ together = value[:1, :1] - value[1:, :1] - value[:1, 1:] + value[1:, 1:]     # d
 maps = WordExplorer(one["images"][0], words[0], together.reshape(-1, 2, 2), label="dividend of word and cell",
                     name="fig-words", caption="A word and the cells it goes with. Pick a word.")
 maps
+""", """
+from functools import partial
+from crossexplain.data import scenes
+from crossexplain.recipes import scenes as scene_recipe
+
+drawn = scenes.load(sizes=(2, 2, 20))
+clips = {name: scene_recipe.load_or_train(name, progress=False).model for name in ("clip_cnn", "clip_vit")}
+grids = {"clip_cnn": (6, 6), "clip_vit": (8, 8)}
+sides = {name: (ImageCells(layer=net.image_layer, grid=grids[name]), Tokens(layer=net.text_layer, special=(2, 3)))
+         for name, net in clips.items()}
+own = CaptionExplorer({name: explainer(net, partial(scene_recipe.encode, net), sides[name]) for name, net in clips.items()},
+                      drawn.images([4])[0], drawn.captions[4][0], name="fig-own",
+                      caption="Your own image and sentence. Upload and type.")
+own
+""", """
+from crossexplain.gradients.attention import word_by_patch
+
+asked = scene_recipe.inputs(clips["clip_vit"], drawn.images([4]), [drawn.captions[4][0]])
+patches = WordExplorer(asked["images"][0], drawn.captions[4][0].split(), word_by_patch(clips["clip_vit"], asked)[0, 1:-1],
+                       label="word by patch", name="fig-patches", caption="A word and the patches it goes with. Pick a word.")
+patches
 """]
 
 # As many results as wanted, or an error.
@@ -231,6 +252,40 @@ def test_a_word_is_picked_and_its_map_shown(lab, here):
     lab.keyboard.press("Space")  # the next word
     maps.word.value += 1
     shows(lab, 3, maps)
+
+
+def test_a_photograph_and_a_sentence_through_either_tower(lab, here):
+    own, area = here["own"], cell_of(lab, 4)
+    shows(lab, 4, own)
+    stream = io.BytesIO()
+    pixels = np.random.default_rng(0).integers(0, 256, (90, 160, 3), dtype=np.uint8)
+    Image.fromarray(pixels).resize((1600, 900)).save(stream, "jpeg")
+    for name, content, said in (("wide.jpg", stream.getvalue(), "middle square of 900 x 900"),
+                                ("half.jpg", stream.getvalue()[:4000], "cannot be read as an image"),
+                                ("wide.jpg", stream.getvalue(), "scaled to 96 x 96")):
+        give(lab, 4, content, name)
+        own.upload.value = ({"name": name, "type": "image/jpeg", "size": len(content), "content": memoryview(content),
+                             "last_modified": datetime.now(UTC)},)
+        shows(lab, 4, own)
+        assert said in own.said + own.more
+    sentence = area.get_by_label("Sentence", exact=True)
+    for text in ("A red ball on the grass.", "a red unicorn on the grass", "two boxes"):
+        sentence.fill(text)
+        lab.keyboard.press("Enter")
+        own.sentence.value = text
+        shows(lab, 4, own)
+        assert ("unicorn" in text) == ("alert" in own.said)
+    area.get_by_label("Model", exact=True).select_option("clip_vit")
+    own.model.value = "clip_vit"
+    shows(lab, 4, own)
+
+
+def test_a_word_and_its_patches(lab, here):
+    patches, area = here["patches"], cell_of(lab, 5)
+    shows(lab, 5, patches)
+    area.get_by_role("button", name=patches.words[-1], exact=True).last.click()
+    patches.word.value = len(patches.words) - 1
+    shows(lab, 5, patches)
 
 
 def test_it_follows_at_once(lab, here, record_property):

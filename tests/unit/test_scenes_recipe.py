@@ -85,7 +85,7 @@ def test_the_frozen_part_is_asked_once_and_stays_frozen(data, pictures):
 def test_the_whole_way_from_nothing_to_a_checkpoint(name, data, tmp_path, monkeypatch):
     small = scenes.load(sizes=(24, 20, 20))
     trained = recipe.train(name, data=small, size="small", progress=False)
-    steps = (trained.naming, trained.phrases, trained.captions)
+    steps = [trained.naming, trained.phrases, trained.captions, *([trained.fusing] if name == "fusion" else [])]
     assert trained.seconds > 0 and all(len(step.train_loss) == 1 for step in steps)
     assert not any(parameter.requires_grad for parameter in trained.model.parameters()) and not trained.model.training
     pairs = small.build("test", 12, 0, "foil")

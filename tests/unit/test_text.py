@@ -160,7 +160,7 @@ def test_at_the_last_block_only_the_first_token_has_a_gradient(model):
         ({"special": "hide"}, "special = 'hide'"),
         ({"special": "drop"}, "pass special_tokens"),
         ({"special_tokens": SPECIAL[:1]}, r"special_tokens has shape \(1, 6\)"),
-        ({"method": "attention-relevance"}, "needs the names of the self-attention modules"),
+        ({"method": "attention-relevance"}, "need the names of the self-attention modules"),
         ({"readout": "last"}, "readout = 'last'"),
         ({"layer": "head"}, r"gives shape \(2, 3\), expected one vector a token"),
         ({"layer": "encoder.embedding"}, "no layer 'encoder.embedding'.*'encoder.embeddings'"),

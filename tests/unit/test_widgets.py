@@ -2,6 +2,7 @@
 
 import io
 from datetime import UTC, datetime
+from functools import partial
 
 import nbformat
 import numpy as np
@@ -20,6 +21,7 @@ from crossexplain.gradients.rounds import rounds
 from crossexplain.gradients.text import attribute as word_scores
 from crossexplain.gradients.views import ImageCells, Tokens
 from crossexplain.recipes import collages as recipe
+from crossexplain.recipes import scenes as scene_recipe
 from crossexplain.show.widgets import CaptionExplorer, PairExplorer, WordExplorer, answer, explainer
 
 KINDS = ({"image": "zero", "text": "mask"}, {"image": "mean", "text": "pad"}, "data")
@@ -224,3 +226,18 @@ def test_a_page_keeps_the_picture_and_no_controls(pairs):
     figure = built["cells"][-1]
     assert "widgets" not in built["metadata"] and CONTROLS not in str(built)
     assert figure["outputs"][0]["data"]["image/png"] and figure["metadata"]["mystnb"]["image"]["alt"] == pairs.picture.alt
+
+
+@pytest.mark.parametrize(("name", "special"), [("clip_cnn", (2, 3)), ("clip_vit", (2, 3)), ("fusion", ())])
+def test_models_of_scenes_answer_about_any_image(name, special):
+    model = scene_recipe.new_model(name).eval().requires_grad_(False)
+    grid = (8, 8) if name == "clip_vit" else (6, 6)
+    sides = ImageCells(layer=model.image_layer, grid=grid), Tokens(layer=model.text_layer, special=special)
+    explain = explainer(model, partial(scene_recipe.encode, model), sides)
+    explorer = CaptionExplorer(explain, torch.rand(3, 96, 96), "a red ball", **WORDS)
+    called = scene_recipe.inputs(model, explorer.image[None], ["a red ball"])
+    assert answer(float(model(**called))) in explorer.said and "a red ball" in explorer.picture.alt and not explorer.more
+    upload(explorer, png(np.random.default_rng(1).integers(0, 256, (50, 80, 4), dtype=np.uint8)))
+    assert "80 x 50 pixels" in explorer.more and "middle square of 50 x 50" in explorer.more
+    explorer.sentence.value = "a red zebra"
+    assert 'role="alert"' in explorer.said and "zebra" in explorer.said and not explorer.more

@@ -5,7 +5,7 @@ import numpy as np
 from crossexplain.interval import Interval
 
 
-def mean_interval(values, seed: int = 0, level: float = 0.95, draws: int = 2000) -> Interval:
+def mean_interval(values, seed: int = 0, level: float = 0.95, draws: int = 2000, groups=None) -> Interval:
     """Bootstrap interval of the mean over examples.
 
     Parameters
@@ -18,6 +18,8 @@ def mean_interval(values, seed: int = 0, level: float = 0.95, draws: int = 2000)
         Coverage.
     draws : int
         Number of bootstrap samples (percentile bootstrap, Efron 1979).
+    groups : array_like, shape (N,), optional
+        Examples with the same value, such as all captions of one image, stand or fall together: whole groups are drawn.
 
     Returns
     -------
@@ -34,22 +36,34 @@ def mean_interval(values, seed: int = 0, level: float = 0.95, draws: int = 2000)
     Interval(value=1.0, low=1.0, high=1.0, n=2)
     """
     values = np.asarray(values, dtype=float).ravel()
-    values = values[~np.isnan(values)]
-    if values.size == 0:
+    defined = ~np.isnan(values)
+    if not defined.any():
         raise ValueError("no defined value to average: 0 of the examples have one; check the filter before.")
-    rng = np.random.default_rng(seed)
+    if groups is not None:
+        return _of_groups(values[defined], np.asarray(groups).ravel()[defined], seed, level, draws)
+    values, rng = values[defined], np.random.default_rng(seed)
     means = np.array([values[rng.integers(0, values.size, values.size)].mean() for _ in range(draws)])
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(values.mean()), float(low), float(high), int(values.size))
 
 
-def difference_interval(first, second, seed: int = 0, level: float = 0.95) -> Interval:
+def _of_groups(values: np.ndarray, groups: np.ndarray, seed: int, level: float, draws: int) -> Interval:
+    found, member = np.unique(groups, return_inverse=True)
+    sums, sizes = np.bincount(member.ravel(), values), np.bincount(member.ravel())
+    counts = np.random.default_rng(seed).multinomial(len(found), np.full(len(found), 1 / len(found)), size=draws)
+    low, high = np.quantile((counts @ sums) / (counts @ sizes), [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(values.mean()), float(low), float(high), len(found))
+
+
+def difference_interval(first, second, seed: int = 0, level: float = 0.95, groups=None) -> Interval:
     """Paired bootstrap interval of ``mean(first - second)`` over the examples where both are defined.
 
     Parameters
     ----------
     first, second : array_like, shape (N,)
         The same examples in the same order.
+    groups : array_like, shape (N,), optional
+        As for :func:`mean_interval`.
 
     Returns
     -------
@@ -58,7 +72,7 @@ def difference_interval(first, second, seed: int = 0, level: float = 0.95) -> In
     first, second = np.asarray(first, dtype=float).ravel(), np.asarray(second, dtype=float).ravel()
     if first.shape != second.shape:
         raise ValueError(f"{first.size} and {second.size} values came; a paired difference needs the same examples.")
-    return mean_interval(first - second, seed=seed, level=level)
+    return mean_interval(first - second, seed=seed, level=level, groups=groups)
 
 
 def share_interval(successes: int, n: int, z: float = 1.959964) -> Interval:

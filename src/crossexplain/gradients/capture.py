@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -100,6 +101,40 @@ def capture(
     >>> captured.gradients["1"].shape, captured.gradients["input:0"].shape
     (torch.Size([5, 3]), torch.Size([5, 2]))
     """
+    with opened(model, inputs, layers, target, gradients) as run:
+        found = _differentiate(run.score, run.places, allow_unused) if gradients else {}
+    return Captured(
+        output=run.output.detach(),
+        target=run.target,
+        score=run.score.detach(),
+        activations={name: place.detach() for name, place in run.places.items()},
+        gradients=found,
+    )
+
+
+class Opened(NamedTuple):
+    """A forward pass whose graph is still there; entries as those of :class:`Captured`, but not detached."""
+
+    output: Tensor
+    target: Tensor | None
+    score: Tensor
+    places: dict[str, Tensor]
+
+
+@contextmanager
+def opened(
+    model: nn.Module,
+    inputs: Mapping[str, object] | Sequence[object] | Tensor,
+    layers: str | Sequence[str],
+    target: int | Tensor | Callable[[object], Tensor] | str | None = None,
+    gradients: bool = True,
+) -> Iterator[Opened]:
+    """Run the model once and keep the graph from the named places to the score, for derivatives of derivatives.
+
+    Arguments and errors as for :func:`capture`, which says whether the score depends on a place at all; here
+    ``torch.autograd.grad(run.score.sum(), run.places[name], create_graph=True)`` is the caller's own. Inside the ``with`` the
+    parameters are frozen.
+    """
     names = list(dict.fromkeys([layers] if isinstance(layers, str) else layers))
     if not names:
         raise InputError("no layer was named; pass at least one, for example layers=['features.12'].")
@@ -115,14 +150,7 @@ def capture(
             kept[tap.name] = tap.tensor
         logits = _first_tensor(output)
         score, index = _score(output, logits, target, arguments.size)
-        found = _differentiate(score, {name: kept[name] for name in names}, allow_unused) if gradients else {}
-    return Captured(
-        output=logits.detach(),
-        target=index,
-        score=score.detach(),
-        activations={name: kept[name].detach() for name in names},
-        gradients=found,
-    )
+        yield Opened(logits, index, score, {name: kept[name] for name in names})
 
 
 class _Tap:

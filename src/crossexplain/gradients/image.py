@@ -6,12 +6,14 @@ gradient of the explained score with respect to them, of the same shape.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from crossexplain.gradients.attention import METHODS as ATTENTION_METHODS
+from crossexplain.gradients.attention import attention_maps, patch_map, roll
 from crossexplain.gradients.capture import capture
 from crossexplain.inputs import InputError
 
@@ -51,6 +53,8 @@ def attribute(
     target: int | Tensor | None = None,
     sign: str = "prediction",
     positive: bool | None = None,
+    grid: tuple[int, int] | None = None,
+    attention: Sequence[str] = (),
 ) -> Tensor:
     """Return one map an example: where at ``layer`` the evidence lies.
 
@@ -61,9 +65,11 @@ def attribute(
     inputs : mapping, tuple, list or Tensor
         As for :func:`~crossexplain.gradients.capture.capture`; a dict for models of several modalities.
     layer : str
-        Name of a layer that gives (N, C, H, W), or of an input, as in ``"input:images"``.
+        Name of a layer that gives (N, C, H, W), or of an input, as in ``"input:images"``. Or of a layer of tokens,
+        (N, special + P, D), whose last P are the patches row by row: they are laid out as a map.
     method : str
-        One of :data:`METHODS`.
+        One of :data:`METHODS`, or ``"attention-relevance"`` or ``"attention-rollout"``, for which ``layer`` is any place before
+        the first of the attention modules.
     target : int or Tensor of shape (N,), optional
         The class, for ``sign="for"`` and ``"against"``; of a single logit, 1 is yes and 0 is no.
         Default: the predicted class; of a single logit, yes.
@@ -73,6 +79,11 @@ def attribute(
         logit.
     positive : bool, optional
         True keeps evidence above 0 only, False keeps the sign. Default: what the method's authors do.
+    grid : (int, int), optional
+        Rows and columns of patches. Default: a square.
+    attention : sequence of str
+        For attention relevance and rollout: the self-attention modules, from the first to the last, whose second output is the
+        map.
 
     Returns
     -------
@@ -92,9 +103,8 @@ def attribute(
     >>> attribute(model, torch.rand(2, 1, 8, 8), "1", "grad-cam", target=2, sign="against").shape
     torch.Size([2, 6, 6])
     """
-    if method not in METHODS:
-        raise InputError(f"there is no method {method!r}; the methods are {', '.join(METHODS)}.")
-    chosen = METHODS[method]
+    if method not in METHODS and method not in ATTENTION_METHODS:
+        raise InputError(f"there is no method {method!r}; the methods are {', '.join([*METHODS, *ATTENTION_METHODS])}.")
     if sign not in SIGNS:
         raise InputError(f"sign {sign!r} came, expected one of {', '.join(map(repr, SIGNS))}.")
     if sign == "prediction" and target is not None:
@@ -102,14 +112,24 @@ def attribute(
             'a target came together with sign="prediction", which explains whatever the model predicts; '
             'pass sign="for" or sign="against" with a target, or leave the target out.'
         )
-    captured = capture(model, inputs, layer, target="predicted" if sign == "prediction" else target,
-                       gradients=chosen.gradients)
-    activations = captured.activations[layer]
-    if activations.ndim != 4:
+    target = "predicted" if sign == "prediction" else target
+    turn = -1 if sign == "against" else 1  # the gradient of minus the score is minus the gradient: no second pass
+    if method in ATTENTION_METHODS:
+        maps = attention_maps(attention)
+        captured = capture(model, inputs, [layer, *maps], target)
+        turned = {name: turn * values for name, values in captured.gradients.items()}
+        return patch_map(roll(replace(captured, gradients=turned), maps, method)[..., None].float(), grid, attention[0])[:, 0]
+    chosen = METHODS[method]
+    captured = capture(model, inputs, layer, target, gradients=chosen.gradients)
+    activations, gradients = captured.activations[layer].float(), None
+    if activations.ndim not in (3, 4):
         raise _no_map(model, layer, activations)
-    # The gradient of minus the score is minus the gradient: no second pass for the other direction.
-    gradients = captured.gradients[layer].float() * (-1 if sign == "against" else 1) if chosen.gradients else None
-    heat = chosen.fold(activations.float(), gradients)
+    if chosen.gradients:
+        gradients = captured.gradients[layer].float() * turn
+    if activations.ndim == 3:
+        activations = patch_map(activations, grid, layer)
+        gradients = None if gradients is None else patch_map(gradients, grid, layer)
+    heat = chosen.fold(activations, gradients)
     return heat.clamp(min=0) if (chosen.positive if positive is None else positive) else heat
 
 
@@ -140,6 +160,30 @@ def upsample(heat: Tensor, size: int | tuple[int, int]) -> Tensor:
         raise InputError(f"maps have shape {tuple(heat.shape)}, expected (N, h, w); add an axis with heat[None].")
     size = (size, size) if isinstance(size, int) else tuple(size)
     return F.interpolate(heat[:, None].float(), size=size, mode="bilinear", align_corners=False)[:, 0]
+
+
+def to_cells(heat: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Sum maps over the cells of a grid; the sum over a map stays what it is.
+
+    Parameters
+    ----------
+    heat : Tensor, shape (N, H, W)
+    grid : (int, int)
+        Rows and columns of cells, at most those of the maps.
+
+    Returns
+    -------
+    Tensor, shape (N, rows, columns)
+
+    Examples
+    --------
+    >>> to_cells(torch.ones(1, 4, 4), (2, 2)).tolist()
+    [[[4.0, 4.0], [4.0, 4.0]]]
+    """
+    if heat.ndim != 3 or grid[0] > heat.shape[1] or grid[1] > heat.shape[2]:
+        raise InputError(f"maps of shape {tuple(heat.shape)} came for {grid[0]} x {grid[1]} cells, expected (N, H, W), with at "
+                         "least one pixel a cell.")
+    return F.adaptive_avg_pool2d(heat, grid) * (heat.shape[1] * heat.shape[2] / (grid[0] * grid[1]))
 
 
 def _no_map(model: nn.Module, layer: str, activations: Tensor) -> InputError:

@@ -166,7 +166,7 @@ class Rounds:
     extra : dict of str to Pass
         The caller's own views.
     ends : dict of (str, str) to End
-        By baseline and modality.
+        By baseline and modality; empty where round 4 was left out.
     scale : dict of str to Tensor, shape (N,)
         The number that importances were divided by.
     seed : int
@@ -253,7 +253,39 @@ class Rounds:
                 dominant.append(name)
         return "both only" if not dominant else f"{dominant[0]} alone" if len(dominant) == 1 else "either"
 
-    def verdict(self, enough: float = ENOUGH, draws: int = 1000, where: np.ndarray | None = None) -> Verdict:
+    def each(self, baseline: str | None = None, enough: float = ENOUGH) -> np.ndarray:
+        """Say of every example what its own prediction rests on.
+
+        A modality alone *carries* an example if its evidence for the predicted class, measured from the median over the
+        examples of the same view, is at least ``enough`` of the whole evidence: the median is where a view that says
+        nothing about the example would stand, wherever a baseline has shifted it to.
+
+        Parameters
+        ----------
+        baseline : str, optional
+            Default: the first.
+        enough : float
+            Share from which a part counts as the whole.
+
+        Returns
+        -------
+        ndarray of str, shape (N,)
+            In the words of :class:`Verdict`. Of an example near the threshold little is needed to carry it: read the shares
+            over many, not the single one.
+        """
+        baseline = baseline or self.baselines[0]
+        if not 0 < enough <= 1:
+            raise InputError(f"enough={enough} came, expected a share above 0 and at most 1.")
+        whole = self.margin(baseline, FULL)
+        parts = {}
+        for name in self.modalities:
+            logits = self._pass(baseline, self.only(name)).logits
+            parts[name] = _margin(logits - logits.median(dim=0).values, self.target)
+        parts["sum"] = sum(parts.values())
+        return _answers({name: part - enough * whole for name, part in parts.items()}, self.modalities, 0.0).astype(str)
+
+    def verdict(self, enough: float = ENOUGH, draws: int = 1000, where: np.ndarray | None = None,
+                groups: np.ndarray | None = None) -> Verdict:
         """Say what the predictions rest on.
 
         A part *accounts for* the whole as far as its logits, over the examples, vary with those of the full view (squared
@@ -269,6 +301,8 @@ class Rounds:
             Bootstrap samples over the examples.
         where : array_like of bool, shape (N,), optional
             Judge some of the examples only.
+        groups : array_like, shape (N,), optional
+            Examples with the same value, such as all pairs of one image, are drawn together.
 
         Returns
         -------
@@ -282,7 +316,7 @@ class Rounds:
                              "one bootstrap sample.")
         if len(chosen) < 2:
             raise InputError(f"a verdict needs at least 2 examples, {len(chosen)} came; run the rounds on more.")
-        weights = _weights(len(chosen), draws, self.seed)
+        weights = _weights(len(chosen), draws, self.seed, None if groups is None else np.asarray(groups)[chosen])
         found = {baseline: self._judge(baseline, chosen, weights, enough) for baseline in self.baselines}
         answers = {baseline: judged["answer"] for baseline, judged in found.items()}
         support = min(judged["support"] for judged in found.values())
@@ -344,9 +378,9 @@ class Rounds:
                       for name, norm in self.passes[baseline, view].norms.items()}
             for name in self.modalities:
                 table[f"flips, {name} masked"] = self.flips(baseline, _hiding([name]))
-                alike = self.ends[baseline, name].alike
-                table |= {f"{kind} of rounds 3 and 4 from {name}": values.numpy()
-                          for kind, values in alike._asdict().items()}
+                if end := self.ends.get((baseline, name)):
+                    table |= {f"{kind} of rounds 3 and 4 from {name}": values.numpy()
+                              for kind, values in end.alike._asdict().items()}
             tables.append(pd.DataFrame(table))
         return pd.concat(tables, ignore_index=True)
 
@@ -358,7 +392,7 @@ def rounds(
     *,
     baselines: Sequence[str | Mapping[str, str]] | None = None,
     top: int | Mapping[str, int] = 1,
-    pick: str = "round 2",
+    pick: str | None = "round 2",
     by: str = "gradient",
     target: int | Tensor | Callable[[object], Tensor] | str | None = None,
     donors: Inputs | None = None,
@@ -384,8 +418,9 @@ def rounds(
         modality's own neutral one, and ``"data"`` where there is another example to borrow from.
     top : int or mapping from modality to int
         How many features round 4 masks.
-    pick : {"round 2", "round 1", "cross"}
-        By which importance they are picked: the paper's, that with nothing masked, or :attr:`End.cross`.
+    pick : {"round 2", "round 1", "cross"} or None
+        By which importance they are picked: the paper's, that with nothing masked, or :attr:`End.cross`. None leaves
+        round 4 out, and with it :attr:`Rounds.ends`.
     by : {"gradient", "gradient x activation"}
         What the importance of a feature is the norm of.
     target : int, Tensor of shape (N,), callable, "predicted" or None
@@ -499,7 +534,7 @@ class _Work:
     modalities: list[Modality]
     baselines: Sequence[str | Mapping[str, str]] | None
     top: int | Mapping[str, int]
-    pick: str
+    pick: str | None
     by: str
     target: int | Tensor | Callable | str | None
     donors: Inputs | None
@@ -517,7 +552,7 @@ class _Work:
         if len(set(self.names)) < 2 or len(set(self.names)) != len(self.names):
             raise InputError(f"modalities {self.names} came, expected two or more of different names; for a single one "
                              "there is no other to cover.")
-        for what, value, known in (("pick", self.pick, ("round 2", "round 1", "cross")),
+        for what, value, known in (("pick", self.pick, ("round 2", "round 1", "cross", None)),
                                    ("by", self.by, ("gradient", "gradient x activation"))):
             if value not in known:
                 raise InputError(f"{what} {value!r} came, expected one of {', '.join(map(repr, known))}.")
@@ -678,6 +713,8 @@ class _Work:
             follow = self.follow[examples] if self.follow is not None else \
                 capture(self.model, self._some(examples), self.layers, gradients=False).output.argmax(dim=1)
         one = self._run(self.first, examples, examples, follow)
+        if self.pick is None:
+            return {"passes": _slim(one), "ends": {}, "follow": follow}
         picked = {(kind, name): self._picked(kind, name, one, examples) for kind in self.kinds for name in self.names}
         plan, masks = {}, {}
         for (kind, name), chosen in picked.items():
@@ -689,8 +726,7 @@ class _Work:
         again = Views(self._some(examples), self.modalities, plan, self.pool, allow_empty=True)
         two = self._run(again, torch.arange(len(examples)), examples, follow)
         ends = {key: self._end(*key, one, two, chosen, examples) for key, chosen in picked.items()}
-        slim = {key: (run.logits, run.norms, run.importance) for key, run in (one | two).items()}
-        return {"passes": slim, "ends": ends, "follow": follow}
+        return {"passes": _slim(one | two), "ends": ends, "follow": follow}
 
     def _run(self, laid_out: Views, rows: Tensor, examples: Tensor, follow: Tensor | None) -> dict:
         """One forward and one backward pass on all views of some examples; the mean over the draws of each view."""
@@ -865,6 +901,10 @@ class _Run(NamedTuple):
     gradient: dict[str, Tensor]
 
 
+def _slim(runs: Mapping) -> dict:
+    return {key: (run.logits, run.norms, run.importance) for key, run in runs.items()}
+
+
 def _estimate(values: np.ndarray, n: int) -> Interval:
     """Return the first of the values, that of the sample itself, with the quantiles of the others."""
     low, high = np.quantile(values[1:], [0.025, 0.975])
@@ -930,10 +970,12 @@ def _overlap(x: np.ndarray, y: np.ndarray) -> float:
     return len(set(np.argsort(-x, kind="stable")[:k]) & set(np.argsort(-y, kind="stable")[:k])) / k
 
 
-def _weights(n: int, draws: int, seed: int) -> np.ndarray:
+def _weights(n: int, draws: int, seed: int, groups: np.ndarray | None = None) -> np.ndarray:
     """Return the weights of the examples in the sample itself and in bootstrap samples of it, (1 + draws, n)."""
-    counts = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=draws)
-    return np.vstack([np.ones(n), counts]) / n
+    member = np.arange(n) if groups is None else np.unique(groups, return_inverse=True)[1].reshape(-1)
+    drawn = int(member.max()) + 1
+    counts = np.random.default_rng(seed).multinomial(drawn, np.full(drawn, 1 / drawn), size=draws)[:, member]
+    return np.vstack([np.full(n, 1 / n), counts / counts.sum(axis=1, keepdims=True)])
 
 
 def _accounts_for(part: np.ndarray, whole: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from crossexplain.gradients.capture import Captured, capture
+from crossexplain.gradients.attention import METHODS as ATTENTION_METHODS
+from crossexplain.gradients.attention import RELEVANCE, attention_maps, require_readout, roll
+from crossexplain.gradients.capture import capture
 from crossexplain.gradients.views import rows_of
 from crossexplain.inputs import InputError
 
 SPECIAL = ("drop", "keep", "show")
-READOUTS = ("first", "mean")
-ATTENTION = "attention-relevance"
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ METHODS: dict[str, Method] = {
     "activation-x-gradient": Method(
         lambda a, g: (a * g).norm(dim=-1), False, "length of activation times gradient (the paper, section 5.1)"
     ),
-    ATTENTION: Method(None, False, "attention maps times their gradients, rolled out (Chefer et al. 2021)"),
+    RELEVANCE: Method(None, False, "attention maps times their gradients, rolled out (Chefer et al. 2021)"),
 }
 
 
@@ -60,7 +60,7 @@ def attribute(
     special_tokens: Tensor | None = None,
     scale: bool = False,
     attention: Sequence[str] = (),
-    readout: str = "first",
+    readout: str | None = None,
     batch_size: int = 64,
 ) -> Tensor | dict[str, Tensor]:
     """Score every token of every sentence, all methods from one forward and one backward pass of it.
@@ -75,7 +75,7 @@ def attribute(
         Where each token has a vector of its own, (N, T, D): the embeddings, or a block. At the last block of a model that
         reads its first token alone, every other token's gradient is zero whatever the sentence says.
     method : str or sequence of str
-        Names of :data:`METHODS`.
+        Names of :data:`METHODS`, or ``"attention-rollout"``.
     target : as for :func:`~crossexplain.gradients.capture.capture`
         Default: the predicted class.
     special : {"drop", "keep", "show"}
@@ -88,9 +88,11 @@ def attribute(
     scale : bool
         Divide the scores of a sentence by the largest absolute one among the tokens that compete.
     attention : sequence of str
-        For attention relevance: the self-attention modules, from the first to the last, whose second output is the map.
-    readout : {"first", "mean"}
-        For attention relevance: does the model read its first token, or the mean over the attended ones?
+        For attention relevance and rollout: the self-attention modules, from the first to the last, whose second output is the
+        map.
+    readout : {"first", "mean"}, optional
+        For the same: does the model read its first token, or the mean over the attended ones? Default: found out, see
+        :func:`crossexplain.gradients.attention.roll`.
     batch_size : int
         Sentences at a time, which bounds the memory: what the backward pass needs is kept for no more than these.
 
@@ -112,14 +114,14 @@ def attribute(
     torch.Size([1, 2])
     """
     names = [method] if isinstance(method, str) else list(method)
-    _require(names, special, readout, attention)
-    maps = [f"{name}#1" for name in attention] if ATTENTION in names else []
+    _require(names, special, readout)
+    maps = attention_maps(attention) if any(name in ATTENTION_METHODS for name in names) else []
     parts = []
     for some, wanted in _batches(inputs, target, batch_size, special_tokens):
         captured = capture(model, some, [layer, *maps], wanted)
         _require_tokens(captured.activations[layer], layer)
         parts.append({
-            name: relevance(captured, maps, readout, some.get("attention_mask")) if METHODS[name].read is None
+            name: roll(captured, maps, name, readout, some.get("attention_mask")) if name in ATTENTION_METHODS
             else METHODS[name].read(captured.activations[layer], captured.gradients[layer])
             for name in names
         })
@@ -127,38 +129,6 @@ def attribute(
     dropped = _special_tokens(special, special_tokens, scores[names[0]].shape).to(scores[names[0]].device)
     scores = {name: _policy(values, dropped, special, scale) for name, values in scores.items()}
     return scores[method] if isinstance(method, str) else scores
-
-
-def relevance(captured: Captured, maps: Sequence[str], readout: str = "first", mask: Tensor | None = None) -> Tensor:
-    """Relevance of each token by attention, for an encoder with self-attention.
-
-    Chefer et al. 2021 (Generic attention-model explainability, equations 1, 5 and 6): with A the attention map of a block,
-    (heads, T, T), and G its gradient, ``R = identity``, then for every block ``R = R + mean over heads of max(G * A, 0) @ R``.
-    The row of the token that the classifier reads is the answer.
-
-    Parameters
-    ----------
-    captured : Captured
-        Holds the maps, (N, heads, T, T), and their gradients.
-    maps : sequence of str
-        Their names, from the first block to the last.
-    readout : {"first", "mean"}
-    mask : Tensor, shape (N, T), optional
-        1 at attended tokens: the mean is over their rows.
-
-    Returns
-    -------
-    Tensor, shape (N, T)
-    """
-    first = captured.activations[maps[0]]
-    rolled = torch.eye(first.shape[-1], device=first.device, dtype=first.dtype).expand(first.shape[0], -1, -1)
-    for name in maps:
-        step = (captured.gradients[name] * captured.activations[name]).clamp(min=0).mean(dim=1)  # (N, T, T)
-        rolled = rolled + step @ rolled
-    if readout == "first":
-        return rolled[:, 0]
-    weights = torch.ones_like(rolled[:, :, 0]) if mask is None else mask.to(rolled.dtype)
-    return (rolled * weights[..., None]).sum(dim=1) / weights.sum(dim=1, keepdim=True)
 
 
 def top_window(scores: Tensor, n: int = 4) -> Tensor:
@@ -240,21 +210,16 @@ def merge_words(scores: Tensor, words: Tensor, how: str = "sum") -> Tensor:
     return merged
 
 
-def _require(names: list[str], special: str, readout: str, attention: Sequence[str]) -> None:
+def _require(names: list[str], special: str, readout: str | None) -> None:
+    known = list(dict.fromkeys([*METHODS, *ATTENTION_METHODS]))
     for name in names:
-        if name not in METHODS:
-            raise InputError(f"there is no method {name!r}; the methods are {', '.join(METHODS)}.")
+        if name not in known:
+            raise InputError(f"there is no method {name!r}; the methods are {', '.join(known)}.")
     if not names:
-        raise InputError(f"no method was named; the methods are {', '.join(METHODS)}.")
+        raise InputError(f"no method was named; the methods are {', '.join(known)}.")
     if special not in SPECIAL:
         raise InputError(f"special = {special!r} came, expected one of {', '.join(map(repr, SPECIAL))}.")
-    if readout not in READOUTS:
-        raise InputError(f"readout = {readout!r} came, expected one of {', '.join(map(repr, READOUTS))}.")
-    if ATTENTION in names and not attention:
-        raise InputError(
-            "attention relevance needs the names of the self-attention modules; pass attention=[...], "
-            "for example ['encoder.encoder.layer.0.attention.self', ...]."
-        )
+    require_readout(readout)
 
 
 def _batches(inputs: Mapping[str, Tensor], target: object, size: int,

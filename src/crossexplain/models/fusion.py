@@ -1,8 +1,11 @@
 """Early fusion of a picture and a text (VGG-BERT in section 4.2 of the paper): two towers, layer norm, concatenation, dense."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 
+from crossexplain.models.clip import SCALE, DualEncoder
 from crossexplain.models.towers import Look, pool, require_pairs, threshold
 
 
@@ -77,6 +80,17 @@ class Fusion(nn.Module):
         return self.match(self.see(images), self.read(tokens, attention_mask))
 
     @torch.no_grad()
+    def begin_with_difference(self) -> None:
+        """Let the first dense layer begin by reading the difference of the two vectors, once they are aligned.
+
+        The weights of the text become those of the picture with the other sign: each unit begins with one direction in which
+        the two may differ, and the layers behind need not find out first that they are to be compared.
+        """
+        first = next(layer for layer in self.dense if isinstance(layer, nn.Linear))
+        half = first.in_features // 2
+        first.weight[:, half:] = -first.weight[:, :half]
+
+    @torch.no_grad()
     def centre(self, logits: Tensor, labels: Tensor) -> float:
         """Shift the logit so that 0 divides pairs that match from pairs that do not as well as it can be done.
 
@@ -98,3 +112,31 @@ class Fusion(nn.Module):
             if mode and not any(parameter.requires_grad for parameter in tower.parameters()):
                 tower.eval()
         return self
+
+
+class Aligned(DualEncoder):
+    """The two vectors of a :class:`Fusion` as a dual encoder has them, to align them before they are fused.
+
+    Li et al. (2021), "Align before Fuse": dense layers have a hard time with two vectors that do not yet speak of the same
+    things. Trained by contrast, it trains the fusion's own layers, all but the dense ones.
+
+    Parameters
+    ----------
+    fusion : Fusion
+    """
+
+    def __init__(self, fusion: Fusion):
+        super().__init__()
+        self.fusion, self.log_scale = fusion, nn.Parameter(torch.tensor(math.log(SCALE)))
+
+    def look(self, maps: Tensor) -> Tensor:
+        """Return the vectors (N, width) of maps that the fusion's dense layers would read."""
+        return self.fusion.seen(self.fusion.look(maps))
+
+    def see(self, images: Tensor) -> Tensor:
+        """Return the vectors (N, width) of pictures."""
+        return self.fusion.seen(self.fusion.see(images))
+
+    def read(self, tokens: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Return the vectors (N, width) of texts."""
+        return self.fusion.said(self.fusion.read(tokens, attention_mask))

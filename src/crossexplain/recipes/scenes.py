@@ -2,7 +2,8 @@
 
 All three learn in three steps. The image tower first learns to name what stands where, as the tower of the collages learns to
 name digits, and stays as it is from then on. All that is behind it, and all that reads, then learns by contrast, every picture
-of a batch with every text of it: first phrases that say one or two things, then whole captions beside them.
+of a batch with every text of it: first phrases that say one or two things, then whole captions beside them. Early fusion, too,
+learns its two vectors that way, and then the layers that fuse them (Li et al. 2021, "Align before Fuse").
 """
 
 from collections.abc import Sequence
@@ -31,14 +32,15 @@ from crossexplain.data.scene_words import (
 from crossexplain.data.scenes import LENGTH, VOCABULARY, Pairs, Scenes, foil, tokenize
 from crossexplain.models import checkpoints, clip
 from crossexplain.models.clip import Clip, ClipCNN, Contrast, sigmoid_loss
-from crossexplain.models.fusion import Fusion
+from crossexplain.models.fusion import Aligned, Fusion
 from crossexplain.models.towers import ConvTower, EncoderTower, threshold
 from crossexplain.models.training import History, fit, predict
 
 NAMES = {"fusion": "scenes_fusion", "clip_vit": "scenes_clip_vit", "clip_cnn": "scenes_clip_cnn"}
 TRAIN = 18_000  # pictures to train on; the first 6,000 are those of the book
-PLANS = {  # epochs and highest learning rate: of naming, of contrast with phrases only, of contrast with captions
-    "fusion": ((8, 4e-3), (1, 1e-3), (4, 1e-3)), "clip_cnn": ((8, 4e-3), (1, 1e-3), (6, 1e-3)),
+STEPS = ("naming", "phrases", "captions", "fusing")
+PLANS = {  # epochs and highest learning rate of each step; only early fusion fuses
+    "fusion": ((8, 4e-3), (1, 1e-3), (4, 1e-3), (3, 1e-3)), "clip_cnn": ((8, 4e-3), (1, 1e-3), (6, 1e-3)),
     "clip_vit": ((14, 1.5e-3), (1, 1e-3), (6, 1e-3)),
 }
 TEST = 4000  # pairs of each kind
@@ -57,8 +59,8 @@ class Trained:
     data : Scenes
     card : dict
         Of the checkpoint; empty where the model was trained just now.
-    naming, phrases, captions : History, optional
-        Of the three trainings; None where the model was loaded, or a step left out.
+    naming, phrases, captions, fusing : History, optional
+        Of the trainings; None where the model was loaded, or a step left out.
     """
 
     model: Fusion | Clip | ClipCNN
@@ -67,11 +69,12 @@ class Trained:
     naming: History | None = None
     phrases: History | None = None
     captions: History | None = None
+    fusing: History | None = None
 
     @property
     def seconds(self) -> float:
         """Time that the trainings took."""
-        return sum(history.seconds for history in (self.naming, self.phrases, self.captions) if history is not None)
+        return sum(history.seconds for step in STEPS if (history := getattr(self, step)) is not None)
 
 
 class Pictures:
@@ -359,7 +362,7 @@ def new_model(name: str, seed: int = 0, side: int = scenes.SIDE) -> Fusion | Cli
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         text = BertModel._from_config(config, attn_implementation="eager")
-        model = Fusion(ConvTower(), EncoderTower(text))
+        model = Fusion(ConvTower(), EncoderTower(text), dropout=0.0)
     model.image.to(memory_format=torch.channels_last)  # the faster layout on a CPU
     return model
 
@@ -378,8 +381,9 @@ def train(name: str, seed: int = 0, size: str = "page", progress: bool = True, d
         ``"small"`` is one epoch on a few pictures, to see that everything runs.
     data, pictures : Scenes and Pictures, optional
         That were loaded and drawn before; pictures of training and validation.
-    plan : three pairs of (int, float), optional
-        Epochs and highest learning rate of each step, default that of ``PLANS``; no epochs leave a step out.
+    plan : pairs of (int, float), optional
+        Epochs and highest learning rate of each of ``STEPS``, the last for early fusion only; default that of ``PLANS``.
+        No epochs leave a step out.
     keep : Path, optional
         Folder for what is written after each epoch, from which a training that was cut off goes on.
 
@@ -391,25 +395,29 @@ def train(name: str, seed: int = 0, size: str = "page", progress: bool = True, d
     data = data or scenes.load(sizes=(160, 40, 40) if size == "small" else (TRAIN, *scenes.SIZES[1:]))
     pictures = pictures or Pictures(data, np.concatenate([data.splits["train"], data.splits["validation"]]))
     plan = plan or [(1, rate) if size == "small" else (epochs, rate) for epochs, rate in PLANS[name]]
-    model, named, steps = new_model(name, seed, data.side), None, {}
+    model, done = new_model(name, seed, data.side), {}
     settings = {"seed": seed, "progress": progress}
 
     def kept(step: str) -> Path | None:
         return keep and Path(keep) / f"{NAMES[name]}_{seed}_{step}.pt"
 
     if plan[0][0]:
-        named = name_things(model, data, pictures, epochs=plan[0][0], lr=plan[0][1], checkpoint=kept("naming"), **settings)
+        done["naming"] = name_things(model, data, pictures, epochs=plan[0][0], lr=plan[0][1], checkpoint=kept("naming"),
+                                     **settings)
     maps = freeze(model, pictures)
     pairs = [data.build("validation", 40 if size == "small" else 800, 0, kind) for kind in ("random", "foil")]
     held = PairBatches(pairs, maps, _ends(model))
-    for step, (epochs, lr) in zip(("phrases", "captions"), plan[1:]):
-        texts = Contrasts(data, maps, data.splits["train"].reshape(-1, 2), captions=step == "captions", ends=_ends(model))
+    for step, (epochs, lr) in zip(STEPS[1:], plan[1:]):
+        texts = Contrasts(data, maps, data.splits["train"].reshape(-1, 2), captions=step != "phrases", ends=_ends(model))
+        if step == "fusing":
+            model.begin_with_difference()
+        learner = Aligned(model) if isinstance(model, Fusion) and step != "fusing" else model
         if epochs:
-            steps[step] = fit(Contrast(model), texts, held, epochs=epochs, lr=lr, batch_size=12, loss=sigmoid_loss,
-                              score=divided, checkpoint=kept(step), half=True, **settings)
+            done[step] = fit(Contrast(learner), texts, held, epochs=epochs, lr=lr, batch_size=12, loss=sigmoid_loss,
+                             score=divided, checkpoint=kept(step), half=True, **settings)
     # Yes begins where it divides pairs of any two pictures; a foil, nearly true, is better told by comparison (:func:`ranked`).
     model.centre(*predict(Contrast(model), PairBatches(pairs[:1], maps, _ends(model))))
-    return Trained(model.requires_grad_(False).eval(), data, naming=named, **steps)
+    return Trained(model.requires_grad_(False).eval(), data, **done)
 
 
 def load_or_train(name: str, seed: int = 0, retrain: bool = False, size: str = "page", progress: bool = True) -> Trained:
