@@ -92,6 +92,15 @@ def test_it_stops_early_and_keeps_the_best_epoch():
     assert history.validation_score == [0.5, 0.9, 0.6, 0.7] and history.best_epoch == 1
 
 
+def test_of_epochs_that_score_alike_the_last_is_kept():
+    scores = iter((1.0, 0.9, 1.0, 1.0, 0.8, 0.7))
+    history = fit(Line(), data(), data(), score=lambda *_: next(scores), **SETTINGS)
+    assert history.best_epoch == 3
+    scores = iter((1.0, 1.0, 1.0))
+    history = fit(Line(), data(), data(), patience=2, score=lambda *_: next(scores), **SETTINGS)
+    assert len(history.train_loss) == 3 and history.best_epoch == 2  # as good is not better
+
+
 def test_frozen_parameters_stay():
     model = Line()
     model.layers[0].requires_grad_(False)

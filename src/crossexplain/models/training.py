@@ -77,7 +77,7 @@ class History:
     validation_score : list of float
         Score of each epoch on the validation examples; empty without any.
     best_epoch : int
-        Epoch, counted from 0, whose weights the model has now.
+        Epoch, counted from 0, whose weights the model has now; of several that score alike the last.
     seconds : float
         Wall-clock time of training, over all resumed parts.
     device : str
@@ -247,12 +247,14 @@ class _Run:
         self.best = _copy(model.state_dict())
 
     def is_stale(self, patience: int | None) -> bool:
-        return patience is not None and self.epoch - 1 - self.history.best_epoch >= patience
+        scores = self.history.validation_score
+        return patience is not None and bool(scores) and self.epoch - 1 - scores.index(max(scores)) >= patience
 
     def note(self, loss: float, score: float | None, seconds: float) -> None:
         """Keep the books of one epoch, and its weights if they are the best so far."""
         scores = self.history.validation_score
-        if score is None or not scores or score > max(scores):
+        # Of equals the last: a small validation set is soon all right, while the learning rate is still high.
+        if score is None or not scores or score >= max(scores):
             self.best, self.history.best_epoch = _copy(self.model.state_dict()), self.epoch
         self.history.train_loss.append(loss)
         if score is not None:
