@@ -4,7 +4,7 @@ from torch import nn
 from transformers import BertConfig, BertModel
 
 from crossexplain.gradients.capture import capture
-from crossexplain.models.fusion import Fusion
+from crossexplain.models.fusion import Aligned, Fusion
 from crossexplain.models.towers import ConvTower, EncoderTower, ImageNetTower
 from crossexplain.models.training import TensorBatches, evaluate, fit
 from crossexplain.models.vgg import ImageNetClassifier
@@ -115,6 +115,24 @@ class Shrunk(nn.Module):
 
     def forward(self, images):
         return self.shrink(images)
+
+
+def test_it_begins_with_the_difference(model):
+    model.begin_with_difference()
+    same = torch.randn(2, 16)
+    first = model.dense[1]
+    assert torch.allclose(first(torch.cat([same, same], dim=1)), first.bias.expand(2, -1), atol=1e-5)
+    assert torch.allclose(first(torch.cat([same, same + 1], dim=1)), first(torch.cat([same - 1, same], dim=1)), atol=1e-5)
+
+
+def test_aligned_it_is_a_dual_encoder_of_the_vectors_that_are_fused(model, batch):
+    aligned = Aligned(model).eval()
+    seen, said = model.seen(model.see(batch["images"])), model.said(model.read(batch["tokens"]))
+    expected = aligned.logits(nn.functional.cosine_similarity(seen, said))
+    assert torch.allclose(aligned(**batch), expected, atol=1e-5)
+    assert torch.allclose(aligned.look(model.map(batch["images"])), seen, atol=1e-6)
+    aligned(**batch).sum().backward()
+    assert all(p.grad is None for p in model.dense.parameters()) and model.look.place.weight.grad.abs().sum() > 0
 
 
 def test_it_learns_what_neither_picture_nor_word_tells_alone():
