@@ -1,0 +1,91 @@
+"""Is the image dominant? Early fusion and a dual encoder on all 5,000 test captions of Flickr8k, and on as many foils.
+
+Each caption with its photograph, and with another photograph's caption in its place; the rounds of chapter 4 with one
+modality hidden as a whole, four stand-ins for photographs and three for captions. ``dominance.csv`` keeps the whole table,
+which chapter 5 shows. Intervals are 95 % bootstrap over photographs. Needs the data folder.
+"""
+
+import numpy as np
+import pandas as pd
+import torch
+
+from crossexplain.evaluation import dominance
+from crossexplain.evaluation.intervals import mean_interval
+from crossexplain.files import embedded_folder, write_whole
+from crossexplain.gradients.rounds import rounds as run_rounds
+from crossexplain.gradients.views import ImageCells, Tokens
+from crossexplain.models import bert
+from crossexplain.recipes import flickr8k as recipe
+
+BASELINES = [{"image": "mean", "text": "mask"}, {"image": "blur", "text": "pad"}, {"image": "zero", "text": "mask"}, "data"]
+SAMPLE = 100  # pairs whose Shapley values are estimated
+ANSWERS = {"image": "image alone", "text": "text alone", "both": "both only"}
+
+
+def rows(seed: int = 0, repeats: int = 5) -> list[dict]:
+    """Return the rows of early fusion, and keep the table of both models."""
+    encoded = recipe.encode()
+    tables = {name: measured(name, encoded, seed) for name in recipe.NAMES}
+    table = pd.concat([part.assign(model=name) for name, part in tables.items()], ignore_index=True)
+    write_whole(embedded_folder() / "results" / "dominance.csv",
+                lambda part: table.to_csv(part, index=False, float_format="%.4f"))
+    return [row for name in recipe.NAMES for row in chosen(name, tables[name])]
+
+
+def chosen(name: str, table: pd.DataFrame) -> list[dict]:
+    """Return the rows of a model: shares with stand-ins borrowed from other pairs, and the two scores from elsewhere."""
+    key = "flickr8k.dominance" if name == "fusion" else f"flickr8k.dominance.{name}"
+    every = table[table.part == "all"].set_index(["measure", "baseline"])
+    wanted = {what: ((answer, "data"), "share of pairs, stand-ins from other pairs") for what, answer in ANSWERS.items()}
+    wanted |= {"text_share": (("text share, MM-SHAP", "mean + mask"), "mean over pairs, Shapley values"),
+               "perceptual.image": (("perceptual score, image", "dealt anew"), "accuracy lost"),
+               "perceptual.text": (("perceptual score, text", "dealt anew"), "accuracy lost")}
+    return [{"id": f"{key}.{what}", **{column: float(every.loc[place, column]) for column in ("value", "low", "high")},
+             "n": int(every.loc[place, "pairs"]), "unit": unit} for what, (place, unit) in wanted.items()]
+
+
+def measured(name: str, encoded: recipe.Encoded, seed: int) -> pd.DataFrame:
+    """Return the table of a model: one line a baseline, part of the pairs, and measure."""
+    trained, data = recipe.load_or_train(name, seed, encoded=encoded), encoded.data
+    pairs = data.pairs("test", seed)
+    images, captions = np.unique(pairs.image), np.unique(pairs.caption)
+    read = bert.encode(encoded.tokenizer, [data.captions[i] for i in captions], recipe.LONGEST, truncate=True).inputs
+    texts = {"tokens": read["input_ids"], "attention_mask": read["attention_mask"]}
+    words = modality(encoded)
+    picture = ImageCells(layer=trained.model.image_layer, grid=(6, 6))
+    prepared = {"image": ("mean", "blur", "zero"), "text": ("mask", "pad")}
+    known = dominance.recall(trained.model, lambda some: data.images(images[some], encoded.network.size), len(images), texts,
+                             picture, words, prepared)
+    given = {"images": torch.from_numpy(np.searchsorted(images, pairs.image)),
+             "tokens": torch.from_numpy(np.searchsorted(captions, pairs.caption))}
+    record = run_rounds(known.model, given, known.modalities, baselines=BASELINES, pick=None, seed=seed, progress=True)
+    found = dominance.table(record, parts(pairs, texts, given), pairs.image, seed)
+    return pd.concat([found, beside(known, given, pairs, trained, encoded, words, picture, seed)], ignore_index=True)
+
+
+def modality(encoded: recipe.Encoded) -> Tokens:
+    """Return how captions are hidden."""
+    tokenizer = encoded.tokenizer
+    return Tokens("text", "tokens", "text.encoder.embeddings", mask_id=tokenizer.mask_token_id, pad_id=tokenizer.pad_token_id,
+                  special=(tokenizer.cls_token_id, tokenizer.sep_token_id), attention="attention_mask")
+
+
+def parts(pairs, texts: dict, given: dict) -> dict[str, np.ndarray]:
+    """Return which pairs are in which part: by label, and by the length of the caption."""
+    length = texts["attention_mask"].sum(dim=1).numpy()[given["tokens"].numpy()]
+    short = length <= np.median(length)
+    return {"all": np.ones(len(short), bool), "match": pairs.labels == 1, "no match": pairs.labels == 0,
+            "short captions": short, "long captions": ~short}
+
+
+def beside(known, given: dict, pairs, trained, encoded, words: Tokens, picture: ImageCells, seed: int) -> pd.DataFrame:
+    """Return what others read: MM-SHAP's text share on a sample of pairs, and the perceptual score on all."""
+    lost = dominance.perceptual_scores(known.model, given, torch.from_numpy(pairs.labels), pairs.image, seed=seed)
+    lines = [{"baseline": "dealt anew", "part": "all", "measure": f"perceptual score, {name}", **value._asdict(),
+              "pairs": len(pairs.labels)} for name, value in lost.items()]
+    some = np.random.default_rng(seed).choice(len(pairs.labels), SAMPLE, replace=False)
+    sample = encoded.inputs(pairs.image[some], pairs.caption[some])
+    values = dominance.shapley_values(trained.model, sample, [picture, words], {"image": "mean", "text": "mask"}, 2, seed)
+    share = mean_interval(dominance.text_share(values), seed, groups=pairs.image[some])
+    return pd.DataFrame([*lines, {"baseline": "mean + mask", "part": "all", "measure": "text share, MM-SHAP",
+                                  **share._asdict(), "pairs": SAMPLE}])
