@@ -18,7 +18,7 @@ from crossexplain.recipes import flickr8k as recipe
 
 needs_data = pytest.mark.skipif(not os.environ.get("CROSSEXPLAIN_DATA"), reason="CROSSEXPLAIN_DATA is not set")
 WORDS = "a dog cat child boat tree ball snow river street horse beside the runs".split()
-SETTINGS = {"width": 16, "epochs": 2, "batch_size": 8}
+SETTINGS = {"width": 16, "hidden": 8, "contrast": (2, 1e-3)}
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,8 @@ def encoded(copy, weights, tmp_path_factory):
 @pytest.mark.parametrize("name", recipe.NAMES)
 def test_the_whole_way_from_photographs_to_a_head_and_back_to_pixels(name, copy, encoded):
     trained = recipe.load_or_train(name, encoded=encoded, progress=False, **SETTINGS)
-    assert len(trained.history.train_loss) == 2 == len(trained.history.validation_score) and trained.card["seed"] == 0
+    assert len(trained.contrast.train_loss) == 2 == len(trained.contrast.validation_score) and trained.card["seed"] == 0
+    assert (trained.fusing is None) == (name == "clip_cnn") and trained.seconds >= trained.contrast.seconds > 0
     assert not any(parameter.requires_grad for parameter in trained.head.parameters()) and not trained.head.training
     pairs = copy.pairs("test", 0)
     outputs = recipe.logits(trained.head, encoded, pairs)
@@ -87,7 +88,8 @@ def test_the_whole_way_from_photographs_to_a_head_and_back_to_pixels(name, copy,
     assert torch.allclose(whole, outputs[:20], atol=0.02 * outputs.std().item())  # encodings are kept in half precision
     assert torch.allclose(recipe.logits(trained.model, encoded, pairs), outputs)
     again = recipe.load_or_train(name, encoded=encoded, progress=False, **SETTINGS)
-    assert again.history == trained.history and torch.equal(recipe.logits(again.head, encoded, pairs), outputs)
+    assert (again.contrast, again.fusing) == (trained.contrast, trained.fusing)
+    assert torch.equal(recipe.logits(again.head, encoded, pairs), outputs)
     anew = recipe.train(name, encoded=encoded, progress=False, **SETTINGS)
     assert torch.equal(recipe.logits(anew.head, encoded, pairs), outputs)
     other = recipe.load_or_train(name, seed=1, encoded=encoded, progress=False, **SETTINGS)
@@ -113,7 +115,7 @@ def test_a_damaged_head_is_trained_again(encoded):
     path.write_bytes(path.read_bytes()[:-10])
     again = recipe.load_or_train("clip_cnn", encoded=encoded, progress=False, **SETTINGS)
     assert again.history.train_loss == first.history.train_loss
-    assert checkpoints.load(path.stem, recipe.new_model("clip_cnn", encoded, width=16), recipe.folder())["seed"] == 0
+    assert checkpoints.load(path.stem, recipe.new_model("clip_cnn", encoded, width=16, hidden=8), recipe.folder())["seed"] == 0
 
 
 @pytest.mark.parametrize("name", recipe.NAMES)

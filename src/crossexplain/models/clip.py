@@ -21,6 +21,7 @@ from crossexplain.models.towers import (
     ConvTower,
     Look,
     clip_states,
+    dense,
     pool,
     require_images,
     require_pairs,
@@ -191,6 +192,8 @@ class ClipCNN(DualEncoder):
         Before the last layer of either side; for towers that are frozen, where it is all that can overfit.
     look : torch.nn.Module, optional
         Makes one vector (N, width) of a map; default, :class:`crossexplain.models.towers.Look`.
+    hidden : int
+        Units between the vector of the text and the common space, for a text tower that is frozen; 0 has none.
 
     Attributes
     ----------
@@ -199,12 +202,14 @@ class ClipCNN(DualEncoder):
     """
 
     def __init__(self, image: nn.Module, text: nn.Module, read: str = "last", width: int = 256, dropout: float = 0.0,
-                 look: nn.Module | None = None):
+                 look: nn.Module | None = None, hidden: int = 0):
         super().__init__()
         self.image, self.text, self.how = image, text, read
         self.image_layer, self.text_layer = f"image.{image.layer}", f"text.{text.layer}"
         self.look = Look(image.width, width, dropout) if look is None else look
         self.say = nn.Sequential(nn.Dropout(dropout), nn.Linear(text.width, width, bias=False))
+        if hidden:
+            self.say = nn.Sequential(nn.LayerNorm(text.width), *dense(text.width, hidden, width, dropout))
         self.log_scale = nn.Parameter(torch.tensor(math.log(SCALE)))
 
     def map(self, images: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from crossexplain.models.clip import SCALE, DualEncoder
-from crossexplain.models.towers import Look, pool, require_pairs, threshold
+from crossexplain.models.towers import Look, dense, pool, require_pairs, threshold
 
 
 class Fusion(nn.Module):
@@ -30,6 +30,9 @@ class Fusion(nn.Module):
         Before the dense layers.
     look : torch.nn.Module, optional
         Makes one vector (N, width) of a map; default, :class:`crossexplain.models.towers.Look`.
+    hidden : int
+        Units between the vector of the text and the layer norm before the two vectors meet, for a text tower that is frozen;
+        0 has none.
 
     Attributes
     ----------
@@ -38,13 +41,14 @@ class Fusion(nn.Module):
     """
 
     def __init__(self, image: nn.Module, text: nn.Module, read: str = "mean", width: int = 256, dropout: float = 0.1,
-                 look: nn.Module | None = None):
+                 look: nn.Module | None = None, hidden: int = 0):
         super().__init__()
         self.image, self.text, self.how = image, text, read
         self.image_layer, self.text_layer = f"image.{image.layer}", f"text.{text.layer}"
         self.look = Look(image.width, width) if look is None else look
         self.seen = nn.LayerNorm(width)
-        self.said = nn.Sequential(nn.LayerNorm(text.width), nn.Linear(text.width, width), nn.LayerNorm(width))
+        between = dense(text.width, hidden, width, dropout) if hidden else [nn.Linear(text.width, width)]
+        self.said = nn.Sequential(nn.LayerNorm(text.width), *between, nn.LayerNorm(width))
         self.dense = nn.Sequential(
             nn.Dropout(dropout), nn.Linear(2 * width, 2 * width), nn.ReLU(),
             nn.Dropout(dropout), nn.Linear(2 * width, width), nn.ReLU(), nn.Linear(width, 1),

@@ -314,6 +314,11 @@ class PooledLook(nn.Module):
         return self.join((gathered - self.middle) / self.spread)
 
 
+def dense(before: int, hidden: int, after: int, dropout: float) -> list[nn.Module]:
+    """Return two linear layers with a ReLU between them, and dropout before each."""
+    return [nn.Dropout(dropout), nn.Linear(before, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, after)]
+
+
 def pool(states: Tensor, real: Tensor, how: str) -> Tensor:
     """Make one vector of the states of a text.
 

@@ -2,7 +2,8 @@
 
 Two frozen towers, ImageNet's and a BERT, say what they have to say of each photograph and of each caption once. What is
 trained on that stands between and behind the towers, by contrast: which of the captions of a batch was written for this
-photograph? The towers of the paper, VGG and bert-base, take the places of the small ones by name.
+photograph? Early fusion learns its two vectors that way, then the layers that fuse them. The towers of the paper, VGG and
+bert-base, take the places of the small ones by name.
 """
 
 import hashlib
@@ -22,7 +23,7 @@ from crossexplain.data.flickr8k import Flickr8k, Pairs
 from crossexplain.models import bert, checkpoints, vgg
 from crossexplain.models.clip import ClipCNN, Contrast, softmax_loss
 from crossexplain.models.encodings import Encodings
-from crossexplain.models.fusion import Fusion
+from crossexplain.models.fusion import Aligned, Fusion
 from crossexplain.models.towers import (
     EncoderTower,
     GivenMaps,
@@ -41,13 +42,15 @@ from crossexplain.recipes import encodings
 NAMES = {"fusion": "flickr8k_fusion", "clip_cnn": "flickr8k_clip_cnn"}
 TOWERS = ("squeezenet1_0", "minilm")
 PUBLISHED = ("vgg16", "bert-base-uncased")  # of the paper
-SETTINGS = {  # chosen on the validation split
-    "fusion": {"width": 256, "dropout": 0.3, "every": False, "epochs": 6, "batch_size": 48, "lr": 1e-3, "weight_decay": 0.05},
-    "clip_cnn": {"width": 512, "dropout": 0.3, "every": True, "epochs": 12, "batch_size": 500, "lr": 1e-3,
-                 "weight_decay": 0.05},
+SETTINGS = {  # chosen on the validation split; epochs and highest learning rate of each step, only early fusion fuses
+    "fusion": {"width": 256, "dropout": 0.3, "hidden": 1024, "contrast": (15, 1e-3), "fusing": (3, 5e-4)},
+    "clip_cnn": {"width": 512, "dropout": 0.3, "hidden": 1024, "contrast": (15, 1e-3), "fusing": None},
 }
+STEPS = ("contrast", "fusing")
+BATCH = {"contrast": 500, "fusing": 48}  # photographs; each meets every caption of a batch, in fusing one of each
 LIMIT = 40_000_000  # bytes of a head
 SMALL = {"train": 120, "validation": 40, "test": 40}  # photographs of each split, to see that everything runs
+SHAPE = ("width", "dropout", "hidden")
 READ = "mean"  # of the states of a caption
 LONGEST = 64  # tokens of a caption
 
@@ -155,14 +158,14 @@ def new_model(name: str, encoded: Encoded, seed: int = 0, **settings) -> Fusion 
         Says how wide the towers are.
     seed : int
     settings
-        ``width`` and ``dropout``, default those of ``SETTINGS``.
+        ``width``, ``dropout`` and ``hidden``, default those of ``SETTINGS``.
     """
     _require_name(name)
-    chosen = {key: SETTINGS[name][key] for key in ("width", "dropout")} | settings
+    chosen = {key: SETTINGS[name][key] for key in SHAPE} | settings
     image, text = GivenMaps(ImageNetTower.width), GivenStates(encoded.encoder.config.hidden_size)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        look = PooledLook(image.width, **chosen, classes=encoded.network.classes)
+        look = PooledLook(image.width, chosen["width"], chosen["dropout"], encoded.network.classes)
         return (Fusion if name == "fusion" else ClipCNN)(image, text, read=READ, **chosen, look=look)
 
 
@@ -177,14 +180,16 @@ class Trained:
     encoded : Encoded
     card : dict
         Of the checkpoint in the local cache.
-    history : History
-        Of the training; ``validation_score`` is the share of right answers on validation pairs.
+    contrast, fusing : History, optional
+        Of the two trainings; ``validation_score`` is the share of right answers on validation pairs at the best threshold. A
+        dual encoder does not fuse.
     """
 
     head: Fusion | ClipCNN
     encoded: Encoded
     card: dict = field(default_factory=dict)
-    history: History | None = None
+    contrast: History | None = None
+    fusing: History | None = None
 
     @property
     def data(self) -> Flickr8k:
@@ -197,9 +202,14 @@ class Trained:
         return with_towers(self.head, ImageNetTower(self.encoded.network, coarse=True), EncoderTower(self.encoded.encoder))
 
     @property
+    def history(self) -> History:
+        """Of the last training."""
+        return self.fusing or self.contrast
+
+    @property
     def seconds(self) -> float:
-        """Time that the training took, without the encoding."""
-        return self.history.seconds
+        """Time that the trainings took, without the encoding."""
+        return sum(history.seconds for step in STEPS if (history := getattr(self, step)))
 
 
 class Captioned:
@@ -293,12 +303,21 @@ def train(name: str, seed: int = 0, size: str = "page", progress: bool = True, d
     _require_name(name)
     encoded = encode(data, size=size, progress=progress) if encoded is None else encoded
     chosen = _settings(name, size, settings)
-    head = new_model(name, encoded, seed, width=chosen.pop("width"), dropout=chosen.pop("dropout"))
-    learned, held = Captioned(encoded, head, "train", chosen.pop("every")), Judged(encoded, head, "validation")
+    head = new_model(name, encoded, seed, **{key: chosen[key] for key in SHAPE})
+    learned, held, done = Captioned(encoded, head, "train"), Judged(encoded, head, "validation"), {}
     head.look.standardise(learned.maps)
-    history = fit(Contrast(head), learned, held, seed=seed, loss=softmax_loss, score=divided, progress=progress, **chosen)
+    for step in STEPS:
+        if not chosen[step]:
+            continue
+        if step == "fusing":
+            head.begin_with_difference()
+            learned.every = False
+        learner = Aligned(head) if step == "contrast" and isinstance(head, Fusion) else head
+        epochs, lr = chosen[step]
+        done[step] = fit(Contrast(learner), learned, held, epochs=epochs, lr=lr, seed=seed, loss=softmax_loss, score=divided,
+                         batch_size=BATCH[step], weight_decay=0.05, half=True, progress=progress)
     head.centre(*predict(Contrast(head), held, 200))
-    return Trained(head.requires_grad_(False).eval(), encoded, history=history)
+    return Trained(head.requires_grad_(False).eval(), encoded, **done)
 
 
 def load_or_train(name: str, seed: int = 0, retrain: bool = False, size: str = "page", progress: bool = True,
@@ -326,10 +345,11 @@ def load_or_train(name: str, seed: int = 0, retrain: bool = False, size: str = "
     key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
     file = f"{NAMES[name]}-{key}"
     if not retrain:
-        head = new_model(name, encoded, seed, width=chosen["width"], dropout=chosen["dropout"])
+        head = new_model(name, encoded, seed, **{key: chosen[key] for key in SHAPE})
         try:
             card = checkpoints.load(file, head, folder())
-            return Trained(head.requires_grad_(False), encoded, card, History(**card["history"]))
+            steps = {step: History(**history) for step, history in card["history"].items()}
+            return Trained(head.requires_grad_(False), encoded, card, **steps)
         except checkpoints.CheckpointError:
             pass  # not trained yet, or damaged
     trained = train(name, seed, size, progress, encoded=encoded, **settings)
@@ -464,7 +484,8 @@ def _settings(name: str, size: str, settings: dict) -> dict:
     unknown = set(settings) - set(SETTINGS[name])
     if unknown:
         raise ValueError(f"settings {', '.join(sorted(unknown))} came, expected some of {', '.join(SETTINGS[name])}.")
-    return SETTINGS[name] | ({"epochs": 1, "batch_size": 40} if size == "small" else {}) | settings
+    chosen = SETTINGS[name] | settings
+    return chosen | {step: (1, chosen[step][1]) for step in STEPS if chosen[step] and size == "small"}
 
 
 def _card(trained: Trained, name: str, seed: int) -> dict:
@@ -475,7 +496,7 @@ def _card(trained: Trained, name: str, seed: int) -> dict:
         "seed": seed,
         "command": f"python -m crossexplain train {NAMES[name]} --seed {seed}",
         "accuracy": {"validation pairs": trained.history.validation_score[trained.history.best_epoch]},
-        "history": asdict(trained.history),
+        "history": {step: asdict(history) for step in STEPS if (history := getattr(trained, step))},
         "seconds": round(trained.seconds, 1),
     }
 
