@@ -257,7 +257,8 @@ def shapley_values(model: nn.Module, inputs: Inputs, modalities: Sequence[Modali
         features = present.nonzero()[:, 0]
         orders = torch.stack([features[torch.randperm(len(features), generator=generator)] for _ in range(permutations // 2)])
         orders = torch.cat([orders, orders.flip(1)])  # (K, n)
-        place = torch.full((len(orders), len(present)), len(features)).scatter(1, orders, torch.arange(len(features)).expand_as(orders))
+        places = torch.arange(len(features)).expand_as(orders)
+        place = torch.full((len(orders), len(present)), len(features)).scatter(1, orders, places)
         keep = place[:, None] < torch.arange(len(features) + 1)[:, None]  # (K, n + 1, F)
         example = {key: value[i : i + 1] for key, value in inputs.items()}
         values = _coalitions(model, example, modalities, keep.flatten(0, 1), baselines).reshape(len(orders), -1)

@@ -137,14 +137,16 @@ def word_by_patch(
 ) -> Tensor:
     """Return a map over the patches for every word: where in the picture does the word find what speaks for the match?
 
-    Let w be the vector of a word and p that of a patch, at the two layers, and s the score. Gradient x activation says how much
-    s grows with a patch, ``p . ds/dp``, and with a word, ``w . ds/dw``. Second order asks how much the one changes with the other:
+    Let w be the vector of a word and p that of a patch, at the two layers, and s the score. Gradient x activation says how
+    much s grows with a patch, ``p . ds/dp``, and with a word, ``w . ds/dw``. Second order asks how much the one changes with
+    the other:
 
         M[word, patch] = sum over c, d of  w_c  p_d  d^2 s / (dw_c dp_d)
 
-    which is the change of s, beyond that of each alone, when the word is stretched by ``1 + a`` and the patch by ``1 + b``, divided
-    by ``a b``. For a dual encoder, ``s = scale * u . v``, it is the dot product of what the patch does to the vector u of the picture
-    and what the word does to the vector v of the text, ``scale * (J_u p) . (J_v w)``. It costs one backward pass a word.
+    which is the change of s, beyond that of each alone, when the word is stretched by ``1 + a`` and the patch by ``1 + b``,
+    divided by ``a b``. For a dual encoder, ``s = scale * u . v``, it is the dot product of what the patch does to the vector u
+    of the picture and what the word does to the vector v of the text, ``scale * (J_u p) . (J_v w)``. It costs one backward
+    pass a word.
 
     Where the modalities meet in a network of ReLUs, as in early fusion, all second derivatives are 0. First order is read there
     instead: gradient x activation at the patch, less the same with the word hidden.
@@ -192,12 +194,14 @@ def word_by_patch(
     image_layer = image_layer or _own(model, "image_layer")
     text_layer = text_layer or (_own(model, "text_layer") if order != "first" else "")
     if order != "first":
-        found = _by_parts(inputs, target, batch_size, lambda some, wanted: _second(model, some, image_layer, text_layer, grid, wanted))
+        found = _by_parts(inputs, target, batch_size,
+                          lambda some, wanted: _second(model, some, image_layer, text_layer, grid, wanted))
         if order == "second" or found.any():
             return found
     if words is None:
-        raise InputError("no second derivative of this model is other than 0, as where a network of ReLUs joins the modalities; "
-                         "pass words=Tokens(...), which says how words are hidden, to compare gradients with and without them.")
+        raise InputError("no second derivative of this model is other than 0, as where a network of ReLUs joins the "
+                         "modalities; pass words=Tokens(...), which says how words are hidden, to compare gradients with and "
+                         "without them.")
     return _by_parts(inputs, target, batch_size, lambda some, wanted: _first(model, some, image_layer, words, grid, wanted))
 
 
