@@ -7,7 +7,14 @@ from torch import nn
 from transformers import BertConfig, BertModel
 
 from crossexplain.evaluation.dominance import (
-    ANSWERS, Rows, perceptual_scores, recall, shapley_values, shares, table, text_share,
+    ANSWERS,
+    Rows,
+    perceptual_scores,
+    recall,
+    shapley_values,
+    shares,
+    table,
+    text_share,
 )
 from crossexplain.gradients.rounds import FULL, NOTHING, rounds
 from crossexplain.gradients.views import ImageCells, Mask, Tokens, views
