@@ -170,9 +170,10 @@ def table(record: Rounds, parts: Mapping[str, np.ndarray], groups: np.ndarray, s
     Returns
     -------
     DataFrame
-        ``baseline, part, measure, value, low, high, pairs, n``; the measures are ``ANSWERS`` (shares of the pairs),
+        ``baseline, part, measure, value, low, high, n, pairs``; the measures are ``ANSWERS`` (shares of the pairs),
         ``reach of ...`` and ``flips without ...`` as in :class:`~crossexplain.gradients.rounds.Verdict`, and ``norm at ...``:
-        the gradient norm with the other modality hidden over that with nothing hidden, geometric mean.
+        the gradient norm with the other modality hidden over that with nothing hidden, geometric mean; NaN where
+        no gradient reaches the modality.
     """
     lines = []
     for baseline in record.baselines:
@@ -184,6 +185,9 @@ def table(record: Rounds, parts: Mapping[str, np.ndarray], groups: np.ndarray, s
             found |= {f"reach of {name}": value for name, value in verdict.reach[baseline].items()}
             found |= {f"flips without {name}": value for name, value in verdict.flips[baseline].items()}
             for name, values in ratios.items():
+                if np.isnan(values[where]).all():  # a modality that no gradient reaches
+                    found[f"norm at {name}"] = Interval(np.nan, np.nan, np.nan, 0)
+                    continue
                 *ends, n = mean_interval(values[where], seed, groups=groups[where])
                 found[f"norm at {name}"] = Interval(*np.exp(ends).tolist(), n)
             lines += [{"baseline": baseline, "part": part, "measure": measure, **value._asdict(), "pairs": int(where.sum())}
