@@ -197,3 +197,19 @@ def test_unknown_names_settings_and_encodings_are_told(encoded):
         recipe.new_model("fusion", encoded)(images=torch.rand(1, 512, 6, 6), tokens=torch.ones(1, 2, dtype=torch.int64))
     with pytest.raises(ValueError, match="the text tower gives vectors of 8 numbers, the model was made for 24"):
         with_towers(recipe.new_model("fusion", encoded), GivenMaps(512), GivenStates(8))
+
+
+@needs_data
+def test_real_photographs_from_pixels_and_from_encodings_alike(tmp_path, monkeypatch):
+    monkeypatch.setenv("CROSSEXPLAIN_CACHE", str(tmp_path))
+    monkeypatch.setattr(recipe, "SMALL", {"train": 40, "validation": 10, "test": 8})
+    encoded = recipe.encode(size="small", progress=False)
+    pairs = encoded.data.pairs("test", 0)
+    for name in recipe.NAMES:
+        trained = recipe.load_or_train(name, size="small", encoded=encoded, progress=False)
+        outputs = recipe.logits(trained.head, encoded, pairs)
+        some = range(0, 80, 7)
+        whole = trained.model(**encoded.inputs(pairs.image[some], pairs.caption[some]))
+        assert torch.allclose(whole, outputs[some], atol=0.02 * outputs.std().item())
+        assert torch.allclose(trained.head(**encoded.given(pairs.image[some], pairs.caption[some])), outputs[some], atol=1e-4)
+    assert encoded.maps(pairs.image[:2]).shape == (2, 512, 6, 6)
