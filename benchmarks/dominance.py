@@ -18,18 +18,25 @@ from crossexplain.models import bert
 from crossexplain.recipes import flickr8k as recipe
 
 BASELINES = [{"image": "mean", "text": "mask"}, {"image": "blur", "text": "pad"}, {"image": "zero", "text": "mask"}, "data"]
-SAMPLE = 100  # pairs whose Shapley values are estimated
+SAMPLE = 30  # pairs whose Shapley values are estimated
 ANSWERS = {"image": "image alone", "text": "text alone", "both": "both only"}
 
 
 def rows(seed: int = 0, repeats: int = 5) -> list[dict]:
     """Return the rows of early fusion, and keep the table of both models."""
     encoded = recipe.encode()
-    tables = {name: measured(name, encoded, seed) for name in recipe.NAMES}
+    tables = {}
+    for name in recipe.NAMES:
+        tables[name] = measured(name, encoded, seed)
+        keep(tables)  # as soon as it is there: a quarter of an hour should not be lost
+    return [row for name in recipe.NAMES for row in chosen(name, tables[name])]
+
+
+def keep(tables: dict[str, pd.DataFrame]) -> None:
+    """Write the tables of the models that were measured so far."""
     table = pd.concat([part.assign(model=name) for name, part in tables.items()], ignore_index=True)
     write_whole(embedded_folder() / "results" / "dominance.csv",
                 lambda part: table.to_csv(part, index=False, float_format="%.4f"))
-    return [row for name in recipe.NAMES for row in chosen(name, tables[name])]
 
 
 def chosen(name: str, table: pd.DataFrame) -> list[dict]:
