@@ -63,7 +63,7 @@ class Encoded:
     ----------
     data : Flickr8k
     towers : (str, str)
-        Their names in :data:`crossexplain.data.store.SOURCES`.
+        Their names in ``crossexplain.data.store.SOURCES``.
     network : ImageNetClassifier
     encoder : transformers.PreTrainedModel
     tokenizer : transformers.PreTrainedTokenizerBase
@@ -120,7 +120,7 @@ def encode(data: Flickr8k | None = None, towers: tuple[str, str] = TOWERS, size:
     data : Flickr8k, optional
         Default: the one that :func:`crossexplain.data.flickr8k.load` finds.
     towers : (str, str)
-        An ImageNet network and an encoder, by their names in :data:`crossexplain.data.store.SOURCES`.
+        An ImageNet network and an encoder, by their names in ``crossexplain.data.store.SOURCES``.
     size : {"page", "small"}
         ``"small"`` takes some photographs of each split.
     progress : bool
