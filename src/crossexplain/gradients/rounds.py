@@ -259,6 +259,8 @@ class Rounds:
         A modality alone *carries* an example if its evidence for the predicted class, measured from the median over the
         examples of the same view, is at least ``enough`` of the whole evidence: the median is where a view that says
         nothing about the example would stand, wherever a baseline has shifted it to.
+        Where a modality alone splits the logits into two heaps, the median lies in one of them and the modality is counted
+        too rarely; :meth:`verdict`, over all examples, does not have this weakness.
 
         Parameters
         ----------
