@@ -125,6 +125,16 @@ def test_it_begins_with_the_difference(model):
     assert torch.allclose(first(torch.cat([same, same + 1], dim=1)), first(torch.cat([same - 1, same], dim=1)), atol=1e-5)
 
 
+def test_each_difference_begins_by_speaking_against_a_match(model):
+    model.begin_with_difference(against=True)
+    for layer in model.dense.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.zeros_(layer.bias)
+    said, other = torch.randn(2, 5, 16)
+    steps = torch.stack([model.dense(torch.cat([said + step * other, said], dim=1))[:, 0] for step in (0, 0.5, 1, 2)])
+    assert (steps.diff(dim=0) < 0).all()  # the further apart, the lower the logit
+
+
 def test_aligned_it_is_a_dual_encoder_of_the_vectors_that_are_fused(model, batch):
     aligned = Aligned(model).eval()
     seen, said = model.seen(model.see(batch["images"])), model.said(model.read(batch["tokens"]))

@@ -33,6 +33,8 @@ class Fusion(nn.Module):
     hidden : int
         Units between the vector of the text and the layer norm before the two vectors meet, for a text tower that is frozen;
         0 has none.
+    hidden_dropout : float
+        Before and behind those.
 
     Attributes
     ----------
@@ -41,13 +43,13 @@ class Fusion(nn.Module):
     """
 
     def __init__(self, image: nn.Module, text: nn.Module, read: str = "mean", width: int = 256, dropout: float = 0.1,
-                 look: nn.Module | None = None, hidden: int = 0):
+                 look: nn.Module | None = None, hidden: int = 0, hidden_dropout: float = 0.0):
         super().__init__()
         self.image, self.text, self.how = image, text, read
         self.image_layer, self.text_layer = f"image.{image.layer}", f"text.{text.layer}"
         self.look = Look(image.width, width) if look is None else look
         self.seen = nn.LayerNorm(width)
-        between = dense(text.width, hidden, width, dropout) if hidden else [nn.Linear(text.width, width)]
+        between = dense(text.width, hidden, width, hidden_dropout) if hidden else [nn.Linear(text.width, width)]
         self.said = nn.Sequential(nn.LayerNorm(text.width), *between, nn.LayerNorm(width))
         self.dense = nn.Sequential(
             nn.Dropout(dropout), nn.Linear(2 * width, 2 * width), nn.ReLU(),
@@ -84,15 +86,24 @@ class Fusion(nn.Module):
         return self.match(self.see(images), self.read(tokens, attention_mask))
 
     @torch.no_grad()
-    def begin_with_difference(self) -> None:
+    def begin_with_difference(self, against: bool = False) -> None:
         """Let the first dense layer begin by reading the difference of the two vectors, once they are aligned.
 
         The weights of the text become those of the picture with the other sign: each unit begins with one direction in which
         the two may differ, and the layers behind need not find out first that they are to be compared.
+
+        Parameters
+        ----------
+        against : bool
+            Let the layers behind begin by adding up the differences, each of which speaks against a match.
         """
-        first = next(layer for layer in self.dense if isinstance(layer, nn.Linear))
+        first, *others = (layer for layer in self.dense if isinstance(layer, nn.Linear))
         half = first.in_features // 2
         first.weight[:, half:] = -first.weight[:, :half]
+        if against:
+            for layer in others:
+                layer.weight.abs_()
+            others[-1].weight.neg_()
 
     @torch.no_grad()
     def centre(self, logits: Tensor, labels: Tensor) -> float:

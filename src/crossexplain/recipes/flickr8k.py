@@ -43,7 +43,7 @@ NAMES = {"fusion": "flickr8k_fusion", "clip_cnn": "flickr8k_clip_cnn"}
 TOWERS = ("squeezenet1_0", "minilm")
 PUBLISHED = ("vgg16", "bert-base-uncased")  # of the paper
 SETTINGS = {  # chosen on the validation split; epochs and highest learning rate of each step, only early fusion fuses
-    "fusion": {"width": 256, "dropout": 0.3, "hidden": 1024, "contrast": (15, 1e-3), "fusing": (3, 5e-4)},
+    "fusion": {"width": 256, "dropout": 0.3, "hidden": 1024, "contrast": (15, 1e-3), "fusing": (5, 5e-4)},
     "clip_cnn": {"width": 512, "dropout": 0.3, "hidden": 1024, "contrast": (15, 1e-3), "fusing": None},
 }
 STEPS = ("contrast", "fusing")
@@ -166,7 +166,10 @@ def new_model(name: str, encoded: Encoded, seed: int = 0, **settings) -> Fusion 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         look = PooledLook(image.width, chosen["width"], chosen["dropout"], encoded.network.classes)
-        return (Fusion if name == "fusion" else ClipCNN)(image, text, read=READ, **chosen, look=look)
+        if name == "clip_cnn":
+            return ClipCNN(image, text, READ, **chosen, look=look)
+        # Dropout before the dense layers would drop one side of a difference and not the other.
+        return Fusion(image, text, READ, chosen["width"], 0.0, look, chosen["hidden"], chosen["dropout"])
 
 
 @dataclass(frozen=True)
@@ -310,7 +313,7 @@ def train(name: str, seed: int = 0, size: str = "page", progress: bool = True, d
         if not chosen[step]:
             continue
         if step == "fusing":
-            head.begin_with_difference()
+            head.begin_with_difference(against=True)
             learned.every = False
         learner = Aligned(head) if step == "contrast" and isinstance(head, Fusion) else head
         epochs, lr = chosen[step]
