@@ -1,18 +1,22 @@
-"""Small models of the chapter's architecture that learn a control in seconds, on what a frozen tower sees."""
+"""Small models of several architectures that learn a control in seconds, on what a frozen tower sees."""
 
+import copy
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from crossexplain.data import controls
-from crossexplain.data.collages import VOCABULARY, Collages
+from crossexplain.data.collages import LENGTH, SENTENCES, VOCABULARY, Collages, tokenize
 from crossexplain.data.digits import Digits
 from crossexplain.models.cnn_lstm import DIGITS, CnnLstm, Tower
-from crossexplain.models.training import accuracy
+from crossexplain.models.training import TensorBatches, accuracy, fit
 from crossexplain.recipes.collages import look, train_fusion
 
 SPEAKS = 1 / 3  # of the control "either", the share of training pairs in which both speak: else one alone could be learned
+WIDTH = 32  # of the heads below
 
 
 class BehindTower(nn.Module):
@@ -30,6 +34,18 @@ class BehindTower(nn.Module):
         super().__init__()
         self.whole = whole
 
+    def see(self, seen: Tensor) -> Tensor:
+        """Return the digits' probabilities as one vector, (N, 40)."""
+        return seen.flatten(1)
+
+    def read(self, tokens: Tensor) -> Tensor:
+        """Return the sentence as one vector, (N, width)."""
+        return self.whole.read(tokens)
+
+    def match(self, seen: Tensor, said: Tensor) -> Tensor:
+        """Return the logits (N,) of what was seen and read before."""
+        return self.whole.match(seen, said)
+
     def forward(self, seen: Tensor, tokens: Tensor) -> Tensor:
         """Return the logit, shape (N,).
 
@@ -39,7 +55,146 @@ class BehindTower(nn.Module):
             Probabilities of the digits of each cell, as :meth:`CnnLstm.see` gives them.
         tokens : Tensor, shape (N, T), int64
         """
-        return self.whole.match(seen.flatten(1), self.whole.read(tokens))
+        return self.match(self.see(seen), self.read(tokens))
+
+
+class Head(nn.Module):
+    """What the small architectures have in common: how they read, and how they are called.
+
+    Called with ``seen`` (N, 4, 10) and ``tokens`` (N, T) as :class:`BehindTower` is. The words are read as a bag that knows
+    their places: the masked word's vector is 0 in the beginning and stays so.
+    """
+
+    text_layer = "embedding"
+
+    def __init__(self):
+        super().__init__()
+        self.embedding = nn.Embedding(len(VOCABULARY), WIDTH, padding_idx=0)
+        nn.init.zeros_(self.embedding.weight[1].detach())
+        self.place = nn.Parameter(0.1 * torch.randn(LENGTH, WIDTH))
+        self.word = nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.ReLU())
+
+    def states(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Return a vector (N, T, WIDTH) and the weight (N, T, 1) of each word; weights of a sentence sum to 1."""
+        real = (tokens != 0).float()[..., None]
+        return self.word(self.embedding(tokens) + self.place[: tokens.shape[1]]), real / real.sum(1, keepdim=True).clamp(min=1)
+
+    def see(self, seen: Tensor) -> Tensor:
+        """Return what is kept of a picture, (N, ...)."""
+        raise NotImplementedError
+
+    def read(self, tokens: Tensor) -> Tensor:
+        """Return what is kept of a sentence, (N, ...)."""
+        states, weight = self.states(tokens)
+        return (states * weight).sum(dim=1)
+
+    def match(self, seen: Tensor, said: Tensor) -> Tensor:
+        """Return the logits (N,) of what was seen and read before."""
+        raise NotImplementedError
+
+    def forward(self, seen: Tensor, tokens: Tensor) -> Tensor:
+        """Return the logit, shape (N,)."""
+        return self.match(self.see(seen), self.read(tokens))
+
+
+class LateFusion(Head):
+    """The sum of a logit of the picture and a logit of the sentence: nothing can interact."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = nn.Sequential(nn.LayerNorm(4 * DIGITS), *_dense(4 * DIGITS, 2 * WIDTH, 1))
+        self.said = nn.Sequential(nn.LayerNorm(WIDTH), *_dense(WIDTH, 2 * WIDTH, 1))
+
+    def see(self, seen: Tensor) -> Tensor:
+        """Return the picture's logit, (N, 1)."""
+        return self.seen(seen.flatten(1))
+
+    def read(self, tokens: Tensor) -> Tensor:
+        """Return the sentence's logit, (N, 1)."""
+        return self.said(super().read(tokens))
+
+    def match(self, seen: Tensor, said: Tensor) -> Tensor:
+        """Return their sum, (N,)."""
+        return (seen + said)[:, 0]
+
+
+class DualEncoder(Head):
+    """The cosine of a vector of the picture and a vector of the sentence, scaled and shifted, as CLIP's."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = nn.Sequential(nn.LayerNorm(4 * DIGITS), *_dense(4 * DIGITS, 2 * WIDTH, WIDTH))
+        self.said = nn.Sequential(nn.LayerNorm(WIDTH), *_dense(WIDTH, 2 * WIDTH, WIDTH))
+        self.log_scale, self.shift = nn.Parameter(torch.tensor(math.log(10.0))), nn.Parameter(torch.zeros(()))
+
+    def see(self, seen: Tensor) -> Tensor:
+        """Return a vector of length 1, (N, WIDTH)."""
+        return functional.normalize(self.seen(seen.flatten(1)), dim=1)
+
+    def read(self, tokens: Tensor) -> Tensor:
+        """Return a vector of length 1, (N, WIDTH)."""
+        return functional.normalize(self.said(super().read(tokens)), dim=1)
+
+    def match(self, seen: Tensor, said: Tensor) -> Tensor:
+        """Return the scaled cosine, (N,)."""
+        return self.log_scale.exp() * (seen * said).sum(dim=1) + self.shift
+
+
+class CrossAttention(Head):
+    """Every word looks at the four cells, and the mean of what the words found is read."""
+
+    def __init__(self):
+        super().__init__()
+        self.cell, self.where = nn.Linear(DIGITS, WIDTH), nn.Parameter(0.1 * torch.randn(4, WIDTH))
+        self.ask, self.key, self.value = (nn.Linear(WIDTH, WIDTH) for _ in range(3))
+        self.norm = nn.LayerNorm(WIDTH)
+        self.found = nn.Sequential(*_dense(WIDTH, 2 * WIDTH, WIDTH))
+        self.last = nn.Sequential(nn.LayerNorm(WIDTH), *_dense(WIDTH, 2 * WIDTH, 1))
+
+    def see(self, seen: Tensor) -> Tensor:
+        """Return a vector of each cell, (N, 4, WIDTH)."""
+        return self.cell(seen) + self.where
+
+    def read(self, tokens: Tensor) -> Tensor:
+        """Return a vector of each word and its weight behind it, (N, T, WIDTH + 1)."""
+        return torch.cat(self.states(tokens), dim=2)
+
+    def match(self, seen: Tensor, said: Tensor) -> Tensor:
+        """Return the logits, (N,)."""
+        states, weight = said[..., :WIDTH], said[..., WIDTH:]
+        looked = functional.scaled_dot_product_attention(self.ask(states), self.key(seen), self.value(seen))  # (N, T, WIDTH)
+        states = self.norm(states + looked)
+        return self.last(((states + self.found(states)) * weight).sum(dim=1))[:, 0]
+
+
+ARCHITECTURES = {"early fusion": None, "late fusion": LateFusion, "dual encoder": DualEncoder,
+                 "cross-attention": CrossAttention}
+UNLEARNABLE = {("both", "late fusion")}  # no sum of two logits is an exclusive or
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The pairs of a control as the tower sees them, for all architectures.
+
+    Attributes
+    ----------
+    kind : str
+    p : float
+        Share of the shortcut.
+    test : Collages
+    looked : dict of str to TensorBatches
+        Inputs ``seen`` (N, 40) and ``sentence`` (N,) of ``"train"``, ``"validation"`` and ``"test"``.
+    """
+
+    kind: str
+    p: float
+    test: Collages
+    looked: dict[str, TensorBatches]
+
+    @property
+    def seen(self) -> Tensor:
+        """What the tower sees in the test pictures, (N, 4, 10)."""
+        return self.looked["test"].inputs["seen"].reshape(-1, 4, DIGITS)
 
 
 @dataclass(frozen=True)
@@ -51,10 +206,10 @@ class Control:
     kind : str
     answer : str
         What its predictions rest on.
-    whole : CnnLstm
-        On pictures and tokens.
-    fusion : BehindTower
-        The same weights on what the tower sees: faster.
+    whole : CnnLstm or None
+        On pictures and tokens; of early fusion alone.
+    fusion : BehindTower or Head
+        The same on what the tower sees: faster.
     test : Collages
         Held out; of "either", pairs in which both speak.
     seen : Tensor, shape (N, 4, 10)
@@ -63,20 +218,35 @@ class Control:
         On the test pairs. The additive labels are drawn, so the best possible is about 0.88.
     seconds : float
         Of training the fusion.
+    architecture : str
     """
 
     kind: str
     answer: str
-    whole: CnnLstm
-    fusion: BehindTower
+    whole: CnnLstm | None
+    fusion: nn.Module
     test: Collages
     seen: Tensor
     accuracy: float
     seconds: float
+    architecture: str = "early fusion"
 
 
-def train(kind: str, digits: Digits, tower: Tower, seed: int, *, pairs: int = 2000, held_out: int = 256,
-          epochs: int = 24, width: int = 64, p: float = 1.0) -> Control:
+def prepare(kind: str, digits: Digits, tower: Tower, seed: int, *, pairs: int = 2000, held_out: int = 256,
+            p: float = 1.0) -> Prepared:
+    """Draw the pairs of a control and send the pictures through the tower once; parameters as for :func:`train`."""
+    share = SPEAKS if kind == "either" else p  # in validation too: a model that reads one alone must not look best
+    shares = {"train": share, "validation": share, "test": p}
+    sets = {split: controls.build(kind, digits, pairs if split == "train" else held_out, split, seed, of)
+            for split, of in shares.items()}
+    eyes = CnnLstm(len(VOCABULARY))
+    eyes.tower = copy.deepcopy(tower).to(memory_format=torch.channels_last)  # four times as fast
+    return Prepared(kind, p, sets["test"], {split: look(eyes, collages) for split, collages in sets.items()})
+
+
+def train(kind: str, digits: Digits, tower: Tower, seed: int, *, architecture: str = "early fusion", pairs: int = 2000,
+          held_out: int = 256, epochs: int | None = None, width: int = 64, p: float = 1.0,
+          prepared: Prepared | None = None) -> Control:
     """Train one control.
 
     Parameters
@@ -88,29 +258,65 @@ def train(kind: str, digits: Digits, tower: Tower, seed: int, *, pairs: int = 20
         Trained to name digits; stays as it is.
     seed : int
         Of data, weights and order.
+    architecture : str
+        One of ``ARCHITECTURES``.
     pairs, held_out : int
         Training pairs; validation and test pairs each.
     epochs, width : int
-        Of the fusion.
+        Of the fusion; by default 24 epochs of early fusion and 12 of the others, and the width is early fusion's.
     p : float
         Share of the shortcut.
+    prepared : Prepared, optional
+        What :func:`prepare` gave for the same control: the pairs of one seed serve all architectures.
 
     Returns
     -------
     Control
+
+    Raises
+    ------
+    ValueError
+        For an unknown architecture, and one that cannot learn the control: what it rests on would not be known.
     """
+    if architecture not in ARCHITECTURES:
+        raise ValueError(f"architecture {architecture!r} came, expected one of {', '.join(map(repr, ARCHITECTURES))}.")
+    if (kind, architecture) in UNLEARNABLE:
+        raise ValueError(f"{architecture} cannot learn the control {kind!r}: a sum of two logits is no exclusive or, and what "
+                         "such a model rests on instead is not known; leave it out or choose another architecture.")
+    prepared = prepared or prepare(kind, digits, tower, seed, pairs=pairs, held_out=held_out, p=p)
+    looked, whole = prepared.looked, None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        whole = CnnLstm(len(VOCABULARY), width=width)
-    whole.tower = tower.requires_grad_(False).eval()
-    share = SPEAKS if kind == "either" else p  # in validation too: a model that reads one alone must not look best
-    shares = {"train": share, "validation": share, "test": p}
-    sets = {split: controls.build(kind, digits, pairs if split == "train" else held_out, split, seed, of)
-            for split, of in shares.items()}
-    looked = {split: look(whole, collages) for split, collages in sets.items()}
-    history = train_fusion(whole, looked["train"], looked["validation"], seed=seed, epochs=epochs, progress=False)
-    seen = looked["test"].inputs["seen"].reshape(-1, 4, DIGITS)
-    fusion = BehindTower(whole.requires_grad_(False).eval()).eval()
+        if head := ARCHITECTURES[architecture]:
+            fusion = head()
+        else:
+            whole = CnnLstm(len(VOCABULARY), width=width)
+    if whole is None:
+        history = fit(_Sentences(fusion), looked["train"], looked["validation"], epochs=epochs or 12, lr=5e-3,
+                      batch_size=100, seed=seed, progress=False)
+    else:
+        whole.tower = tower.requires_grad_(False).eval()
+        history = train_fusion(whole, looked["train"], looked["validation"], seed=seed, epochs=epochs or 24, progress=False)
+        fusion = BehindTower(whole.requires_grad_(False).eval())
+    fusion.requires_grad_(False).eval()
     with torch.no_grad():
-        right = accuracy(fusion(seen, sets["test"].tokens()), looked["test"].labels)
-    return Control(kind, controls.ANSWERS[kind], whole, fusion, sets["test"], seen, right, history.seconds)
+        right = accuracy(fusion(prepared.seen, prepared.test.tokens()), looked["test"].labels)
+    return Control(prepared.kind, controls.ANSWERS[prepared.kind], whole, fusion, prepared.test, prepared.seen, right,
+                   history.seconds, architecture)
+
+
+class _Sentences(nn.Module):
+    """A head that is given the number of each sentence, and reads each that occurs once."""
+
+    def __init__(self, head: Head):
+        super().__init__()
+        self.head = head
+        self.register_buffer("tokens", tokenize(SENTENCES), persistent=False)
+
+    def forward(self, seen: Tensor, sentence: Tensor) -> Tensor:
+        needed, back = sentence.unique(return_inverse=True)
+        return self.head.match(self.head.see(seen.reshape(-1, 4, DIGITS)), self.head.read(self.tokens[needed])[back])
+
+
+def _dense(inner: int, hidden: int, outer: int) -> list[nn.Module]:
+    return [nn.Linear(inner, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, outer)]

@@ -1,0 +1,284 @@
+"""The verdict on trial: controls of known answer by architecture, and every score that claims to answer the same question.
+
+Each method is turned into an answer by thresholds that are set on ``CHOSEN_ON`` alone (other seeds, two of the four
+architectures) and judged on seeds 0 to 19 of all four: two architectures nobody has seen, and new seeds of the others.
+``python -m crossexplain bench trial`` is resumable: what was judged is kept under ``_build/trial``.
+"""
+
+import inspect
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.tree import DecisionTreeClassifier
+from torch import Tensor, nn
+
+from crossexplain.bench import BenchError, spread
+from crossexplain.book.execute import digest
+from crossexplain.data import collages as pairs_of
+from crossexplain.data import controls, digits
+from crossexplain.evaluation import shares
+from crossexplain.files import embedded_folder, write_whole
+from crossexplain.gradients.rounds import Rounds, rounds
+from crossexplain.gradients.views import Tokens, Vectors
+from crossexplain.recipes import controls as recipe
+from crossexplain.recipes.collages import load_or_train
+from crossexplain.recipes.controls import ARCHITECTURES, UNLEARNABLE, Control, prepare, train
+
+CONTROLS = [("image", 1.0), ("text", 1.0), ("either", 1.0), ("both", 1.0), ("additive", 1.0),
+            *(("shortcut", p) for p in (0.5, 0.75, 0.9, 1.0))]
+CHOSEN_ON = {"seeds": range(100, 109), "architectures": ("early fusion", "late fusion")}
+SEEDS = 20
+# The first two are what ``rounds`` takes by itself. The third takes all words away, and with them the queries of a
+# cross-attention: nothing of the picture can pass, and the verdict, which asks all baselines to agree, cannot tell.
+BASELINES = [{"image": "zero", "text": "mask"}, "data", {"image": "zero", "text": "pad"}]
+MET = 128  # test pairs of which every picture meets every sentence
+EXPLAINED, ORDERS = 48, 4  # pairs whose Shapley values MM-SHAP's share is from, and orders (each also reversed) of the features
+LEARNED = {"additive": 0.70}  # least accuracy of a model that is judged; else 0.95, of the shortcut what the sentence is worth
+UNCHANGED = 0.9  # share of predictions that stay where another example's picture takes the place of the own, of "text alone"
+# What each method reads. A tree of at most 6 leaves, fitted on CHOSEN_ON, makes an answer of it.
+READS = {
+    "norms and flips": ["norm ratio of image", "norm ratio of text", "flips, image masked", "flips, text masked"],
+    "MM-SHAP": ["text share"],
+    "InterSHAP": ["interaction", "image's own", "text's own"],
+    "EMAP": ["emap gap"],
+    "perceptual": ["perceptual of image", "perceptual of text"],
+}
+OURS, PADDED, RULE = "verdict", "verdict, padding too", "paper's rule"
+KEYS = {OURS: "", PADDED: "padding_too.", RULE: "norm_rule.", "norms and flips": "norms_and_flips.", "MM-SHAP": "mm_shap.",
+        "InterSHAP": "intershap.", "EMAP": "emap.", "perceptual": "perceptual."}
+TABLE, BLOCK = "trial.csv", 5  # seeds that are kept together
+
+
+def judged(control: Control, seed: int, p: float) -> dict:
+    """Return what every method says of one model, in numbers: one line."""
+    three = recorded(control, seed)
+    record = replace(three, baselines=three.baselines[:2])
+    verdict, first = record.verdict(), record.baselines[0]
+    line = {"control": control.kind, "p": p, "architecture": control.architecture, "seed": seed, "truth": control.answer,
+            "accuracy": control.accuracy, OURS: verdict.answer, "support": verdict.support, RULE: record.paper_rule(),
+            PADDED: three.verdict().answer}
+    line |= {f"verdict, {baseline}": answer for baseline, answer in verdict.answers.items()}
+    line |= {f"{part} accounts for": min(verdict.reach[kind][part].value for kind in record.baselines)
+             for part in ("image", "text", "sum")}
+    line |= {f"norm ratio of {name}": float(np.nan_to_num(np.nanmedian(record.norm_ratio(first, name)), nan=9.0))
+             for name in record.modalities}
+    line |= {f"flips, {name} masked": verdict.flips[first][name].value for name in record.modalities}
+    every = met(control.fusion, control.seen[:MET], control.test.tokens()[:MET]).double().numpy()
+    labels = control.test.labels[:MET]
+    split = shares.intershap(shares.predicted(every))
+    line |= {"interaction": split.interaction, "image's own": split.first, "text's own": split.second,
+             "emap gap": shares.emap_gap(every, labels)}
+    line |= dict(zip(("perceptual of image", "perceptual of text"), shares.perceptual(every, labels)))
+    line["text share"] = text_share(control, seed)
+    same = (every > 0) == (np.diagonal(every) > 0)[None, :]  # [i, j]: picture i with sentence j, and sentence j's own pair
+    line["unchanged, another image"] = float(same.mean())
+    line["unchanged, another text"] = float(((every > 0) == (np.diagonal(every) > 0)[:, None]).mean())
+    return line
+
+
+def recorded(control: Control, seed: int, baselines=BASELINES) -> Rounds:
+    """Run the project's rounds on the test pairs."""
+    modalities = [Vectors("image", "seen"), Tokens(layer=control.fusion.text_layer)]
+    inputs = {"seen": control.seen, "tokens": control.test.tokens()}
+    return rounds(control.fusion, inputs, modalities, baselines=baselines, pick=None, rows=8192, progress=False, seed=seed)
+
+
+@torch.no_grad()
+def met(model: nn.Module, seen: Tensor, tokens: Tensor) -> Tensor:
+    """Return the logits of every picture with every sentence, (N, N); each is seen or read once."""
+    seen, said = model.see(seen), model.read(tokens)
+    rows = [model.match(seen[i : i + 1].expand(len(said), *seen.shape[1:]), said) for i in range(len(seen))]
+    return torch.stack(rows)
+
+
+def text_share(control: Control, seed: int) -> float:
+    """Return MM-SHAP's share: cells are set to zero and words to the mask, Shapley values are sampled."""
+    seen, tokens = control.seen[:EXPLAINED], control.test.tokens()[:EXPLAINED]
+    cells = seen.shape[1]
+
+    @torch.no_grad()
+    def value(keep: Tensor) -> Tensor:  # bool (P,) -> (N,)
+        return control.fusion(seen * keep[:cells, None], torch.where(keep[cells:] | (tokens == 0), tokens, 1))
+
+    values = shapley(value, cells + tokens.shape[1], ORDERS, seed)
+    return shares.text_share(values, torch.arange(values.shape[1]) >= cells)
+
+
+def shapley(value: Callable[[Tensor], Tensor], players: int, orders: int, seed: int) -> Tensor:
+    """Sample Shapley values (N, P): the mean of what each player adds in random orders and the same orders reversed."""
+    generator, total = torch.Generator().manual_seed(seed), 0.0
+    for _ in range(orders):
+        order = torch.randperm(players, generator=generator)
+        for way in (order, order.flip(0)):
+            keep = torch.zeros(players, dtype=torch.bool)
+            steps = [value(keep)]
+            for player in way:
+                keep[player] = True
+                steps.append(value(keep))
+            total = total + torch.stack(steps, dim=1).diff(dim=1)[:, way.argsort()]
+    return total / (2 * orders)
+
+
+def models(seeds: range, architectures: tuple[str, ...]) -> Iterator[tuple[str, float, int, str]]:
+    """Yield control, share, seed and architecture of every model, those of one data set together."""
+    for seed, (kind, p), architecture in product(seeds, CONTROLS, architectures):
+        if (kind, architecture) not in UNLEARNABLE:  # its answer would not be known
+            yield kind, p, seed, architecture
+
+
+def lines_of(seeds: range, architectures: tuple[str, ...]) -> list[dict]:
+    """Judge every model in order; a run that was cut off goes on where it stopped."""
+    return [line for first in seeds[::BLOCK] for line in block(range(first, min(first + BLOCK, seeds.stop)), architectures)]
+
+
+def block(seeds: range, architectures: tuple[str, ...]) -> list[dict]:
+    """Judge the models of some seeds, or go on with them."""
+    wanted, kept = list(models(seeds, architectures)), kept_at(seeds, architectures)
+    lines = json.loads(kept.read_text("utf-8")) if kept.is_file() else []
+    if len(lines) == len(wanted):
+        return lines
+    bank, tower, last = digits.load("sklearn"), load_or_train(progress=False).model.tower, None
+    for kind, p, seed, architecture in wanted[len(lines):]:
+        if last != (kind, p, seed):
+            prepared, last = prepare(kind, bank, tower, seed, p=p), (kind, p, seed)
+        control = train(kind, bank, tower, seed, architecture=architecture, p=p, prepared=prepared)
+        lines.append(judged(control, seed, p))
+        write_whole(kept, lambda part: part.write_text(json.dumps(lines, default=float), "utf-8"))
+    return lines
+
+
+def kept_at(seeds: range, architectures: tuple[str, ...]) -> Path:
+    """Return where a block keeps what it has judged: another file for other code and other seeds."""
+    code = [Path(module.__file__) for module in (controls, digits, pairs_of, recipe, shares)]
+    code += map(inspect.getsource, (judged, recorded, met, text_share, shapley, Rounds.verdict, Rounds._judge))
+    folder = embedded_folder().parent / "_build" / "trial"
+    return folder / f"{digest(*seeds, *architectures, BASELINES, MET, EXPLAINED, ORDERS, *code)[:16]}.json"
+
+
+def known(table: pd.DataFrame) -> pd.Series:
+    """Return of which models the answer is known: they learned the control, and do what it asks for.
+
+    Of a shortcut the data say what the sentence is worth, (1 + p) / 2 right, but not whether a model learned to match as
+    well. It counts as "text alone" if its predictions stay when the picture is another's; others are left out and counted.
+    """
+    worth = np.where(table.control == "shortcut", (1 + table.p) / 2 - 0.07, table.control.map(LEARNED).fillna(0.95))
+    learned = table.accuracy >= worth
+    stays = {"text alone": table["unchanged, another image"], "image alone": table["unchanged, another text"]}
+    for truth, unchanged in stays.items():
+        learned &= (table.truth != truth) | (unchanged >= UNCHANGED)
+    return learned
+
+
+def answers(chosen: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
+    """Return the answer of each method on each line of the table; thresholds come from ``chosen``."""
+    found = {name: table[name] for name in (OURS, PADDED, RULE)}
+    for method, reads in READS.items():
+        tree = DecisionTreeClassifier(max_leaf_nodes=6, min_samples_leaf=5, random_state=0)
+        found[method] = tree.fit(chosen[reads].fillna(0), chosen.truth).predict(table[reads].fillna(0))
+    return pd.DataFrame(found, index=table.index)
+
+
+def confusion(table: pd.DataFrame, said: pd.DataFrame) -> pd.DataFrame:
+    """Return how often each method gives each answer, by truth and architecture: the table that is kept."""
+    parts = []
+    for method in said:
+        counted = pd.DataFrame({"truth": table.truth, "architecture": table.architecture, "answer": said[method]})
+        part = counted.value_counts().rename("models").reset_index()
+        parts.append(part.assign(method=method))
+    columns = ["method", "architecture", "truth", "answer", "models"]
+    return pd.concat(parts)[columns].sort_values(columns[:4]).reset_index(drop=True)
+
+
+def costs(seed: int = 0) -> dict[str, tuple[list[float], list[float]]]:
+    """Return passes an example (one with a gradient counts as three) and seconds of each method, called on bare models.
+
+    Of one model of each architecture. InterSHAP and EMAP are given the test pairs as donors, as they are judged
+    here; InterSHAP's authors take 1,000 donors.
+    """
+    bank, tower = digits.load("sklearn"), load_or_train(progress=False).model.tower
+    prepared = prepare("text", bank, tower, seed)
+    found = [cost(train("text", bank, tower, seed, architecture=architecture, prepared=prepared), seed)
+             for architecture in ARCHITECTURES]
+    return {name: tuple(zip(*(of[name] for of in found))) for name in found[0]}
+
+
+def cost(control: Control, seed: int) -> dict[str, tuple[float, float]]:
+    """Return passes and seconds an example of each method on one model."""
+    with Counter(control.fusion) as counter:
+        return {OURS: counter.of(lambda: recorded(control, seed, BASELINES[:2]).verdict(), len(control.seen), 3),
+                "InterSHAP": counter.of(lambda: shares.intershap(shares.predicted(bare(control))), MET),
+                "EMAP": counter.of(lambda: shares.emap(bare(control)), MET),
+                "MM-SHAP": counter.of(lambda: text_share(control, seed), EXPLAINED)}
+
+
+@torch.no_grad()
+def bare(control: Control) -> np.ndarray:
+    """Return the logits of every picture with every sentence without any sharing between pairs."""
+    tokens = control.test.tokens()[:MET]
+    return np.stack([control.fusion(one.expand(MET, -1, -1), tokens).numpy() for one in control.seen[:MET]])
+
+
+class Counter:
+    """Counts the rows that go through a model."""
+
+    def __init__(self, model: nn.Module):
+        self.model, self.rows = model, 0
+
+    def __enter__(self) -> "Counter":
+        self.hook = self.model.register_forward_pre_hook(self._count, with_kwargs=True)
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.hook.remove()
+
+    def _count(self, module, given, named) -> None:
+        self.rows += len(next(iter((*given, *named.values()))))
+
+    def of(self, call: Callable[[], object], examples: int, weight: int = 1) -> tuple[float, float]:
+        """Return passes and seconds an example."""
+        self.rows, started = 0, time.perf_counter()
+        call()
+        return weight * self.rows / examples, (time.perf_counter() - started) / examples
+
+
+def rows(seed: int = 0) -> list[dict]:
+    """Judge 20 seeds from ``seed`` on and keep the confusion table as ``data/results/trial.csv``."""
+    seeds = range(seed, seed + SEEDS)
+    if set(seeds) & set(CHOSEN_ON["seeds"]):
+        raise BenchError(f"seeds {seed} to {seeds[-1]} came; thresholds were chosen on {CHOSEN_ON['seeds'][0]} to "
+                         f"{CHOSEN_ON['seeds'][-1]}: start at another, so that none of these is among them.")
+    chosen = pd.DataFrame(lines_of(**CHOSEN_ON))
+    everything = pd.DataFrame(lines_of(seeds, tuple(ARCHITECTURES)))
+    chosen, table = chosen[known(chosen)], everything[known(everything)]
+    said = answers(chosen, table)
+    kept = confusion(table, said)
+    write_whole(embedded_folder() / "results" / TABLE, lambda part: kept.to_csv(part, index=False))
+    found = [share("trial.known", known(everything), "share of models that learned the control", everything)]
+    nothing_interacts = table.truth != "both only"
+    for method, key in KEYS.items():
+        found.append(share(f"trial.{key}right", said[method] == table.truth, "share of models", table))
+        found.append(share(f"trial.{key}false_alarms", (said[method] == "both only")[nothing_interacts],
+                           "share of models in which nothing interacts", table))
+    found.append(share("trial.abstained", said[OURS] == "cannot tell", "share of models", table))
+    for architecture in ARCHITECTURES:
+        there = table.architecture == architecture
+        found.append(share(f"trial.right.{architecture.replace(' ', '_').replace('-', '_')}",
+                           (said[OURS] == table.truth)[there], "share of models", table))
+    for method, (passes, seconds) in costs(seed).items():
+        for what, values, unit in (("passes", passes, "bare passes an example"), ("seconds", seconds, "s an example")):
+            found.append(spread(f"trial.{KEYS[method]}{what}", values, unit, np.mean))
+    return found
+
+
+def share(name: str, hits: pd.Series, unit: str, table: pd.DataFrame) -> dict:
+    """Return a row: the share over all, from the worst to the best seed."""
+    by_seed = hits.groupby(table.seed[hits.index]).mean()
+    return {"id": name, "value": float(hits.mean()), "low": float(by_seed.min()), "high": float(by_seed.max()),
+            "n": len(hits), "unit": unit}
