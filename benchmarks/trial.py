@@ -24,12 +24,14 @@ from crossexplain.book.execute import digest
 from crossexplain.data import collages as pairs_of
 from crossexplain.data import controls, digits
 from crossexplain.evaluation import shares
+from crossexplain.evaluation.disagreement import choose, contradictions, right
+from crossexplain.evaluation.intervals import mean_interval
 from crossexplain.files import embedded_folder, write_whole
-from crossexplain.gradients.rounds import Rounds, rounds
+from crossexplain.gradients.rounds import FULL, Rounds, rounds
 from crossexplain.gradients.views import Tokens, Vectors
 from crossexplain.recipes import controls as recipe
-from crossexplain.recipes.collages import load_or_train
-from crossexplain.recipes.controls import ARCHITECTURES, UNLEARNABLE, Control, prepare, train
+from crossexplain.recipes.collages import load_or_train, look
+from crossexplain.recipes.controls import ARCHITECTURES, UNLEARNABLE, BehindTower, Control, prepare, train
 
 CONTROLS = [("image", 1.0), ("text", 1.0), ("either", 1.0), ("both", 1.0), ("additive", 1.0),
             *(("shortcut", p) for p in (0.5, 0.75, 0.9, 1.0))]
@@ -38,6 +40,7 @@ SEEDS = 20
 # The first two are what ``rounds`` takes by itself. The third takes all words away, and with them the queries of a
 # cross-attention: nothing of the picture can pass, and the verdict, which asks all baselines to agree, cannot tell.
 BASELINES = [{"image": "zero", "text": "mask"}, "data", {"image": "zero", "text": "pad"}]
+CONTRADICTING = 384  # collages on which gradient and coalition values are compared
 MET = 128  # test pairs of which every picture meets every sentence
 EXPLAINED, ORDERS = 48, 4  # pairs whose Shapley values MM-SHAP's share is from, and orders (each also reversed) of the features
 LEARNED = {"additive": 0.70}  # least accuracy of a model that is judged; else 0.95, of the shortcut what the sentence is worth
@@ -248,6 +251,62 @@ class Counter:
         return weight * self.rows / examples, (time.perf_counter() - started) / examples
 
 
+def contradicted(seed: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Return by modality where gradient and Shapley values contradict each other on collages, and what does decide.
+
+    Sampled Shapley values of the model of chapters 3 and 4 over four cells and all words, zero and the mask standing in;
+    examples in which all or none of a modality's features decide are left out, as nothing can be wrong about them.
+    """
+    trained = load_or_train(progress=False)
+    model, test = BehindTower(trained.model).eval(), pairs_of.build(trained.digits, CONTRADICTING, "test", seed)
+    seen, tokens = look(trained.model, test).inputs["seen"].reshape(-1, 4, 10), test.tokens()
+    record = rounds(model, {"seen": seen, "tokens": tokens}, [Vectors("image", "seen"), Tokens(layer=model.text_layer)],
+                    baselines=BASELINES[:1], pick=None, rows=4096, progress=False, seed=seed)
+    values = shapley(masking(model, seen, tokens), 4 + tokens.shape[1], 4 * ORDERS, seed)
+    gradient = record.passes[record.baselines[0], FULL].importance
+    found, deciding = {}, {"image": torch.from_numpy(test.deciding_cells), "text": torch.from_numpy(test.deciding_tokens)}
+    for name, coalition in (("image", values[:, :4]), ("text", values[:, 4:])):
+        there, decides = record.features[name], deciding[name]
+        mixed = (decides & there).any(dim=1) & (~decides & there).any(dim=1)
+        found[name] = contradictions(gradient[name], coalition, there & mixed[:, None])
+    return found, deciding
+
+
+def masking(model: nn.Module, seen: Tensor, tokens: Tensor) -> Callable[[Tensor], Tensor]:
+    """Return the logits (N,) of a model as a function of which cells and words stand, bool (P,)."""
+    cells = seen.shape[1]
+
+    @torch.no_grad()
+    def value(keep: Tensor) -> Tensor:
+        return model(seen * keep[:cells, None], torch.where(keep[cells:] | (tokens == 0), tokens, 1))
+
+    return value
+
+
+def disagreement(seed: int) -> list[dict]:
+    """Return how often gradient and coalition values contradict each other, and how often each way to choose was right."""
+    rule = choose(*contradicted(CHOSEN_ON["seeds"][0]))
+    found, deciding = contradicted(seed)
+    example = {name: np.nonzero(of.numpy())[0] for name, of in found.items()}
+
+    def row(key: str, ways: dict[str, str], unit: str) -> dict:
+        hits = [right(found[name], deciding[name], way) for name, way in ways.items()]
+        return _row(f"disagreement.{key}", np.concatenate(hits), np.concatenate([example[name] for name in ways]), unit)
+
+    lines = [row("rule.right", rule, "share of contradictions; believed: " + ", ".join(map(" ".join, rule.items())))]
+    lines += [row(f"{way}.right", dict.fromkeys(found, way), "share of contradictions") for way in ("coalition", "gradient")]
+    lines += [row(f"{way}.right.{name}", {name: way}, f"share of contradictions in the {name}")
+              for name in found for way in dict.fromkeys(("coalition", rule[name]))]
+    return lines + [_row(f"disagreement.{name}", (of != 0).double().mean(dim=1), np.arange(len(of)),
+                         f"share of features of the {name} about which gradient and Shapley values contradict each other")
+                    for name, of in found.items()]
+
+
+def _row(name: str, values, groups, unit: str) -> dict:
+    interval = mean_interval(np.asarray(values, dtype=float), groups=groups)
+    return {"id": name, "value": interval.value, "low": interval.low, "high": interval.high, "n": len(values), "unit": unit}
+
+
 def rows(seed: int = 0) -> list[dict]:
     """Judge 20 seeds from ``seed`` on and keep the confusion table as ``data/results/trial.csv``."""
     seeds = range(seed, seed + SEEDS)
@@ -274,7 +333,7 @@ def rows(seed: int = 0) -> list[dict]:
     for method, (passes, seconds) in costs(seed).items():
         for what, values, unit in (("passes", passes, "bare passes an example"), ("seconds", seconds, "s an example")):
             found.append(spread(f"trial.{KEYS[method]}{what}", values, unit, np.mean))
-    return found
+    return found + disagreement(seed)
 
 
 def share(name: str, hits: pd.Series, unit: str, table: pd.DataFrame) -> dict:
