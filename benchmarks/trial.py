@@ -23,7 +23,7 @@ from crossexplain.bench import BenchError, spread
 from crossexplain.book.execute import digest
 from crossexplain.data import collages as pairs_of
 from crossexplain.data import controls, digits
-from crossexplain.evaluation import shares
+from crossexplain.evaluation import dominance, shares
 from crossexplain.evaluation.disagreement import choose, contradictions, right
 from crossexplain.evaluation.intervals import mean_interval
 from crossexplain.files import embedded_folder, write_whole
@@ -42,7 +42,7 @@ SEEDS = 20
 BASELINES = [{"image": "zero", "text": "mask"}, "data", {"image": "zero", "text": "pad"}]
 CONTRADICTING = 384  # collages on which gradient and coalition values are compared
 MET = 128  # test pairs of which every picture meets every sentence
-EXPLAINED, ORDERS = 48, 4  # pairs whose Shapley values MM-SHAP's share is from, and orders (each also reversed) of the features
+EXPLAINED, ORDERS = 48, 8  # pairs whose Shapley values MM-SHAP's share is from, and orders of the features
 LEARNED = {"additive": 0.70}  # least accuracy of a model that is judged; else 0.95, of the shortcut what the sentence is worth
 UNCHANGED = 0.9  # share of predictions that stay where another example's picture takes the place of the own, of "text alone"
 # What each method reads. A tree of at most 6 leaves, fitted on CHOSEN_ON, makes an answer of it.
@@ -78,7 +78,9 @@ def judged(control: Control, seed: int, p: float) -> dict:
     split = shares.intershap(shares.predicted(every))
     line |= {"interaction": split.interaction, "image's own": split.first, "text's own": split.second,
              "emap gap": shares.emap_gap(every, labels)}
-    line |= dict(zip(("perceptual of image", "perceptual of text"), shares.perceptual(every, labels)))
+    given = {"images": control.seen, "tokens": control.test.tokens()}
+    lost = dominance.perceptual_scores(control.fusion, given, torch.from_numpy(control.test.labels), seed=seed)
+    line |= {f"perceptual of {name}": found.value for name, found in lost.items()}
     line["text share"] = text_share(control, seed)
     same = (every > 0) == (np.diagonal(every) > 0)[None, :]  # [i, j]: picture i with sentence j, and sentence j's own pair
     line["unchanged, another image"] = float(same.mean())
@@ -103,30 +105,14 @@ def met(model: nn.Module, seen: Tensor, tokens: Tensor) -> Tensor:
 
 def text_share(control: Control, seed: int) -> float:
     """Return MM-SHAP's share: cells are set to zero and words to the mask, Shapley values are sampled."""
-    seen, tokens = control.seen[:EXPLAINED], control.test.tokens()[:EXPLAINED]
-    cells = seen.shape[1]
-
-    @torch.no_grad()
-    def value(keep: Tensor) -> Tensor:  # bool (P,) -> (N,)
-        return control.fusion(seen * keep[:cells, None], torch.where(keep[cells:] | (tokens == 0), tokens, 1))
-
-    values = shapley(value, cells + tokens.shape[1], ORDERS, seed)
-    return shares.text_share(values, torch.arange(values.shape[1]) >= cells)
+    values = shapley(control.fusion, control.seen[:EXPLAINED], control.test.tokens()[:EXPLAINED], ORDERS, seed)
+    return float(np.nanmean(dominance.text_share(values)))
 
 
-def shapley(value: Callable[[Tensor], Tensor], players: int, orders: int, seed: int) -> Tensor:
-    """Sample Shapley values (N, P): the mean of what each player adds in random orders and the same orders reversed."""
-    generator, total = torch.Generator().manual_seed(seed), 0.0
-    for _ in range(orders):
-        order = torch.randperm(players, generator=generator)
-        for way in (order, order.flip(0)):
-            keep = torch.zeros(players, dtype=torch.bool)
-            steps = [value(keep)]
-            for player in way:
-                keep[player] = True
-                steps.append(value(keep))
-            total = total + torch.stack(steps, dim=1).diff(dim=1)[:, way.argsort()]
-    return total / (2 * orders)
+def shapley(model: nn.Module, seen: Tensor, tokens: Tensor, orders: int, seed: int) -> dict[str, Tensor]:
+    """Sample the Shapley values of cells and words."""
+    return dominance.shapley_values(model, {"images": seen, "tokens": tokens}, [Vectors("image", "images"), Tokens(layer="")],
+                                    BASELINES[0], orders, seed)
 
 
 def models(seeds: range, architectures: tuple[str, ...]) -> Iterator[tuple[str, float, int, str]]:
@@ -159,7 +145,7 @@ def block(seeds: range, architectures: tuple[str, ...]) -> list[dict]:
 
 def kept_at(seeds: range, architectures: tuple[str, ...]) -> Path:
     """Return where a block keeps what it has judged: another file for other code and other seeds."""
-    code = [Path(module.__file__) for module in (controls, digits, pairs_of, recipe, shares)]
+    code = [Path(module.__file__) for module in (controls, digits, pairs_of, recipe, shares, dominance)]
     code += map(inspect.getsource, (judged, recorded, met, text_share, shapley, Rounds.verdict, Rounds._judge))
     folder = embedded_folder().parent / "_build" / "trial"
     return folder / f"{digest(*seeds, *architectures, BASELINES, MET, EXPLAINED, ORDERS, *code)[:16]}.json"
@@ -214,18 +200,31 @@ def costs(seed: int = 0) -> dict[str, tuple[list[float], list[float]]]:
 
 def cost(control: Control, seed: int) -> dict[str, tuple[float, float]]:
     """Return passes and seconds an example of each method on one model."""
+    whole = replace(control, fusion=Whole(control.fusion))
+    seen, tokens = control.seen[:MET], control.test.tokens()[:MET]
+    given, labels = {"images": seen, "tokens": tokens}, torch.from_numpy(control.test.labels[:MET])
     with Counter(control.fusion) as counter:
         return {OURS: counter.of(lambda: recorded(control, seed, BASELINES[:2]).verdict(), len(control.seen), 3),
-                "InterSHAP": counter.of(lambda: shares.intershap(shares.predicted(bare(control))), MET),
-                "EMAP": counter.of(lambda: shares.emap(bare(control)), MET),
-                "MM-SHAP": counter.of(lambda: text_share(control, seed), EXPLAINED)}
+                "InterSHAP": counter.of(lambda: shares.intershap(shares.predicted(met(whole.fusion, seen, tokens))), MET),
+                "EMAP": counter.of(lambda: shares.emap(met(whole.fusion, seen, tokens)), MET),
+                "perceptual": counter.of(lambda: dominance.perceptual_scores(whole.fusion, given, labels, seed=seed), MET),
+                "MM-SHAP": counter.of(lambda: text_share(whole, seed), EXPLAINED)}
 
 
-@torch.no_grad()
-def bare(control: Control) -> np.ndarray:
-    """Return the logits of every picture with every sentence without any sharing between pairs."""
-    tokens = control.test.tokens()[:MET]
-    return np.stack([control.fusion(one.expand(MET, -1, -1), tokens).numpy() for one in control.seen[:MET]])
+class Whole(nn.Module):
+    """A model that is not known to split: each pair goes through all of it."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.match = model
+
+    def see(self, seen: Tensor) -> Tensor:
+        """Return the picture itself."""
+        return seen
+
+    def read(self, tokens: Tensor) -> Tensor:
+        """Return the words themselves."""
+        return tokens
 
 
 class Counter:
@@ -262,25 +261,14 @@ def contradicted(seed: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     seen, tokens = look(trained.model, test).inputs["seen"].reshape(-1, 4, 10), test.tokens()
     record = rounds(model, {"seen": seen, "tokens": tokens}, [Vectors("image", "seen"), Tokens(layer=model.text_layer)],
                     baselines=BASELINES[:1], pick=None, rows=4096, progress=False, seed=seed)
-    values = shapley(masking(model, seen, tokens), 4 + tokens.shape[1], 4 * ORDERS, seed)
+    values = shapley(model, seen, tokens, 4 * ORDERS, seed)
     gradient = record.passes[record.baselines[0], FULL].importance
     found, deciding = {}, {"image": torch.from_numpy(test.deciding_cells), "text": torch.from_numpy(test.deciding_tokens)}
-    for name, coalition in (("image", values[:, :4]), ("text", values[:, 4:])):
+    for name, coalition in values.items():
         there, decides = record.features[name], deciding[name]
         mixed = (decides & there).any(dim=1) & (~decides & there).any(dim=1)
         found[name] = contradictions(gradient[name], coalition, there & mixed[:, None])
     return found, deciding
-
-
-def masking(model: nn.Module, seen: Tensor, tokens: Tensor) -> Callable[[Tensor], Tensor]:
-    """Return the logits (N,) of a model as a function of which cells and words stand, bool (P,)."""
-    cells = seen.shape[1]
-
-    @torch.no_grad()
-    def value(keep: Tensor) -> Tensor:
-        return model(seen * keep[:cells, None], torch.where(keep[cells:] | (tokens == 0), tokens, 1))
-
-    return value
 
 
 def disagreement(seed: int) -> list[dict]:

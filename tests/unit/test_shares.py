@@ -62,14 +62,3 @@ def test_a_sum_of_parts_is_its_own_projection_and_what_is_left_is_orthogonal_to_
     assert shares.emap(image[:, None] + text) == pytest.approx(image + text)
     left = rest - rest.mean(axis=0) - rest.mean(axis=1, keepdims=True) + rest.mean()
     assert shares.emap(left) == pytest.approx(np.zeros(n), abs=1e-9)
-
-
-def test_perceptual_scores_by_hand():
-    every = np.array([[1.0, 1.0], [-1.0, -1.0]])  # the first modality alone decides
-    assert shares.perceptual(every, [1, 0]) == (0.5, 0.0)
-    assert shares.perceptual(every.T, [1, 0]) == (0.0, 0.5)
-
-
-def test_absent_features_and_examples_without_effect_do_not_count_in_the_share_of_text():
-    values = [[3.0, 1.0, np.nan], [0.0, 0.0, 0.0], [0.0, -2.0, 2.0]]
-    assert shares.text_share(values, [False, True, True]) == pytest.approx((0.25 + 1.0) / 2)

@@ -1,8 +1,6 @@
 """The trial of the verdict: its split, its truth, its sampling, and that a run goes on where it stopped."""
 
 import importlib.util
-import itertools
-import math
 from types import SimpleNamespace
 
 import numpy as np
@@ -66,26 +64,15 @@ def test_answers_come_from_thresholds_of_the_chosen_models(trial):
     assert said["InterSHAP"].tolist() == ["text alone", "both only"] and said[trial.OURS].tolist() == ["either", "either"]
 
 
-def test_sampled_shapley_values_are_exact_where_all_orders_agree_and_near_elsewhere(trial):
-    weights = torch.tensor([[1.0, -2.0, 0.5], [0.0, 3.0, 1.0]])
-
-    def additive(keep):
-        return (weights * keep).sum(dim=1)
-
-    assert torch.allclose(trial.shapley(additive, 3, 1, seed=0), weights)
-
-    def game(keep):  # (1, 3): a pair that only works together, and a third that doubles it
-        return torch.tensor([float(keep[0] and keep[1]) * (1 + float(keep[2]))])
-
-    exact = torch.zeros(3)
-    for order in itertools.permutations(range(3)):
-        keep = torch.zeros(3, dtype=torch.bool)
-        for player in order:
-            before = game(keep)
-            keep[player] = True
-            exact[player] += (game(keep) - before)[0] / math.factorial(3)
-    sampled = trial.shapley(game, 3, 200, seed=0)[0]
-    assert torch.allclose(sampled, exact, atol=0.06) and sampled.sum() == pytest.approx(2.0, abs=1e-5)
+def test_shares_of_the_text_are_of_the_model_that_is_given(trial):
+    torch.manual_seed(0)
+    model, seen, tokens = LateFusion().eval(), torch.rand(3, 4, 10).softmax(dim=2), torch.randint(2, 20, (3, 7))
+    with torch.no_grad():
+        values = trial.shapley(model, seen, tokens, 4, 0)
+        alone = model.see(seen) - model.see(torch.zeros_like(seen))  # of a sum, the cells share what the picture adds
+    assert torch.allclose(values["image"].sum(dim=1), alone[:, 0], atol=1e-5)
+    whole = trial.shapley(trial.Whole(model), seen, tokens, 4, 0)
+    assert all(torch.allclose(whole[name], values[name], atol=1e-5) for name in values)
 
 
 def test_every_picture_meets_every_sentence(trial):

@@ -1,7 +1,8 @@
-"""How much each modality and their interaction count for a model: the scores that others publish, as functions of arrays.
+"""How much the interaction of two modalities counts for a model: the scores that others publish, as functions of arrays.
 
-All but one read the same numbers: the logits of every picture with every sentence, (N, M), of which the pairs of the data
-are the diagonal. Putting another example's picture or sentence in place of the own is how these scores remove a modality.
+They read the same numbers: the logits of every picture with every sentence, (N, M), of which the pairs of the data are the
+diagonal. Putting another example's picture or sentence in place of the own is how these scores remove a modality. MM-SHAP's
+share and the perceptual score are in :mod:`crossexplain.evaluation.dominance`.
 """
 
 from typing import NamedTuple
@@ -115,51 +116,3 @@ def emap_gap(every, labels) -> float:
     """Return how much worse the nearest additive model answers: accuracy of the model less that of its projection."""
     labels = np.asarray(labels).astype(bool)
     return float(((np.diagonal(np.asarray(every)) > 0) == labels).mean() - ((emap(every) > 0) == labels).mean())
-
-
-def perceptual(every, labels) -> tuple[float, float]:
-    """Return the perceptual score of each modality (Gat et al. 2021): accuracy lost when it is another example's.
-
-    Over all permutations at once, and as a share of the accuracy, the "model normalised" score of the paper.
-
-    Parameters
-    ----------
-    every : array_like, shape (N, N)
-        As for :func:`predicted`.
-    labels : array_like of bool or int, shape (N,)
-
-    Returns
-    -------
-    first, second : float
-    """
-    right = (np.asarray(every) > 0)
-    labels = np.asarray(labels).astype(bool)
-    own = (np.diagonal(right) == labels).mean()
-    first = (right == labels[None, :]).mean()  # another's first modality with the own second, whose label is asked for
-    second = (right == labels[:, None]).mean()
-    return float((own - first) / own), float((own - second) / own)
-
-
-def text_share(values, text) -> float:
-    """Return MM-SHAP's share of the text (Parcalabescu and Frank 2023): of all Shapley values' sizes, those at tokens.
-
-    Parameters
-    ----------
-    values : array_like, shape (N, P)
-        Shapley values of all features; NaN for one that an example does not have.
-    text : array_like of bool, shape (P,)
-        Which of them are tokens.
-
-    Returns
-    -------
-    float
-        Mean over the examples. It says which modality is used, not how: XOR and a sum get the same share.
-
-    Examples
-    --------
-    >>> text_share([[1.0, -1.0, 2.0, float("nan")]], [False, False, True, True])
-    0.5
-    """
-    sizes, text = np.abs(np.nan_to_num(np.asarray(values, dtype=float))), np.asarray(text, dtype=bool)
-    whole = sizes.sum(axis=1)
-    return float((sizes[:, text].sum(axis=1)[whole > 0] / whole[whole > 0]).mean())
