@@ -1,8 +1,8 @@
 """HD-XOR: two vectors whose label is the exclusive or of two bits, in one of them, in both, or spread over them.
 
-The synthetic data of InterSHAP (Wenderoth et al. 2025, "Measuring Cross-Modal Interactions in Multimodal Models"). The
-paper's appendix and its published code differ in the sizes, means and noise. The code's are the ones used here: only with
-them do the paper's F1 scores come out (synergy 92.4; by the appendix it would be above 99).
+The synthetic data of InterSHAP (Wenderoth et al. 2024, "Measuring Cross-Modal Interactions in Multimodal Models"). The
+paper's appendix and its published code differ in the sizes, means and noise. The code's are the ones used here: with them
+the paper's F1 scores come out (synergy 92.4, redundancy 97.4), with the appendix's one model each gets 99.8 and 99.5.
 """
 
 from dataclasses import dataclass
