@@ -1,0 +1,626 @@
+"""Ours and other libraries' explanations behind one call: the same features, the same baselines, the cost counted.
+
+Every method gives an importance to each feature of a modality (cell of a picture, word) for the followed class. What is asked
+of a model through masks is asked of the whole model, so that costs can be compared. A new method is one function and one line
+of ``METHODS``.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import captum.attr
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from crossexplain.evaluation import shares
+from crossexplain.evaluation.dominance import shapley_values, text_share
+from crossexplain.gradients import image as maps
+from crossexplain.gradients import text as scores
+from crossexplain.gradients.attention import RELEVANCE, ROLLOUT
+from crossexplain.gradients.capture import INPUT, Captured, capture
+from crossexplain.gradients.checks import find_layer
+from crossexplain.gradients.rounds import carriers, rounds
+from crossexplain.gradients.views import ImageCells, Inputs, Modality, Tokens, require_modalities, rows_of
+from crossexplain.inputs import InputError
+
+BUDGET = 256  # coalitions an example, where a method takes a budget
+ROWS = 512  # that go through the model at once
+COMPLETE = 1e-2  # how far a sum may miss what it promises, as a share of the largest, before DeepLIFT counts as not applicable
+
+
+class CannotRun(InputError):
+    """A method that does not work on a model, with the reason."""
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What one method says about N examples.
+
+    Attributes
+    ----------
+    method : str
+    values : dict of str to Tensor, shape (N, F)
+        By modality, the importance of each feature; NaN where the example has none. A modality that the method does not speak
+        about is missing.
+    pairs : Tensor or None, shape (N, F of the first, F of the second)
+        Interactions of two features of different modalities, where the method gives them.
+    signed : bool
+        Whether a feature can speak against the followed class.
+    passes : float
+        Cost an example: rows that went through the model, counted; the way back counts as two more.
+    seconds : float
+        For all examples.
+    features : dict of str to int
+        How many features each modality has.
+    """
+
+    method: str
+    values: dict[str, Tensor]
+    pairs: Tensor | None
+    signed: bool
+    passes: float
+    seconds: float
+    features: dict[str, int]
+
+    def joint(self, players: Mapping[str, Tensor] | None = None) -> Tensor:
+        """Return the importances of all modalities side by side, (N, P), NaN where there is none.
+
+        Parameters
+        ----------
+        players : mapping from modality to Tensor of int64, shape (F,) or (N, F), optional
+            The player of each feature, counted over all modalities, -1 for none: importances of a player's features are
+            added. Default: each feature for itself.
+        """
+        n = len(next(iter(self.values.values())))
+        parts = {name: self.values.get(name, torch.full((n, count), torch.nan)) for name, count in self.features.items()}
+        values = torch.cat(list(parts.values()), dim=1).double()
+        if players is None:
+            return values
+        owner = torch.cat([players[name].expand(n, -1) for name in parts], dim=1)  # (N, F)
+        there = (owner >= 0) & ~values.isnan()
+        shape, owner = (n, int(owner.max()) + 1), owner.clamp(min=0)
+        total = torch.zeros(shape, dtype=torch.float64).scatter_add(1, owner, values.where(there, 0.0))
+        held = torch.zeros(shape, dtype=torch.float64).scatter_add(1, owner, there.double())
+        return total.where(held > 0, torch.nan)
+
+
+class Found(NamedTuple):
+    """What a method's function returns: values by modality, and pairs where it has them."""
+
+    values: dict[str, Tensor]
+    pairs: Tensor | None = None
+
+
+class Method(NamedTuple):
+    """One line of the registry.
+
+    Attributes
+    ----------
+    run : callable
+        Takes an ``Asked`` and the method's own options, gives a ``Found``.
+    signed : bool
+    line : str
+        What it does, with its source.
+    efficient : bool
+        Whether the values of an example sum to its margin less that with everything hidden.
+    """
+
+    run: Callable[..., Found]
+    signed: bool
+    line: str
+    efficient: bool = False
+
+
+@dataclass
+class Asked:
+    """A question to a method: the model, the examples, and what stands in for what is hidden."""
+
+    model: nn.Module
+    inputs: Inputs
+    modalities: list[Modality]
+    baselines: dict[str, str]
+    target: Tensor
+    donors: Inputs | None
+    budget: int
+    seed: int
+    there: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def n(self) -> int:
+        """Return how many examples there are."""
+        return len(self.target)
+
+    @property
+    def present(self) -> Tensor:
+        """Return which features each example has, bool (N, P)."""
+        return torch.cat(list(self.there.values()), dim=1)
+
+    def split(self, values: Tensor) -> dict[str, Tensor]:
+        """Divide values (N, P) among the modalities."""
+        return dict(zip(self.there, values.split([there.shape[1] for there in self.there.values()], dim=1)))
+
+    def margin(self, output: Tensor, examples: Tensor) -> Tensor:
+        """Return the evidence for the followed class, (R,), of logits (R,) or (R, C)."""
+        target, output = self.target[examples], output.flatten(1) if output.ndim > 1 else output[:, None]
+        if output.shape[1] == 1:
+            return output[:, 0] * (2 * target - 1)
+        return output.gather(1, target[:, None])[:, 0] - output.mean(dim=1)
+
+    def hidden(self, keep: Tensor, examples: Tensor) -> dict[str, object]:
+        """Return inputs of some examples with only the features of ``keep`` (R, P) left."""
+        rows = rows_of(self.inputs, examples, self.n)
+        changed = dict(rows)
+        for modality, stay in zip(self.modalities, self.split(keep).values()):
+            donor = None
+            if self.baselines[modality.name] == "data":
+                size = len(modality.value(self.donors))
+                donor = rows_of(self.donors, examples % size, size)
+            changed |= modality.replace(rows, stay, self.baselines[modality.name], donor)
+        return changed
+
+    @torch.no_grad()
+    def value(self, keep: Tensor, examples: Tensor) -> Tensor:
+        """Return the margins, (R,), with only the features of ``keep`` (R, P) left."""
+        keep = keep.bool() | ~self.present[examples]
+        parts = [self.margin(self.model(**self.hidden(some, who)), who)
+                 for some, who in zip(keep.split(ROWS), examples.split(ROWS))]
+        return torch.cat(parts).float()
+
+    def captured(self) -> Captured:
+        """Read activations and gradients where the modalities say."""
+        everyone = torch.arange(self.n)
+        return capture(self.model, self.inputs, list(dict.fromkeys(modality.layer for modality in self.modalities)),
+                       lambda output: self.margin(output, everyone), allow_unused=True)
+
+    def image(self) -> ImageCells:
+        """Return the picture among the modalities."""
+        for modality in self.modalities:
+            if isinstance(modality, ImageCells):
+                return modality
+        raise CannotRun("maps are made of pictures, and none of the modalities is an ImageCells.")
+
+
+def explain(model: nn.Module, inputs: Inputs, modalities: Sequence[Modality], method: str = "cross", *,
+            baselines: Mapping[str, str] | None = None, target: Tensor | int | None = None, donors: Inputs | None = None,
+            budget: int | None = None, seed: int = 0, **options) -> Explanation:
+    """Explain a batch by one of ``METHODS``.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        In eval mode; called as ``model(**inputs)``.
+    inputs : mapping of str to Tensor
+        N examples.
+    modalities : sequence of Modality
+    method : str
+    baselines : mapping of str to str, optional
+        What stands in for hidden features; default each modality's neutral one. ``"data"`` borrows from the donor of the
+        same number.
+    target : int or Tensor of shape (N,), optional
+        Class to follow; default the predicted one. Of a single logit, 1 is yes and 0 is no.
+    donors : mapping of str to Tensor, optional
+        For ``"data"``.
+    budget : int, optional
+        Coalitions an example, for methods that sample them.
+    seed : int
+    **options
+        The method's own.
+
+    Returns
+    -------
+    Explanation
+
+    Raises
+    ------
+    CannotRun
+        Where the method does not work on the model, with the reason.
+    InputError
+        For an unknown method, and whatever the method refuses.
+    """
+    if method not in METHODS:
+        raise InputError(f"there is no method {method!r}; the methods are {', '.join(METHODS)}.")
+    if model.training:
+        raise InputError("the model is in train mode, where dropout answers differently each time; call model.eval() first.")
+    modalities = require_modalities(modalities)
+    chosen = {modality.name: modality.require_baseline((baselines or {}).get(modality.name, modality.baselines[0]))
+              for modality in modalities}
+    if "data" in chosen.values() and donors is None:
+        raise InputError("the baseline 'data' borrows from other examples; pass them as donors=...")
+    there = {modality.name: modality.features(inputs) for modality in modalities}
+    with torch.no_grad():
+        logits = model(**inputs)
+    n = len(next(iter(there.values())))
+    if target is None:
+        several = logits.ndim > 1 and logits.shape[1] > 1
+        target = logits.argmax(dim=1) if several else (logits.reshape(n) > 0).long()
+    target = torch.as_tensor(target).expand(n)
+    asked = Asked(model, inputs, modalities, chosen, target, donors, budget or BUDGET, seed, there)
+    with counted(model) as rows:
+        begin = time.perf_counter()
+        found = METHODS[method].run(asked, **options)
+        seconds = time.perf_counter() - begin
+    values = {name: part.detach().float().where(there[name], torch.nan) for name, part in found.values.items()}
+    for name, part in values.items():
+        if not part[there[name]].isfinite().all():
+            raise CannotRun(f"{method} gave NaN or infinity in {name}.")
+    return Explanation(method, values, found.pairs, METHODS[method].signed, rows[0] / n, seconds,
+                       {name: part.shape[1] for name, part in there.items()})
+
+
+@contextmanager
+def counted(model: nn.Module):
+    """Count the rows that go through a model, and two more for each on the way back: a list of one number.
+
+    Models that are asked by their towers alone (``see``, ``read``, ``match``) count the rows that are matched.
+    """
+    rows = [0]
+
+    def forward(module, arguments, output):
+        first = output if isinstance(output, Tensor) else output[0]
+        rows[0] += len(first)
+        if first.requires_grad:
+            first.register_hook(lambda gradient: rows.__setitem__(0, rows[0] + 2 * len(gradient)))
+
+    handle = model.register_forward_hook(forward)
+    try:
+        yield rows
+    finally:
+        handle.remove()
+
+
+# Ours
+
+
+def _gradient_norms(asked: Asked) -> Found:
+    read = asked.captured()
+    return Found({m.name: m.per_feature(read.gradients[m.layer].float() ** 2, asked.there[m.name].shape[1]).sqrt()
+                  for m in asked.modalities})
+
+
+def _gradient_x_input(asked: Asked) -> Found:
+    read = asked.captured()
+    return Found({m.name: m.per_feature((read.gradients[m.layer] * read.activations[m.layer]).float(),
+                                        asked.there[m.name].shape[1]) for m in asked.modalities})
+
+
+def _rounds(asked: Asked, which: str) -> Found:
+    record = rounds(asked.model, asked.inputs, asked.modalities, baselines=[asked.baselines], target=asked.target,
+                    donors=asked.donors, control=False, progress=False, seed=asked.seed)
+    kind = record.baselines[0]
+    if which == "cross":
+        return Found({name: record.ends[kind, name].cross for name in record.modalities})
+    return Found({name: record.passes[kind, record.only(name)].importance[name] for name in record.modalities})
+
+
+def _carriers(asked: Asked) -> Found:
+    return Found(carriers(asked.model, asked.inputs, asked.modalities, baseline=asked.baselines, target=asked.target,
+                          donors=asked.donors, progress=False, seed=asked.seed))
+
+
+def _cam(asked: Asked, method: str, layer: str | None = None) -> Found:
+    picture = asked.image()
+    where = layer or picture.layer
+    if where.startswith(INPUT) and "cam" in method:
+        raise CannotRun(f"{method} folds the channels of a layer, and {picture.name} is read at the pixels; name a layer.")
+    heat = maps.attribute(asked.model, asked.inputs, where, method, asked.target, "for", grid=picture.grid)
+    return Found({picture.name: maps.to_cells(heat, picture.grid).flatten(1)})
+
+
+def _sampled(asked: Asked) -> Found:
+    """Sample Shapley values by orders and their reverses, each tower looking at every mask once."""
+    model = asked.model
+    if not all(hasattr(model, name) for name in ("see", "read", "match")) or len(asked.modalities) != 2:
+        raise CannotRun("the sampling asks the towers one by one: the model needs see, read and match.")
+    if "images" not in asked.inputs:
+        raise CannotRun("the sampling takes pictures under the keyword 'images'.")
+    if "data" in asked.baselines.values():
+        raise CannotRun("the sampling borrows from no donors.")
+    orders = max(2, asked.budget // (int(asked.present.sum(dim=1).max()) + 1) // 2 * 2)
+    found = shapley_values(model, asked.inputs, asked.modalities, asked.baselines, orders, asked.seed)
+    sign = (2 * asked.target - 1)[:, None]
+    return Found({name: values * sign for name, values in found.items()})
+
+
+# Captum: at the layers that the modalities name
+
+
+class _FromLayers(nn.Module):
+    """The margin as a function of what stands at the captured places."""
+
+    def __init__(self, asked: Asked):
+        super().__init__()
+        self.model, self.asked = asked.model, asked
+        for modality in asked.modalities:
+            if "@" in modality.layer or "#" in modality.layer:
+                raise CannotRun(f"what stands at {modality.layer!r} cannot be put in from outside.")
+
+    def forward(self, *given: Tensor) -> Tensor:
+        *places, examples = given
+        rows, handles = dict(rows_of(self.asked.inputs, examples, self.asked.n)), []
+        try:
+            for modality, value in zip(self.asked.modalities, places):
+                if modality.layer.startswith(INPUT):
+                    rows[modality.layer.removeprefix(INPUT)] = value
+                else:
+                    layer = find_layer(self.model, modality.layer)
+                    handles.append(layer.register_forward_hook(lambda *call, value=value: _instead(call[-1], value)))
+            return self.asked.margin(self.model(**rows), examples)
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+def _instead(output: object, value: Tensor) -> object:
+    value = value.clone()  # a layer behind may work in place
+    return value if isinstance(output, Tensor) else (value, *output[1:])
+
+
+def _at_layers(asked: Asked, name: str, **settings) -> Found:
+    places = [modality.layer for modality in asked.modalities]
+    nothing = asked.hidden(~asked.present, torch.arange(asked.n))
+    full, empty = (capture(asked.model, inputs, places, gradients=False).activations for inputs in (asked.inputs, nothing))
+    function = _FromLayers(asked)
+    method = getattr(captum.attr, name)(function)
+    torch.manual_seed(asked.seed)
+    recurrent = any(isinstance(module, nn.RNNBase) for module in asked.model.modules())
+    if name == "DeepLift" and recurrent:
+        raise CannotRun("DeepLIFT has no rule for recurrent layers.")
+    begin, end = (tuple(read[place].detach().clone() for place in places) for read in (empty, full))
+    if name == "GradientShap":
+        found = _each_with_its_own_baseline(method, asked, end, begin, **settings)
+    else:
+        try:
+            found = method.attribute(end, begin, additional_forward_args=torch.arange(asked.n), **settings)
+        except (RuntimeError, AssertionError, AttributeError, TypeError) as error:
+            if name != "DeepLift":
+                raise
+            raise CannotRun(f"DeepLIFT does not run on this model: {str(error).splitlines()[0]}") from error
+    if name == "DeepLift":
+        _require_complete(asked, found, nothing)
+    return Found({m.name: m.per_feature(values.float(), asked.there[m.name].shape[1])
+                  for m, values in zip(asked.modalities, found)})
+
+
+def _each_with_its_own_baseline(method, asked: Asked, end: tuple, begin: tuple, **settings) -> tuple:
+    """GradientSHAP draws its baselines from all that are given: each example is asked alone, with its own."""
+    parts = []
+    for i in range(asked.n):
+        one, other = (tuple(value[i : i + 1] for value in values) for values in (end, begin))
+        parts.append(method.attribute(one, other, additional_forward_args=torch.tensor([i]), **settings))
+    return tuple(torch.cat(values) for values in zip(*parts))
+
+
+@torch.no_grad()
+def _require_complete(asked: Asked, found: tuple, nothing: dict) -> None:
+    everyone = torch.arange(asked.n)
+    gained = asked.margin(asked.model(**asked.inputs), everyone) - asked.margin(asked.model(**nothing), everyone)
+    missed = (sum(values.flatten(1).sum(dim=1) for values in found) - gained).abs().max() / gained.abs().max().clamp(min=1e-6)
+    if missed > COMPLETE:
+        raise CannotRun(f"DeepLIFT's values miss the change of the logit by {missed:.0%}: the model has layers without a rule "
+                        "(products, softmax of attention, functional activations).")
+
+
+# Captum: on the features, through masks
+
+
+def _through_masks(asked: Asked, name: str, **settings) -> Found:
+    method = getattr(captum.attr, name)(lambda keep, examples: asked.value(keep > 0.5, examples))
+    torch.manual_seed(asked.seed)
+    np.random.seed(asked.seed)
+    ones, parts = torch.ones(asked.present.shape), []
+    batches = torch.arange(asked.n).split(1 if name in ("KernelShap", "ShapleyValueSampling") else asked.n)
+    for examples in batches:
+        given, groups = ones[examples], {}
+        if len(examples) == 1:  # only features that are there are drawn
+            there = asked.present[examples]
+            groups["feature_mask"] = (there.cumsum(dim=1) - 1).clamp(min=0)
+            parts_of = there
+        found = method.attribute(given, baselines=0.0, additional_forward_args=examples, **groups, **settings)
+        parts.append(found * parts_of if groups else found)
+    return Found(asked.split(torch.cat(parts)))
+
+
+def _kernel_shap(asked: Asked) -> Found:
+    return _through_masks(asked, "KernelShap", n_samples=asked.budget)
+
+
+def _shapley_sampling(asked: Asked) -> Found:
+    orders = max(1, asked.budget // int(asked.present.sum(dim=1).max()))
+    return _through_masks(asked, "ShapleyValueSampling", n_samples=orders)
+
+
+def _occlusion(asked: Asked, window: int = 2) -> Found:
+    """Slide a window over the grid of cells and over the words: neighbours are hidden together."""
+    shapes = [m.grid if isinstance(m, ImageCells) else (asked.there[m.name].shape[1],) for m in asked.modalities]
+    sides = tuple(tuple(min(window, max(side - 1, 1)) for side in shape) for shape in shapes)
+
+    def value(*given: Tensor) -> Tensor:
+        *keep, examples = given
+        return asked.value(torch.cat([part.flatten(1) for part in keep], dim=1) > 0.5, examples)
+
+    ones = tuple(torch.ones(asked.n, *shape) for shape in shapes)
+    found = captum.attr.Occlusion(value).attribute(ones, sides, baselines=0.0, additional_forward_args=torch.arange(asked.n))
+    return Found({m.name: values.flatten(1) for m, values in zip(asked.modalities, found)})
+
+
+# shapiq, grad-cam, attention
+
+
+def _shapiq(asked: Asked, name: str = "KernelSHAP", index: str | None = None) -> Found:
+    import shapiq
+
+    values, pairs = torch.zeros(asked.present.shape), None
+    if index is not None:
+        if len(asked.modalities) != 2:
+            raise CannotRun("pairs are those of two modalities.")
+        pairs = torch.full((asked.n, *(there.shape[1] for there in asked.there.values())), torch.nan)
+    for i, there in enumerate(asked.present):
+        players, who = there.nonzero()[:, 0], torch.tensor(i)
+        if len(players) < 2:
+            raise CannotRun(f"shapiq needs two features, example {i} has {len(players)}.")
+
+        def game(coalitions: np.ndarray, players=players, who=who) -> np.ndarray:
+            keep = torch.zeros(len(coalitions), asked.present.shape[1], dtype=torch.bool)
+            keep[:, players] = torch.as_tensor(np.asarray(coalitions, dtype=bool))
+            return asked.value(keep, who.expand(len(keep))).double().numpy()
+
+        kind, settings = getattr(shapiq, name), {} if index is None else {"max_order": 2, "index": index}
+        found = kind(n=len(players), random_state=asked.seed, **settings).approximate(asked.budget, game)
+        values[i, players] = torch.as_tensor(found.get_n_order_values(1)).float()
+        if pairs is not None:
+            every = torch.full((len(there), len(there)), torch.nan)
+            every[players[:, None], players] = torch.as_tensor(found.get_n_order_values(2)).float()
+            pairs[i] = every[: pairs.shape[1], pairs.shape[1] :]
+    return Found(asked.split(values), pairs)
+
+
+class _OfPictures(nn.Module):
+    """The margin of all examples as a function of their pictures alone, as grad-cam asks for it."""
+
+    def __init__(self, asked: Asked):
+        super().__init__()
+        self.model, self.asked = asked.model, asked
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        output = self.model(**{**self.asked.inputs, self.asked.image().input: pictures})
+        return self.asked.margin(output, torch.arange(self.asked.n))[:, None]
+
+
+def _grad_cam_library(asked: Asked, name: str) -> Found:
+    import pytorch_grad_cam
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+    picture = asked.image()
+    if picture.layer.startswith(INPUT):
+        raise CannotRun(f"{name} folds the channels of a layer, and {picture.name} is read at the pixels.")
+    shape = capture(asked.model, asked.inputs, picture.layer, gradients=False).activations[picture.layer]
+    cells = picture.grid[0] * picture.grid[1]
+
+    def laid_out(states: Tensor) -> Tensor:
+        return states[:, -cells:].transpose(1, 2).reshape(len(states), -1, *picture.grid)
+
+    pictures = picture.value(asked.inputs).detach().clone().requires_grad_()
+    with getattr(pytorch_grad_cam, name)(_OfPictures(asked), [find_layer(asked.model, picture.layer)],
+                                         reshape_transform=laid_out if shape.ndim == 3 else None) as cam:
+        heat = torch.as_tensor(cam(pictures, [ClassifierOutputTarget(0)] * asked.n))
+    return Found({picture.name: maps.to_cells(heat, picture.grid).flatten(1)})
+
+
+def _attention(asked: Asked, method: str, attention: Mapping[str, Sequence[str]] | None = None) -> Found:
+    if not attention:
+        raise CannotRun("attention is read from a transformer: name its modules, attention={'text': [...], 'image': [...]}.")
+    found, everyone = {}, torch.arange(asked.n)
+    for modality in asked.modalities:
+        modules = attention.get(modality.name, ())
+        if modules and isinstance(modality, ImageCells):
+            heat = maps.attribute(asked.model, asked.inputs, modality.layer, method, asked.target, "for", grid=modality.grid,
+                                  attention=modules)
+            found[modality.name] = heat.flatten(1)
+        elif modules and isinstance(modality, Tokens):
+            found[modality.name] = scores.attribute(
+                asked.model, asked.inputs, modality.layer, method, lambda output: asked.margin(output, everyone),
+                special="keep", attention=modules, batch_size=asked.n)
+    return Found(found)
+
+
+def _named(function: Callable, *fixed) -> Callable:
+    return lambda asked, **options: function(asked, *fixed, **options)
+
+
+METHODS: dict[str, Method] = {
+    "gradient norm": Method(_gradient_norms, False, "length of the gradient at each feature: round 1"),
+    "gradient x input": Method(_gradient_x_input, True, "gradient times value, summed (Shrikumar et al. 2016)"),
+    "round 2": Method(_named(_rounds, "round 2"), False, "length of the gradient with the other modality hidden"),
+    "cross": Method(_named(_rounds, "cross"), False, "how much the gradient changes as the other modality is hidden"),
+    "carriers": Method(_carriers, True, "dividend of each feature with the whole other modality"),
+    "sampled shapley": Method(_sampled, True, "orders and their reverses, each tower asked once a mask", True),
+    **{name: Method(_named(_cam, name), not method.positive, method.line) for name, method in maps.METHODS.items()
+       if "cam" in name},
+    "integrated gradients": Method(_named(_at_layers, "IntegratedGradients"), True, "Captum, Sundararajan et al. 2017"),
+    "gradient shap": Method(_named(_at_layers, "GradientShap"), True, "Captum, Lundberg and Lee 2017"),
+    "deeplift": Method(_named(_at_layers, "DeepLift"), True, "Captum, Shrikumar et al. 2017", True),
+    "occlusion": Method(_occlusion, True, "Captum, Zeiler and Fergus 2014"),
+    "feature ablation": Method(_named(_through_masks, "FeatureAblation"), True, "Captum: each feature hidden for itself"),
+    "kernel shap": Method(_kernel_shap, True, "Captum, Lundberg and Lee 2017"),
+    "shapley sampling": Method(_shapley_sampling, True, "Captum, Castro et al. 2009", True),
+    **{f"{name} (grad-cam)": Method(_named(_grad_cam_library, name), False, "the library grad-cam")
+       for name in ("GradCAM", "GradCAMPlusPlus", "XGradCAM", "LayerCAM", "HiResCAM", "EigenCAM")},
+    "shapiq shapley": Method(_shapiq, True, "shapiq's KernelSHAP (Muschalik et al. 2024)", True),
+    "shapiq pairs": Method(_named(_shapiq, "KernelSHAPIQ", "k-SII"), True, "shapiq: Shapley values and interactions of pairs"),
+    RELEVANCE: Method(_named(_attention, RELEVANCE), False, "Chefer et al. 2021"),
+    ROLLOUT: Method(_named(_attention, ROLLOUT), False, "Abnar and Zuidema 2020"),
+}
+
+
+# Of whole modalities
+
+
+@torch.no_grad()
+def every_pair(model: nn.Module, inputs: Inputs, modalities: Sequence[Modality]) -> Tensor:
+    """Return the logit of every first with every second modality, (N, N), of a model with one logit."""
+    first, second = require_modalities(modalities)
+    n = len(first.value(inputs))
+    lines = []
+    for i in range(n):
+        rows = dict(inputs) | {first.input: first.value(inputs)[i : i + 1].expand_as(first.value(inputs))}
+        lines.append(model(**rows).reshape(n, -1))
+    every = torch.stack(lines)
+    if every.shape[2] != 1:
+        raise CannotRun(f"scores of whole modalities read one logit, the model gives {every.shape[2]}.")
+    return every[..., 0]
+
+
+class Dime(NamedTuple):
+    """What each modality does for itself, and what only their meeting does, (N,) each."""
+
+    unimodal: np.ndarray
+    interaction: np.ndarray
+
+
+def dime(every) -> Dime:
+    """Split the logits into unimodal contributions and interaction as DIME does before it explains each (Lyu et al. 2022).
+
+    The unimodal part is the additive projection of :func:`~crossexplain.evaluation.shares.emap`, the interaction what is left.
+
+    Examples
+    --------
+    >>> dime([[1.0, -1.0], [-1.0, 1.0]]).interaction.tolist()
+    [1.0, 1.0]
+    """
+    unimodal = shares.emap(every)
+    return Dime(unimodal, np.diagonal(np.asarray(every, dtype=float)) - unimodal)
+
+
+def modality_scores(model: nn.Module, inputs: Inputs, modalities: Sequence[Modality], labels=None,
+                    explanation: Explanation | None = None) -> dict[str, float]:
+    """Return the scores of whole modalities that others publish.
+
+    Parameters
+    ----------
+    model, inputs, modalities
+        As for :func:`explain`; two modalities, one logit.
+    labels : array_like, shape (N,), optional
+        For the EMAP gap.
+    explanation : Explanation, optional
+        Shapley values of modalities called image and text, for MM-SHAP's share.
+
+    Returns
+    -------
+    dict of str to float
+        ``intershap``, ``dime`` (share of the interaction in the sizes of both parts), and where they can be had ``emap gap``
+        and ``mm-shap`` (the text's share).
+    """
+    every = every_pair(model, inputs, modalities).double().numpy()
+    split = dime(every)
+    size = np.abs(split.unimodal).sum() + np.abs(split.interaction).sum()
+    found = {"intershap": shares.intershap(shares.predicted(every)).interaction,
+             "dime": float(np.abs(split.interaction).sum() / size) if size > 0 else np.nan}
+    if labels is not None:
+        found["emap gap"] = shares.emap_gap(every, labels)
+    if explanation is not None:
+        found["mm-shap"] = float(text_share({name: part.nan_to_num() for name, part in explanation.values.items()}).mean())
+    return found
