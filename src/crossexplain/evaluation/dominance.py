@@ -279,7 +279,7 @@ def _coalitions(model: nn.Module, example: Inputs, modalities: Sequence[Modality
         last = first + modality.features(example).shape[1]
         distinct, back = torch.unique(keep[:, first:last], dim=0, return_inverse=True)
         own = {key: value.expand(len(distinct), *value.shape[1:]) for key, value in example.items()
-               if (key == "images") == (encode == model.see)}
+               if (key == modalities[0].input) == (encode == model.see)}
         vectors.append(encode(*(own | modality.replace(own, distinct, baselines[modality.name], None)).values())[back])
         first = last
     return model.match(*vectors)

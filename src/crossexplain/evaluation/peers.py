@@ -6,7 +6,7 @@ of ``METHODS``.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -252,24 +252,39 @@ def explain(model: nn.Module, inputs: Inputs, modalities: Sequence[Modality], me
 
 
 @contextmanager
-def counted(model: nn.Module):
+def counted(model: nn.Module) -> Iterator[list[int]]:
     """Count the rows that go through a model, and two more for each on the way back: a list of one number.
 
-    Models that are asked by their towers alone (``see``, ``read``, ``match``) count the rows that are matched.
+    A model that is asked by its towers (``see``, ``read``, ``match``) counts the rows that are matched: the towers looked at
+    fewer.
     """
-    rows = [0]
+    rows, inside, match = [0], [False], getattr(model, "match", None)
 
-    def forward(module, arguments, output):
+    def before(module, arguments):
+        inside[0] = True
+
+    def after(module, arguments, output):
+        inside[0] = False
         first = output if isinstance(output, Tensor) else output[0]
         rows[0] += len(first)
         if first.requires_grad:
             first.register_hook(lambda gradient: rows.__setitem__(0, rows[0] + 2 * len(gradient)))
 
-    handle = model.register_forward_hook(forward)
+    def matched(*given, **named):
+        output = match(*given, **named)
+        rows[0] += 0 if inside[0] else len(output)
+        return output
+
+    handles = [model.register_forward_pre_hook(before), model.register_forward_hook(after)]
+    if match is not None:
+        model.match = matched
     try:
         yield rows
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
+        if match is not None:
+            del model.match
 
 
 # Ours
@@ -315,8 +330,6 @@ def _sampled(asked: Asked) -> Found:
     model = asked.model
     if not all(hasattr(model, name) for name in ("see", "read", "match")) or len(asked.modalities) != 2:
         raise CannotRun("the sampling asks the towers one by one: the model needs see, read and match.")
-    if "images" not in asked.inputs:
-        raise CannotRun("the sampling takes pictures under the keyword 'images'.")
     if "data" in asked.baselines.values():
         raise CannotRun("the sampling borrows from no donors.")
     orders = max(2, asked.budget // (int(asked.present.sum(dim=1).max()) + 1) // 2 * 2)
@@ -408,7 +421,7 @@ def _require_complete(asked: Asked, found: tuple, nothing: dict) -> None:
 
 
 def _through_masks(asked: Asked, name: str, **settings) -> Found:
-    method = getattr(captum.attr, name)(lambda keep, examples: asked.value(keep > 0.5, examples))
+    method = getattr(captum.attr, name)(lambda keep, examples: asked.value(keep > 0.5, examples.reshape(-1).expand(len(keep))))
     torch.manual_seed(asked.seed)
     np.random.seed(asked.seed)
     ones, parts = torch.ones(asked.present.shape), []
@@ -443,7 +456,8 @@ def _occlusion(asked: Asked, window: int = 2) -> Found:
         return asked.value(torch.cat([part.flatten(1) for part in keep], dim=1) > 0.5, examples)
 
     ones = tuple(torch.ones(asked.n, *shape) for shape in shapes)
-    found = captum.attr.Occlusion(value).attribute(ones, sides, baselines=0.0, additional_forward_args=torch.arange(asked.n))
+    found = captum.attr.Occlusion(value).attribute(ones, sides, baselines=(0.0,) * len(ones),
+                                                   additional_forward_args=torch.arange(asked.n))
     return Found({m.name: values.flatten(1) for m, values in zip(asked.modalities, found)})
 
 
@@ -472,8 +486,9 @@ def _shapiq(asked: Asked, name: str = "KernelSHAP", index: str | None = None) ->
         found = kind(n=len(players), random_state=asked.seed, **settings).approximate(asked.budget, game)
         values[i, players] = torch.as_tensor(found.get_n_order_values(1)).float()
         if pairs is not None:
-            every = torch.full((len(there), len(there)), torch.nan)
-            every[players[:, None], players] = torch.as_tensor(found.get_n_order_values(2)).float()
+            every, meets = torch.full((len(there), len(there)), torch.nan), torch.as_tensor(found.get_n_order_values(2)).float()
+            every[players[:, None], players] = meets
+            values[i, players] += meets.sum(dim=1) / 2  # what k-SII gives a pair is no longer in its two values
             pairs[i] = every[: pairs.shape[1], pairs.shape[1] :]
     return Found(asked.split(values), pairs)
 
