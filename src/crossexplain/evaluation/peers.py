@@ -478,11 +478,13 @@ def _shapiq(asked: Asked, name: str = "KernelSHAP", index: str | None = None) ->
             raise CannotRun(f"shapiq needs two features, example {i} has {len(players)}.")
 
         def game(coalitions: np.ndarray, players=players, who=who) -> np.ndarray:
-            keep = torch.zeros(len(coalitions), asked.present.shape[1], dtype=torch.bool)
-            keep[:, players] = torch.as_tensor(np.asarray(coalitions, dtype=bool))
+            left = torch.as_tensor(np.atleast_2d(coalitions).astype(bool))  # some of shapiq's ask for a single one
+            keep = torch.zeros(len(left), asked.present.shape[1], dtype=torch.bool)
+            keep[:, players] = left
             return asked.value(keep, who.expand(len(keep))).double().numpy()
 
-        kind, settings = getattr(shapiq, name), {} if index is None else {"max_order": 2, "index": index}
+        kind, settings = getattr(shapiq, name), {"pairing_trick": True}  # each coalition with its complement
+        settings |= {} if index is None else {"max_order": 2, "index": index}
         found = kind(n=len(players), random_state=asked.seed, **settings).approximate(asked.budget, game)
         values[i, players] = torch.as_tensor(found.get_n_order_values(1)).float()
         if pairs is not None:
@@ -564,7 +566,7 @@ METHODS: dict[str, Method] = {
     "shapley sampling": Method(_shapley_sampling, True, "Captum, Castro et al. 2009", True),
     **{f"{name} (grad-cam)": Method(_named(_grad_cam_library, name), False, "the library grad-cam")
        for name in ("GradCAM", "GradCAMPlusPlus", "XGradCAM", "LayerCAM", "HiResCAM", "EigenCAM")},
-    "shapiq shapley": Method(_shapiq, True, "shapiq's KernelSHAP (Muschalik et al. 2024)", True),
+    "shapiq shapley": Method(_shapiq, True, "shapiq's KernelSHAP, paired (Muschalik et al. 2024)", True),
     "shapiq pairs": Method(_named(_shapiq, "KernelSHAPIQ", "k-SII"), True, "shapiq: Shapley values and interactions of pairs"),
     RELEVANCE: Method(_named(_attention, RELEVANCE), False, "Chefer et al. 2021"),
     ROLLOUT: Method(_named(_attention, ROLLOUT), False, "Abnar and Zuidema 2020"),
