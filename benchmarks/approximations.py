@@ -1,9 +1,10 @@
 """Error of sampled Shapley values against the budget, ours beside shapiq's, on games whose Shapley values are known.
 
 The games are sums of products of features of both modalities (unanimity games): a product of size s gives each of its members
-a share of 1 / s. Every estimator may evaluate as many coalitions as the budget says; the evaluations are counted. shapiq's paired
-KernelSHAP is the better one from about 16 evaluations a player on, ours with few: ``explain`` offers both, as ``"shapiq shapley"``
-and ``"sampled shapley"``.
+a share of 1 / s. Every estimator may evaluate as many coalitions as the budget says; the evaluations are counted.
+
+shapiq's paired KernelSHAP is the better one from about 16 evaluations a player on, ours with few: ``explain`` offers both, as
+``"shapiq shapley"`` and ``"sampled shapley"``.
 """
 
 import csv
