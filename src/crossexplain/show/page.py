@@ -62,6 +62,62 @@ def table(header, rows) -> Markdown:
     return Markdown("\n".join([line(header), line(["---"] * len(header)), *map(line, rows)]))
 
 
+class Sortable:
+    """A table that is sorted by a click on a heading, or with the keyboard; its script stands on the page itself.
+
+    Without a script it is a plain table in the order in which the rows came.
+
+    Parameters
+    ----------
+    header : sequence of str
+    rows : iterable of sequences
+        Each cell is turned into text; a column of numbers is sorted by number, the largest first.
+    """
+
+    STYLE = (
+        ".ce-sortable{overflow-x:auto;max-height:34rem;overflow-y:auto}.ce-sortable table{border-collapse:collapse;font-size:.85rem}"
+        ".ce-sortable td,.ce-sortable th{padding:.15rem .5rem;border-bottom:1px solid #8884;text-align:left}"
+        ".ce-sortable button{all:unset;cursor:pointer;font-weight:600}.ce-sortable button:focus-visible{outline:2px solid #33628f}"
+        ".ce-sortable th[aria-sort=ascending] button::after{content:' \\25b2'}"
+        ".ce-sortable th[aria-sort=descending] button::after{content:' \\25bc'}"
+    )
+    SCRIPT = """
+document.querySelectorAll(".ce-sortable:not([data-ready])").forEach(function (box) {
+  box.dataset.ready = "1";
+  var body = box.querySelector("tbody"), heads = Array.from(box.querySelectorAll("th"));
+  heads.forEach(function (head, column) {
+    head.querySelector("button").addEventListener("click", function () {
+      var was = head.getAttribute("aria-sort"), text = function (row) { return row.cells[column].textContent.trim(); };
+      var rows = Array.from(body.rows), numbers = rows.every(function (row) { return text(row) === "" || !isNaN(+text(row)); });
+      var up = numbers ? was === "descending" : was !== "ascending";
+      heads.forEach(function (other) { other.setAttribute("aria-sort", "none"); });
+      head.setAttribute("aria-sort", up ? "ascending" : "descending");
+      rows.sort(function (a, b) {
+        var x = text(a), y = text(b);
+        if (x === "" || y === "") { return (x === "") - (y === ""); }
+        var order = numbers ? x - y : x.localeCompare(y);
+        return up ? order : -order;
+      });
+      rows.forEach(function (row) { body.appendChild(row); });
+    });
+  });
+});"""
+
+    def __init__(self, header, rows):
+        self.header, self.rows = [str(name) for name in header], [[str(cell) for cell in row] for row in rows]
+        if wrong := [row for row in self.rows if len(row) != len(self.header)]:
+            raise ValueError(f"a row has {len(wrong[0])} cells, the header {len(self.header)}: {wrong[0]}.")
+
+    def _repr_html_(self) -> str:
+        heads = "".join(f'<th scope="col" aria-sort="none"><button>{html.escape(name)}</button></th>' for name in self.header)
+        lines = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in self.rows)
+        return (f'<style>{self.STYLE}</style><div class="ce-sortable" tabindex="0"><table><thead><tr>{heads}</tr></thead>'
+                f"<tbody>{lines}</tbody></table></div><script>{self.SCRIPT}</script>")
+
+    def __repr__(self) -> str:
+        return str(table(self.header, self.rows))
+
+
 class ClaimError(AssertionError):
     """A sentence of the book that the run behind the page does not bear out."""
 
