@@ -3,7 +3,7 @@
 The games are sums of products of features of both modalities (unanimity games): a product of size s gives each of its members
 a share of 1 / s. Every estimator may evaluate as many coalitions as the budget says; the evaluations are counted.
 
-shapiq's best, a paired regression (KernelSHAP or kADDSHAP), is the better one from 16 evaluations a player on, and ours is about
+shapiq's best, a paired regression (KernelSHAP or kADDSHAP), is better from 16 evaluations a player on, and ours is about
 as good with 4. ``explain`` offers both, as ``"shapiq shapley"`` and ``"sampled shapley"``.
 """
 
