@@ -1,7 +1,8 @@
 """Methods by metrics by models, with what each method costs beside its scores: ``data/results/leaderboard.csv``.
 
-``python -m crossexplain bench leaderboard`` takes about two minutes of one core and is resumable: each model's part is
-kept under ``_build/leaderboard``.
+``python -m crossexplain bench leaderboard`` takes about ten minutes of one core and is resumable: each model's part is
+kept under ``_build/leaderboard``. Other libraries' methods come from :mod:`crossexplain.evaluation.peers`; they are asked on
+fewer pairs, as what is done through masks is asked of the whole model.
 """
 
 import json
@@ -15,10 +16,11 @@ from tqdm.auto import tqdm
 from crossexplain.bench import versions
 from crossexplain.book.execute import digest
 from crossexplain.data import collages, controls, digits
-from crossexplain.evaluation import leaderboard
+from crossexplain.evaluation import leaderboard, peers
 from crossexplain.evaluation.intervals import mean_interval
 from crossexplain.evaluation.leaderboard import METHODS, METRICS, Asked, explain
 from crossexplain.files import embedded_folder, write_whole
+from crossexplain.gradients.views import Tokens, Vectors
 from crossexplain.recipes import controls as recipe
 from crossexplain.recipes.collages import load_or_train, look
 from crossexplain.recipes.controls import BehindTower, prepare, train
@@ -31,7 +33,14 @@ MODELS = {  # name: control and architecture; None is the model of chapters 3 an
     "control: added": ("additive", "late fusion", 1.0),
     "control: sentence alone": ("shortcut", "early fusion", 1.0),
 }
-MATCHING = {name for name, of in MODELS.items() if of is None or of[2] == 0}  # where the deciding features are those of a person
+MATCHING = {name for name, of in MODELS.items() if of is None or of[2] == 0}  # where what decides is what a person points at
+PEERS = {  # name here: name in the registry; the slow ones on the matching models alone
+    "gradient SHAP (Captum)": "gradient shap", "integrated gradients (Captum)": "integrated gradients",
+    "DeepLIFT (Captum)": "deeplift", "occlusion (Captum)": "occlusion", "Grad-CAM": "grad-cam",
+    "attention relevance": "attention-relevance", "KernelSHAP (shapiq)": "shapiq shapley", "KernelSHAP (Captum)": "kernel shap",
+    "Shapley sampling (Captum)": "shapley sampling",
+}
+SLOW, PEER_PAIRS = ("KernelSHAP (Captum)", "Shapley sampling (Captum)"), 64
 
 
 def asked_of(name: str, seed: int, pairs: int = PAIRS) -> Asked:
@@ -49,19 +58,36 @@ def asked_of(name: str, seed: int, pairs: int = PAIRS) -> Asked:
 def lines_of(name: str, seed: int) -> list[dict]:
     """Return one line for each method and metric."""
     asked, lines = asked_of(name, seed), []
-    quadruple = np.arange(len(asked)) // 4 if name in MATCHING else None  # four pairs share two pictures and two sentences
     _ = asked.table
     for method in METHODS:
-        scores, passes, seconds = explain(asked, method, seed)
-        for metric, of in METRICS.items():
-            if metric.startswith("deciding") and name not in MATCHING:
-                continue  # what decides a control is not what decides the matching task
-            values = of(asked, scores)
-            if np.isnan(values).all():
-                continue
-            found = mean_interval(values, seed, groups=quadruple)
-            lines.append({"model": name, "method": method, "metric": metric, **found._asdict(), "passes": passes,
-                          "seconds": seconds, "seed": seed})
+        lines += scored(name, asked, method, seed, *explain(asked, method, seed))
+    few = Asked(asked.model, asked.seen[:PEER_PAIRS], asked.test.select(range(PEER_PAIRS)))
+    for method, key in PEERS.items():
+        if method in SLOW and name not in MATCHING:
+            continue
+        modalities = [Vectors("image", "seen"), Tokens(layer=asked.model.text_layer)]
+        try:
+            found = peers.explain(asked.model, {"seen": few.seen, "tokens": few.tokens}, modalities, key, seed=seed)
+        except peers.CannotRun as reason:
+            lines.append({"model": name, "method": method, "seed": seed, "note": str(reason)})
+            continue
+        scores = few.joint(*(found.values[part].nan_to_num().numpy() for part in ("image", "text")))
+        lines += scored(name, few, method, seed, scores, found.passes, found.seconds / len(few))
+    return lines
+
+
+def scored(name: str, asked: Asked, method: str, seed: int, scores: np.ndarray, passes: float, seconds: float) -> list[dict]:
+    """Return one line for each metric that can say something."""
+    quadruple = np.arange(len(asked)) // 4 if name in MATCHING else None  # four pairs share two pictures and two sentences
+    lines = []
+    for metric, of in METRICS.items():
+        if metric.startswith("deciding") and name not in MATCHING:
+            continue  # what decides a control is not what decides the matching task
+        values = of(asked, scores)
+        if not np.isnan(values).all():
+            lines.append({"model": name, "method": method, "metric": metric,
+                          **mean_interval(values, seed, groups=quadruple)._asdict(), "passes": passes, "seconds": seconds,
+                          "seed": seed})
     return lines
 
 

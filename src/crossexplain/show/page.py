@@ -75,9 +75,10 @@ class Sortable:
     """
 
     STYLE = (
-        ".ce-sortable{overflow-x:auto;max-height:34rem;overflow-y:auto}.ce-sortable table{border-collapse:collapse;font-size:.85rem}"
+        ".ce-sortable{overflow:auto;max-height:34rem}.ce-sortable table{border-collapse:collapse;font-size:.85rem}"
         ".ce-sortable td,.ce-sortable th{padding:.15rem .5rem;border-bottom:1px solid #8884;text-align:left}"
-        ".ce-sortable button{all:unset;cursor:pointer;font-weight:600}.ce-sortable button:focus-visible{outline:2px solid #33628f}"
+        ".ce-sortable button{all:unset;cursor:pointer;font-weight:600}"
+        ".ce-sortable button:focus-visible{outline:2px solid #33628f}"
         ".ce-sortable th[aria-sort=ascending] button::after{content:' \\25b2'}"
         ".ce-sortable th[aria-sort=descending] button::after{content:' \\25bc'}"
     )
