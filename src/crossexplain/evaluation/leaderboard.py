@@ -136,12 +136,11 @@ def _sizes(players: int) -> np.ndarray:
 # ---- methods: each gives scores (N, P) and what it cost, in forward passes an example; a backward pass counts as two
 
 
-def recorded(asked: Asked, pick: float | None = None, seed: int = 0) -> Rounds:
+def recorded(asked: Asked, pick: str | None = None, seed: int = 0) -> Rounds:
     """Run the project's rounds on what the tower sees."""
     modalities = [Vectors("image", "seen"), Tokens(layer=asked.model.text_layer)]
-    options = {"pick": None} if pick is None else {}
     return rounds(asked.model, {"seen": asked.seen, "tokens": asked.tokens}, modalities, baselines=[BASELINE], rows=4096,
-                  control=False, progress=False, seed=seed, **options)
+                  pick=pick, control=False, progress=False, seed=seed)
 
 
 def _round_one(asked: Asked, seed: int) -> tuple[np.ndarray, float]:
@@ -156,7 +155,7 @@ def _alone(asked: Asked, seed: int) -> tuple[np.ndarray, float]:
 
 
 def _cross(asked: Asked, seed: int) -> tuple[np.ndarray, float]:
-    ends = recorded(asked, pick=1.0, seed=seed).ends
+    ends = recorded(asked, pick="round 2", seed=seed).ends
     return asked.joint(ends["zero + mask", "image"].cross, ends["zero + mask", "text"].cross), 9
 
 
