@@ -46,6 +46,10 @@ def test_a_model_that_did_not_learn_or_does_not_do_what_it_should_is_no_truth(tr
     shortcut = table(control=["shortcut"] * 3, p=[0.5] * 3, accuracy=[0.74, 0.74, 0.6],
                      unchanged_another_image=[0.95, 0.7, 1.0])
     assert trial.known(shortcut).tolist() == [True, False, False]
+    assert trial.learned(shortcut).tolist() == [True, True, False]
+    shortcut[trial.OURS] = ["text alone", "both only", "both only"]
+    values = {row["id"]: row["value"] for row in trial.doubtful(shortcut)}
+    assert values == {"trial.mixed": 0.5, "trial.mixed_too.right": 0.5, "trial.mixed_too.false_alarms": 0.5}
     image = table(control=["image"] * 2, truth=["image alone"] * 2, unchanged_another_image=[0.5] * 2,
                   unchanged_another_text=[1.0, 0.7])
     assert trial.known(image).tolist() == [True, False]
