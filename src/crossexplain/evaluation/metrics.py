@@ -1,10 +1,14 @@
 """Scores of an explanation against a known truth, and the baselines that it has to beat.
 
-Heat maps are arrays of shape (N, H, W), boxes (N, 4) as ``top, left, bottom, right`` with the last two exclusive.
+Heat maps are arrays of shape (N, H, W), boxes (N, 4) as ``top, left, bottom, right`` with the last two exclusive. Scores of
+features (tokens, cells, players) are (N, F), NaN where an example has no such feature.
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 from scipy import ndimage
+from scipy.stats import rankdata
 from sklearn.metrics import roc_auc_score
 
 
@@ -78,6 +82,18 @@ def energy_in_box(heat, boxes) -> np.ndarray:
     return np.divide((heat * inside).sum(axis=(1, 2)), total, out=np.full(len(heat), np.nan), where=total > 0)
 
 
+def _features(scores, cues, mask) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    scores, cues = np.asarray(scores, dtype=float), np.asarray(cues, dtype=bool)
+    mask = ~np.isnan(scores) if mask is None else np.asarray(mask, dtype=bool)
+    if not scores.shape == cues.shape == mask.shape:
+        raise ValueError(f"scores {scores.shape}, cues {cues.shape} and mask {mask.shape} must have one shape (N, F).")
+    if (np.isnan(scores) & mask).any():
+        example = int((np.isnan(scores) & mask).any(axis=1).argmax())
+        raise ValueError(f"the mask counts features whose score is NaN (first in example {example}); leave them out of it, "
+                         "or score them (special tokens: special='keep').")
+    return scores, cues, mask
+
+
 def cue_auroc(scores, cues, mask=None) -> np.ndarray:
     """Do the cue features outscore the others? One area under the ROC curve an example.
 
@@ -100,19 +116,137 @@ def cue_auroc(scores, cues, mask=None) -> np.ndarray:
     ValueError
         For arrays of different shapes, and features in ``mask`` that have no score.
     """
-    scores, cues = np.asarray(scores, dtype=float), np.asarray(cues, dtype=bool)
-    mask = ~np.isnan(scores) if mask is None else np.asarray(mask, dtype=bool)
-    if not scores.shape == cues.shape == mask.shape:
-        raise ValueError(f"scores {scores.shape}, cues {cues.shape} and mask {mask.shape} must have one shape (N, F).")
-    if (np.isnan(scores) & mask).any():
-        example = int((np.isnan(scores) & mask).any(axis=1).argmax())
-        raise ValueError(f"the mask counts features whose score is NaN (first in example {example}); leave them out of it, "
-                         "or score them (special tokens: special='keep').")
+    scores, cues, mask = _features(scores, cues, mask)
     result = np.full(len(scores), np.nan)
     for i, (score, cue, keep) in enumerate(zip(scores, cues, mask)):
         if cue[keep].any() and not cue[keep].all():
             result[i] = roc_auc_score(cue[keep], score[keep])
     return result
+
+
+def _in_top(scores: np.ndarray, cues: np.ndarray, mask: np.ndarray, k: np.ndarray) -> np.ndarray:
+    """Return how many cues are among the k best, (N,); features that tie for the last places share them."""
+    ranked = np.where(mask, scores, -np.inf)
+    last = np.take_along_axis(-np.sort(-ranked, axis=1), np.maximum(k - 1, 0)[:, None], axis=1)  # score of the kth best
+    above, tied, cues = mask & (ranked > last), mask & (ranked == last), cues & mask
+    chance = (k - above.sum(axis=1)) / np.maximum(tied.sum(axis=1), 1)
+    return (cues & above).sum(axis=1) + chance * (cues & tied).sum(axis=1)
+
+
+def relevance_mass(scores, cues, mask=None) -> np.ndarray:
+    """Share of the positive relevance that the cues hold (relevance mass accuracy, Arras et al. 2022, CLEVR-XAI).
+
+    Parameters
+    ----------
+    scores : array_like, shape (N, F)
+        Negative values count as 0.
+    cues, mask : array_like of bool, shape (N, F)
+        As for :func:`cue_auroc`.
+
+    Returns
+    -------
+    ndarray, shape (N,), in [0, 1]
+        NaN where an example has no cue or no positive score.
+    """
+    scores, cues, mask = _features(scores, cues, mask)
+    positive = np.where(mask, np.clip(scores, 0, None), 0.0)
+    total, held = positive.sum(axis=1), (positive * cues).sum(axis=1)
+    defined = (total > 0) & (cues & mask).any(axis=1)
+    return np.divide(held, total, out=np.full(len(scores), np.nan), where=defined)
+
+
+def relevance_rank(scores, cues, mask=None) -> np.ndarray:
+    """Share of cues among as many best features as there are cues (relevance rank accuracy, Arras et al. 2022).
+
+    Features that tie for the last places share them, so that constant scores get the share of cues and not what their order
+    of storage happens to hit.
+
+    Parameters
+    ----------
+    scores : array_like, shape (N, F)
+    cues, mask : array_like of bool, shape (N, F)
+        As for :func:`cue_auroc`.
+
+    Returns
+    -------
+    ndarray, shape (N,), in [0, 1]
+        NaN where an example has no cue.
+    """
+    scores, cues, mask = _features(scores, cues, mask)
+    k = (cues & mask).sum(axis=1)
+    return np.divide(_in_top(scores, cues, mask, k), k, out=np.full(len(scores), np.nan), where=k > 0)
+
+
+def recall_at(scores, cues, k: int, mask=None) -> np.ndarray:
+    """Share of the cues that are among the k best features.
+
+    Parameters
+    ----------
+    scores : array_like, shape (N, F)
+    cues, mask : array_like of bool, shape (N, F)
+        As for :func:`cue_auroc`.
+    k : int
+        Features that tie for the last places share them.
+
+    Returns
+    -------
+    ndarray, shape (N,), in [0, 1]
+        NaN where an example has no cue, or fewer than k features: among all of them every cue is found.
+
+    Raises
+    ------
+    ValueError
+        For a k that no example can answer.
+    """
+    scores, cues, mask = _features(scores, cues, mask)
+    if not 1 <= k <= scores.shape[1]:
+        raise ValueError(f"k={k} came, expected 1 to {scores.shape[1]}, the number of features.")
+    count = (cues & mask).sum(axis=1)
+    found = _in_top(scores, cues, mask, np.full(len(scores), k))
+    return np.divide(found, count, out=np.full(len(scores), np.nan), where=(count > 0) & (mask.sum(axis=1) >= k))
+
+
+def row_correlation(first, second, ranks: bool = True) -> np.ndarray:
+    """Correlation of two score arrays, row by row, over the entries that both have.
+
+    Parameters
+    ----------
+    first, second : array_like, shape (N, F)
+        NaN entries are left out.
+    ranks : bool
+        Spearman's rank correlation (ties get their mean rank) instead of Pearson's.
+
+    Returns
+    -------
+    ndarray, shape (N,), in [-1, 1]
+        NaN where a row is constant or has fewer than two entries.
+
+    Examples
+    --------
+    >>> row_correlation([[1, 2, 9], [1, 1, 1]], [[0, 5, 6], [1, 2, 3]])
+    array([ 1., nan])
+    """
+    first, second = np.array(first, dtype=float), np.array(second, dtype=float)
+    if first.shape != second.shape or first.ndim != 2:
+        raise ValueError(f"scores of shape {first.shape} and {second.shape} came, expected twice the same (N, F).")
+    missing = np.isnan(first) | np.isnan(second)
+    first[missing] = second[missing] = np.nan
+    if ranks and first.size:
+        first, second = (rankdata(x, axis=1, nan_policy="omit") for x in (first, second))
+    (first, flat), (second, level) = (_centred(x) for x in (first, second))
+    length = np.sqrt((first**2).sum(axis=1) * (second**2).sum(axis=1))
+    product = (first * second).sum(axis=1)
+    return np.clip(np.divide(product, length, out=np.full(len(first), np.nan), where=~(flat | level)), -1, 1)
+
+
+def _centred(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return rows less their mean, 0 where NaN, and which rows are constant."""
+    there = ~np.isnan(x)
+    size = np.abs(np.where(there, x, 0.0)).max(axis=1, initial=0.0)
+    mean = np.where(there, x, 0.0).sum(axis=1) / np.maximum(there.sum(axis=1), 1)
+    centred = np.where(there, x - mean[:, None], 0.0)
+    # Rounding moves the entries of a constant row a hair off their mean; that is no order.
+    return centred, np.abs(centred).max(axis=1, initial=0.0) <= 1e-12 * size
 
 
 def edge_map(images) -> np.ndarray:
@@ -154,3 +288,99 @@ def random_map(n: int, height: int, width: int, seed: int, sigma: float = 4.0) -
     smooth = ndimage.gaussian_filter(noise, sigma=(0, sigma, sigma), mode="wrap") if sigma else noise
     low, high = smooth.min(axis=(1, 2), keepdims=True), smooth.max(axis=(1, 2), keepdims=True)
     return (smooth - low) / (high - low)
+
+
+def random_scores(present, seed: int) -> np.ndarray:
+    """Random scores of players: what a method that knows nothing would say.
+
+    Parameters
+    ----------
+    present : array_like of bool, shape (N, P)
+        Players that each example has.
+
+    Returns
+    -------
+    ndarray, shape (N, P), in [0, 1), NaN where absent
+    """
+    present = np.asarray(present, dtype=bool)
+    return np.where(present, np.random.default_rng(seed).random(present.shape), np.nan)
+
+
+def edge_scores(images, rows: int, columns: int) -> np.ndarray:
+    """Edges in each cell of an image, :func:`edge_map` averaged: a baseline that never saw the model.
+
+    Parameters
+    ----------
+    images : array_like, shape (N, C, H, W)
+    rows, columns : int
+        Of the grid of cells; they divide H and W.
+
+    Returns
+    -------
+    ndarray, shape (N, rows * columns), row by row
+    """
+    edges = edge_map(images)
+    n, height, width = edges.shape
+    if rows < 1 or columns < 1 or height % rows or width % columns:
+        raise ValueError(f"a grid of {rows} x {columns} cells came, expected one that divides {height} x {width} pixels.")
+    return edges.reshape(n, rows, height // rows, columns, width // columns).mean(axis=(2, 4)).reshape(n, -1)
+
+
+def centre_scores(n: int, rows: int, columns: int) -> np.ndarray:
+    """Nearness of each cell to the middle of the image, where photographers put what matters (Judd et al. 2009).
+
+    Returns
+    -------
+    ndarray, shape (N, rows * columns), row by row, in [0, 1]
+        1 for the middle; on a grid of 2 x 2 all cells are equally near.
+    """
+    down, right = np.linspace(-1, 1, 2 * rows + 1)[1::2], np.linspace(-1, 1, 2 * columns + 1)[1::2]
+    near = 1 - np.hypot(down[:, None], right[None, :]) / np.sqrt(2)
+    return np.tile(near.ravel(), (n, 1))
+
+
+def length_scores(words: Sequence[Sequence[str]]) -> np.ndarray:
+    """Length of each word, in letters: long words tend to carry content, whatever the model does with them.
+
+    Parameters
+    ----------
+    words : sequence of N sequences of str
+
+    Returns
+    -------
+    ndarray, shape (N, T), NaN behind the last word
+
+    Examples
+    --------
+    >>> length_scores([["a", "seven"], ["no"]])
+    array([[ 1.,  5.],
+           [ 2., nan]])
+    """
+    lengths = np.full((len(words), max(map(len, words), default=0)), np.nan)
+    for row, sentence in zip(lengths, words):
+        row[: len(sentence)] = [len(word) for word in sentence]
+    return lengths
+
+
+def beside(*sides) -> np.ndarray:
+    """Put scores of several modalities side by side; each side of an example is divided by its sum of sizes.
+
+    Edges and letters have different units: without this the side with the larger numbers would take every first place.
+
+    Parameters
+    ----------
+    sides : array_like, shape (N, F) each
+
+    Returns
+    -------
+    ndarray, shape (N, P)
+
+    Examples
+    --------
+    >>> beside([[1.0, 3.0]], [[20.0, 20.0]])
+    array([[0.25, 0.75, 0.5 , 0.5 ]])
+    """
+    parts = [np.asarray(side, dtype=float) for side in sides]
+    totals = [np.nansum(np.abs(part), axis=1, keepdims=True) for part in parts]
+    return np.concatenate([np.divide(part, total, out=part.copy(), where=total > 0) for part, total in zip(parts, totals)],
+                          axis=1)
