@@ -98,8 +98,7 @@ def coalitions(asked: Asked) -> np.ndarray:
         kept = torch.cat([words.bool(), torch.ones(len(words), 1, dtype=torch.bool)], dim=1)[:, group]  # padding is kept
         said = model.read(tokens.where(kept, 1))  # word 1 is the mask
         looked = model.see(seen * cells[:, :, None])
-        values = [model.match(looked, one.expand(len(looked), *one.shape)) for one in said]
-        found.append(torch.stack(values).flatten())  # text above, cells below: S = 16 * text + cells
+        found.append(model.match(looked[EVERY % len(looked)], said[EVERY // len(looked)]))  # S = 16 * text + cells
     table = torch.stack(found).double().numpy()
     return table * np.where(table[:, -1:] > 0, 1.0, -1.0)
 
