@@ -73,7 +73,8 @@ def _checked(scores, among=None) -> tuple[np.ndarray, np.ndarray]:
     if scores.ndim != 2 or not scores.size:
         raise ValueError(f"scores of shape {scores.shape} came, expected (N, P): a number for each player of each example.")
     if np.isinf(scores).any():
-        raise ValueError(f"example {int(np.isinf(scores).any(axis=1).argmax())} has an infinite score; look for a division by 0.")
+        example = int(np.isinf(scores).any(axis=1).argmax())
+        raise ValueError(f"example {example} has an infinite score; look for a division by 0.")
     if np.isnan(scores).all():
         raise ValueError("all scores are NaN, which stands for players that an example does not have; nothing is left to rank.")
     there = ~np.isnan(scores)
@@ -93,8 +94,9 @@ def _ask(game: Game, keep: np.ndarray) -> np.ndarray:
         raise ValueError(f"the game gave values of shape {values.shape} for {keep.shape[0]} coalitions of {keep.shape[1]} "
                          f"examples, expected {keep.shape[:2]}: do scores and game have the same examples?")
     if not np.isfinite(values).all():
-        raise ValueError(f"the game gave NaN or infinity for example {int((~np.isfinite(values)).any(axis=0).argmax())}; look at "
-                         "the model's logit with that example's features hidden.")
+        example = int((~np.isfinite(values)).any(axis=0).argmax())
+        raise ValueError(f"the game gave NaN or infinity for example {example}; look at the model's logit with that example's "
+                         "features hidden.")
     return values
 
 
@@ -233,8 +235,8 @@ def synergistic_faithfulness(game: Game, scores, names: Sequence[str], k: int | 
 def _sides(names: Sequence[str], players: int) -> dict[str, np.ndarray]:
     sides = {name: np.array([other == name for other in names]) for name in dict.fromkeys(names)}
     if len(names) != players or len(sides) != 2:
-        raise ValueError(f"{len(names)} names of {len(sides)} modalities came for {players} players; expected one name for each "
-                         "player, and two modalities: synergy is between two sides.")
+        raise ValueError(f"{len(names)} names of {len(sides)} modalities came for {players} players; expected one name for "
+                         "each player, and two modalities: synergy is between two sides.")
     return sides
 
 
@@ -306,7 +308,8 @@ def coalition_rank(game: Game, scores, rates: Sequence[float] = RATES, draws: in
     ndarray, shape (N,), in [-1, 1]
         NaN where the values, or the sums, are all alike.
     """
-    return _mean_of([row_correlation(total.T, values.T) for values, total, _, _, _ in _sampled(game, scores, rates, draws, seed)])
+    sampled = _sampled(game, scores, rates, draws, seed)
+    return _mean_of([row_correlation(total.T, values.T) for values, total, *_ in sampled])
 
 
 def infidelity(game: Game, scores, rates: Sequence[float] = RATES, draws: int = 128, seed: int = 0) -> np.ndarray:
@@ -396,7 +399,8 @@ def road(model: Callable[[Tensor], Tensor], images: Tensor, heat, shares: Sequen
     heat = np.asarray(heat, dtype=float)
     n, _, height, width = images.shape
     if heat.shape != (n, height, width) or not np.isfinite(heat).all():
-        raise ValueError(f"heat maps of shape {heat.shape} came, expected {(n, height, width)} finite numbers to match the images.")
+        raise ValueError(f"heat maps of shape {heat.shape} came, expected {(n, height, width)} finite numbers to match the "
+                         "images.")
     if not shares or not all(0 < share < 1 for share in shares):
         raise ValueError(f"shares {tuple(shares)} came, expected numbers between 0 and 1.")
     everywhere, rng = np.ones((n, height * width), dtype=bool), np.random.default_rng(seed)
@@ -414,5 +418,6 @@ def _values(model, images: Tensor, hidden: np.ndarray, noise: float, rng: np.ran
     filled = np.stack([impute(image, mask, noise, rng) for image, mask in zip(images.detach().cpu().numpy(), hidden)])
     values = np.asarray(model(torch.from_numpy(filled).to(images)).detach().cpu(), dtype=float)
     if values.shape != (len(images),):
-        raise ValueError(f"the model gave {values.shape} for {len(images)} images, expected one number an image: the followed class.")
+        raise ValueError(f"the model gave {values.shape} for {len(images)} images, expected one number an image: the "
+                         "logit of the followed class.")
     return values

@@ -1,0 +1,219 @@
+"""Sanity of an explanation: does it change when the model, the labels or the class do, and stay when nothing of weight does?
+
+Each check takes a callable that explains, in the form that the check varies, and returns one number an example. ``explain``
+gives scores (N, F), or maps (N, H, W), which are flattened. For signed scores whose sign is arbitrary pass absolute values.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
+from itertools import combinations
+
+import numpy as np
+import torch
+from scipy.stats import kendalltau
+from torch import Tensor, nn
+
+from crossexplain.evaluation.metrics import row_correlation
+
+Explain = Callable[..., object]
+
+
+def _flat(scores) -> np.ndarray:
+    scores = np.asarray(scores.detach().cpu() if isinstance(scores, Tensor) else scores, dtype=float)
+    if scores.ndim < 2 or not scores.size:
+        raise ValueError(f"the explanation has shape {scores.shape}, expected (N, F): one row of scores an example.")
+    if np.isnan(scores).all():
+        raise ValueError("the explanation is NaN everywhere; there is nothing to compare.")
+    return scores.reshape(len(scores), -1)
+
+
+def _redraw(layer: nn.Module, seed: int) -> None:
+    """Draw a layer's own weights anew as at the start; where it has no such rule, shuffle them."""
+    generator = torch.Generator().manual_seed(seed)
+    if hasattr(layer, "reset_parameters"):
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            layer.reset_parameters()
+        return
+    with torch.no_grad():
+        for weight in layer.parameters(recurse=False):
+            weight.copy_(weight.flatten()[torch.randperm(weight.numel(), generator=generator).to(weight.device)].view_as(weight))
+
+
+def randomised_weights(explain: Callable[[nn.Module], object], model: nn.Module, layers: Sequence[str] | None = None,
+                       cascade: bool = True, seed: int = 0,
+                       similarity: Callable = row_correlation) -> dict[str, np.ndarray]:
+    """How alike is the explanation of a model whose weights were drawn anew, layer by layer from the top? (Adebayo et al. 2018)
+
+    Parameters
+    ----------
+    explain : callable
+        Model to scores (N, F). It must read everything from the model that it is given.
+    model : torch.nn.Module
+        Is not changed: copies are.
+    layers : sequence of str, optional
+        Names of submodules, in the order in which they are drawn anew. Default: all that have weights of their own, the last
+        that was defined first.
+    cascade : bool
+        Keep what was drawn anew before; else one layer alone at a time.
+    seed : int
+    similarity : callable
+        Two arrays (N, F) to (N,).
+
+    Returns
+    -------
+    dict of str to ndarray, shape (N,)
+        By layer. Near 1 under a cascade that reached the input: the explanation does not depend on what the model has learnt.
+        NaN where an explanation is constant, as that of a model that ignores its input is.
+
+    Raises
+    ------
+    ValueError
+        For layers that the model does not have, or that have no weights.
+    """
+    named = dict(model.named_modules())
+    weighted = [name for name, layer in named.items() if any(True for _ in layer.parameters(recurse=False))]
+    chosen = weighted[::-1] if layers is None else list(layers)
+    for name in chosen:
+        if name not in weighted:
+            raise ValueError(f"layer {name!r} came, expected one with weights of its own: {', '.join(weighted) or 'none'}.")
+    if not chosen:
+        raise ValueError("the model has no weights to draw anew.")
+    before, changed, found = _flat(explain(model)), deepcopy(model), {}
+    for name in chosen:
+        if not cascade:
+            changed = deepcopy(model)
+        _redraw(changed.get_submodule(name), seed)
+        found[name] = similarity(before, _flat(explain(changed)))
+    return found
+
+
+def shuffled_labels(explain: Callable[[nn.Module], object], model: nn.Module, fit: Callable[[np.ndarray], nn.Module], labels,
+                    seed: int = 0, similarity: Callable = row_correlation) -> np.ndarray:
+    """How alike is the explanation of a model that was trained on shuffled labels? (Adebayo et al. 2018)
+
+    Parameters
+    ----------
+    explain : callable
+        Model to scores (N, F), of examples that neither model need have seen.
+    model : torch.nn.Module
+        Trained on ``labels``.
+    fit : callable
+        Labels to a trained model of the same kind.
+    labels : array_like, shape (M,)
+        Of the training examples; at least two different ones.
+    seed, similarity
+        As for :func:`randomised_weights`.
+
+    Returns
+    -------
+    ndarray, shape (N,)
+        Near 1: the explanation shows the data or the architecture, not what was learnt about the labels.
+    """
+    labels = np.asarray(labels)
+    if labels.ndim != 1 or len(np.unique(labels)) < 2:
+        raise ValueError(f"labels of shape {labels.shape} with {len(np.unique(labels))} values came, expected (M,) with at least "
+                         "two: shuffling equal labels changes nothing.")
+    other = fit(np.random.default_rng(seed).permutation(labels))
+    return similarity(_flat(explain(model)), _flat(explain(other)))
+
+
+def random_logit(explain: Callable[[Tensor], object], target, classes: int, seed: int = 0,
+                 similarity: Callable = row_correlation) -> np.ndarray:
+    """How alike is the explanation of another class, drawn at random? (Sixt et al. 2020)
+
+    Parameters
+    ----------
+    explain : callable
+        Classes int64 (N,) to scores (N, F).
+    target : array_like of int, shape (N,)
+        The followed class of each example.
+    classes : int
+        How many there are.
+    seed, similarity
+        As for :func:`randomised_weights`.
+
+    Returns
+    -------
+    ndarray, shape (N,)
+        Near 1: the explanation does not tell one class from another. With two classes and one logit the other class has the
+        same gradient with the other sign: -1 for signed scores and 1 for sizes, whatever the method.
+    """
+    target = torch.as_tensor(target)
+    if classes < 2 or target.ndim != 1 or int(target.min()) < 0 or int(target.max()) >= classes:
+        raise ValueError(f"classes of shape {tuple(target.shape)} among {classes} came, expected (N,) numbers below at least 2.")
+    step = torch.from_numpy(np.random.default_rng(seed).integers(1, classes, len(target)))
+    return similarity(_flat(explain(target)), _flat(explain((target + step) % classes)))
+
+
+def max_sensitivity(explain: Callable[[Tensor], object], inputs: Tensor, radius: float = 0.02, draws: int = 10, seed: int = 0,
+                    perturb: Callable[[Tensor, torch.Generator], Tensor] | None = None) -> np.ndarray:
+    """How far does the explanation move, at most, when the input hardly does? (Yeh et al. 2019, eq. 4)
+
+    Parameters
+    ----------
+    explain : callable
+        Inputs (N, ...) to scores (N, F). For one modality of several, close over the others.
+    inputs : Tensor, shape (N, ...)
+        Floating point: for words, their embeddings.
+    radius : float
+        Every number moves by at most this, uniformly.
+    draws : int
+    seed : int
+    perturb : callable, optional
+        Inputs and a generator to moved inputs, instead of the uniform ones.
+
+    Returns
+    -------
+    ndarray, shape (N,), at least 0
+        Largest distance over the draws as a share of the explanation's length (of 1 where that is 0); lower is better.
+    """
+    if draws < 1 or radius < 0:
+        raise ValueError(f"radius={radius} and draws={draws} came, expected at least 0 and at least 1.")
+    if not inputs.is_floating_point():
+        raise ValueError(f"inputs are {inputs.dtype}; numbers of words cannot move a little. Pass their embeddings.")
+    generator = torch.Generator().manual_seed(seed)
+    before, largest = _flat(explain(inputs)), np.zeros(len(inputs))
+    length = np.sqrt(np.nansum(before**2, axis=1))
+    for _ in range(draws):
+        noise = (2 * torch.rand(inputs.shape, generator=generator, dtype=inputs.dtype) - 1) * radius
+        moved = inputs + noise.to(inputs.device) if perturb is None else perturb(inputs, generator)
+        gap = np.sqrt(np.nansum((_flat(explain(moved)) - before) ** 2, axis=1))
+        largest = np.maximum(largest, gap / np.where(length > 0, length, 1.0))
+    return np.where(np.isnan(before).all(axis=1), np.nan, largest)
+
+
+def rank_stability(scores: Mapping[str, object], kind: str = "kendall", least: int = 4) -> np.ndarray:
+    """Do the features keep their order when another baseline stands in for what is hidden? (Sturmfels et al. 2020)
+
+    Parameters
+    ----------
+    scores : mapping from baseline to array_like, shape (N, F)
+    kind : str
+        ``"kendall"`` (tau-b) or ``"spearman"``.
+    least : int
+        Baselines to ask for: few agree by luck.
+
+    Returns
+    -------
+    ndarray, shape (N,), in [-1, 1]
+        Mean over all pairs of baselines; pairs where one is constant are left out, NaN where all are.
+    """
+    if kind not in ("kendall", "spearman"):
+        raise ValueError(f"kind {kind!r} came, expected 'kendall' or 'spearman'.")
+    if len(scores) < max(least, 2):
+        raise ValueError(f"{len(scores)} baselines came ({', '.join(scores)}), expected at least {max(least, 2)}.")
+    arrays = {name: _flat(some) for name, some in scores.items()}
+    if len({some.shape for some in arrays.values()}) > 1:
+        shapes = ", ".join(f"{name} {some.shape}" for name, some in arrays.items())
+        raise ValueError(f"scores of different shapes came: {shapes}; expected the same examples and features.")
+    alike = _kendall if kind == "kendall" else row_correlation
+    found = np.stack([alike(first, second) for first, second in combinations(arrays.values(), 2)])
+    count = (~np.isnan(found)).sum(axis=0)
+    return np.divide(np.nansum(found, axis=0), count, out=np.full(found.shape[1], np.nan), where=count > 0)
+
+
+def _kendall(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    both = ~np.isnan(first) & ~np.isnan(second)
+    return np.array([kendalltau(x[there], y[there]).statistic if there.sum() > 1 else np.nan
+                     for x, y, there in zip(first, second, both)])
