@@ -31,7 +31,7 @@ class InterShap(NamedTuple):
 
 
 def intershap(table) -> InterShap:
-    """Split a model's value into what two modalities do alone and their interaction (Wenderoth et al. 2025).
+    """Split a model's value into what two modalities do alone and their interaction (Wenderoth et al. 2024).
 
     Parameters
     ----------
