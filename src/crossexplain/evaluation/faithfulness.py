@@ -313,7 +313,7 @@ def coalition_rank(game: Game, scores, rates: Sequence[float] = RATES, draws: in
 
 
 def infidelity(game: Game, scores, rates: Sequence[float] = RATES, draws: int = 128, seed: int = 0) -> np.ndarray:
-    """Mean squared gap between what the hidden players' scores sum to and what hiding them costs (Yeh et al. 2019, eq. 1).
+    """Mean squared gap between what the hidden players' scores sum to and what hiding them costs (Yeh et al. 2019).
 
     Their perturbation is here the hiding of random players, and the score of a player is what its hiding is said to cost.
     Parameters as for :func:`coalition_r2`.

@@ -29,15 +29,16 @@ def _flat(scores) -> np.ndarray:
 
 def _redraw(layer: nn.Module, seed: int) -> None:
     """Draw a layer's own weights anew as at the start; where it has no such rule, shuffle them."""
-    generator = torch.Generator().manual_seed(seed)
     if hasattr(layer, "reset_parameters"):
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             layer.reset_parameters()
         return
+    generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for weight in layer.parameters(recurse=False):
-            weight.copy_(weight.flatten()[torch.randperm(weight.numel(), generator=generator).to(weight.device)].view_as(weight))
+            order = torch.randperm(weight.numel(), generator=generator).to(weight.device)
+            weight.copy_(weight.flatten()[order].view_as(weight))
 
 
 def randomised_weights(explain: Callable[[nn.Module], object], model: nn.Module, layers: Sequence[str] | None = None,
@@ -112,8 +113,8 @@ def shuffled_labels(explain: Callable[[nn.Module], object], model: nn.Module, fi
     """
     labels = np.asarray(labels)
     if labels.ndim != 1 or len(np.unique(labels)) < 2:
-        raise ValueError(f"labels of shape {labels.shape} with {len(np.unique(labels))} values came, expected (M,) with at least "
-                         "two: shuffling equal labels changes nothing.")
+        raise ValueError(f"labels of shape {labels.shape} with {len(np.unique(labels))} values came, expected (M,) with at "
+                         "least two: shuffling equal labels changes nothing.")
     other = fit(np.random.default_rng(seed).permutation(labels))
     return similarity(_flat(explain(model)), _flat(explain(other)))
 
@@ -141,14 +142,15 @@ def random_logit(explain: Callable[[Tensor], object], target, classes: int, seed
     """
     target = torch.as_tensor(target)
     if classes < 2 or target.ndim != 1 or int(target.min()) < 0 or int(target.max()) >= classes:
-        raise ValueError(f"classes of shape {tuple(target.shape)} among {classes} came, expected (N,) numbers below at least 2.")
+        raise ValueError(f"classes of shape {tuple(target.shape)} among {classes} came, expected (N,) numbers from 0, "
+                         "and at least two classes.")
     step = torch.from_numpy(np.random.default_rng(seed).integers(1, classes, len(target)))
     return similarity(_flat(explain(target)), _flat(explain((target + step) % classes)))
 
 
 def max_sensitivity(explain: Callable[[Tensor], object], inputs: Tensor, radius: float = 0.02, draws: int = 10, seed: int = 0,
                     perturb: Callable[[Tensor, torch.Generator], Tensor] | None = None) -> np.ndarray:
-    """How far does the explanation move, at most, when the input hardly does? (Yeh et al. 2019, eq. 4)
+    """How far does the explanation move, at most, when the input hardly does? (Yeh et al. 2019)
 
     Parameters
     ----------
