@@ -336,7 +336,7 @@ def centre_scores(n: int, rows: int, columns: int) -> np.ndarray:
     """
     down, right = np.linspace(-1, 1, 2 * rows + 1)[1::2], np.linspace(-1, 1, 2 * columns + 1)[1::2]
     near = 1 - np.hypot(down[:, None], right[None, :]) / np.sqrt(2)
-    return np.tile(near.ravel(), (n, 1))
+    return np.tile(near.ravel().round(12), (n, 1))  # cells equally near tie, whatever rounding made of them
 
 
 def length_scores(words: Sequence[Sequence[str]]) -> np.ndarray:

@@ -85,7 +85,8 @@ METRICS: dict[str, Metric] = {
         "Cannot reach 1 where there are more cues than k, and is easy in short sentences.", "standard in retrieval"),
     "randomised weights": Metric(
         sanity.randomised_weights, "lower", -1.0, 1.0, None, "each",
-        "Noise passes with full marks, and a random network still passes on the edges of its input.", "Adebayo et al. 2018"),
+        "Noise passes with full marks: it asks whether the weights matter, not whether they are read rightly.",
+        "Adebayo et al. 2018"),
     "shuffled labels": Metric(
         sanity.shuffled_labels, "lower", -1.0, 1.0, None, "each",
         "Costs a training, and a model that memorises may still look at what is salient.", "Adebayo et al. 2018"),
