@@ -449,5 +449,6 @@ def curves(series: Mapping[str, tuple], *, alt: str, caption: str, name: str, xl
         axis.axhline(baseline, color=INK, linestyle="--", linewidth=1, label=baseline_label)
     axis.set(xlabel=xlabel, ylabel=ylabel, yscale="log" if logy else "linear")
     axis.grid(color="#dcdcd6", linewidth=0.7)
-    axis.legend(fontsize=9)
+    beside = {"loc": "center left", "bbox_to_anchor": (1.01, 0.5)} if len(series) > 5 else {}  # many would hide the lines
+    axis.legend(fontsize=9, **beside)
     return Picture(figure, alt=alt, caption=caption, name=name)
