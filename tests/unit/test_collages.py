@@ -224,3 +224,18 @@ def test_any_digits_will_do():
 def test_a_number_that_is_no_words_is_refused(number):
     with pytest.raises(ValueError, match=f"word number {number} came, expected 0"):
         collages.words([2, number])
+
+
+def test_the_oracle_is_the_share_of_all_pictures_that_agree_with_what_is_seen():
+    rng = np.random.default_rng(0)
+    digits_of, said = rng.integers(0, 10, (12, 4)), rng.integers(0, collages.BALANCED, 12)
+    found = collages.chances(digits_of, said)
+    every = np.stack(np.unravel_index(np.arange(10_000), (10,) * 4), axis=1)
+    for four, i, values in zip(digits_of, said, found):
+        sentence = collages.SENTENCES[i]
+        assert values[15] == collages.holds(four, sentence)
+        assert values[0] == pytest.approx(collages.holds(every, sentence).mean())
+        for S in (1, 6, 11):
+            seen = [k for k in range(4) if S >> k & 1]
+            agree = (every[:, seen] == four[seen]).all(axis=1)
+            assert values[S] == pytest.approx(collages.holds(every[agree], sentence).mean())

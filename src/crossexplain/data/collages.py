@@ -368,6 +368,40 @@ def text_alone(train: Collages, test: Collages) -> float:
     return float(((votes > 0)[test.sentence_id] == test.labels).mean())
 
 
+def chances(digits, sentence_id) -> np.ndarray:
+    """Return how likely each sentence is true for one who reads it but sees some of the four cells only: the oracle.
+
+    A hidden cell holds any of the ten digits, each as likely: it is marginalised over, exactly.
+
+    Parameters
+    ----------
+    digits : array_like of int, shape (N, 4)
+    sentence_id : array_like of int, shape (N,)
+        Index into ``SENTENCES``.
+
+    Returns
+    -------
+    ndarray, shape (N, 16)
+        By set of cells that are seen; set S holds cell k iff ``S >> k & 1``. The last column is the truth, 0 or 1.
+
+    Examples
+    --------
+    >>> largest = SENTENCES.index("the largest digit is at the upper left corner")
+    >>> chances([[9, 1, 1, 1]], [largest])[0, [0, 1, 15]].round(3)
+    array([0.202, 0.729, 1.   ])
+    """
+    digits = np.asarray(digits)
+    truth = {i: holds(_all_collages(), SENTENCES[i]).reshape((10,) * 4) for i in np.unique(sentence_id)}
+    return np.array([[truth[i][tuple(digit if S >> k & 1 else slice(None) for k, digit in enumerate(four))].mean()
+                      for S in range(16)] for four, i in zip(digits, np.asarray(sentence_id))])
+
+
+@cache
+def _all_collages() -> np.ndarray:
+    """Return all 10,000 collages of digits, (10000, 4)."""
+    return np.stack(np.unravel_index(np.arange(10_000), (10,) * 4), axis=1)
+
+
 def _said(sentence: str) -> Statement:
     if sentence in STATEMENTS:
         return STATEMENTS[sentence]
