@@ -105,6 +105,7 @@ def test_synergy_by_hand():
     assert synergistic_faithfulness(meets, right, NAMES, k=1, draws=4000)[0] == pytest.approx(0.75, abs=0.03)
     assert synergistic_faithfulness(meets, wrong, NAMES, k=1, draws=4000)[0] == pytest.approx(-0.25, abs=0.03)
     assert np.allclose(synergistic_faithfulness(adds(WEIGHTS), WEIGHTS, NAMES, k=1), 0), "a sum has no synergy"
+    assert synergistic_faithfulness(constant, right, NAMES, k=1, draws=0)[0] == 0, "what the empty pair has is no synergy"
     assert synergistic_faithfulness(meets, right, NAMES, k={"image": 2, "text": 2})[0] == 0, "all are kept, as at random"
 
 
