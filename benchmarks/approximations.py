@@ -8,7 +8,6 @@ as good with 4. ``explain`` offers both, as ``"shapiq shapley"`` and ``"sampled 
 """
 
 import csv
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -90,9 +89,7 @@ def theirs(name: str, model: Unanimity, budget: int, seed: int) -> tuple[float, 
         used[0] += len(there)
         return model.match(there[:, : players // 2], there[:, players // 2 :]).double().numpy()
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        found = getattr(shapiq, name)(n=players, random_state=seed, **PEERS[name]).approximate(budget, game)
+    found = getattr(shapiq, name)(n=players, random_state=seed, **PEERS[name]).approximate(budget, game)
     return error(found.get_n_order_values(1), model.truth), used[0]
 
 

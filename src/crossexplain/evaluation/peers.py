@@ -420,20 +420,32 @@ def _require_complete(asked: Asked, found: tuple, nothing: dict) -> None:
 # Captum: on the features, through masks
 
 
+@contextmanager
+def _drawing(seed: int) -> Iterator[None]:
+    """Let what draws from the global generators draw from a seed, and leave them as they were."""
+    before = np.random.get_state()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        np.random.set_state(np.random.RandomState(seed).get_state())
+        try:
+            yield
+        finally:
+            np.random.set_state(before)
+
+
 def _through_masks(asked: Asked, name: str, **settings) -> Found:
     method = getattr(captum.attr, name)(lambda keep, examples: asked.value(keep > 0.5, examples.reshape(-1).expand(len(keep))))
-    torch.manual_seed(asked.seed)
-    np.random.seed(asked.seed)
     ones, parts = torch.ones(asked.present.shape), []
     batches = torch.arange(asked.n).split(1 if name in ("KernelShap", "ShapleyValueSampling") else asked.n)
-    for examples in batches:
-        given, groups = ones[examples], {}
-        if len(examples) == 1:  # only features that are there are drawn
-            there = asked.present[examples]
-            groups["feature_mask"] = (there.cumsum(dim=1) - 1).clamp(min=0)
-            parts_of = there
-        found = method.attribute(given, baselines=0.0, additional_forward_args=examples, **groups, **settings)
-        parts.append(found * parts_of if groups else found)
+    with _drawing(asked.seed):
+        for examples in batches:
+            given, groups = ones[examples], {}
+            if len(examples) == 1:  # only features that are there are drawn
+                there = asked.present[examples]
+                groups["feature_mask"] = (there.cumsum(dim=1) - 1).clamp(min=0)
+                parts_of = there
+            found = method.attribute(given, baselines=0.0, additional_forward_args=examples, **groups, **settings)
+            parts.append(found * parts_of if groups else found)
     return Found(asked.split(torch.cat(parts)))
 
 
