@@ -148,7 +148,7 @@ def opened(
         for tap in taps:
             tap.require_one_call(model, arguments)
             kept[tap.name] = tap.tensor
-        logits = _first_tensor(output)
+        logits = first_tensor(output)
         score, index = _score(output, logits, target, arguments.size)
         yield Opened(logits, index, score, {name: kept[name] for name in names})
 
@@ -176,7 +176,7 @@ class _Tap:
         if self.item is not None:
             self.tensor = self._entry(output)
             return None
-        tensor = _first_tensor(output, self.name)
+        tensor = first_tensor(output, self.name)
         # After an earlier captured layer the graph must go on; before that there is none, and this is where it starts.
         # The test is on the tensor, not on the mode: a frozen tower under no_grad is cut at its last layer like any.
         if self.gradients and not tensor.requires_grad:
@@ -362,7 +362,7 @@ def _layers_that_run(model: nn.Module, arguments: _Arguments) -> list[str]:
     return list(dict.fromkeys(ran))
 
 
-def _first_tensor(output: object, layer: str | None = None) -> Tensor:
+def first_tensor(output: object, layer: str | None = None) -> Tensor:
     """Return the tensor of an output that counts: itself, its ``logits``, or its first tensor."""
     what = "the model" if layer is None else f"layer {layer!r}"
     if isinstance(output, Tensor):
