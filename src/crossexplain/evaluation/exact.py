@@ -98,7 +98,8 @@ class Game:
 
     Examples
     --------
-    >>> game = Game(model, {"images": images, "tokens": tokens}, [ImageCells(), Tokens()], players={"text": 8})  # doctest: +SKIP
+    >>> inputs = {"images": images, "tokens": tokens}  # doctest: +SKIP
+    >>> game = Game(model, inputs, [ImageCells(), Tokens()], players={"text": 8})  # doctest: +SKIP
     >>> shapley(game.table())  # doctest: +SKIP
     """
 
@@ -107,7 +108,7 @@ class Game:
                  target: int | Tensor | None = None, donors: Inputs | None = None, rows: int = 512, split: bool = True,
                  progress: bool = True):
         if model.training:
-            raise InputError("the model is in train mode, where dropout answers differently each time; call model.eval() first.")
+            raise InputError("the model is in train mode, where dropout draws anew each time; call model.eval() first.")
         self.model, self.inputs, self.donors, self.rows, self.progress = model, inputs, donors, rows, progress
         self.modalities = require_modalities(modalities)
         self.baselines = {m.name: m.require_baseline((baselines or {}).get(m.name, m.baselines[0])) for m in self.modalities}
@@ -267,7 +268,8 @@ class Game:
                 encoded[modality.name] = int((2.0 ** self.present[:, self._columns(modality)].sum(dim=1)).sum())
         coalitions = int((2.0**own).sum())
         asked = encoded | {"head": coalitions} if self.splits else {"whole": coalitions}
-        return Cost(coalitions, encoded, sum(rows * self._clock[what][0] / self._clock[what][1] for what, rows in asked.items()))
+        pace = {what: seconds / rows for what, (seconds, rows) in self._clock.items()}
+        return Cost(coalitions, encoded, sum(rows * pace[what] for what, rows in asked.items()))
 
     def table(self) -> Tensor:
         """Return the values of all coalitions, float64 (N, 2**P); column S has player k iff ``S >> k & 1``.
