@@ -323,6 +323,21 @@ class Game:
             found.scatter_add_(1, owner.clamp(min=0) + first, given.where(owner >= 0, 0.0))
         return found.where(self.present, torch.nan)
 
+    def shared(self, values: Tensor) -> dict[str, Tensor]:
+        """Share importances of players (N, P) equally among their features, (N, F) by modality; 0 where there is none."""
+        found = {}
+        for modality in self.modalities:
+            owner, columns = self._owner[modality.name], self._columns(modality)
+            there = (modality.features(self.inputs).cpu() & (owner >= 0)).double()
+            own, of = torch.as_tensor(values).double()[:, columns].nan_to_num(0.0), owner.clamp(min=0)
+            held = torch.zeros(own.shape, dtype=torch.float64).scatter_add(1, of, there)
+            found[modality.name] = (own / held.clamp(min=1)).gather(1, of) * there
+        return found
+
+    def owner(self, modality: str) -> Tensor:
+        """Return the player of each feature of a modality, counted within it, -1 for none; int64 (N, F)."""
+        return self._owner[modality]
+
 
 def _owners(players: int | Tensor | None, there: Tensor, name: str) -> tuple[Tensor, int]:
     """Return the player of each feature, int64 (N, F), and how many players a modality has."""

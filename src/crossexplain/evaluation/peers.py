@@ -16,8 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from crossexplain.evaluation import shares
+from crossexplain.evaluation import indices, shares
 from crossexplain.evaluation.dominance import shapley_values, text_share
+from crossexplain.evaluation.exact import Game
 from crossexplain.gradients import image as maps
 from crossexplain.gradients import text as scores
 from crossexplain.gradients.attention import RELEVANCE, ROLLOUT
@@ -89,10 +90,11 @@ class Explanation:
 
 
 class Found(NamedTuple):
-    """What a method's function returns: values by modality, and pairs where it has them."""
+    """What a method's function returns: values by modality, pairs where it has them, passes where they cannot be counted."""
 
     values: dict[str, Tensor]
     pairs: Tensor | None = None
+    passes: float | None = None
 
 
 class Method(NamedTuple):
@@ -247,7 +249,8 @@ def explain(model: nn.Module, inputs: Inputs, modalities: Sequence[Modality], me
     for name, part in values.items():
         if not part[there[name]].isfinite().all():
             raise CannotRun(f"{method} gave NaN or infinity in {name}.")
-    return Explanation(method, values, found.pairs, METHODS[method].signed, rows[0] / n, seconds,
+    passes = rows[0] / n if found.passes is None else found.passes
+    return Explanation(method, values, found.pairs, METHODS[method].signed, passes, seconds,
                        {name: part.shape[1] for name, part in there.items()})
 
 
@@ -336,6 +339,23 @@ def _sampled(asked: Asked) -> Found:
     found = shapley_values(model, asked.inputs, asked.modalities, asked.baselines, orders, asked.seed)
     sign = (2 * asked.target - 1)[:, None]
     return Found({name: values * sign for name, values in found.items()})
+
+
+def _exact(asked: Asked, index: str, game: Game | None = None) -> Found:
+    """Read the model's value of every coalition; ``game`` has the table at hand, or players that are groups of features."""
+    if game is None:
+        game = Game(asked.model, asked.inputs, asked.modalities, baselines=asked.baselines, target=asked.target,
+                    donors=asked.donors, progress=False)
+    if len(game) != asked.n or not torch.equal(game.target, asked.target):
+        raise InputError(f"the game is about {len(game)} other examples or classes, {asked.n} came; make it of the same inputs "
+                         "and target.")
+    table, passes, pairs = game.table().numpy(), game.cost().coalitions / asked.n, None
+    if index == "interactions":
+        pairs = torch.from_numpy(indices.across(table, game.names)).float()
+        values = torch.cat([pairs.abs().sum(dim=2), pairs.abs().sum(dim=1)], dim=1)
+    else:
+        values = torch.from_numpy(getattr(indices, index)(table))
+    return Found({name: part.float() for name, part in game.shared(values).items()}, pairs, passes)
 
 
 # Captum: at the layers that the modalities name
@@ -567,6 +587,10 @@ METHODS: dict[str, Method] = {
     "cross": Method(_named(_rounds, "cross"), False, "how much the gradient changes as the other modality is hidden"),
     "carriers": Method(_carriers, True, "dividend of each feature with the whole other modality"),
     "sampled shapley": Method(_sampled, True, "orders and their reverses, each tower asked once a mask", True),
+    "exact shapley": Method(_named(_exact, "shapley"), True, "of all coalitions (Shapley 1953)", True),
+    "exact banzhaf": Method(_named(_exact, "banzhaf"), True, "of all coalitions (Banzhaf 1965)"),
+    "exact interactions": Method(_named(_exact, "interactions"), False,
+                                 "Shapley interactions of all coalitions, summed over the other modality (Grabisch 1999)"),
     **{name: Method(_named(_cam, name), not method.positive, method.line) for name, method in maps.METHODS.items()
        if "cam" in name},
     "integrated gradients": Method(_named(_at_layers, "IntegratedGradients"), True, "Captum, Sundararajan et al. 2017"),
