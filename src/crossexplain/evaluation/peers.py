@@ -89,7 +89,7 @@ class Explanation:
         return total.where(held > 0, torch.nan)
 
 
-class Found(NamedTuple):
+class Scored(NamedTuple):
     """What a method's function returns: values by modality, pairs where it has them, passes where they cannot be counted."""
 
     values: dict[str, Tensor]
@@ -103,7 +103,7 @@ class Method(NamedTuple):
     Attributes
     ----------
     run : callable
-        Takes an ``Asked`` and the method's own options, gives a ``Found``.
+        Takes an ``Asked`` and the method's own options, gives a ``Scored``.
     signed : bool
     line : str
         What it does, with its source.
@@ -111,7 +111,7 @@ class Method(NamedTuple):
         Whether the values of an example sum to its margin less that with everything hidden.
     """
 
-    run: Callable[..., Found]
+    run: Callable[..., Scored]
     signed: bool
     line: str
     efficient: bool = False
@@ -293,42 +293,42 @@ def counted(model: nn.Module) -> Iterator[list[int]]:
 # Ours
 
 
-def _gradient_norms(asked: Asked) -> Found:
+def _gradient_norms(asked: Asked) -> Scored:
     read = asked.captured()
-    return Found({m.name: m.per_feature(read.gradients[m.layer].float() ** 2, asked.there[m.name].shape[1]).sqrt()
+    return Scored({m.name: m.per_feature(read.gradients[m.layer].float() ** 2, asked.there[m.name].shape[1]).sqrt()
                   for m in asked.modalities})
 
 
-def _gradient_x_input(asked: Asked) -> Found:
+def _gradient_x_input(asked: Asked) -> Scored:
     read = asked.captured()
-    return Found({m.name: m.per_feature((read.gradients[m.layer] * read.activations[m.layer]).float(),
+    return Scored({m.name: m.per_feature((read.gradients[m.layer] * read.activations[m.layer]).float(),
                                         asked.there[m.name].shape[1]) for m in asked.modalities})
 
 
-def _rounds(asked: Asked, which: str) -> Found:
+def _rounds(asked: Asked, which: str) -> Scored:
     record = rounds(asked.model, asked.inputs, asked.modalities, baselines=[asked.baselines], target=asked.target,
                     donors=asked.donors, control=False, progress=False, seed=asked.seed)
     kind = record.baselines[0]
     if which == "cross":
-        return Found({name: record.ends[kind, name].cross for name in record.modalities})
-    return Found({name: record.passes[kind, record.only(name)].importance[name] for name in record.modalities})
+        return Scored({name: record.ends[kind, name].cross for name in record.modalities})
+    return Scored({name: record.passes[kind, record.only(name)].importance[name] for name in record.modalities})
 
 
-def _carriers(asked: Asked) -> Found:
-    return Found(carriers(asked.model, asked.inputs, asked.modalities, baseline=asked.baselines, target=asked.target,
+def _carriers(asked: Asked) -> Scored:
+    return Scored(carriers(asked.model, asked.inputs, asked.modalities, baseline=asked.baselines, target=asked.target,
                           donors=asked.donors, progress=False, seed=asked.seed))
 
 
-def _cam(asked: Asked, method: str, layer: str | None = None) -> Found:
+def _cam(asked: Asked, method: str, layer: str | None = None) -> Scored:
     picture = asked.image()
     where = layer or picture.layer
     if where.startswith(INPUT) and "cam" in method:
         raise CannotRun(f"{method} folds the channels of a layer, and {picture.name} is read at the pixels; name a layer.")
     heat = maps.attribute(asked.model, asked.inputs, where, method, asked.target, "for", grid=picture.grid)
-    return Found({picture.name: maps.to_cells(heat, picture.grid).flatten(1)})
+    return Scored({picture.name: maps.to_cells(heat, picture.grid).flatten(1)})
 
 
-def _sampled(asked: Asked) -> Found:
+def _sampled(asked: Asked) -> Scored:
     """Sample Shapley values by orders and their reverses, each tower looking at every mask once."""
     model = asked.model
     if not all(hasattr(model, name) for name in ("see", "read", "match")) or len(asked.modalities) != 2:
@@ -338,10 +338,10 @@ def _sampled(asked: Asked) -> Found:
     orders = max(2, asked.budget // (int(asked.present.sum(dim=1).max()) + 1) // 2 * 2)
     found = shapley_values(model, asked.inputs, asked.modalities, asked.baselines, orders, asked.seed)
     sign = (2 * asked.target - 1)[:, None]
-    return Found({name: values * sign for name, values in found.items()})
+    return Scored({name: values * sign for name, values in found.items()})
 
 
-def _exact(asked: Asked, index: str, game: Game | None = None) -> Found:
+def _exact(asked: Asked, index: str, game: Game | None = None) -> Scored:
     """Read the model's value of every coalition; ``game`` has the table at hand, or players that are groups of features."""
     if game is None:
         game = Game(asked.model, asked.inputs, asked.modalities, baselines=asked.baselines, target=asked.target,
@@ -355,7 +355,7 @@ def _exact(asked: Asked, index: str, game: Game | None = None) -> Found:
         values = torch.cat([pairs.abs().sum(dim=2), pairs.abs().sum(dim=1)], dim=1)
     else:
         values = torch.from_numpy(getattr(indices, index)(table))
-    return Found({name: part.float() for name, part in game.shared(values).items()}, pairs, passes)
+    return Scored({name: part.float() for name, part in game.shared(values).items()}, pairs, passes)
 
 
 # Captum: at the layers that the modalities name
@@ -392,7 +392,7 @@ def _instead(output: object, value: Tensor) -> object:
     return value if isinstance(output, Tensor) else (value, *output[1:])
 
 
-def _at_layers(asked: Asked, name: str, **settings) -> Found:
+def _at_layers(asked: Asked, name: str, **settings) -> Scored:
     places = [modality.layer for modality in asked.modalities]
     nothing = asked.hidden(~asked.present, torch.arange(asked.n))
     full, empty = (capture(asked.model, inputs, places, gradients=False).activations for inputs in (asked.inputs, nothing))
@@ -414,7 +414,7 @@ def _at_layers(asked: Asked, name: str, **settings) -> Found:
             raise CannotRun(f"DeepLIFT does not run on this model: {str(error).splitlines()[0]}") from error
     if name == "DeepLift":
         _require_complete(asked, found, nothing)
-    return Found({m.name: m.per_feature(values.float(), asked.there[m.name].shape[1])
+    return Scored({m.name: m.per_feature(values.float(), asked.there[m.name].shape[1])
                   for m, values in zip(asked.modalities, found)})
 
 
@@ -453,7 +453,7 @@ def _drawing(seed: int) -> Iterator[None]:
             np.random.set_state(before)
 
 
-def _through_masks(asked: Asked, name: str, **settings) -> Found:
+def _through_masks(asked: Asked, name: str, **settings) -> Scored:
     method = getattr(captum.attr, name)(lambda keep, examples: asked.value(keep > 0.5, examples.reshape(-1).expand(len(keep))))
     ones, parts = torch.ones(asked.present.shape), []
     batches = torch.arange(asked.n).split(1 if name in ("KernelShap", "ShapleyValueSampling") else asked.n)
@@ -466,19 +466,19 @@ def _through_masks(asked: Asked, name: str, **settings) -> Found:
                 parts_of = there
             found = method.attribute(given, baselines=0.0, additional_forward_args=examples, **groups, **settings)
             parts.append(found * parts_of if groups else found)
-    return Found(asked.split(torch.cat(parts)))
+    return Scored(asked.split(torch.cat(parts)))
 
 
-def _kernel_shap(asked: Asked) -> Found:
+def _kernel_shap(asked: Asked) -> Scored:
     return _through_masks(asked, "KernelShap", n_samples=asked.budget)
 
 
-def _shapley_sampling(asked: Asked) -> Found:
+def _shapley_sampling(asked: Asked) -> Scored:
     orders = max(1, asked.budget // int(asked.present.sum(dim=1).max()))
     return _through_masks(asked, "ShapleyValueSampling", n_samples=orders)
 
 
-def _occlusion(asked: Asked, window: int = 2) -> Found:
+def _occlusion(asked: Asked, window: int = 2) -> Scored:
     """Slide a window over the grid of cells and over the words: neighbours are hidden together."""
     shapes = [m.grid if isinstance(m, ImageCells) else (asked.there[m.name].shape[1],) for m in asked.modalities]
     sides = tuple(tuple(min(window, max(side - 1, 1)) for side in shape) for shape in shapes)
@@ -490,13 +490,13 @@ def _occlusion(asked: Asked, window: int = 2) -> Found:
     ones = tuple(torch.ones(asked.n, *shape) for shape in shapes)
     found = captum.attr.Occlusion(value).attribute(ones, sides, baselines=(0.0,) * len(ones),
                                                    additional_forward_args=torch.arange(asked.n))
-    return Found({m.name: values.flatten(1) for m, values in zip(asked.modalities, found)})
+    return Scored({m.name: values.flatten(1) for m, values in zip(asked.modalities, found)})
 
 
 # shapiq, grad-cam, attention
 
 
-def _shapiq(asked: Asked, name: str = "KernelSHAP", index: str | None = None) -> Found:
+def _shapiq(asked: Asked, name: str = "KernelSHAP", index: str | None = None) -> Scored:
     import shapiq
 
     values, pairs = torch.zeros(asked.present.shape), None
@@ -524,7 +524,7 @@ def _shapiq(asked: Asked, name: str = "KernelSHAP", index: str | None = None) ->
             every[players[:, None], players] = meets
             values[i, players] += meets.sum(dim=1) / 2  # what k-SII gives a pair is no longer in its two values
             pairs[i] = every[: pairs.shape[1], pairs.shape[1] :]
-    return Found(asked.split(values), pairs)
+    return Scored(asked.split(values), pairs)
 
 
 class _OfPictures(nn.Module):
@@ -539,7 +539,7 @@ class _OfPictures(nn.Module):
         return self.asked.margin(output, torch.arange(self.asked.n))[:, None]
 
 
-def _grad_cam_library(asked: Asked, name: str) -> Found:
+def _grad_cam_library(asked: Asked, name: str) -> Scored:
     import pytorch_grad_cam
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
@@ -556,10 +556,10 @@ def _grad_cam_library(asked: Asked, name: str) -> Found:
     with getattr(pytorch_grad_cam, name)(_OfPictures(asked), [find_layer(asked.model, picture.layer)],
                                          reshape_transform=laid_out if shape.ndim == 3 else None) as cam:
         heat = torch.as_tensor(cam(pictures, [ClassifierOutputTarget(0)] * asked.n))
-    return Found({picture.name: maps.to_cells(heat, picture.grid).flatten(1)})
+    return Scored({picture.name: maps.to_cells(heat, picture.grid).flatten(1)})
 
 
-def _attention(asked: Asked, method: str, attention: Mapping[str, Sequence[str]] | None = None) -> Found:
+def _attention(asked: Asked, method: str, attention: Mapping[str, Sequence[str]] | None = None) -> Scored:
     if not attention:
         raise CannotRun("attention is read from a transformer: name its modules, attention={'text': [...], 'image': [...]}.")
     found, everyone = {}, torch.arange(asked.n)
@@ -573,7 +573,7 @@ def _attention(asked: Asked, method: str, attention: Mapping[str, Sequence[str]]
             found[modality.name] = scores.attribute(
                 asked.model, asked.inputs, modality.layer, method, lambda output: asked.margin(output, everyone),
                 special="keep", attention=modules, batch_size=asked.n)
-    return Found(found)
+    return Scored(found)
 
 
 def _named(function: Callable, *fixed) -> Callable:
