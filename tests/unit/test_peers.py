@@ -195,8 +195,10 @@ def test_joint_adds_the_features_of_a_player_and_leaves_out_what_no_player_owns(
 
 
 def test_a_new_method_is_one_function_and_one_line(monkeypatch):
-    monkeypatch.setitem(METHODS, "ones", Method(lambda asked: Scored({name: there.float() for name, there in asked.there.items()}),
-                                                False, ""))
+    def ones(asked):
+        return Scored({name: there.float() for name, there in asked.there.items()})
+
+    monkeypatch.setitem(METHODS, "ones", Method(ones, False, ""))
     assert explain(Product().eval(), HAND, PARTS, "ones").joint().tolist() == [[1.0] * 6]
 
 
