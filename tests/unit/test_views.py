@@ -183,3 +183,14 @@ def test_what_is_read_at_a_layer_is_summed_over_each_feature():
     assert cells.tolist() == [[values[..., rows, columns].sum() for rows in halves for columns in halves]]
     patches = torch.rand(2, 5, 3)  # a class token, then four patches
     assert torch.allclose(ImageCells().per_feature(patches, 4), patches[:, 1:].sum(dim=2))
+
+
+def test_finer_patches_than_cells_are_added_up_in_their_cell():
+    patches = torch.arange(16.0).reshape(1, 16, 1)  # 4 x 4, row by row
+    values = torch.cat([torch.full((1, 1, 1), 1000.0), patches], dim=1)  # behind a class token
+    square = patches.reshape(4, 4)
+    by_hand = [square[rows, columns].sum().item() for rows in (slice(2), slice(2, 4)) for columns in (slice(2), slice(2, 4))]
+    assert ImageCells(grid=(2, 2)).per_feature(values, 4).tolist() == [by_hand]
+    assert ImageCells(grid=(4, 4)).per_feature(values, 16).tolist() == [list(range(16))]
+    with pytest.raises(InputError, match="cannot be cut"):
+        ImageCells(grid=(6, 6)).per_feature(values, 36)

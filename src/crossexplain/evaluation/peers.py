@@ -21,7 +21,7 @@ from crossexplain.evaluation.dominance import shapley_values, text_share
 from crossexplain.evaluation.exact import Game
 from crossexplain.gradients import image as maps
 from crossexplain.gradients import text as scores
-from crossexplain.gradients.attention import RELEVANCE, ROLLOUT
+from crossexplain.gradients.attention import RELEVANCE, ROLLOUT, patch_map
 from crossexplain.gradients.capture import INPUT, Captured, capture
 from crossexplain.gradients.checks import find_layer
 from crossexplain.gradients.rounds import carriers, rounds
@@ -319,12 +319,13 @@ def _carriers(asked: Asked) -> Scored:
                           donors=asked.donors, progress=False, seed=asked.seed))
 
 
-def _cam(asked: Asked, method: str, layer: str | None = None) -> Scored:
+def _cam(asked: Asked, method: str, layer: str | None = None, patches: tuple[int, int] | None = None) -> Scored:
+    """Map a method of the CAM family to the cells; ``patches`` are rows and columns of a transformer's, if no square."""
     picture = asked.image()
     where = layer or picture.layer
     if where.startswith(INPUT) and "cam" in method:
         raise CannotRun(f"{method} folds the channels of a layer, and {picture.name} is read at the pixels; name a layer.")
-    heat = maps.attribute(asked.model, asked.inputs, where, method, asked.target, "for", grid=picture.grid)
+    heat = maps.attribute(asked.model, asked.inputs, where, method, asked.target, "for", grid=patches)
     return Scored({picture.name: maps.to_cells(heat, picture.grid).flatten(1)})
 
 
@@ -547,14 +548,9 @@ def _grad_cam_library(asked: Asked, name: str) -> Scored:
     if picture.layer.startswith(INPUT):
         raise CannotRun(f"{name} folds the channels of a layer, and {picture.name} is read at the pixels.")
     shape = capture(asked.model, asked.inputs, picture.layer, gradients=False).activations[picture.layer]
-    cells = picture.grid[0] * picture.grid[1]
-
-    def laid_out(states: Tensor) -> Tensor:
-        return states[:, -cells:].transpose(1, 2).reshape(len(states), -1, *picture.grid)
-
     pictures = picture.value(asked.inputs).detach().clone().requires_grad_()
     with getattr(pytorch_grad_cam, name)(_OfPictures(asked), [find_layer(asked.model, picture.layer)],
-                                         reshape_transform=laid_out if shape.ndim == 3 else None) as cam:
+                                         reshape_transform=patch_map if shape.ndim == 3 else None) as cam:
         heat = torch.as_tensor(cam(pictures, [ClassifierOutputTarget(0)] * asked.n))
     return Scored({picture.name: maps.to_cells(heat, picture.grid).flatten(1)})
 
@@ -566,9 +562,9 @@ def _attention(asked: Asked, method: str, attention: Mapping[str, Sequence[str]]
     for modality in asked.modalities:
         modules = attention.get(modality.name, ())
         if modules and isinstance(modality, ImageCells):
-            heat = maps.attribute(asked.model, asked.inputs, modality.layer, method, asked.target, "for", grid=modality.grid,
+            heat = maps.attribute(asked.model, asked.inputs, f"{INPUT}{modality.input}", method, asked.target, "for",
                                   attention=modules)
-            found[modality.name] = heat.flatten(1)
+            found[modality.name] = maps.to_cells(heat, modality.grid).flatten(1)
         elif modules and isinstance(modality, Tokens):
             found[modality.name] = scores.attribute(
                 asked.model, asked.inputs, modality.layer, method, lambda output: asked.margin(output, everyone),

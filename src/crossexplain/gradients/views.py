@@ -9,6 +9,7 @@ by subclassing :class:`Modality`.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from math import isqrt
 from numbers import Integral
 
 import torch
@@ -17,6 +18,7 @@ from torchvision.transforms.v2 import functional as pixels
 
 from crossexplain.inputs import InputError, require_batch, require_finite, require_images
 
+SPECIAL_TOKENS = 8  # a vision transformer has at most so many before its patches: the class token, registers
 Inputs = Mapping[str, object]  # what the model takes by keyword; every tensor with axes has the batch first
 
 
@@ -86,7 +88,7 @@ class ImageCells(Modality):
         Word for it, and the model's keyword.
     layer : str, optional
         Where the gradient is read: a convolutional layer (N, C, h, w), a transformer layer (N, 1 + F, D) whose last F
-        positions are the cells, or by default the pixels themselves.
+        positions are the cells (or finer patches, as many rows as columns), or by default the pixels themselves.
     grid : (int, int)
         Rows and columns of cells; features count row by row.
 
@@ -134,8 +136,10 @@ class ImageCells(Modality):
 
     def per_feature(self, values: Tensor, count: int) -> Tensor:
         """Sum over the channels and places of each cell: (N, F)."""
-        if values.ndim == 3 and values.shape[1] >= count:  # (N, special + F, D)
+        if values.ndim == 3 and 0 <= values.shape[1] - count <= SPECIAL_TOKENS:  # (N, special + F, D)
             return values[:, -count:].sum(dim=-1)
+        if values.ndim == 3 and (side := isqrt(values.shape[1])) > max(self.grid):  # finer patches, a square of them
+            values = values[:, -side * side :].transpose(1, 2).unflatten(2, (side, side))
         if values.ndim != 4 or min(values.shape[-2] / self.grid[0], values.shape[-1] / self.grid[1]) < 1:
             raise InputError(
                 f"layer {self.layer!r} gives {tuple(values.shape)}, which cannot be cut into {self.grid[0]} x "
