@@ -44,7 +44,7 @@ TOWERS = ("squeezenet1_0", "minilm")
 PUBLISHED = ("vgg16", "bert-base-uncased")  # of the paper
 SETTINGS = {  # chosen on the validation split; epochs and highest learning rate of each step, only early fusion fuses
     "fusion": {"width": 256, "dropout": 0.3, "hidden": 1024, "contrast": (15, 1e-3), "fusing": (5, 5e-4)},
-    "clip_cnn": {"width": 512, "dropout": 0.3, "hidden": 1024, "contrast": (15, 1e-3), "fusing": None},
+    "clip_cnn": {"width": 512, "dropout": 0.5, "hidden": 2048, "contrast": (30, 2e-3), "fusing": None},
 }
 STEPS = ("contrast", "fusing")
 BATCH = {"contrast": 500, "fusing": 48}  # photographs; each meets every caption of a batch, in fusing one of each
