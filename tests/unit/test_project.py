@@ -1,6 +1,7 @@
 """The promises that the project makes about its own files."""
 
 import ast
+import csv
 import json
 import re
 import subprocess
@@ -195,3 +196,24 @@ def test_a_chapter_has_all_its_parts(path):
     assert text.count("{exercise}") == 3
     whole_code = "\n".join(cell["source"] for cell in cells(path, "code"))
     assert "page.quiz(" in whole_code and "page.provenance()" in whole_code
+
+
+RESULTS = sorted((ROOT / "data" / "results").glob("*.csv"))
+
+
+@pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
+def test_a_kept_table_has_as_many_entries_in_each_row_as_it_has_columns(path):
+    with path.open(encoding="utf-8", newline="") as stream:
+        head, *lines = csv.reader(stream, strict=True)
+    assert head and len(set(head)) == len(head) and lines
+    split = [f"line {number}: {len(line)}" for number, line in enumerate(lines, 2) if len(line) != len(head)]
+    assert not split, f"{path.name} has {len(head)} columns, but {'; '.join(split)}; quote what holds a comma"
+
+
+def test_the_list_of_kept_tables_is_that_of_the_folder():
+    text = (ROOT / "data" / "README.md").read_text("utf-8").split("## Results")[1].split("\n## ")[0]
+    listed = re.findall(r"^\| `(\w+\.csv)` \|", text, re.MULTILINE)
+    assert sorted(listed) == [path.name for path in RESULTS]
+    commands = set(re.findall(r"`python -m crossexplain bench ([a-z_]+)`", text))
+    missing = commands - {path.stem for path in (ROOT / "benchmarks").glob("*.py")}
+    assert commands and not missing, f"no such benchmark: {', '.join(sorted(missing))}"
