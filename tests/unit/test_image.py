@@ -8,6 +8,7 @@ from torch import nn
 from crossexplain.gradients.capture import capture
 from crossexplain.gradients.image import METHODS, attribute, upsample
 from crossexplain.inputs import InputError
+from crossexplain.models.clip import small_cnn, small_vit
 from crossexplain.models.vgg import ImageNetClassifier, SlimVGG
 
 LAYER = SlimVGG.image_layer
@@ -95,6 +96,51 @@ def test_squeezenet_agrees_with_both_libraries():
     mine = upsample(ours.clamp(min=0), 64)
     mine = mine - mine.amin(dim=(1, 2), keepdim=True)
     assert torch.allclose(mine / (1e-7 + mine.amax(dim=(1, 2), keepdim=True)), scaled, atol=2e-3)
+
+
+class OfImage(nn.Module):
+    """A dual encoder as the other libraries want it: called with pictures alone, the texts stay."""
+
+    def __init__(self, model, tokens):
+        super().__init__()
+        self.model, self.tokens = model, tokens
+
+    def forward(self, images):
+        return self.model(images, self.tokens)
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    generator = torch.Generator().manual_seed(5)
+    return {"images": torch.rand(3, 3, 36, 36, generator=generator),
+            "tokens": torch.tensor([[2, 5, 6, 7, 3], [2, 8, 3, 0, 0], [2, 9, 10, 3, 0]])}
+
+
+@pytest.mark.parametrize("sign", ["for", "against"])
+@pytest.mark.parametrize("method", PEERS)
+def test_maps_of_patch_tokens_equal_those_of_grad_cam_with_its_reshape(pairs, method, sign):
+    model = small_vit(12, 6, side=36, width=16, layers=3, seed=2).eval()
+    turn = 1 if sign == "for" else -1
+    with PEERS[method](OfImage(model, pairs["tokens"]), [model.get_submodule(model.image_layer)],
+                       reshape_transform=lambda states: states[:, 1:].transpose(1, 2).unflatten(2, (3, 3))) as cam:
+        kept, fold = {}, cam.get_cam_image
+        cam.get_cam_image = lambda *a, **k: kept.setdefault("map", fold(*a, **k))
+        cam(pairs["images"], targets=[lambda logit: turn * logit] * 3)
+    ours = attribute(model, pairs, model.image_layer, method, 1, sign, positive=False)
+    assert ours.shape == (3, 3, 3) and ours.flatten(1).std(dim=1).min() > 0
+    for mine, its in zip(ours, kept["map"]):
+        assert near(mine, its) or ("eigen" in method and near(mine, -its))
+
+
+@pytest.mark.parametrize("method", ["grad-cam", "hires-cam"])
+def test_maps_of_the_convolutions_of_a_dual_encoder_equal_those_of_captum(pairs, method):
+    model = small_cnn(12, 6, seed=2).eval()
+    whole, layer = OfImage(model, pairs["tokens"]), model.get_submodule(model.image_layer)
+    theirs = (LayerGradCam(whole, layer).attribute(pairs["images"])[:, 0] if method == "grad-cam" else
+              LayerGradientXActivation(whole, layer).attribute(pairs["images"]).sum(dim=1)).detach()
+    ours = attribute(model, pairs, model.image_layer, method, 1, "for", positive=False)
+    assert near(ours, theirs) and ours.shape == (3, 5, 5) and theirs.abs().amax(dim=(1, 2)).min() > 0
+    assert near(attribute(model, pairs, model.image_layer, method, 1, "against", positive=False), -theirs)
 
 
 def test_against_is_the_method_on_minus_the_logit(model, images):

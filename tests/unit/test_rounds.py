@@ -367,6 +367,37 @@ def test_a_tower_sees_equal_images_once_and_the_record_is_the_same(monkeypatch):
     assert torch.allclose(record.ends["data", "image"].cross, plain.ends["data", "image"].cross, atol=1e-5)
 
 
+class Nested(Toy):
+    """A tower that is read inside, with or without a way around what is read."""
+
+    def __init__(self, skip=False):
+        super().__init__(RULES["both only"])
+        torch.manual_seed(0)
+        self.tower, self.skip, self.rows = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.Sequential(nn.Tanh())), skip, []
+        self.tower[0].register_forward_hook(lambda _, given, __: self.rows.append(len(given[0])))
+        if skip:
+            self.tower[1].forward = lambda maps: maps + self.tower[1][0](maps)
+
+    def forward(self, images, tokens):
+        return super().forward(self.tower(images), tokens)
+
+
+@pytest.mark.parametrize("skip", [False, True])
+def test_all_of_a_tower_that_leads_to_a_layer_within_it_sees_equal_images_once(monkeypatch, skip):
+    model, modalities = Nested(skip).eval(), [ImageCells(layer="tower.1.0"), Tokens()]
+    record = rounds(model, INPUTS, modalities, progress=False)
+    shared, model.rows = sum(model.rows), []
+    monkeypatch.setattr("crossexplain.gradients.rounds._Shared.narrow", lambda *_: None)
+    plain = rounds(model, INPUTS, modalities, progress=False)
+    assert skip or shared < 0.5 * sum(model.rows)  # what goes around the layer would miss its rows: then all of them run
+    for key, run in record.passes.items():
+        assert torch.allclose(run.logits, plain.passes[key].logits, atol=1e-5)
+        for name in run.norms:
+            assert torch.allclose(run.norms[name], plain.passes[key].norms[name], atol=1e-5)
+            assert torch.allclose(run.importance[name], plain.passes[key].importance[name], atol=1e-5)
+    assert torch.allclose(record.ends["data", "image"].cross, plain.ends["data", "image"].cross, atol=1e-5)
+
+
 def test_a_clip_and_its_two_encoders_can_be_read():
     from transformers import CLIPConfig, CLIPModel
 

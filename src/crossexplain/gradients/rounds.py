@@ -842,19 +842,21 @@ class _Work:
 
 @contextmanager
 def equal_rows_once(model: nn.Module, layers: Sequence[str]) -> Iterator[None]:
-    """Let each of the named layers compute equal rows of its input once, and hand every row its copy.
+    """Let all that leads to each of the named layers compute equal rows once, and hand every row its copy behind the layer.
 
-    Most views of an example share its image, and a masked image is the same for all examples: a tower that is read at its
-    end then runs on a fraction of the rows. What comes after the layer, and every gradient, is for each row by itself.
+    Most views of an example share its image, and a masked image is the same for all examples: a tower then runs on a
+    fraction of the rows. Equal rows are looked for where the images come in, at the outermost module around the layer that
+    takes nothing else. What comes after the layer, and every gradient, is for each row by itself.
     """
     handles = []
     try:
         for name in layers:
             if not name.startswith(INPUT):
-                shared = _Shared()
-                module = find_layer(model, name.partition("@")[0])
-                handles.append(module.register_forward_pre_hook(shared.narrow, with_kwargs=True))
-                handles.append(module.register_forward_hook(shared.widen))
+                shared, path = _Shared(), name.partition("@")[0]
+                layer, around = find_layer(model, path), [path[:end] for end, dot in enumerate(path) if dot == "."]
+                for module in [*map(model.get_submodule, around), layer]:
+                    handles.append(module.register_forward_pre_hook(shared.narrow, with_kwargs=True))
+                handles.append(layer.register_forward_hook(shared.widen))
         yield
     finally:
         for handle in handles:
@@ -862,14 +864,15 @@ def equal_rows_once(model: nn.Module, layers: Sequence[str]) -> Iterator[None]:
 
 
 class _Shared:
-    """Hooks of one layer: the distinct rows in, all rows out."""
+    """Hooks of one layer and of the modules around it: the distinct rows in, all rows out behind the layer."""
 
     def __init__(self):
         self.rows: tuple[Tensor, int] | None = None
 
     def narrow(self, module: nn.Module, arguments: tuple, named: dict) -> tuple | None:
         """Replace the input by its distinct rows where that is worth it; what is named may belong to all rows."""
-        self.rows = None
+        if self.rows is not None:  # done by a module around this one
+            return None
         if len(arguments) != 1 or named or not isinstance(arguments[0], Tensor) or arguments[0].requires_grad:
             return None
         values = arguments[0]
@@ -889,7 +892,7 @@ class _Shared:
         """Give every row its output."""
         if self.rows is None:
             return None
-        back, distinct = self.rows
+        (back, distinct), self.rows = self.rows, None
         if not isinstance(output, Tensor) or len(output) != distinct:
             raise InputError(f"{type(module).__name__} gives {type(output).__name__}, expected one tensor with a row an "
                              "example; read the gradient at a layer that does.")
