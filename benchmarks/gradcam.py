@@ -1,39 +1,60 @@
 """How much a Grad-CAM map costs: beside the bare forward pass and beside two other libraries, all in one run.
 
 Sixteen real photographs (windows of the two that scikit-learn ships) go through networks of the shape of SqueezeNet 1.0
-and VGG-16; weights do not change the time. Each round times every contender in turn and takes ratios within the round,
-so that a busy machine slows all of them alike; the value is the median over rounds, low and high their range.
+and VGG-16; weights do not change the time. Sixteen pairs of drawn scenes go through the dual encoder with convolutions.
+Each round times every contender in turn and takes ratios within the round, so that a busy machine slows all of them alike;
+the value is the median over rounds, low and high their range.
 """
 
 import torch
 from captum.attr import LayerGradCam
 from pytorch_grad_cam import GradCAM
 from sklearn.datasets import load_sample_images
+from torch import Tensor, nn
 
 from crossexplain.bench import memory, seconds, spread
 from crossexplain.gradients.image import attribute
 from crossexplain.models.vgg import ImageNetClassifier
+from crossexplain.recipes import scenes
 
 IMAGES = 16
 # VGG-16 takes a hundred times longer, so fewer rounds say as much; its rows have ids of their own.
 NETWORKS = {"squeezenet1_0": ("gradcam", 3), "vgg16": ("gradcam.vgg16", 1)}
+SCENES = ("gradcam.clip_cnn", 6)
+
+
+class OfImages(nn.Module):
+    """A model of pairs as the other libraries want it: called with pictures alone, the texts stay."""
+
+    def __init__(self, model: nn.Module, tokens: Tensor):
+        super().__init__()
+        self.model, self.tokens = model, tokens
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the logits of the pairs."""
+        return self.model(images, self.tokens)
 
 
 def rows(seed: int = 0, repeats: int = 5) -> list[dict]:
-    """Return the rows of the table; ``repeats`` rounds on VGG-16, three times as many on SqueezeNet."""
+    """Return the rows of the table; ``repeats`` rounds on VGG-16, three times as many on SqueezeNet, six times on scenes."""
     found = []
     for network, (key, times) in NETWORKS.items():
         model = ImageNetClassifier.seeded(seed, network).eval()
-        calls = contenders(model, photographs(model.size))
-        rounds = [{name: seconds(call) for name, call in calls.items()} for _ in range(times * repeats)]
-        found += [
-            ratio(f"speed.{key}.over_forward", rounds, "ours", "forward"),
-            ratio(f"speed.{key}.captum_over_ours", rounds, "captum", "ours"),
-            ratio(f"speed.{key}.grad_cam_over_ours", rounds, "grad_cam", "ours"),
-            spread(f"speed.{key}.seconds", [r["ours"] for r in rounds], f"s for {IMAGES} images"),
-        ]
-        found += memory(key, calls)
-    return found
+        found += measured(key, times * repeats, contenders(model, photographs(model.size)), "images")
+    key, times = SCENES
+    return found + measured(key, times * repeats, of_pairs(seed), "pairs of drawn scenes")
+
+
+def measured(key: str, repeats: int, calls: dict, what: str) -> list[dict]:
+    """Return the rows of one network."""
+    rounds = [{name: seconds(call) for name, call in calls.items()} for _ in range(repeats)]
+    return [
+        ratio(f"speed.{key}.over_forward", rounds, "ours", "forward"),
+        ratio(f"speed.{key}.captum_over_ours", rounds, "captum", "ours"),
+        ratio(f"speed.{key}.grad_cam_over_ours", rounds, "grad_cam", "ours"),
+        spread(f"speed.{key}.seconds", [r["ours"] for r in rounds], f"s for {IMAGES} {what}"),
+        *memory(key, calls),
+    ]
 
 
 def photographs(side: int) -> torch.Tensor:
@@ -62,9 +83,33 @@ def contenders(model: torch.nn.Module, images: torch.Tensor) -> dict:
         with GradCAM(model, [layer]) as cam:
             return cam(images, targets=None)
 
-    calls = {"forward": forward, "ours": lambda: attribute(model, images, model.image_layer),
-             "captum": lambda: captum.attribute(images, target), "grad_cam": grad_cam}
-    for call in calls.values():  # what is done only once (kernels chosen, memory taken) counts for nobody
+    return warm({"forward": forward, "ours": lambda: attribute(model, images, model.image_layer),
+                 "captum": lambda: captum.attribute(images, target), "grad_cam": grad_cam})
+
+
+def of_pairs(seed: int) -> dict:
+    """Return what is timed on pairs of a picture and a text: the evidence for the match at the last map of the convolutions."""
+    trained = scenes.load_or_train("clip_cnn")
+    model, pairs = trained.model.eval(), trained.data.build("test", IMAGES, seed)
+    inputs = scenes.inputs(model, trained.data.images(pairs.image), pairs.captions)
+    whole, layer = OfImages(model, inputs["tokens"]), model.get_submodule(model.image_layer)
+    captum = LayerGradCam(whole, layer)
+
+    @torch.no_grad()
+    def forward():
+        return model(**inputs)
+
+    def grad_cam():
+        with GradCAM(whole, [layer]) as cam:
+            return cam(inputs["images"], targets=[lambda logit: logit] * IMAGES)
+
+    return warm({"forward": forward, "ours": lambda: attribute(model, inputs, model.image_layer, target=1, sign="for"),
+                 "captum": lambda: captum.attribute(inputs["images"]), "grad_cam": grad_cam})
+
+
+def warm(calls: dict) -> dict:
+    """Return the contenders after one call each: what is done only once (kernels chosen, memory taken) counts for nobody."""
+    for call in calls.values():
         call()
     return calls
 
