@@ -94,6 +94,7 @@ def of_pairs(seed: int) -> dict:
     inputs = scenes.inputs(model, trained.data.images(pairs.image), pairs.captions)
     whole, layer = OfImages(model, inputs["tokens"]), model.get_submodule(model.image_layer)
     captum = LayerGradCam(whole, layer)
+    pictures = inputs["images"].clone().requires_grad_()  # else grad-cam fails on frozen weights
 
     @torch.no_grad()
     def forward():
@@ -101,7 +102,7 @@ def of_pairs(seed: int) -> dict:
 
     def grad_cam():
         with GradCAM(whole, [layer]) as cam:
-            return cam(inputs["images"], targets=[lambda logit: logit] * IMAGES)
+            return cam(pictures, targets=[lambda logit: logit] * IMAGES)
 
     return warm({"forward": forward, "ours": lambda: attribute(model, inputs, model.image_layer, target=1, sign="for"),
                  "captum": lambda: captum.attribute(inputs["images"]), "grad_cam": grad_cam})

@@ -21,6 +21,7 @@ from crossexplain.recipes.collages import load_or_train
 
 EXAMPLES, SINGLE = 256, 96  # collages; rows that go through the model one by one
 PAIRS, AT_ONCE = 64, 256  # photographs with captions; rows that go through the model at once
+NEUTRAL = {"image": "zero", "text": "mask"}  # their one baseline: a row of photographs takes fifty times as long
 KEYS = {"fusion": "fusion", "clip_cnn": "clip"}  # of the models that read photographs
 
 
@@ -61,7 +62,7 @@ def of_photographs(name: str, seed: int, repeats: int) -> list[dict]:
     """Measure the rounds on photographs with captions: early fusion, or the dual encoder with convolutions."""
     real = bool(os.environ.get("CROSSEXPLAIN_DATA"))
     model, inputs, modalities = (of_flickr8k if real else of_scenes)(name, seed)
-    ours, bare, batches = contenders(model, inputs, modalities, seed, AT_ONCE)
+    ours, bare, batches = contenders(model, inputs, modalities, seed, baselines=[NEUTRAL], rows=AT_ONCE)
     over = [seconds(ours) / seconds(bare) for _ in range(repeats)]
     views = sum(len(batch["tokens"]) for batch in batches)
     return [spread(f"speed.rounds.{KEYS[name]}.over_forward", over,
@@ -89,10 +90,10 @@ def of_scenes(name: str, seed: int) -> tuple[nn.Module, dict[str, Tensor], list[
 
 
 def contenders(model: nn.Module, inputs: dict[str, Tensor], modalities: Sequence[Modality], seed: int,
-               at_once: int = 512) -> tuple[Callable, Callable, list[dict]]:
+               **settings) -> tuple[Callable, Callable, list[dict]]:
     """Return the rounds, the bare forward passes of all rows that they send through the model, and these rows, in batches."""
     def ours():
-        return rounds(model, inputs, modalities, rows=at_once, progress=False, seed=seed)
+        return rounds(model, inputs, modalities, progress=False, seed=seed, **settings)
 
     seen: list[dict] = []
     listening = model.register_forward_pre_hook(lambda _, __, given: seen.append(given), with_kwargs=True)
