@@ -231,6 +231,19 @@ def test_every_way_to_pool_and_no_other():
         pool(states, real, "middle")
 
 
+def test_a_look_is_the_same_in_training_and_when_it_is_explained():
+    torch.manual_seed(0)
+    look, maps = Look(3, 8), torch.randn(4, 3, 5, 6, requires_grad=True)
+    weights = torch.randn(4, 8)
+    found = []
+    for mode in (True, False):
+        seen = look.train(mode)(maps)
+        found.append((seen, torch.autograd.grad((seen * weights).sum(), maps)[0]))
+    (seen, slope), (again, same) = found
+    assert torch.equal(seen, again) and torch.allclose(slope, same, atol=1e-7) and slope.abs().amin() > 0
+
+
+
 def test_a_look_tells_left_from_right():
     torch.manual_seed(0)
     look, maps = Look(2, 8).eval(), torch.zeros(2, 2, 4, 4)
