@@ -1,8 +1,7 @@
 """Methods by metrics by models, with what each method costs beside its scores: ``data/results/leaderboard.csv``.
 
-``python -m crossexplain bench leaderboard`` takes about ten minutes of one core and is resumable: each model's part is
-kept under ``_build/leaderboard``. Other libraries' methods come from :mod:`crossexplain.evaluation.peers`; they are asked on
-fewer pairs, as what is done through masks is asked of the whole model.
+``python -m crossexplain bench leaderboard`` takes about twenty minutes of one core and is resumable: each model's part is
+kept under ``_build/leaderboard``. Methods that ask the whole model through many masks are asked on fewer pairs.
 """
 
 import json
@@ -16,74 +15,92 @@ from tqdm.auto import tqdm
 from crossexplain.bench import versions
 from crossexplain.book.execute import digest
 from crossexplain.data import collages, controls, digits
-from crossexplain.evaluation import leaderboard, peers
+from crossexplain.evaluation import exact, faithfulness, indices, leaderboard, peers, pointing
 from crossexplain.evaluation.intervals import mean_interval
-from crossexplain.evaluation.leaderboard import METHODS, METRICS, Asked, explain
+from crossexplain.evaluation.leaderboard import (
+    CHANGES,
+    METHODS,
+    METRICS,
+    MORE,
+    ROAD,
+    Asked,
+    changes,
+    explain,
+    of_collages,
+    of_scenes,
+)
 from crossexplain.files import embedded_folder, write_whole
-from crossexplain.gradients.views import Tokens, Vectors
 from crossexplain.recipes import controls as recipe
+from crossexplain.recipes import scenes
 from crossexplain.recipes.collages import load_or_train, look
 from crossexplain.recipes.controls import BehindTower, prepare, train
 
-TABLE, PAIRS, TRAINING = "leaderboard.csv", 128, 8000
-MODELS = {  # name: control and architecture; None is the model of chapters 3 and 4
+TABLE, PAIRS, FEW, TRAINING = "leaderboard.csv", 128, 64, 8000
+MODELS = {  # name: control, architecture and share; None is the model of chapters 3 and 4, a name a model of chapter 6
     "collages, early fusion": None,
     "collages, dual encoder": ("shortcut", "dual encoder", 0.0),  # a shortcut in none of the pairs is the matching task
+    "scenes, early fusion": "fusion",
+    "scenes, CLIP with convolutions": "clip_cnn",
+    "scenes, CLIP": "clip_vit",
     "control: exclusive or": ("both", "early fusion", 1.0),
     "control: added": ("additive", "late fusion", 1.0),
     "control: sentence alone": ("shortcut", "early fusion", 1.0),
 }
-MATCHING = {name for name, of in MODELS.items() if of is None or of[2] == 0}  # where what decides is what a person points at
-PEERS = {  # name here: name in the registry; the slow ones on the matching models alone
-    "gradient SHAP (Captum)": "gradient shap", "integrated gradients (Captum)": "integrated gradients",
-    "DeepLIFT (Captum)": "deeplift", "occlusion (Captum)": "occlusion", "Grad-CAM": "grad-cam",
-    "attention relevance": "attention-relevance", "KernelSHAP (shapiq)": "shapiq shapley", "KernelSHAP (Captum)": "kernel shap",
-    "Shapley sampling (Captum)": "shapley sampling",
-}
-SLOW, PEER_PAIRS = ("KernelSHAP (Captum)", "Shapley sampling (Captum)"), 64
+CONTROLS = {name for name in MODELS if name.startswith("control")}  # where what decides is not what a person points at
+SLOW = ("KernelSHAP (Captum)", "Shapley sampling (Captum)", "pairs (shapiq)")  # are left out on the controls
+UNTOUCHED = ("baseline: random", "bound: the best order", "Shapley, 16 orders")  # no explanation whose weights could be drawn
 
 
-def asked_of(name: str, seed: int, pairs: int = PAIRS) -> Asked:
-    """Return a model and held-out pairs."""
+def asked_of(name: str, seed: int, *sizes: int) -> list[Asked]:
+    """Return a model and held-out pairs, the first of them for each of the sizes."""
+    most = max(sizes)
+    if isinstance(MODELS[name], str):
+        trained = scenes.load_or_train(MODELS[name], progress=False)
+        pairs = trained.data.build("test", most, seed, "foil")
+        return [of_scenes(trained.model.eval(), pairs.select(range(size))) for size in sizes]
     trained = load_or_train(progress=False)
     if MODELS[name] is None:
-        test = collages.build(trained.digits, pairs, "test", seed + 1)
-        return Asked(BehindTower(trained.model).eval(), look(trained.model, test).inputs["seen"].reshape(-1, 4, 10), test)
-    kind, architecture, p = MODELS[name]
-    prepared = prepare(kind, trained.digits, trained.model.tower, seed, pairs=TRAINING, held_out=max(256, pairs), p=p)
-    control = train(kind, trained.digits, trained.model.tower, seed, architecture=architecture, p=p, prepared=prepared)
-    return Asked(control.fusion, control.seen[:pairs], control.test.select(range(pairs)))
+        test = collages.build(trained.digits, most, "test", seed + 1)
+        seen, model = look(trained.model, test).inputs["seen"].reshape(-1, 4, 10), BehindTower(trained.model).eval()
+    else:
+        kind, architecture, p = MODELS[name]
+        prepared = prepare(kind, trained.digits, trained.model.tower, seed, pairs=TRAINING, held_out=max(256, most), p=p)
+        control = train(kind, trained.digits, trained.model.tower, seed, architecture=architecture, p=p, prepared=prepared)
+        seen, model, test = control.seen, control.fusion.eval(), control.test
+    return [of_collages(model, seen[:size], test.select(range(size))) for size in sizes]
 
 
 def lines_of(name: str, seed: int) -> list[dict]:
     """Return one line for each method and metric."""
-    asked, lines = asked_of(name, seed), []
-    _ = asked.table
-    for method in METHODS:
-        lines += scored(name, asked, method, seed, *explain(asked, method, seed))
-    few = Asked(asked.model, asked.seen[:PEER_PAIRS], asked.test.select(range(PEER_PAIRS)))
-    for method, key in PEERS.items():
-        if method in SLOW and name not in MATCHING:
+    whole, few = asked_of(name, seed, PAIRS, FEW)
+    blank, lines = few.redrawn(seed), []
+    for method in tqdm([*METHODS, *MORE], desc=name, leave=False):
+        if method in SLOW and name in CONTROLS:
             continue
-        modalities = [Vectors("image", "seen"), Tokens(layer=asked.model.text_layer)]
+        asked = whole if method in METHODS else few
         try:
-            found = peers.explain(asked.model, {"seen": few.seen, "tokens": few.tokens}, modalities, key, seed=seed)
+            scores, *cost = explain(asked, method, seed)
         except peers.CannotRun as reason:
             lines.append({"model": name, "method": method, "seed": seed, "note": str(reason)})
             continue
-        scores = few.joint(*(found.values[part].nan_to_num().numpy() for part in ("image", "text")))
-        lines += scored(name, few, method, seed, scores, found.passes, found.seconds / len(few))
+        found = {metric: of(asked, scores) for metric, of in METRICS.items()
+                 if not (metric.startswith("deciding") and name in CONTROLS)}
+        if method not in (*UNTOUCHED, *SLOW):
+            found[CHANGES] = changes(few, blank, method, scores[:FEW], seed)
+        lines += scored(name, method, found, seed, *cost)
+    if isinstance(MODELS[name], str):
+        for method in ("random map", "edges", "centre", *pointing.methods(few.model)):
+            known = {"random map": "baseline: random", "edges": "baseline: edges", "centre": "baseline: centre"}
+            passes = 0 if method in known else 1 if method == "Eigen-CAM" else 3
+            lines += scored(name, known.get(method, method), {ROAD: leaderboard.road(few, method, seed)}, seed, passes, np.nan)
     return lines
 
 
-def scored(name: str, asked: Asked, method: str, seed: int, scores: np.ndarray, passes: float, seconds: float) -> list[dict]:
+def scored(name: str, method: str, found: dict[str, np.ndarray], seed: int, passes: float, seconds: float) -> list[dict]:
     """Return one line for each metric that can say something."""
-    quadruple = np.arange(len(asked)) // 4 if name in MATCHING else None  # four pairs share two pictures and two sentences
     lines = []
-    for metric, of in METRICS.items():
-        if metric.startswith("deciding") and name not in MATCHING:
-            continue  # what decides a control is not what decides the matching task
-        values = of(asked, scores)
+    for metric, values in found.items():
+        quadruple = None if name in CONTROLS else np.arange(len(values)) // 4  # four pairs share two pictures, two sentences
         if not np.isnan(values).all():
             lines.append({"model": name, "method": method, "metric": metric,
                           **mean_interval(values, seed, groups=quadruple)._asdict(), "passes": passes, "seconds": seconds,
@@ -94,7 +111,8 @@ def scored(name: str, asked: Asked, method: str, seed: int, scores: np.ndarray, 
 def measured(seed: int) -> pd.DataFrame:
     """Return all lines; a run that was cut off goes on where it stopped."""
     folder = embedded_folder().parent / "_build" / "leaderboard"
-    code = digest(Path(__file__), *(Path(module.__file__) for module in (leaderboard, controls, collages, digits, recipe)))[:12]
+    sources = (exact, indices, faithfulness, peers, leaderboard, pointing, controls, collages, digits, recipe, scenes)
+    code = digest(Path(__file__), *(Path(module.__file__) for module in sources))[:12]
     lines = []
     for number, name in enumerate(tqdm(MODELS, desc="models")):
         kept = folder / f"{code}-{seed}-{number}.json"
@@ -113,6 +131,9 @@ def rows(seed: int = 0) -> list[dict]:
     first = table[(table.model == next(iter(MODELS))) & ~table.method.str.startswith("baseline")]
     found = []
     for metric, of in first.groupby("metric", sort=False):
+        if metric == CHANGES:  # says of a method that it depends on the model, not that it is right
+            continue
+        of = of[~of.method.str.startswith("bound")]
         if metric == "near exact":
             of = of[~of.method.str.endswith("exact")]
         best = of.loc[of.value.idxmax()]

@@ -1,62 +1,76 @@
-"""Is the explainer wrong, or the model? Exact values of the oracle, the model and every explainer, for the cells of collages.
+"""Is the explainer wrong, or the model? Exact values of the oracle, the model and every explainer, for cells and words.
 
-The oracle reads the sentence and knows its rule; what it does not see could be any digit. The model is asked in two ways:
-with hidden cells empty, as explainers ask it, and with digits drawn in their place, as the oracle is asked.
+The oracle knows the rule of every sentence. What it does not see could be any digit, and what it does not read any word that
+makes a sentence of the data. The model is asked in two ways: with hidden cells empty and hidden words masked, as explainers
+ask it, and with digits and sentences drawn in their place, as the oracle is asked.
 """
 
 import numpy as np
 import torch
-from scipy.stats import rankdata
 
 from crossexplain.data import collages
+from crossexplain.evaluation.indices import shapley
 from crossexplain.evaluation.intervals import mean_interval
-from crossexplain.evaluation.leaderboard import CELLS, METHODS, Asked, explain, shapley
+from crossexplain.evaluation.leaderboard import CELLS, METHODS, Asked, explain, of_collages
+from crossexplain.evaluation.metrics import row_correlation
 from crossexplain.recipes.collages import load_or_train, look
 from crossexplain.recipes.controls import BehindTower
 
-PAIRS, DRAWS = 256, 64
+PAIRS, DRAWS = 128, 32
+SIDES = {"": slice(None), "cells.": slice(0, CELLS), "words.": slice(CELLS, None)}
 
 
 def ranks(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Return the rank correlation of sizes over the four cells, NaN where one has no order, (N,)."""
-    x, y = (rankdata(np.abs(values).round(9), axis=1) - 2.5 for values in (x, y))  # equal but for rounding is equal
-    size = np.sqrt((x**2).sum(axis=1) * (y**2).sum(axis=1))
-    return np.divide((x * y).sum(axis=1), size, out=np.full(len(x), np.nan), where=size > 0)
+    """Return the rank correlation of sizes over the players, (N,); equal but for rounding is equal."""
+    return row_correlation(np.abs(x).round(9), np.abs(y).round(9))
 
 
 @torch.no_grad()
-def drawn(asked: Asked, typical: torch.Tensor, seed: int) -> np.ndarray:
-    """Return exact values of the cells, (N, 4), with digits drawn for hidden cells; of the chance that the model sees."""
-    sets = (np.arange(16)[:, None] >> np.arange(4)) & 1
-    draw = np.random.default_rng(seed).integers(0, 10, (len(asked), 16, DRAWS, 4))
-    filled = np.where(sets[None, :, None], asked.test.digits[:, None, None], draw)
-    said, values = asked.model.read(asked.tokens), []
-    for four, sentence in zip(torch.from_numpy(filled), said):
-        seen = typical[four].flatten(0, 1)  # (16 * draws, 4, 10)
-        logit = asked.model.match(asked.model.see(seen), sentence.expand(len(seen), *sentence.shape))
-        values.append(logit.sigmoid().double().reshape(16, DRAWS).mean(dim=1).numpy())
-    return shapley(np.stack(values))
+def drawn(asked: Asked, test: collages.Collages, seed: int) -> np.ndarray:
+    """Return the chance of a match that the model sees, with digits and sentences drawn for what is hidden, (N, 4096)."""
+    seen, groups = asked.inputs["seen"], asked.game.owner("text").numpy()
+    typical = torch.stack([seen[torch.from_numpy(test.digits == digit)].mean(dim=0) for digit in range(10)])
+    sets = (np.arange(16)[:, None] >> np.arange(CELLS)) & 1
+    draw = np.random.default_rng(seed).integers(0, 10, (len(test), 16, DRAWS, CELLS))
+    filled = np.where(sets[None, :, None], test.digits[:, None, None], draw)
+    said = asked.model.read(collages.tokenize(collages.SENTENCES[: collages.BALANCED]))  # (46, width)
+    beliefs, found = collages.beliefs(test.sentence_id, groups), []
+    for four, belief in zip(torch.from_numpy(filled), beliefs):
+        looked = asked.model.see(typical[four].flatten(0, 1))  # (16 * draws, 40)
+        likely = torch.stack([asked.model.match(looked, sentence.expand(len(looked), -1)).sigmoid() for sentence in said])
+        likely = likely.double().reshape(len(said), 16, DRAWS).mean(dim=2).numpy()  # (46, 16)
+        found.append((belief @ likely).ravel())
+    return np.stack(found)
 
 
 def rows(seed: int = 0) -> list[dict]:
-    """Compare all with the oracle and with the model's own values."""
+    """Compare all with the oracle and with the model's own values, over all players and over those of each side."""
     trained = load_or_train(progress=False)
     test = collages.build(trained.digits, PAIRS, "test", seed + 2)
     seen = look(trained.model, test).inputs["seen"].reshape(-1, 4, 10)
-    asked, quadruple = Asked(BehindTower(trained.model).eval(), seen, test), np.arange(PAIRS) // 4
-    typical = torch.stack([seen[torch.from_numpy(test.digits == digit)].mean(dim=0) for digit in range(10)])
-    should = shapley(collages.chances(test.digits, test.sentence_id))
-    own = shapley(asked.table[:, 16 * 255 + np.arange(16)])
+    asked, quadruple = of_collages(BehindTower(trained.model).eval(), seen, test), np.arange(PAIRS) // 4
+    should = np.where(asked.present, shapley(collages.chances(test.digits, test.sentence_id, asked.game.owner("text"))), np.nan)
+    own, found = shapley(asked.table), []
+    explained = {method: explain(asked, method, seed)[0] for method in METHODS
+                 if not method.startswith(("baseline", "bound"))}
 
     def row(key: str, values: np.ndarray, truth: np.ndarray, unit: str) -> dict:
-        found = mean_interval(ranks(values, truth), seed, groups=quadruple)
-        return {"id": f"oracle.{key}", **found._asdict(), "unit": unit}
+        return {"id": f"oracle.{key}", **mean_interval(ranks(values, truth), seed, groups=quadruple)._asdict(), "unit": unit}
 
-    found = [row("model_drawn", drawn(asked, typical, seed), should, "rank correlation with the oracle, hidden cells drawn"),
-             row("model_empty", own, should, "rank correlation with the oracle, hidden cells empty")]
-    explained = {method: explain(asked, method, seed)[0][:, :CELLS] for method in METHODS if not method.startswith("baseline")}
-    against = [row("best_rank_correlation", cells, should, f"rank correlation with the oracle: {method}")
-               for method, cells in explained.items()]
-    nearest = [row("best_rank_correlation_with_model", cells, own, f"rank correlation with the model's own values: {method}")
-               for method, cells in explained.items()]
-    return [*found, *(max(lines, key=lambda line: line["value"]) for lines in (against, nearest))]
+    for side, players in SIDES.items():
+        of = {"": "cells and words", "cells.": "cells", "words.": "words"}[side]
+        def best(truth: np.ndarray, key: str, unit: str, known: str = "none", players=players, side=side) -> dict:
+            lines = [row(side + key, scores[:, players], truth[:, players], f"{unit}: {method}")
+                     for method, scores in explained.items() if not method.endswith(known)]
+            return max(lines, key=lambda line: line["value"])
+
+        found += [
+            row(f"{side}model_drawn", shapley(drawn(asked, test, seed))[:, players], should[:, players],
+                f"rank correlation with the oracle, {of}; what is hidden drawn from the data"),
+            row(f"{side}model_masked", own[:, players], should[:, players],
+                f"rank correlation with the oracle, {of}; hidden cells empty, hidden words masked"),
+            best(should, "best_rank_correlation", f"rank correlation with the oracle, {of}"),
+            best(np.where(asked.present, own, np.nan), "best_rank_correlation_with_model",
+                 f"rank correlation with the model's own values, {of}", known="exact"),
+        ]
+    return found

@@ -1,7 +1,5 @@
 """Scores of explanations against the values of all coalitions, held to what can be computed by hand."""
 
-from itertools import permutations
-
 import numpy as np
 import pytest
 import torch
@@ -9,10 +7,13 @@ from torch import nn
 
 from crossexplain.data import collages, digits
 from crossexplain.evaluation import leaderboard
-from crossexplain.evaluation.leaderboard import CELLS, METHODS, METRICS, PLAYERS, WHOLE, Asked, explain, shapley
+from crossexplain.evaluation.indices import across, shapley
+from crossexplain.evaluation.leaderboard import CELLS, METHODS, METRICS, MORE, PLAYERS, explain, of_collages, of_scenes
+from crossexplain.evaluation.peers import CannotRun
+from crossexplain.recipes import scenes
 from crossexplain.show.page import Sortable
 
-N = 8
+N, WHOLE = 8, 2**PLAYERS - 1
 
 
 class Adds(nn.Module):
@@ -39,11 +40,11 @@ class Adds(nn.Module):
         return self.match(self.see(seen), self.read(tokens))
 
 
-def asked(times: bool = False) -> Asked:
+def asked(times: bool = False) -> leaderboard.Asked:
     test = collages.build(digits.load("sklearn"), N, "test", 0)
     seen = torch.zeros(N, CELLS, 10)
     seen[:, :, 0] = 1
-    return Asked(Adds(times).eval().requires_grad_(False), seen, test)
+    return of_collages(Adds(times).eval().requires_grad_(False), seen, test)
 
 
 @pytest.fixture(scope="module")
@@ -55,31 +56,22 @@ def test_every_coalition_has_the_value_of_the_whole_model_with_the_rest_hidden(a
     rng = np.random.default_rng(0)
     for i, S in zip(rng.integers(0, N, 40), rng.integers(0, 2**PLAYERS, 40)):
         keep = (S >> np.arange(PLAYERS) & 1).astype(bool)
-        tokens = adds.tokens[i].clone()
-        for t, group in enumerate(adds.group[i]):
+        tokens = adds.inputs["tokens"][i].clone()
+        for t, group in enumerate(adds.game.owner("text")[i]):
             if group >= 0 and not keep[CELLS + group]:
                 tokens[t] = 1
-        seen = adds.seen[i] * torch.from_numpy(keep[:CELLS])[:, None]
-        assert adds.table[i, S] == pytest.approx(float(adds.model(seen[None], tokens[None])[0]), abs=1e-5)
+        seen = adds.inputs["seen"][i] * torch.from_numpy(keep[:CELLS])[:, None]
+        sign = 1 if adds.table[i, WHOLE] * float(adds.model(**adds.inputs)[i]) > 0 else -1
+        assert adds.table[i, S] == pytest.approx(sign * float(adds.model(seen[None], tokens[None])[0]), abs=1e-5)
 
 
 def test_of_a_sum_every_exact_method_gives_the_summands(adds):
-    words = adds.joint(np.tile([1.0, 2.0, 3.0, 4.0], (N, 1)), adds.model.embedding.weight[adds.tokens, 0].detach().numpy())
+    tokens = adds.inputs["tokens"]
+    words = adds.joint({"image": np.tile([1.0, 2.0, 3.0, 4.0], (N, 1)), "text": adds.model.embedding.weight[tokens, 0].detach()})
     for method in ("leave one out", "Shapley, exact", "Shapley, 16 orders", "gradient x input", "integrated gradients"):
-        assert np.allclose(explain(adds, method)[0], words, atol=1e-4), method
-    assert np.abs(leaderboard.crossing(adds.table)).max() < 1e-4, "in a sum nothing interacts"
-    assert np.abs(leaderboard.crossing(asked(times=True).table)).max() > 0.1
-
-
-def test_shapley_values_are_means_over_all_orders():
-    values = np.random.default_rng(0).normal(size=16)
-    by_order = np.zeros(4)
-    for order in permutations(range(4)):
-        there = 0
-        for k in order:
-            by_order[k] += (values[there | 1 << k] - values[there]) / 24
-            there |= 1 << k
-    assert np.allclose(shapley(values), by_order)
+        assert np.allclose(explain(adds, method)[0], words, atol=1e-4, equal_nan=True), method
+    assert np.abs(across(adds.table, adds.game.names)).max() < 1e-4, "in a sum nothing interacts"
+    assert np.abs(across(asked(times=True).table, adds.game.names)).max() > 0.1
 
 
 def test_the_area_is_that_of_the_two_curves(adds):
@@ -101,21 +93,60 @@ def test_of_a_sum_scores_order_coalitions_perfectly_and_nothing_is_synergy(adds)
 
 
 def test_words_are_dealt_into_at_most_eight_groups_of_neighbours(adds):
-    for row, tokens in zip(adds.group, adds.tokens):
-        real = row[(tokens != 0).numpy()]
-        assert (np.diff(real) >= 0).all() and real[0] == 0 and real[-1] == min(len(real), 8) - 1
-        assert (row[len(real):] == -1).all()
-    assert (adds.present.sum(axis=1) == CELLS + np.minimum((adds.tokens != 0).sum(dim=1).numpy(), 8)).all()
+    tokens = adds.inputs["tokens"]
+    for row, real in zip(adds.game.owner("text").numpy(), (tokens != 0).numpy()):
+        assert (np.diff(row[real]) >= 0).all() and row[0] == 0 and row[real][-1] == min(real.sum(), 8) - 1
+        assert (row[~real] == -1).all()
+    assert (adds.present.sum(axis=1) == CELLS + np.minimum((tokens != 0).sum(dim=1).numpy(), 8)).all()
 
 
-def test_every_method_is_scored_by_every_metric(adds):
-    for method in METHODS:
+@pytest.mark.parametrize("method", [*METHODS, *MORE])
+def test_every_method_is_scored_by_every_metric_or_says_why_not(adds, method):
+    try:
         scores, passes, seconds = explain(adds, method)
-        assert scores.shape == (N, PLAYERS) and passes >= 0 and seconds >= 0
-        for metric, of in METRICS.items():
-            assert of(adds, scores).shape == (N,), (method, metric)
+    except CannotRun as reason:
+        assert method in MORE and len(str(reason)) > 20
+        return
+    assert scores.shape == (N, PLAYERS) and passes >= 0 and seconds >= 0
+    assert np.isnan(scores[~adds.present]).all()
+    for metric, of in METRICS.items():
+        assert of(adds, scores).shape == (N,), metric
+
+
+def test_an_unknown_method_is_refused(adds):
     with pytest.raises(ValueError, match="expected one of"):
         explain(adds, "tea leaves")
+
+
+def test_no_order_beats_the_best_one():
+    product = asked(times=True)
+    bound = leaderboard.area(product, explain(product, "bound: the best order")[0])
+    for method in METHODS:
+        found = leaderboard.area(product, explain(product, method)[0])
+        assert (np.isnan(found) | (found <= bound + 1e-9)).all(), method
+    assert (bound > leaderboard.area(product, explain(product, "baseline: random")[0])).all()
+
+
+def test_words_alone_have_no_joint_area(adds):
+    scores, *_ = explain(adds, "baseline: word length")
+    assert np.isnan(leaderboard.area(adds, scores)).all() and np.isfinite(leaderboard.area(adds, scores, "text")).all()
+    assert np.isnan(METRICS["coalition rank"](adds, scores)).all()
+
+
+def test_a_method_that_reads_the_inputs_alone_does_not_change_with_the_weights():
+    trained = scenes.load_or_train("clip_cnn", progress=False)
+    pairs = trained.data.build("test", 8, 0, "foil")
+    about = of_scenes(trained.model.eval(), pairs)
+    blank = about.redrawn(0)
+    assert not torch.equal(next(blank.model.parameters()), next(about.model.parameters()))
+    length, gradient = (leaderboard.changes(about, blank, method, explain(about, method)[0])
+                        for method in ("baseline: word length", "gradient (round 1)"))
+    assert np.allclose(length[~np.isnan(length)], 0) and np.nanmean(gradient) > 0.2
+    words = about.decides["text"]
+    for i, (label, false) in enumerate(zip(pairs.labels, pairs.false_word)):
+        assert words[i].sum() > 1 if label else words[i].nonzero()[0].tolist() == [int(false) + 1], "behind start-of-text"
+    ours, drawn = (leaderboard.road(about, method) for method in ("Grad-CAM", "random map"))
+    assert ours.shape == drawn.shape == (8,) and np.isfinite(ours).all() and not np.allclose(ours, drawn)
 
 
 def test_a_sortable_table_says_what_is_in_it_and_needs_nothing_from_outside():

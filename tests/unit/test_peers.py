@@ -4,6 +4,7 @@ import torch
 from torch import nn
 from transformers import BertConfig, BertModel
 
+from crossexplain.evaluation.exact import Game
 from crossexplain.evaluation.peers import (
     METHODS,
     CannotRun,
@@ -242,3 +243,17 @@ def test_scores_of_whole_modalities_on_an_interaction_and_a_sum():
     assert scores["dime"] == pytest.approx(0, abs=1e-6) and scores["emap gap"] == 0 and 0.5 < scores["mm-shap"] < 1
     split = dime(every)
     assert np.allclose(split.unimodal + split.interaction, every.diagonal())
+
+
+def test_exact_values_of_a_product_are_known_and_groups_share_theirs():
+    model = Product().eval()
+    exact = explain(model, HAND, PARTS, "exact shapley")
+    assert torch.allclose(exact.joint()[0].float(), torch.tensor([1.0, 4, 0, 0, 1, 0]), atol=1e-5)
+    assert exact.passes == 2 ** int((~exact.joint()[0].isnan()).sum())
+    game = Game(model, HAND, PARTS, players={PARTS[1].name: 1})
+    grouped = explain(model, HAND, PARTS, "exact shapley", game=game)
+    assert grouped.values[PARTS[1].name][0].tolist() == pytest.approx([0.5, 0.5]), "its two features share what the group has"
+    across = explain(model, HAND, PARTS, "exact interactions")
+    assert across.pairs[0, 0, 0].item() == pytest.approx(2, abs=1e-5)
+    with pytest.raises(InputError, match="the game is about"):
+        explain(model, HAND, PARTS, "exact shapley", target=0, game=game)

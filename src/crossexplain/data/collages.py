@@ -368,21 +368,26 @@ def text_alone(train: Collages, test: Collages) -> float:
     return float(((votes > 0)[test.sentence_id] == test.labels).mean())
 
 
-def chances(digits, sentence_id) -> np.ndarray:
-    """Return how likely each sentence is true for one who reads it but sees some of the four cells only: the oracle.
+def chances(digits, sentence_id, groups=None) -> np.ndarray:
+    """Return how likely each sentence is true for one who sees and reads a part only: the oracle.
 
-    A hidden cell holds any of the ten digits, each as likely: it is marginalised over, exactly.
+    A hidden cell holds any of the ten digits, each as likely. A hidden word could be any that makes one of the balanced
+    sentences of the same length, each as likely as in the data: the eight kinds alike, within a kind each sentence. Both are
+    marginalised over, exactly.
 
     Parameters
     ----------
     digits : array_like of int, shape (N, 4)
     sentence_id : array_like of int, shape (N,)
         Index into ``SENTENCES``.
+    groups : array_like of int, shape (N, T), optional
+        Words that are hidden together: numbers from 0, -1 for padding. Default: the whole sentence is read.
 
     Returns
     -------
-    ndarray, shape (N, 16)
-        By set of cells that are seen; set S holds cell k iff ``S >> k & 1``. The last column is the truth, 0 or 1.
+    ndarray, shape (N, 16) or (N, 16 * 2**G)
+        By set of what is there; set S holds cell k iff ``S >> k & 1``, and group g iff ``S >> 4 + g & 1``. The last column is
+        the truth, 0 or 1.
 
     Examples
     --------
@@ -390,16 +395,40 @@ def chances(digits, sentence_id) -> np.ndarray:
     >>> chances([[9, 1, 1, 1]], [largest])[0, [0, 1, 15]].round(3)
     array([0.202, 0.729, 1.   ])
     """
-    digits = np.asarray(digits)
-    truth = {i: holds(_all_collages(), SENTENCES[i]).reshape((10,) * 4) for i in np.unique(sentence_id)}
-    return np.array([[truth[i][tuple(digit if S >> k & 1 else slice(None) for k, digit in enumerate(four))].mean()
-                      for S in range(16)] for four, i in zip(digits, np.asarray(sentence_id))])
+    digits, sentence_id = np.asarray(digits), np.asarray(sentence_id)
+    seen = np.stack([_share_true(S)[tuple(digits[:, k] * (S >> k & 1) for k in range(4))] for S in range(16)], axis=1)
+    if groups is None:  # seen is (N, 16, 66)
+        return seen[np.arange(len(digits)), :, sentence_id]
+    return np.einsum("nwm,nsm->nws", beliefs(sentence_id, groups), seen[:, :, :BALANCED]).reshape(len(digits), -1)
+
+
+def beliefs(sentence_id, groups) -> np.ndarray:
+    """Return how likely each balanced sentence is for one who reads some groups of the words of a sentence only.
+
+    Parameters
+    ----------
+    sentence_id, groups
+        As for :func:`chances`.
+
+    Returns
+    -------
+    ndarray, shape (N, 2**G, 46)
+        Sums to 1 over the sentences; all on the own one where every word is read.
+    """
+    groups, table, kinds = np.asarray(groups), _token_table().numpy()[:, : np.shape(groups)[1]], np.bincount(KIND_OF[:BALANCED])
+    sets = (np.arange(2 ** (groups.max() + 1))[:, None] >> np.arange(groups.max() + 1)) & 1  # (2**G, G)
+    read = np.concatenate([sets, np.ones((len(sets), 1), int)], axis=1)[:, groups]  # (2**G, N, T), padding is always read
+    differs = table[None, :BALANCED] != table[np.asarray(sentence_id)][:, None]  # (N, 46, T)
+    could_be = np.einsum("wnt,nmt->nwm", read.astype(float), differs.astype(float)) == 0
+    weight = could_be / kinds[KIND_OF[:BALANCED]]
+    return weight / weight.sum(axis=2, keepdims=True)
 
 
 @cache
-def _all_collages() -> np.ndarray:
-    """Return all 10,000 collages of digits, (10000, 4)."""
-    return np.stack(np.unravel_index(np.arange(10_000), (10,) * 4), axis=1)
+def _share_true(S: int) -> np.ndarray:
+    """Return for how many of all digits in hidden cells each sentence is true, (10 or 1,) * 4 + (66,): 1 where hidden."""
+    hidden = tuple(k for k in range(4) if not S >> k & 1)
+    return _truth()[1].reshape(*(10,) * 4, -1).mean(axis=hidden, keepdims=True)
 
 
 def _said(sentence: str) -> Statement:

@@ -41,6 +41,14 @@ def _redraw(layer: nn.Module, seed: int) -> None:
             weight.copy_(weight.flatten()[order].view_as(weight))
 
 
+def redrawn(model: nn.Module, seed: int = 0) -> nn.Module:
+    """Return a copy of a model with all weights drawn anew: what it looks at says nothing of what was learned."""
+    changed = deepcopy(model)
+    for layer in changed.modules():
+        _redraw(layer, seed)
+    return changed
+
+
 def randomised_weights(explain: Callable[[nn.Module], object], model: nn.Module, layers: Sequence[str] | None = None,
                        cascade: bool = True, seed: int = 0,
                        similarity: Callable = row_correlation) -> dict[str, np.ndarray]:
