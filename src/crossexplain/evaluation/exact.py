@@ -98,9 +98,16 @@ class Game:
 
     Examples
     --------
-    >>> inputs = {"images": images, "tokens": tokens}  # doctest: +SKIP
-    >>> game = Game(model, inputs, [ImageCells(), Tokens()], players={"text": 8})  # doctest: +SKIP
-    >>> shapley(game.table())  # doctest: +SKIP
+    >>> from crossexplain.gradients.views import Tokens, Vectors
+    >>> class Product(nn.Module):
+    ...     def forward(self, seen, tokens):
+    ...         return seen[:, :, 0].sum(dim=1) * (tokens > 1).sum(dim=1)
+    >>> inputs = {"seen": torch.tensor([[[2.0], [1.0]]]), "tokens": torch.tensor([[5, 7]])}
+    >>> game = Game(Product().eval(), inputs, [Vectors("image", "seen"), Tokens()], players={"text": 1}, progress=False)
+    >>> game.names
+    ('image', 'image', 'text')
+    >>> game.table().tolist()
+    [[0.0, 0.0, 0.0, 0.0, 0.0, 4.0, 2.0, 6.0]]
     """
 
     def __init__(self, model: nn.Module, inputs: Inputs, modalities: Sequence[Modality], *,

@@ -231,10 +231,10 @@ def parts(table, names: Sequence[str]) -> Parts:
 
     Examples
     --------
-    >>> parts([0.0, 1.0, 1.0, 1.0], ["image", "text"]).redundancy
-    array(1.)
-    >>> parts([0.0, 0.0, 0.0, 1.0], ["image", "text"]).synergy
-    array(1.)
+    >>> parts([0.0, 1.0, 1.0, 1.0], ["image", "text"]).redundancy.item()
+    1.0
+    >>> parts([0.0, 0.0, 0.0, 1.0], ["image", "text"]).synergy.item()
+    1.0
     """
     table, (first, second) = np.asarray(table, dtype=float), _sides(names, players_of(table))
     nothing = table[..., 0]
