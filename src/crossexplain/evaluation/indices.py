@@ -173,8 +173,8 @@ def shares(table, names: Sequence[str]) -> dict[str, np.ndarray]:
         ``"image"``, ``"text"`` (by whatever names: each player for itself), ``"within image"``, ``"within text"`` and
         ``"across"``; they sum to 1, and are NaN where all values are alike.
     """
-    players, sides = players_of(table), _sides(names, len(names))
-    power = _walsh(table) ** 2
+    players = players_of(table)
+    sides, power = _sides(names, players), _walsh(table) ** 2
     power[..., 0] = 0.0
     whole = power.sum(axis=-1)
     scale = np.square(np.asarray(table, dtype=float)).mean(axis=-1)
