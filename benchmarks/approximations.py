@@ -8,6 +8,7 @@ as good with 4. ``explain`` offers both, as ``"shapiq shapley"`` and ``"sampled 
 """
 
 import csv
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -107,7 +108,7 @@ def measure(seed: int = 0, repeats: int = 5) -> list[dict]:
                 errors, used = np.array(found).T
                 lines.append({"players": players, "budget": budget, "estimator": name, "error": float(np.median(errors)),
                               "low": float(errors.min()), "high": float(errors.max()), "evaluations": float(used.mean()),
-                              "games": repeats, "seed": seed, "shapiq": shapiq.__version__})
+                              "games": repeats, "seed": seed, "shapiq": version("shapiq")})
     return lines
 
 
