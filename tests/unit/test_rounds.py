@@ -421,3 +421,22 @@ def test_a_clip_and_its_two_encoders_can_be_read():
     assert record.passes["data", FULL].importance["image"].gt(0).all()
     found = carriers(model, inputs, modalities, target=lambda output: output.logits_per_image.diagonal(), progress=False)
     assert found["text"].shape == (6, 8) and (found["text"][:, [0, 5, 6, 7]] == 0).all()
+
+
+@pytest.mark.parametrize("share", [0.5, 0.45, 0.2, None])
+def test_one_modality_alone_carries_every_example_whichever_heap_is_larger(share):
+    generator, n = torch.Generator().manual_seed(0), 1000
+    first = torch.randn(n, generator=generator)
+    if share is not None:  # two heaps, one for each class
+        first = torch.where(torch.arange(n) < share * n, 3.0, -3.0) + 0.2 * first
+
+    class First(torch.nn.Module):
+        def forward(self, images, tokens):
+            return images[:, 0, 0] + 0 * tokens[:, 0, 0]
+
+    inputs = {"images": first[:, None, None], "tokens": torch.randn(n, 1, 1, generator=generator)}
+    record = rounds(First().eval(), inputs, [Vectors("image", "images"), Vectors("text", "tokens")], baselines=["zero", "data"],
+                    pick=None, progress=False)
+    for baseline in record.baselines:
+        carried = (record.each(baseline) == "image alone").mean()
+        assert carried > (0.99 if share is not None else 0.9), baseline  # in one heap some stand in the middle itself

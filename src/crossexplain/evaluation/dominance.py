@@ -170,20 +170,23 @@ def table(record: Rounds, parts: Mapping[str, np.ndarray], groups: np.ndarray, s
     Returns
     -------
     DataFrame
-        ``baseline, part, measure, value, low, high, n, pairs``; the measures are ``ANSWERS`` (shares of the pairs),
+        ``baseline, part, measure, value, low, high, n, pairs``, where ``n`` is the number of pictures, which the intervals
+        draw, and ``pairs`` that of the pairs; the measures are ``ANSWERS`` (shares of the pairs),
         ``reach of ...`` and ``flips without ...`` as in :class:`~crossexplain.gradients.rounds.Verdict`, and ``norm at ...``:
-        the gradient norm with the other modality hidden over that with nothing hidden, geometric mean; NaN where
-        no gradient reaches the modality.
+        the gradient norm with the other modality hidden over that with nothing hidden, geometric mean over the pairs where
+        neither is 0; NaN where no gradient reaches the modality.
     """
     lines = []
     for baseline in record.baselines:
         answers = record.each(baseline)
-        ratios = {name: np.log(record.norm_ratio(baseline, name)) for name in record.modalities}
+        ratios = {name: record.norm_ratio(baseline, name) for name in record.modalities}
+        ratios = {name: np.log(np.where(values > 0, values, np.nan)) for name, values in ratios.items()}
         for part, where in parts.items():
             found = shares(answers[where], groups[where], seed)
             verdict = record.verdict(where=where, groups=groups)
-            found |= {f"reach of {name}": value for name, value in verdict.reach[baseline].items()}
-            found |= {f"flips without {name}": value for name, value in verdict.flips[baseline].items()}
+            of_all = {f"reach of {name}": value for name, value in verdict.reach[baseline].items()}
+            of_all |= {f"flips without {name}": value for name, value in verdict.flips[baseline].items()}
+            found |= {measure: value._replace(n=len(np.unique(groups[where]))) for measure, value in of_all.items()}
             for name, values in ratios.items():
                 if np.isnan(values[where]).all():  # a modality that no gradient reaches
                     found[f"norm at {name}"] = Interval(np.nan, np.nan, np.nan, 0)

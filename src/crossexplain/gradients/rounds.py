@@ -256,11 +256,11 @@ class Rounds:
     def each(self, baseline: str | None = None, enough: float = ENOUGH) -> np.ndarray:
         """Say of every example what its own prediction rests on.
 
-        A modality alone *carries* an example if its evidence for the predicted class, measured from the median over the
-        examples of the same view, is at least ``enough`` of the whole evidence: the median is where a view that says
-        nothing about the example would stand, wherever a baseline has shifted it to.
-        Where a modality alone splits the logits into two heaps, the median lies in one of them and the modality is counted
-        too rarely; :meth:`verdict`, over all examples, does not have this weakness.
+        A modality alone *carries* an example if its evidence for the predicted class, measured from the middle of the same
+        view, is at least ``enough`` of the whole evidence. The middle is where a view that says nothing about the example
+        would stand, wherever a baseline has shifted it to: the mean of the classes' medians, each over the examples that the
+        model puts into the class with nothing masked. The median of all would lie in the larger heap where a modality
+        alone splits the logits into two.
 
         Parameters
         ----------
@@ -282,7 +282,7 @@ class Rounds:
         parts = {}
         for name in self.modalities:
             logits = self._pass(baseline, self.only(name)).logits
-            parts[name] = _margin(logits - logits.median(dim=0).values, self.target)
+            parts[name] = _margin(logits - _middle(logits, _classes(self._pass(baseline, FULL).logits)), self.target)
         parts["sum"] = sum(parts.values())
         return _answers({name: part - enough * whole for name, part in parts.items()}, self.modalities, 0.0).astype(str)
 
@@ -948,6 +948,11 @@ def _margin(logits: Tensor, target: Tensor) -> np.ndarray:
     if logits.shape[1] == 1:
         return (logits[:, 0] * (2 * target - 1)).numpy()
     return (logits.gather(1, target[:, None])[:, 0] - logits.mean(dim=1)).numpy()
+
+
+def _middle(logits: Tensor, classes: Tensor) -> Tensor:
+    """Return the mean over the classes of the median logits (N, C) of their examples, (C,)."""
+    return torch.stack([logits[classes == one].median(dim=0).values for one in classes.unique()]).mean(dim=0)
 
 
 def _alike(third: _Run, fourth: _Run, others: list[str], there: Tensor) -> tuple[Tensor, Tensor, Tensor]:
