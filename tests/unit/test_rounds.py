@@ -6,8 +6,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from crossexplain.gradients.rounds import FULL, NOTHING, _settle, carriers, rounds
-from crossexplain.gradients.views import ImageCells, Noise, Reorder, Tokens, Vectors
+from crossexplain.gradients.views import ImageCells, Mask, Noise, Reorder, Tokens, Vectors
 from crossexplain.inputs import InputError
+from crossexplain.models.clip import small_cnn
 
 N = 96
 GENERATOR = torch.Generator().manual_seed(0)
@@ -440,3 +441,22 @@ def test_one_modality_alone_carries_every_example_whichever_heap_is_larger(share
     for baseline in record.baselines:
         carried = (record.each(baseline) == "image alone").mean()
         assert carried > (0.99 if share is not None else 0.9), baseline  # in one heap some stand in the middle itself
+
+
+def test_the_rounds_read_words_where_they_stand_once_others_are_deleted():
+    torch.manual_seed(0)
+    model = small_cnn(12, 10).eval()
+    images, short = torch.rand(1, 3, 24, 24), torch.tensor([[2, 6, 7, 3, 0, 0]])
+    inputs = {"images": images, "tokens": torch.tensor([[2, 5, 6, 7, 3, 0]])}
+    picture = ImageCells(layer=model.image_layer)
+    text = Tokens(layer=model.text_layer, special=(2, 3))
+    keep = torch.tensor([[True, False, True, True, True, True]])
+    gone = {"gone": {"text": Mask(keep, "delete")}}
+    long = rounds(model, inputs, [picture, text], baselines=[{"image": "zero", "text": "delete"}], extra=gone, progress=False)
+    written = rounds(model, {"images": images, "tokens": short}, [picture, text],
+                     baselines=[{"image": "zero", "text": "delete"}], target=long.target, progress=False)
+    kind = "zero + delete"
+    assert long.extra["gone"].logits == pytest.approx(written.passes[kind, FULL].logits, abs=1e-5)
+    there, here = (record.scale["text"] * values[0] for record, values in
+                   ((long, long.extra["gone"].importance["text"]), (written, written.passes[kind, FULL].importance["text"])))
+    assert there[[2, 3]].tolist() == pytest.approx(here[[1, 2]].tolist(), rel=1e-4) and there[1] == 0

@@ -194,3 +194,33 @@ def test_finer_patches_than_cells_are_added_up_in_their_cell():
     assert ImageCells(grid=(4, 4)).per_feature(values, 16).tolist() == [list(range(16))]
     with pytest.raises(InputError, match="cannot be cut"):
         ImageCells(grid=(6, 6)).per_feature(values, 36)
+
+
+def test_deleted_words_are_gone_and_the_rest_moves_up():
+    inputs = {"tokens": torch.tensor([[2, 5, 6, 7, 3, 0], [2, 8, 3, 0, 0, 0]]), "attention_mask":
+              torch.tensor([[1, 1, 1, 1, 1, 0], [1, 1, 1, 0, 0, 0]])}
+    text = Tokens(special=(2, 3), attention="attention_mask")
+    keep = torch.tensor([[True, False, True, False, True, True], [True] * 6])
+    seen = one([text], inputs, {"text": Mask(keep, "delete")}).inputs
+    assert seen["tokens"].tolist() == [[2, 6, 3, 0, 0, 0], [2, 8, 3, 0, 0, 0]]
+    assert seen["attention_mask"].tolist() == [[1, 1, 1, 0, 0, 0], [1, 1, 1, 0, 0, 0]]
+    there = text.features(inputs)
+    at_places = torch.arange(12.0).reshape(2, 6)
+    back = text.put_back(at_places, there, there & keep, "delete")
+    assert back[0, 2] == at_places[0, 1] and back[1, 1] == at_places[1, 1], "the third word is read where it stands now"
+    assert torch.equal(text.put_back(at_places, there, there & keep, "mask"), at_places)
+    everything = one([text], inputs, {"text": Mask(None, "delete")}, allow_empty=True).inputs
+    assert everything["tokens"].tolist() == [[2, 3, 0, 0, 0, 0]] * 2
+    with pytest.raises(InputError, match="attend to nothing"):
+        one([Tokens(attention="attention_mask")], inputs, {"text": Mask(None, "delete")}, allow_empty=True).inputs  # noqa: B018
+
+
+def test_padding_that_is_the_end_of_the_text_does_not_cut_it():
+    inputs = {"tokens": torch.tensor([[8, 5, 6, 9, 9]]), "attention_mask": torch.tensor([[1, 1, 1, 1, 0]])}
+    text = Tokens(special=(8, 9), pad_id=9, mask_id=None, attention="attention_mask")
+    keep = torch.tensor([True, False, True, True, True])
+    seen = one([text], inputs, {"text": Mask(keep, "pad")}).inputs
+    assert seen["tokens"].tolist() == [[8, 5, 6, 9, 9]] and seen["attention_mask"].tolist() == [[1, 0, 1, 1, 0]]
+    with pytest.raises(InputError, match="name the attention mask"):
+        one([Tokens(special=(8, 9), pad_id=9, mask_id=None)], inputs, {"text": Mask(keep, "pad")}).inputs  # noqa: B018
+    assert one([text], inputs, {"text": Mask(keep, "delete")}).inputs["tokens"].tolist() == [[8, 6, 9, 9, 9]]

@@ -738,6 +738,8 @@ class _Work:
         logits = captured.score[:, None] if self.scored else captured.output.reshape(times * n, -1)
         present = {name: laid_out.present[name][:, rows] for name in self.names}  # (V, n, F)
         read = {m.name: self._read(m, captured, present[m.name]) for m in self.modalities}
+        for name, values in read.items():
+            values["importance"] = laid_out.put_back(name, values["importance"], rows) * present[name]
         result = {}
         keys = list(laid_out.names)
         for (kind, view), draws in itertools.groupby(range(times), key=lambda v: keys[v][:2]):
@@ -759,7 +761,7 @@ class _Work:
         per_feature = modality.per_feature(values.square(), count).clamp(min=0).sqrt()
         return {
             "norm": gradient.flatten(1).norm(dim=1).reshape(present.shape[:2]),
-            "importance": per_feature.reshape(present.shape) * present,
+            "importance": per_feature.reshape(present.shape),
             "gradient": gradient.reshape(*present.shape[:2], *gradient.shape[1:]),
         }
 

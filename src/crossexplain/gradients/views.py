@@ -55,6 +55,10 @@ class Modality:
         """Sum values read at ``layer``, of the layer's shape, over each feature: (N, F)."""
         raise NotImplementedError
 
+    def put_back(self, values: Tensor, there: Tensor, present: Tensor, baseline: str) -> Tensor:
+        """Return values (..., F) read at the places of a view at the features that stand there; most hide without moving."""
+        return values
+
     def shuffle(self, inputs: Inputs, keys: Tensor) -> dict[str, Tensor]:
         """Return the inputs that change when present features are put in the order of ``keys`` (N, F)."""
         raise InputError(f"{self.name!r} has no order to change; use a mask or noise instead.")
@@ -171,15 +175,17 @@ class Tokens(Modality):
 
     Notes
     -----
-    Baselines: ``"mask"`` ([MASK] in place of the word), ``"pad"`` ([PAD], not attended) and ``"data"`` (the word at that
-    place of another sentence; where every word is hidden, the whole other sentence with its length).
+    Baselines: ``"mask"`` ([MASK] in place of the word), ``"pad"`` ([PAD], not attended), ``"delete"`` (the words behind move
+    up, and padding fills the end) and ``"data"`` (the word at that place of another sentence; where every word is hidden, the
+    whole other sentence with its length). Where the padding is a special token too, as CLIP's is the end of the text, a
+    word that gives way to ``"pad"`` stays where it is and is not attended: to read another end of the text would cut it.
     """
 
     def __init__(self, name: str = "text", input: str = "tokens", layer: str = "embedding", mask_id: int | None = 1,
                  pad_id: int = 0, special: Sequence[int] = (), attention: str | None = None):
         self.name, self.input, self.layer = name, input, layer
         self.mask_id, self.pad_id, self.special, self.attention = mask_id, pad_id, tuple(special), attention
-        self.baselines = (("mask",) if mask_id is not None else ()) + ("pad", "data")
+        self.baselines = (("mask",) if mask_id is not None else ()) + ("pad", "delete", "data")
 
     def features(self, inputs: Inputs) -> Tensor:
         """Return bool (N, T): True where a word stands."""
@@ -212,16 +218,44 @@ class Tokens(Modality):
         ids, hide = self.value(inputs), self.features(inputs) & ~keep  # (N, T)
         if baseline == "data":
             return self._borrow(inputs, hide, donor)
-        changed = {self.input: ids.masked_fill(hide, self.mask_id if baseline == "mask" else self.pad_id)}
+        if baseline == "delete":
+            return self._delete(inputs, hide)
+        if baseline == "pad" and self.pad_id in self.special:
+            if self.attention is None:
+                raise InputError(f"the padding of {self.name} ({self.pad_id}) is a special token too and would be read where "
+                                 "it stands for a word; name the attention mask (attention=...), or use 'mask' or 'delete'.")
+            hidden_by = ids
+        else:
+            hidden_by = ids.masked_fill(hide, self.mask_id if baseline == "mask" else self.pad_id)
+        changed = {self.input: hidden_by}
         if baseline == "pad" and self.attention is not None:
-            attended = inputs[self.attention].masked_fill(hide, 0)
-            if not (attended != 0).any(dim=1).all():
-                raise InputError(
-                    f"the view hides every token of {self.name} with [PAD] and no special token stays, so the model would "
-                    "attend to nothing (0/0); name the special ids (special=...) or use the baseline 'mask' or 'data'."
-                )
-            changed[self.attention] = attended
+            changed[self.attention] = self._something(inputs[self.attention].masked_fill(hide, 0), baseline)
         return changed
+
+    def _delete(self, inputs: Inputs, hide: Tensor) -> dict[str, Tensor]:
+        """Take hidden words out: what stands behind them moves up, and padding, which is not attended, fills the end."""
+        order = torch.argsort(hide.to(torch.int8), dim=1, stable=True)  # what stays, in its order, then what goes
+        behind = torch.arange(hide.shape[1], device=hide.device) >= (~hide).sum(dim=1, keepdim=True)
+        changed = {self.input: self.value(inputs).gather(1, order).masked_fill(behind, self.pad_id)}
+        if self.attention is not None:
+            changed[self.attention] = self._something(inputs[self.attention].gather(1, order).masked_fill(behind, 0), "delete")
+        return changed
+
+    def _something(self, attended: Tensor, baseline: str) -> Tensor:
+        """Return an attention mask that attends to something in every row."""
+        if (attended != 0).any(dim=1).all():
+            return attended
+        raise InputError(
+            f"the view hides every token of {self.name} by {baseline!r} and no special token stays, so the model would "
+            "attend to nothing (0/0); name the special ids (special=...) or use the baseline 'mask' or 'data'."
+        )
+
+    def put_back(self, values: Tensor, there: Tensor, present: Tensor, baseline: str) -> Tensor:
+        """Return values (..., T) of a view at the words that stand there: those behind deleted words have moved up."""
+        if baseline != "delete":
+            return values
+        place = ((~there | present).cumsum(dim=-1) - 1).clamp(min=0)
+        return values.gather(-1, place.expand_as(values))
 
     def _borrow(self, inputs: Inputs, hide: Tensor, donor: Inputs) -> dict[str, Tensor]:
         """Take hidden words from the donor: at the same place, or the whole sentence where all are hidden."""
@@ -421,6 +455,15 @@ class Views:
         }
         if not allow_empty:
             self._require_something()
+
+    def put_back(self, name: str, values: Tensor, rows: Tensor) -> Tensor:
+        """Return values (V, n, F), read at the places of a modality in each view of some examples, at its features."""
+        modality, there, found = self.modalities[name], self._there[name][rows], []
+        for v, view in enumerate(self.names):
+            change = self.plan[view].get(name)
+            baseline = change.baseline if isinstance(change, Mask) else ""
+            found.append(modality.put_back(values[v], there, self.present[name][v, rows], baseline))
+        return torch.stack(found)
 
     def _checked(self, view: str, name: str, change: Change) -> Change:
         """Return the change with its mask written out, (N, F), or say what is wrong with it."""
