@@ -330,7 +330,7 @@ def road(asked: Asked, method: str, seed: int = 0) -> np.ndarray:
     asked : Asked
         About pictures of pixels.
     method : str
-        A map of :data:`crossexplain.evaluation.pointing.MAPS`, or one that never saw the model.
+        A map of ``crossexplain.evaluation.pointing.MAPS``, or one that never saw the model.
     seed : int
     """
     images, sign = asked.inputs["images"], 2.0 * asked.game.target - 1
