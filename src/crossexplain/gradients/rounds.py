@@ -463,13 +463,7 @@ def rounds(
                  control, seed)
     work.prepare()
     work.find_unused()
-    size = max(1, rows // work.widest)
-    parts = []
-    with tqdm(total=work.n, disable=not progress, delay=5, unit="example", desc="rounds") as bar:
-        for examples in torch.arange(work.n).split(size):
-            parts.append(work.chunk(examples))
-            bar.update(len(examples))
-    return work.record(parts)
+    return work.record(_in_chunks(work.chunk, work.n, rows // work.widest, progress, "rounds"))
 
 
 @torch.no_grad()
@@ -515,12 +509,8 @@ def carriers(
         there = work.there[name]
         plan = work.occlusions(kind, name, there.shape[1])
         laid_out = Views(inputs, work.modalities, plan, work.pool, allow_empty=True)
-        parts = []
-        with tqdm(total=work.n, disable=not progress, delay=5, unit="example", desc=f"carriers in {name}") as bar:
-            for examples in torch.arange(work.n).split(max(1, rows // len(laid_out))):
-                parts.append(work.margins(laid_out, examples))  # {(view, feature): (n,)}
-                bar.update(len(examples))
-        value = _joined(parts)
+        value = _in_chunks(lambda examples, laid_out=laid_out: work.margins(laid_out, examples), work.n, rows // len(laid_out),
+                           progress, f"carriers in {name}")  # {(view, feature): (N,)}
         effect = torch.stack([(value[FULL, None] - value["without", f]) - (value["alone", None] - value["alone without", f])
                               for f in range(there.shape[1])], dim=1)
         found[name] = effect * there.cpu()
@@ -793,9 +783,8 @@ class _Work:
         alike = [_alike(third, two[kind, _some_masked(name, how)], others, there) for how in PICKS[: 1 + self.control]]
         return picked.cpu(), tuple(alike), self._cross(kind, name, one, examples)
 
-    def record(self, parts: list[dict]) -> Rounds:
-        """Put the chunks together under one normalisation."""
-        whole = _joined(parts)
+    def record(self, whole: dict) -> Rounds:
+        """Put what all chunks found under one normalisation."""
         runs = {key: Pass(*run) for key, run in whole["passes"].items()}
         largest = {name: torch.stack([run.importance[name].amax(dim=1) for run in runs.values()]).amax(dim=0)
                    for name in self.names}
@@ -932,14 +921,38 @@ def _some_masked(name: str, how: str) -> str:
     return f"{name} {how} masked"
 
 
-def _joined(parts: list):
-    """Concatenate tensors that stand at the same place of equal structures."""
-    first = parts[0]
-    if isinstance(first, Tensor):
-        return torch.cat(parts)
-    if isinstance(first, dict):
-        return {key: _joined([part[key] for part in parts]) for key in first}
-    return tuple(_joined(list(values)) for values in zip(*parts)) if isinstance(first, tuple) else first
+def _in_chunks(compute: Callable[[Tensor], object], n: int, size: int, progress: bool, desc: str) -> object:
+    """Return what ``compute`` gives for some examples, tensors with a row each, for all n of them."""
+    whole = None
+    with tqdm(total=n, disable=not progress, delay=5, unit="example", desc=desc) as bar:
+        for examples in torch.arange(n).split(max(1, size)):
+            part = compute(examples)
+            whole = _room(part, n) if whole is None else whole
+            _fill(whole, part, examples)
+            bar.update(len(examples))
+    return whole
+
+
+def _room(part: object, n: int) -> object:
+    """Return empty tensors for n examples, at the same places as those of one chunk.
+
+    Kept as they come, the small tensors of the chunks would lie between the large ones that are freed, and memory would
+    grow with every chunk.
+    """
+    if isinstance(part, Tensor):
+        return part.new_empty(n, *part.shape[1:])
+    if isinstance(part, dict):
+        return {key: _room(value, n) for key, value in part.items()}
+    return tuple(_room(value, n) for value in part) if isinstance(part, tuple) else part
+
+
+def _fill(room: object, part: object, examples: Tensor) -> None:
+    """Copy the tensors of one chunk to their examples."""
+    if isinstance(part, Tensor):
+        room[examples] = part
+    elif isinstance(part, dict | tuple):
+        for key in part if isinstance(part, dict) else range(len(part)):
+            _fill(room[key], part[key], examples)
 
 
 def _classes(logits: Tensor) -> Tensor:
