@@ -1,31 +1,33 @@
-"""Error of sampled Shapley values against the budget, ours beside shapiq's, on games whose Shapley values are known.
+"""Error of estimated Shapley values against the budget, ours beside shapiq's, on games whose Shapley values are known.
 
 The games are sums of products of features of both modalities (unanimity games): a product of size s gives each of its members
-a share of 1 / s. Every estimator may evaluate as many coalitions as the budget says; the evaluations are counted.
-
-shapiq's best, a paired regression (KernelSHAP or kADDSHAP), is better from 16 evaluations a player on, and ours is about
-as good with 4. ``explain`` offers both, as ``"shapiq shapley"`` and ``"sampled shapley"``.
+a share of 1 / s. An estimator may ask for as many coalitions as the budget says, ours look at as many masks with each tower;
+both are counted. ``matched`` is how many coalitions the head saw, which costs next to nothing beside a tower.
 """
 
-import csv
 from importlib.metadata import version
-from pathlib import Path
+from itertools import product
 
 import numpy as np
+import pandas as pd
 import shapiq
 import torch
 from torch import nn
+from tqdm.auto import tqdm
 
-from crossexplain.evaluation.dominance import shapley_values
+from crossexplain.bench import spread
+from crossexplain.evaluation.exact import Game
 from crossexplain.evaluation.peers import counted
+from crossexplain.evaluation.sampling import sampled_shapley
+from crossexplain.files import embedded_folder, write_whole
 from crossexplain.gradients.views import Tokens, Vectors
 
 PLAYERS, FACTORS = (16, 24, 40), (4, 16, 64)  # the budget is so many times the players + 1
 OURS = "ours"
 PEERS = {name: {} for name in ("PermutationSamplingSV", "SVARM", "StratifiedSamplingSV")}
-# Each coalition with its complement, as ours goes each order backwards.
+# Each coalition with its complement, as ours.
 PEERS |= {name: {"pairing_trick": True} for name in ("KernelSHAP", "UnbiasedKernelSHAP", "kADDSHAP")}
-TABLE = Path(__file__).parent.parent / "data/results/approximations.csv"
+TABLE = embedded_folder() / "results" / "approximations.csv"
 
 
 class Unanimity(nn.Module):
@@ -69,20 +71,20 @@ def error(estimate, truth: torch.Tensor) -> float:
     return float(((torch.as_tensor(estimate) - truth) ** 2).mean() / (truth**2).mean())
 
 
-def ours(model: Unanimity, budget: int, seed: int) -> tuple[float, float]:
-    """Return the error and the evaluations of our estimator."""
+def ours(model: Unanimity, budget: int, seed: int) -> tuple[float, float, float]:
+    """Return the error of our estimator, the masks that a tower looked at, and the coalitions that were matched."""
     players = len(model.truth)
     first = players // 2
     inputs = {"seen": torch.ones(1, first, 1), "tokens": torch.full((1, players - first), 2)}
-    orders = max(2, budget // (players + 1) // 2 * 2)
+    game = Game(model.eval(), inputs, [Vectors("image", "seen"), Tokens()], target=1, progress=False)
+    before = game.encoded
     with counted(model) as rows:
-        found = shapley_values(model.eval(), inputs, [Vectors("image", "seen"), Tokens()], {"image": "zero", "text": "mask"},
-                               orders, seed)
-    return error(torch.cat([found["image"], found["text"]], dim=1)[0], model.truth), rows[0]
+        found = sampled_shapley(game, budget, seed)[0]
+    return error(found, model.truth), max(count - before.get(what, 0) for what, count in game.encoded.items()), rows[0]
 
 
-def theirs(name: str, model: Unanimity, budget: int, seed: int) -> tuple[float, float]:
-    """Return the error and the evaluations of one of shapiq's estimators."""
+def theirs(name: str, model: Unanimity, budget: int, seed: int) -> tuple[float, float, float]:
+    """Return the error of one of shapiq's estimators, and twice how many coalitions it asked for."""
     used, players = [0], len(model.truth)
 
     def game(coalitions):
@@ -91,45 +93,31 @@ def theirs(name: str, model: Unanimity, budget: int, seed: int) -> tuple[float, 
         return model.match(there[:, : players // 2], there[:, players // 2 :]).double().numpy()
 
     found = getattr(shapiq, name)(n=players, random_state=seed, **PEERS[name]).approximate(budget, game)
-    return error(found.get_n_order_values(1), model.truth), used[0]
+    return error(found.get_n_order_values(1), model.truth), used[0], used[0]
 
 
 def measure(seed: int = 0, repeats: int = 5) -> list[dict]:
-    """Return the errors of all estimators: lines of the table."""
+    """Return the errors of all estimators, game by game: lines of the table."""
+    cells = list(product(PLAYERS, FACTORS, range(repeats)))
     lines = []
-    for players in PLAYERS:
-        for factor in FACTORS:
-            budget = factor * (players + 1)
-            for name in (OURS, *PEERS):
-                found = []
-                for i in range(repeats):
-                    model = Unanimity(players, seed + i)
-                    found.append(ours(model, budget, seed + i) if name == OURS else theirs(name, model, budget, seed + i))
-                errors, used = np.array(found).T
-                lines.append({"players": players, "budget": budget, "estimator": name, "error": float(np.median(errors)),
-                              "low": float(errors.min()), "high": float(errors.max()), "evaluations": float(used.mean()),
-                              "games": repeats, "seed": seed, "shapiq": version("shapiq")})
+    for players, factor, i in tqdm(cells, desc="games"):
+        budget, model = factor * (players + 1), Unanimity(players, seed + i)
+        for name in (OURS, *PEERS):
+            found, used, matched = ours(model, budget, seed + i) if name == OURS else theirs(name, model, budget, seed + i)
+            lines.append({"players": players, "budget": budget, "estimator": name, "game": i, "error": found,
+                          "evaluations": used, "matched": matched, "seed": seed, "shapiq": version("shapiq")})
     return lines
 
 
 def rows(seed: int = 0, repeats: int = 5) -> list[dict]:
     """Return the rows of the table: our error over that of the best of shapiq's, per number of players; writes the CSV."""
-    lines = measure(seed, repeats)
-    TABLE.parent.mkdir(parents=True, exist_ok=True)
-    with TABLE.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(lines[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({key: round(value, 6) if isinstance(value, float) else value for key, value in line.items()}
-                         for line in lines)
+    table = pd.DataFrame(measure(seed, repeats))
+    write_whole(TABLE, lambda part: table.to_csv(part, index=False, float_format="%.6g"))
     found = []
-    for players in PLAYERS:
-        ratios, best = [], []
-        for factor in FACTORS:
-            some = {line["estimator"]: line["error"] for line in lines
-                    if (line["players"], line["budget"]) == (players, factor * (players + 1))}
-            best.append(min(PEERS, key=some.get))
-            ratios.append(some[OURS] / some[best[-1]])
-        found.append({"id": f"approximations.{players}.ours_over_shapiq", "value": float(np.median(ratios)), "low": min(ratios),
-                      "high": max(ratios), "n": repeats,
-                      "unit": f"error over that of shapiq's best ({', '.join(dict.fromkeys(best))}), {len(FACTORS)} budgets"})
+    for players, of in table.groupby("players"):
+        errors = of.pivot(index=["budget", "game"], columns="estimator", values="error")
+        ratio = (errors[OURS] / errors[list(PEERS)].min(axis=1)).to_numpy()  # of the best on this very game
+        found.append(spread(f"approximations.{players}.ours_over_shapiq", ratio,
+                            f"error over that of the best of shapiq's {len(PEERS)} estimators on the same game, "
+                            f"{len(FACTORS)} budgets, {repeats} games"))
     return found

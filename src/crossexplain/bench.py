@@ -70,10 +70,40 @@ def _complete(row: dict, path: Path) -> dict:
     return {key: f"{value:.6g}" if isinstance(value := row[key], float) else value for key in COLUMNS}
 
 
+def kept(table: Path) -> dict[str, dict]:
+    """Return the rows that were measured before, by id."""
+    if not table.is_file():
+        return {}
+    with table.open(encoding="utf-8", newline="") as stream:
+        return {row["id"]: row for row in csv.DictReader(stream)}
+
+
+def moved(row: dict, before: dict | None) -> str:
+    """Return what to say of a figure that lies outside the range it had when it was last measured; empty if it does not.
+
+    A figure has moved if its range and the last one have nothing in common: timings on a busy machine, and seeds, may
+    differ, but not all of them.
+
+    Examples
+    --------
+    >>> last = {"value": "1.2", "low": "1.1", "high": "1.3", "date": "2026-01-01"}
+    >>> moved({"value": 1.5, "low": 1.4, "high": 1.6}, last)
+    'was 1.2 [1.1, 1.3] on 2026-01-01'
+    >>> moved({"value": 1.5, "low": 1.2, "high": 1.6}, last)
+    ''
+    """
+    try:
+        low, high, last_low, last_high = (float(of[end]) for of in (row, before or {}) for end in ("low", "high"))
+    except (KeyError, TypeError, ValueError):  # new, or one without a range
+        return ""
+    if low <= last_high and last_low <= high:
+        return ""
+    return f"was {before['value']} [{before['low']}, {before['high']}] on {before.get('date') or 'an unknown day'}"
+
+
 def merge(rows: list[dict], table: Path) -> Path:
     """Put rows into the table, each in place of the one with its id; the table is written whole or not at all."""
-    known = list(csv.DictReader(table.open(encoding="utf-8", newline=""))) if table.is_file() else []
-    merged = {row["id"]: row for row in [*known, *rows]}
+    merged = kept(table) | {row["id"]: row for row in rows}
 
     def write(part: Path) -> None:
         with part.open("w", encoding="utf-8", newline="") as stream:

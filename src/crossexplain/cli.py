@@ -324,7 +324,7 @@ def _say_machine() -> None:
 
 def bench(options) -> int:
     """Measure and keep the figures."""
-    from crossexplain.bench import benchmarks, measure, merge
+    from crossexplain.bench import benchmarks, kept, measure, merge, moved
     from crossexplain.book import find_root
 
     root = find_root()
@@ -336,12 +336,18 @@ def bench(options) -> int:
     if unknown := [name for name in names if name not in known]:
         raise UsageError(f"there is no benchmark {unknown[0]!r}; there are {', '.join(known)} and all.")
     table = root / "data" / "results" / "figures.csv"
+    before, outside = kept(table), []
     for name in names:
         say(f"{name}")
         rows = measure(known[name], seed=options.seed, repeats=options.repeats)
         merge(rows, table)
         for row in rows:
-            say(f"  {row['id']:36} {row['value']} [{row['low']}, {row['high']}] {row['unit']}, n = {row['n']}")
+            line = f"  {row['id']:36} {row['value']} [{row['low']}, {row['high']}] {row['unit']}, n = {row['n']}"
+            say(line)
+            if last := moved(row, before.get(row["id"])):
+                outside.append(f"{line}; {last}")
+    if outside:
+        say("\n".join(["outside the range of the last time, for better or worse:", *outside]))
     return OK
 
 

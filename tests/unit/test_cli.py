@@ -174,14 +174,19 @@ def test_bench_keeps_whole_rows_and_replaces_old_ones(checkout, capsys):
     assert capsys.readouterr().out.split() == ["bad", "good"]
     table = checkout / "data" / "results" / "figures.csv"
     table.parent.mkdir(parents=True)
-    table.write_text(",".join(bench.COLUMNS) + "\na.one,7,,,,,,,,,\nz.kept,1,,,,,,,,,\n")
+    table.write_text(",".join(bench.COLUMNS) + "\na.one,7,,,,,,,,,\nb.two,7,6,8,5,,,,,,2026-01-01\nz.kept,1,,,,,,,,,\n")
     assert main(["bench", "good", "--seed", "3"]) == OK
+    out = capsys.readouterr().out
+    outside = out.split("outside the range of the last time")[1]
+    assert "b.two" in outside and "was 7 [6, 8] on 2026-01-01" in outside and "a.one" not in outside
     rows = {row["id"]: row for row in csv.DictReader(table.open())}
     assert list(rows) == ["a.one", "b.two", "z.kept"]
     assert rows["a.one"]["value"] == "3" and rows["b.two"]["value"] == "0.666667" and rows["z.kept"]["value"] == "1"
     assert rows["b.two"]["command"] == "python -m crossexplain bench good --seed 3"
     assert all(rows["b.two"][key] for key in bench.COLUMNS)
     assert [path.name for path in table.parent.iterdir()] == ["figures.csv"]
+    assert main(["bench", "good", "--seed", "3"]) == OK
+    assert "outside" not in capsys.readouterr().out, "the same figures again lie in their own range"
 
 
 def test_a_verdict_that_was_cut_off_goes_on_where_it_stopped(tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ import torch
 from sklearn.linear_model import RidgeClassifier
 
 from crossexplain.data import hdxor
+from crossexplain.evaluation import shares
 from crossexplain.recipes.hdxor import Concatenated, train
 
 
@@ -33,6 +34,14 @@ def test_labels_are_the_exclusive_or_and_neither_bit_says_anything_of_them():
         assert abs((data.bits[:, k] == data.labels).float().mean() - 0.5) < 0.03
     drawn = hdxor.build("random", seed=0, n=8000)["train"]
     assert abs((drawn.labels == drawn.bits[:, 0] ^ drawn.bits[:, 1]).float().mean() - 0.5) < 0.03
+
+
+def test_the_published_gap_of_the_exclusive_or_comes_out_on_the_test_pairs():
+    gaps = []
+    for seed in range(5):
+        first, second = hdxor.build("synergy", seed)["test"].bits.numpy().T
+        gaps.append(shares.emap_gap(1 - 2.0 * (first[:, None] == second), first ^ second))
+    assert np.median(gaps) == pytest.approx(0.491, abs=0.01)  # InterSHAP's table: 49.1
 
 
 def test_redundant_vectors_are_two_views_of_the_same_numbers():

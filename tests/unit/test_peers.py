@@ -79,6 +79,17 @@ def test_every_method_on_every_model_gives_finite_values_or_says_why_not(case, m
     assert "match" not in vars(model) and not model._forward_hooks and not model._forward_pre_hooks
 
 
+@pytest.mark.parametrize("method", ["gradient shap", "kernel shap", "shapley sampling", "sampled shapley", "shapiq shapley"])
+def test_what_is_drawn_is_drawn_from_the_seed_alone(case, method):
+    kind, model, inputs, modalities = case
+    before = np.random.get_state()[1].copy(), torch.random.get_rng_state()
+    budget = 6 if method == "sampled shapley" else 32  # with more it has all coalitions of these, and is exact
+    found = [explain(model, inputs, modalities, method, budget=budget, seed=seed).joint() for seed in (1, 1, 2)]
+    assert torch.equal(found[0].nan_to_num(), found[1].nan_to_num())
+    assert not torch.equal(found[0].nan_to_num(), found[2].nan_to_num()), "another seed draws others"
+    assert (np.random.get_state()[1] == before[0]).all() and torch.equal(torch.random.get_rng_state(), before[1])
+
+
 @pytest.mark.parametrize("method", [name for name, method in METHODS.items() if method.efficient] + ["integrated gradients"])
 def test_values_sum_to_what_the_logit_gains_where_the_method_promises_it(case, method):
     kind, model, inputs, modalities = case
@@ -178,7 +189,7 @@ def test_passes_are_counted():
     model = Product().eval()
     assert explain(model, HAND, PARTS, "gradient norm").passes == 3  # forward, and back for two
     assert explain(model, HAND, PARTS, "feature ablation").passes == 7  # whole, and each of six features hidden
-    assert explain(model, HAND, PARTS, "sampled shapley", budget=14).passes == 14  # an order and its reverse of six
+    assert explain(model, HAND, PARTS, "sampled shapley", budget=6).passes == 6  # masks that each tower looks at
 
 
 def test_the_evidence_is_that_for_the_followed_class():

@@ -162,7 +162,7 @@ class Game:
             self.target = class_index(target, max(2, logits.shape[1]), len(self))
         few = everyone[: min(len(self), 32)]
         whole = self._of_logits(logits[few], few)
-        found = self._values(torch.ones(len(few), len(self.names), dtype=torch.bool), few)
+        found = self.values(torch.ones(len(few), len(self.names), dtype=torch.bool), few)
         worst = (found - whole).abs().max()
         if worst > AGREE * max(1.0, float(whole.abs().max())):
             what = "match(see(...), read(...)) gives other logits than the model itself; mend them or pass split=False" \
@@ -187,13 +187,21 @@ class Game:
         return logits.gather(1, target[:, None])[:, 0] - logits.mean(dim=1)
 
     @torch.no_grad()
-    def _values(self, keep: Tensor, examples: Tensor) -> Tensor:
-        """Return the values, float64 (R,), of coalitions ``keep`` (R, P) of examples (R,)."""
+    def values(self, keep: Tensor, examples: Tensor) -> Tensor:
+        """Return the values of coalitions, float64 (R,), of any examples in any order; none is looked up.
+
+        Parameters
+        ----------
+        keep : Tensor of bool, shape (R, P)
+            Players that are there.
+        examples : Tensor of int64, shape (R,)
+        """
         keep = keep | ~self.present[examples]
         if self._parts is None:
             distinct, back = torch.unique(torch.cat([examples[:, None], keep.long()], dim=1), dim=0, return_inverse=True)
             of = [(some[:, 0], some[:, 1:].bool()) for some in distinct.split(self.rows)]
-            return torch.cat([self._of_logits(self._whole(stay, who), who) for who, stay in of])[back]
+            with self._timed("whole", len(distinct)):
+                return torch.cat([self._of_logits(self._whole(stay, who), who) for who, stay in of])[back]
         coded, places = zip(*(self._encoded(part, modality, keep[:, self._columns(modality)], examples)
                               for part, modality in zip(self._parts, self._in_order())))
         found = []
@@ -246,6 +254,11 @@ class Game:
             donor = rows_of(self.donors, examples % size, size)
         return modality.replace(given, stay, baseline, donor)
 
+    @property
+    def encoded(self) -> dict[str, int]:
+        """Return how many rows each tower has looked at so far, or under ``"whole"`` the whole model."""
+        return {what: rows for what, (_, rows) in self._clock.items() if what != "head"}
+
     def __call__(self, keep: Tensor) -> Tensor:
         """Return the values of some coalitions, float64 (K, N).
 
@@ -264,7 +277,7 @@ class Game:
             column = (keep.long() << torch.arange(len(self.names))).sum(dim=2)
             return self._table[torch.arange(len(self)), column]
         examples = torch.arange(len(self)).expand(len(keep), -1)
-        return self._values(keep.flatten(0, 1), examples.flatten()).reshape(len(keep), -1)
+        return self.values(keep.flatten(0, 1), examples.flatten()).reshape(len(keep), -1)
 
     def cost(self) -> Cost:
         """Return what a table of all coalitions costs, before it is made."""
@@ -295,7 +308,7 @@ class Game:
             raise InputError(
                 f"{players} players have 2**{players} coalitions, about {cost.seconds / 3600:.2g} hours for {len(self)} "
                 f"examples, and more than 2**20 are refused; put features into groups (players={{'text': 8}}, a coarser grid "
-                "of cells) or sample coalitions with evaluation.peers.explain(..., method='shapiq')."
+                "of cells) or estimate Shapley values from some of them with evaluation.sampling.sampled_shapley."
             )
         with tqdm(total=len(self), disable=not self.progress, delay=3, unit="example", desc="coalitions") as bar:
             if self.progress and cost.seconds > 3:
@@ -305,7 +318,7 @@ class Game:
             every = (torch.arange(2**players)[:, None] >> torch.arange(players) & 1).bool()  # (2**P, P)
             found = torch.empty(len(self), 2**players, dtype=torch.float64)
             for i in range(len(self)):
-                found[i] = self._values(every, torch.full((len(every),), i))
+                found[i] = self.values(every, torch.full((len(every),), i))
                 bar.update()
         self._table = found
         return found

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from crossexplain.evaluation import indices, shares
-from crossexplain.evaluation.dominance import shapley_values, text_share
+from crossexplain.evaluation.dominance import text_share
 from crossexplain.evaluation.exact import Game
+from crossexplain.evaluation.sampling import sampled_shapley
 from crossexplain.gradients import image as maps
 from crossexplain.gradients import text as scores
 from crossexplain.gradients.attention import RELEVANCE, ROLLOUT, patch_map
@@ -258,8 +259,8 @@ def explain(model: nn.Module, inputs: Inputs, modalities: Sequence[Modality], me
 def counted(model: nn.Module) -> Iterator[list[int]]:
     """Count the rows that go through a model, and two more for each on the way back: a list of one number.
 
-    A model that is asked by its towers (``see``, ``read``, ``match``) counts the rows that are matched: the towers looked at
-    fewer.
+    Of a model that is asked by its towers (``see``, ``read``, ``match``) the rows that are matched are counted. A method that
+    matches what it looks at many times says itself what it looked at.
     """
     rows, inside, match = [0], [False], getattr(model, "match", None)
 
@@ -329,24 +330,23 @@ def _cam(asked: Asked, method: str, layer: str | None = None, patches: tuple[int
     return Scored({picture.name: maps.to_cells(heat, picture.grid).flatten(1)})
 
 
+def _game(asked: Asked) -> Game:
+    return Game(asked.model, asked.inputs, asked.modalities, baselines=asked.baselines, target=asked.target,
+                donors=asked.donors, progress=False)
+
+
 def _sampled(asked: Asked) -> Scored:
-    """Sample Shapley values by orders and their reverses, each tower looking at every mask once."""
-    model = asked.model
-    if not all(hasattr(model, name) for name in ("see", "read", "match")) or len(asked.modalities) != 2:
-        raise CannotRun("the sampling asks the towers one by one: the model needs see, read and match.")
-    if "data" in asked.baselines.values():
-        raise CannotRun("the sampling borrows from no donors.")
-    orders = max(2, asked.budget // (int(asked.present.sum(dim=1).max()) + 1) // 2 * 2)
-    found = shapley_values(model, asked.inputs, asked.modalities, asked.baselines, orders, asked.seed)
-    sign = (2 * asked.target - 1)[:, None]
-    return Scored({name: values * sign for name, values in found.items()})
+    """Estimate Shapley values from masks that are crossed; a pass is a mask that a tower, or the whole model, looks at."""
+    game = _game(asked)
+    before = game.encoded
+    values = sampled_shapley(game, asked.budget, asked.seed)
+    looked = max(rows - before.get(what, 0) for what, rows in game.encoded.items())
+    return Scored({name: part.float() for name, part in game.shared(values).items()}, None, looked / asked.n)
 
 
 def _exact(asked: Asked, index: str, game: Game | None = None) -> Scored:
     """Read the model's value of every coalition; ``game`` has the table at hand, or players that are groups of features."""
-    if game is None:
-        game = Game(asked.model, asked.inputs, asked.modalities, baselines=asked.baselines, target=asked.target,
-                    donors=asked.donors, progress=False)
+    game = _game(asked) if game is None else game
     if len(game) != asked.n or not torch.equal(game.target, asked.target):
         raise InputError(f"the game is about {len(game)} other examples or classes, {asked.n} came; make it of the same inputs "
                          "and target.")
@@ -393,13 +393,25 @@ def _instead(output: object, value: Tensor) -> object:
     return value if isinstance(output, Tensor) else (value, *output[1:])
 
 
+@contextmanager
+def _drawing(seed: int) -> Iterator[None]:
+    """Let what draws from the global generators draw from a seed, and leave them as they were: Captum uses both."""
+    before = np.random.get_state()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        np.random.set_state(np.random.RandomState(seed).get_state())
+        try:
+            yield
+        finally:
+            np.random.set_state(before)
+
+
 def _at_layers(asked: Asked, name: str, **settings) -> Scored:
     places = [modality.layer for modality in asked.modalities]
     nothing = asked.hidden(~asked.present, torch.arange(asked.n))
     full, empty = (capture(asked.model, inputs, places, gradients=False).activations for inputs in (asked.inputs, nothing))
     function = _FromLayers(asked)
     method = getattr(captum.attr, name)(function)
-    torch.manual_seed(asked.seed)
     recurrent = any(isinstance(module, nn.RNNBase) for module in asked.model.modules())
     if name == "DeepLift" and recurrent:
         raise CannotRun("DeepLIFT has no rule for recurrent layers.")
@@ -422,9 +434,10 @@ def _at_layers(asked: Asked, name: str, **settings) -> Scored:
 def _each_with_its_own_baseline(method, asked: Asked, end: tuple, begin: tuple, **settings) -> tuple:
     """GradientSHAP draws its baselines from all that are given: each example is asked alone, with its own."""
     parts = []
-    for i in range(asked.n):
-        one, other = (tuple(value[i : i + 1] for value in values) for values in (end, begin))
-        parts.append(method.attribute(one, other, additional_forward_args=torch.tensor([i]), **settings))
+    with _drawing(asked.seed):
+        for i in range(asked.n):
+            one, other = (tuple(value[i : i + 1] for value in values) for values in (end, begin))
+            parts.append(method.attribute(one, other, additional_forward_args=torch.tensor([i]), **settings))
     return tuple(torch.cat(values) for values in zip(*parts))
 
 
@@ -439,19 +452,6 @@ def _require_complete(asked: Asked, found: tuple, nothing: dict) -> None:
 
 
 # Captum: on the features, through masks
-
-
-@contextmanager
-def _drawing(seed: int) -> Iterator[None]:
-    """Let what draws from the global generators draw from a seed, and leave them as they were."""
-    before = np.random.get_state()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        np.random.set_state(np.random.RandomState(seed).get_state())
-        try:
-            yield
-        finally:
-            np.random.set_state(before)
 
 
 def _through_masks(asked: Asked, name: str, **settings) -> Scored:
@@ -582,7 +582,7 @@ METHODS: dict[str, Method] = {
     "round 2": Method(_named(_rounds, "round 2"), False, "length of the gradient with the other modality hidden"),
     "cross": Method(_named(_rounds, "cross"), False, "how much the gradient changes as the other modality is hidden"),
     "carriers": Method(_carriers, True, "dividend of each feature with the whole other modality"),
-    "sampled shapley": Method(_sampled, True, "orders and their reverses, each tower asked once a mask", True),
+    "sampled shapley": Method(_sampled, True, "KernelSHAP, the masks of both modalities crossed (Covert and Lee 2021)", True),
     "exact shapley": Method(_named(_exact, "shapley"), True, "of all coalitions (Shapley 1953)", True),
     "exact banzhaf": Method(_named(_exact, "banzhaf"), True, "of all coalitions (Banzhaf 1965)"),
     "exact interactions": Method(_named(_exact, "interactions"), False,

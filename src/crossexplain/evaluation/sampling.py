@@ -1,0 +1,163 @@
+"""Shapley values of more players than can be asked exactly: a regression on masks that are crossed.
+
+A coalition of two modalities is a mask of each. A model that is asked by its parts, see
+:class:`~crossexplain.evaluation.exact.Game`, pays for the masks, and next to nothing for matching them: each mask of one
+modality is matched with many of the other. The regression is KernelSHAP's (Lundberg and Lee 2017), each coalition with its
+complement (Covert and Lee 2021); the masks are drawn without repetition, by their size, and so are the pairs of them. Where all
+can be had the values are exact.
+"""
+
+from itertools import combinations
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from scipy.special import comb
+from torch import Tensor
+
+from crossexplain.evaluation.exact import Game
+from crossexplain.inputs import InputError
+
+MATCHED = 24  # masks of the other modality that a mask is matched with, on average
+
+
+def sampled_shapley(game: Game, budget: int = 256, seed: int = 0, matched: int = MATCHED) -> Tensor:
+    """Return estimated Shapley values of all players.
+
+    Parameters
+    ----------
+    game : Game
+        Of one or two modalities asked by their towers, or of a whole model, where nothing can be matched and a mask is a
+        coalition.
+    budget : int
+        Most masks of an example that each tower, or the whole model, looks at: as many passes as an estimator that asks
+        for so many coalitions.
+    seed : int
+    matched : int
+        How many masks of the other modality each mask is matched with, on average. More cost passes of the head alone.
+
+    Returns
+    -------
+    Tensor of float64, shape (N, P)
+        NaN for players that an example does not have. Of an example they sum to the value of all less that of none.
+
+    Raises
+    ------
+    InputError
+        For a budget below 4: nothing, everything, and one coalition with its complement.
+
+    Examples
+    --------
+    >>> from crossexplain.gradients.views import Tokens, Vectors
+    >>> class Product(torch.nn.Module):
+    ...     def forward(self, seen, tokens):
+    ...         return seen[:, :, 0].sum(dim=1) * (tokens > 1).sum(dim=1)
+    >>> inputs = {"seen": torch.tensor([[[2.0], [1.0]]]), "tokens": torch.tensor([[5, 7]])}
+    >>> game = Game(Product().eval(), inputs, [Vectors("image", "seen"), Tokens()], progress=False)
+    >>> [round(value, 3) for value in sampled_shapley(game, budget=16)[0].tolist()]
+    [2.0, 1.0, 1.5, 1.5]
+    """
+    if budget < 4 or matched < 1:
+        raise InputError(f"budget={budget} and matched={matched} came, expected at least 4 masks (nothing, everything, and a "
+                         "coalition with its complement), each matched with at least 1.")
+    first = torch.tensor([name == game.names[0] or not game.splits for name in game.names])
+    found = torch.full(game.present.shape, torch.nan, dtype=torch.float64)
+    for i, there in enumerate(game.present):
+        sides = [(there & side).nonzero()[:, 0] for side in (first, ~first)]
+        players = torch.cat(sides)
+        keep, weights = _coalitions(*(len(side) for side in sides), budget, matched, np.random.default_rng([seed, i]))
+        given = torch.zeros(len(keep), len(there), dtype=torch.bool)
+        given[:, players] = torch.from_numpy(keep)
+        values = game.values(given, torch.full((len(keep),), i)).numpy()
+        found[i, players] = torch.from_numpy(_regression(keep, values, weights))
+    return found
+
+
+def _regression(keep: np.ndarray, values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return the additive values (p,) nearest to values (R,) of coalitions; the first two rows are nothing and everything.
+
+    They sum to the gain from the first to the second: each player is given its equal part, and what is fitted sums to 0.
+    """
+    gain, share = values[1] - values[0], keep.mean(axis=1)
+    centred = keep - share[:, None]
+    weighted = centred.T * weights
+    solve = np.linalg.pinv(weighted @ centred, rcond=1e-10, hermitian=True)  # a direction of equal parts is left out
+    return gain / keep.shape[1] + solve @ (weighted @ (values - values[0] - gain * share))
+
+
+class _Masks(NamedTuple):
+    """Masks of one side, of one size and its complement's."""
+
+    size: int
+    every: float  # how many there are, a mask and its complement counted once
+    masks: np.ndarray  # bool (m, players): those drawn, none the complement of another
+
+
+def _coalitions(first: int, second: int, budget: int, matched: int, rng) -> tuple[np.ndarray, np.ndarray]:
+    """Return coalitions (R, first + second), nothing and everything before all others, and their weights (R,)."""
+    sides = [_masks(own, other, budget // 2, rng) for own, other in ((first, second), (second, first))]
+    strata = [(a, b, turned) for a in sides[0] for b in sides[1] for turned in ((False, True) if first and second else (False,))
+              if a.size + b.size > 0 or turned]
+    mass = np.array([a.every * b.every * _kernel(a.size + (second - b.size if turned else b.size), first + second)
+                     for a, b, turned in strata])
+    most = np.array([len(a.masks) * len(b.masks) for a, b, _ in strata])
+    counts = _dealt(mass, most, budget // 2 * (matched if first and second else 1))
+    rows, weights = [np.zeros((1, first + second), bool)], [np.zeros(1)]
+    for (a, b, turned), weight, count in zip(strata, mass, counts):
+        if count:
+            i, j = _pairs(len(a.masks), len(b.masks), count, rng)
+            rows.append(np.concatenate([a.masks[i], b.masks[j] ^ turned], axis=1))
+            weights.append(np.full(count, weight / count))
+    half, weights = np.concatenate(rows), np.concatenate(weights)
+    return np.stack([half, ~half], axis=1).reshape(-1, first + second), weights.repeat(2)
+
+
+def _kernel(size: int, players: int) -> float:
+    """Return KernelSHAP's weight of a coalition, up to a factor."""
+    return 1 / (comb(players, size) * size * (players - size))
+
+
+def _masks(own: int, other: int, budget: int, rng) -> list[_Masks]:
+    """Draw masks of a side with ``own`` players beside ``other``: each size in proportion to its weight, none twice."""
+    sizes = range(1, own // 2 + 1)
+    every = np.array([comb(own, size) / (2 if 2 * size == own else 1) for size in sizes])
+    mass = every * [sum(comb(other, more) * _kernel(size + more, own + other) for more in range(other + 1)) for size in sizes]
+    none = _Masks(0, 1, np.zeros((1, own), bool))  # nothing, and its complement everything, are always looked at
+    return [none, *(_Masks(size, of, _distinct(own, size, count, rng))
+                    for size, of, count in zip(sizes, every, _dealt(mass, every, budget - 1)) if count)]
+
+
+def _distinct(players: int, size: int, count: int, rng) -> np.ndarray:
+    """Draw masks (count, players) of a size, none twice and none the complement of another."""
+    halves = 2 * size == players  # then the complement has the same size: take the one with the first player
+    every = comb(players, size) / (2 if halves else 1)
+    if every <= 4 * count:
+        chosen = [held for held in combinations(range(players), size) if not halves or held[0] == 0]
+        masks = np.zeros((len(chosen), players), bool)
+        for mask, held in zip(masks, chosen):
+            mask[list(held)] = True
+        return masks[rng.permutation(len(masks))[:count]]
+    masks = np.zeros((0, players), bool)
+    while len(masks) < count:
+        more = rng.random((2 * count, players)).argsort(axis=1).argsort(axis=1) < size
+        more ^= halves & ~more[:, :1]
+        masks = np.unique(np.concatenate([masks, more]), axis=0)
+    return masks[rng.permutation(len(masks))[:count]]
+
+
+def _pairs(first: int, second: int, count: int, rng) -> tuple[np.ndarray, np.ndarray]:
+    """Choose ``count`` different pairs of ``first`` and ``second`` numbers, each number about as often as the others."""
+    place = np.arange(count)
+    return rng.permutation(first)[place % first], rng.permutation(second)[(place % first + place // first) % second]
+
+
+def _dealt(mass: np.ndarray, most: np.ndarray, total: int) -> np.ndarray:
+    """Deal ``total`` among parts in proportion to their mass, at most ``most`` to each, and one to each if it suffices."""
+    counts = np.zeros(len(mass), np.int64)
+    counts[np.argsort(-mass)[:total]] = 1
+    left, weight = total - counts.sum(), mass.sum()
+    for part in np.argsort((most - 1) / mass):  # those that are full first, so that the others share what they leave
+        more = min(most[part] - 1, round(left * mass[part] / weight)) if left else 0
+        counts[part] += more
+        left, weight = left - more, weight - mass[part]
+    return counts

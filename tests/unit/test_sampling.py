@@ -1,0 +1,156 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from crossexplain.evaluation.exact import Game
+from crossexplain.evaluation.indices import shapley
+from crossexplain.evaluation.sampling import _coalitions, _dealt, _distinct, _pairs, sampled_shapley
+from crossexplain.gradients.views import Tokens, Vectors
+from crossexplain.inputs import InputError
+
+
+class Products(nn.Module):
+    """The logit is a sum of products of up to four features of both modalities, a word's value its number."""
+
+    def __init__(self, players, seed=0, terms=30):
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        sizes = torch.randint(1, 5, (terms,), generator=generator)
+        self.members = torch.rand(terms, players, generator=generator).argsort(dim=1).argsort(dim=1) < sizes[:, None]
+        self.weights = torch.randn(terms, generator=generator)
+
+    def see(self, seen):
+        return seen[..., 0]
+
+    def read(self, tokens):
+        return (tokens > 1).float()
+
+    def match(self, seen, said):
+        there = torch.cat([seen, said], dim=1)
+        return (there[:, None] * self.members + 1.0 * ~self.members).prod(dim=2) @ self.weights
+
+    def forward(self, seen, tokens):
+        return self.match(self.see(seen), self.read(tokens))
+
+
+def asked(cells=5, words=4, seed=0, n=2, split=True, ragged=False):
+    generator = torch.Generator().manual_seed(seed)
+    tokens = torch.full((n, words), 2)
+    if ragged:
+        tokens[1, words // 2 :] = 0
+    inputs = {"seen": torch.rand(n, cells, 1, generator=generator) + 0.5, "tokens": tokens}
+    return Game(Products(cells + words, seed).eval(), inputs, [Vectors("image", "seen"), Tokens()], target=1, split=split,
+                progress=False)
+
+
+def exact(game):
+    return torch.from_numpy(shapley(game.table().numpy()))
+
+
+@pytest.mark.parametrize("split", [True, False])
+def test_values_are_exact_where_everything_can_be_asked(split):
+    game = asked(split=split)
+    found = sampled_shapley(game, budget=2**9, matched=2**9)
+    assert torch.allclose(found, exact(game), atol=1e-8)
+
+
+def test_players_that_an_example_lacks_have_no_value_and_the_rest_sums_to_the_gain():
+    game = asked(cells=6, words=6, ragged=True)
+    found = sampled_shapley(game, budget=16, seed=3)
+    assert torch.equal(found.isnan(), ~game.present)
+    everything = torch.ones(1, len(game.names), dtype=torch.bool)
+    gain = (game(everything) - game(~everything))[0]
+    assert torch.allclose(found.nansum(dim=1), gain, atol=1e-9)
+    whole = sampled_shapley(game, budget=2**9, matched=2**9)
+    assert torch.allclose(whole[1].nan_to_num(), exact(game)[1].nan_to_num(), atol=1e-8)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 7), st.integers(1, 7), st.integers(4, 40), st.integers(0, 9))
+def test_a_sum_is_found_from_any_budget_that_sees_every_player(cells, words, budget, seed):
+    torch.manual_seed(seed)
+    game, weights = asked(cells, words, seed, n=1), torch.randn(cells + words).double()
+    game.values = lambda keep, examples: keep.double() @ weights
+    found = sampled_shapley(game, budget, seed)
+    assert found.sum() == pytest.approx(float(weights.sum()), abs=1e-6)
+    if budget >= 2 * max(cells, words) + 2:
+        assert torch.allclose(found[0], weights, atol=1e-6)
+
+
+@pytest.mark.parametrize("budget, matched", [(4, 24), (17, 24), (64, 1), (64, 24), (300, 24)])
+@pytest.mark.parametrize("cells, words", [(5, 4), (9, 12), (1, 6), (20, 20)])
+def test_no_tower_looks_at_more_masks_than_the_budget_says(budget, matched, cells, words):
+    game = asked(cells, words, n=1)
+    before = game.encoded
+    sampled_shapley(game, budget, matched=matched)
+    looked = {what: rows - before.get(what, 0) for what, rows in game.encoded.items()}
+    assert 0 < looked["image"] <= budget and 0 < looked["text"] <= budget and looked["whole"] == 0
+    whole = asked(cells, words, n=1, split=False)
+    before = whole.encoded["whole"]
+    sampled_shapley(whole, budget)
+    assert 0 < whole.encoded["whole"] - before <= budget
+
+
+def test_matching_masks_with_more_than_one_other_helps_and_more_masks_help():
+    off = {}
+    for matched, budget in ((1, 64), (24, 64), (24, 256)):
+        games = [asked(10, 10, seed, n=1) for seed in range(4)]
+        truth = [torch.zeros(20).double() for _ in games]
+        for game, values in zip(games, truth):  # a product's members share its weight: the pairs of cells and words are 1 there
+            game.inputs["seen"].fill_(1.0)
+            model = game.model
+            values += (model.weights[:, None] * model.members / model.members.sum(dim=1, keepdim=True)).sum(dim=0)
+        off[matched, budget] = np.median([float(((sampled_shapley(game, budget, seed, matched)[0] - values) ** 2).sum())
+                                          for seed, (game, values) in enumerate(zip(games, truth))])
+    assert off[24, 64] < off[1, 64] / 2 and off[24, 256] < off[24, 64] / 2
+
+
+@pytest.mark.parametrize("first, second", [(4, 5), (1, 3), (6, 6), (7, 0), (3, 4)])
+def test_all_coalitions_with_their_weights_are_those_of_kernel_shap(first, second):
+    players = first + second
+    keep, weights = _coalitions(first, second, 2**players, 2**players, np.random.default_rng(0))
+    assert not keep[0].any() and keep[1].all() and not weights[:2].any()
+    code = keep @ (1 << np.arange(players))
+    assert sorted(code) == list(range(2**players)), "each coalition once"
+    sizes = keep.sum(axis=1)[2:]
+    kernel = np.array([1 / (math.comb(players, size) * size * (players - size)) for size in sizes])
+    assert np.allclose(weights[2:] / kernel, (weights[2:] / kernel)[0])
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(2, 12), st.data())
+def test_masks_are_different_and_none_is_the_complement_of_another(players, data):
+    size = data.draw(st.integers(1, players // 2))
+    every = math.comb(players, size) // (2 if 2 * size == players else 1)
+    count = data.draw(st.integers(1, every))
+    masks = _distinct(players, size, count, np.random.default_rng(count))
+    assert masks.shape == (count, players) and (masks.sum(axis=1) == size).all()
+    both = {tuple(row) for mask in masks for row in (mask, ~mask)}
+    assert len(both) == 2 * count
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.data())
+def test_pairs_are_different_and_even(first, second, data):
+    count = data.draw(st.integers(1, first * second))
+    i, j = _pairs(first, second, count, np.random.default_rng(0))
+    assert len(set(zip(i, j))) == count and i.max() < first and j.max() < second
+    assert np.ptp(np.bincount(i, minlength=first)) <= 1
+
+
+@given(st.lists(st.tuples(st.floats(1e-3, 1), st.integers(1, 50)), min_size=1, max_size=8), st.integers(0, 400))
+def test_parts_get_what_there_is_in_proportion_and_no_more_than_they_hold(parts, total):
+    mass, most = map(np.array, zip(*parts))
+    counts = _dealt(mass, most, total)
+    assert (counts >= 0).all() and (counts <= most).all() and counts.sum() <= total
+    assert counts.sum() == min(total, most.sum()) and (total < len(parts) or counts.all())
+
+
+def test_a_budget_too_small_and_no_matches_are_refused():
+    for wrong in ({"budget": 3}, {"matched": 0}):
+        with pytest.raises(InputError, match="expected at least 4 masks"):
+            sampled_shapley(asked(), **wrong)
