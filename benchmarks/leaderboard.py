@@ -1,7 +1,7 @@
 """Methods by metrics by models, with what each method costs beside its scores: ``data/results/leaderboard.csv``.
 
-``python -m crossexplain bench leaderboard`` takes about twenty minutes of one core and is resumable: each model's part is
-kept under ``_build/leaderboard``. Methods that ask the whole model through many masks are asked on fewer pairs.
+``python -m crossexplain bench leaderboard`` takes about half an hour of two cores and is resumable: each model's part is kept
+under ``_build/leaderboard``. Methods that ask the whole model through many masks are asked on fewer pairs.
 """
 
 import json
@@ -10,24 +10,31 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
+from joblib import Parallel, delayed
 from tqdm.auto import tqdm
 
 from crossexplain.bench import versions
 from crossexplain.book.execute import digest
 from crossexplain.data import collages, controls, digits
-from crossexplain.evaluation import exact, faithfulness, indices, leaderboard, peers, pointing
+from crossexplain.evaluation import exact, faithfulness, indices, leaderboard, peers, pointing, sampling, sanity
 from crossexplain.evaluation.intervals import mean_interval
 from crossexplain.evaluation.leaderboard import (
     CHANGES,
     METHODS,
     METRICS,
     MORE,
+    OF_METHODS,
     ROAD,
+    STABLE,
+    STEADY,
     Asked,
     changes,
     explain,
     of_collages,
     of_scenes,
+    sensitivity,
+    stability,
 )
 from crossexplain.files import embedded_folder, write_whole
 from crossexplain.recipes import controls as recipe
@@ -35,7 +42,8 @@ from crossexplain.recipes import scenes
 from crossexplain.recipes.collages import load_or_train, look
 from crossexplain.recipes.controls import BehindTower, prepare, train
 
-TABLE, PAIRS, FEW, TRAINING = "leaderboard.csv", 128, 64, 8000
+TABLE, PAIRS, FEW, FEWER, TRAINING = "leaderboard.csv", 128, 64, 32, 8000
+PROCESSES = 2
 MODELS = {  # name: control, architecture and share; None is the model of chapters 3 and 4, a name a model of chapter 6
     "collages, early fusion": None,
     "collages, dual encoder": ("shortcut", "dual encoder", 0.0),  # a shortcut in none of the pairs is the matching task
@@ -48,6 +56,7 @@ MODELS = {  # name: control, architecture and share; None is the model of chapte
 }
 CONTROLS = {name for name in MODELS if name.startswith("control")}  # where what decides is not what a person points at
 SLOW = ("KernelSHAP (Captum)", "Shapley sampling (Captum)", "pairs (shapiq)")  # are left out on the controls
+ONCE = (*SLOW, "KernelSHAP (shapiq)")  # are not asked again about moved pictures and other baselines
 UNTOUCHED = ("baseline: random", "bound: the best order", "Shapley, 16 orders")  # no explanation whose weights could be drawn
 
 
@@ -72,9 +81,9 @@ def asked_of(name: str, seed: int, *sizes: int) -> list[Asked]:
 
 def lines_of(name: str, seed: int) -> list[dict]:
     """Return one line for each method and metric."""
-    whole, few = asked_of(name, seed, PAIRS, FEW)
-    blank, lines = few.redrawn(seed), []
-    for method in tqdm([*METHODS, *MORE], desc=name, leave=False):
+    whole, few, fewer = asked_of(name, seed, PAIRS, FEW, FEWER)
+    blank, others, moved, lines = few.redrawn(seed), fewer.hidden_otherwise(), fewer.moved(seed), []
+    for method in tqdm([*METHODS, *MORE], desc=name, leave=False, mininterval=5):
         if method in SLOW and name in CONTROLS:
             continue
         asked = whole if method in METHODS else few
@@ -87,6 +96,9 @@ def lines_of(name: str, seed: int) -> list[dict]:
                  if not (metric.startswith("deciding") and name in CONTROLS)}
         if method not in (*UNTOUCHED, *SLOW):
             found[CHANGES] = changes(few, blank, method, scores[:FEW], seed)
+        if method not in (*UNTOUCHED, *ONCE):
+            found[STABLE] = stability(others, method, scores[:FEWER], seed)
+            found[STEADY] = -sensitivity(moved, method, scores[:FEWER], seed)
         lines += scored(name, method, found, seed, *cost)
     if isinstance(MODELS[name], str):
         for method in ("random map", "edges", "centre", *pointing.methods(few.model)):
@@ -111,17 +123,25 @@ def scored(name: str, method: str, found: dict[str, np.ndarray], seed: int, pass
 def measured(seed: int) -> pd.DataFrame:
     """Return all lines; a run that was cut off goes on where it stopped."""
     folder = embedded_folder().parent / "_build" / "leaderboard"
-    sources = (exact, indices, faithfulness, peers, leaderboard, pointing, controls, collages, digits, recipe, scenes)
+    sources = (exact, indices, sampling, faithfulness, sanity, peers, leaderboard, pointing, controls, collages, digits, recipe,
+               scenes)
     code = digest(Path(__file__), *(Path(module.__file__) for module in sources))[:12]
-    lines = []
-    for number, name in enumerate(tqdm(MODELS, desc="models")):
-        kept = folder / f"{code}-{seed}-{number}.json"
-        if not kept.is_file():
-            found = lines_of(name, seed)
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(kept, lambda part, found=found: part.write_text(json.dumps(found, default=float), "utf-8"))
-        lines += json.loads(kept.read_text("utf-8"))
-    return pd.DataFrame(lines)
+    places = {name: folder / f"{code}-{seed}-{number}.json" for number, name in enumerate(MODELS)}
+    folder.mkdir(parents=True, exist_ok=True)
+    # Scenes take longest: they come first.
+    todo = sorted((name for name, kept in places.items() if not kept.is_file()), key=lambda name: "scenes" not in name)
+    asking = Parallel(n_jobs=PROCESSES, return_as="generator_unordered")(
+        delayed(keep)(name, seed, places[name]) for name in todo)
+    for _ in tqdm(asking, total=len(todo), desc="models"):
+        pass
+    return pd.DataFrame([line for kept in places.values() for line in json.loads(kept.read_text("utf-8"))])
+
+
+def keep(name: str, seed: int, kept: Path) -> None:
+    """Ask one model, with one core, and keep its lines."""
+    torch.set_num_threads(1)
+    found = lines_of(name, seed)
+    write_whole(kept, lambda part: part.write_text(json.dumps(found, default=float), "utf-8"))
 
 
 def rows(seed: int = 0) -> list[dict]:
@@ -131,7 +151,7 @@ def rows(seed: int = 0) -> list[dict]:
     first = table[(table.model == next(iter(MODELS))) & ~table.method.str.startswith("baseline")]
     found = []
     for metric, of in first.groupby("metric", sort=False):
-        if metric == CHANGES:  # says of a method that it depends on the model, not that it is right
+        if metric in OF_METHODS:
             continue
         of = of[~of.method.str.startswith("bound")]
         if metric == "near exact":

@@ -115,6 +115,25 @@ def test_every_method_is_scored_by_every_metric_or_says_why_not(adds, method):
         assert of(adds, scores).shape == (N,), metric
 
 
+def test_stability_and_sensitivity_are_those_of_what_a_method_says(adds):
+    others, moved = adds.hidden_otherwise(), adds.moved(seed=1)
+    assert len({str(some.baseline) for some in (adds, *others)}) == 4 and all(some.baseline == adds.baseline for some in moved)
+    for method in ("gradient (round 1)", "leave one out", "Shapley, exact", "sampled Shapley, features"):
+        scores = explain(adds, method)[0]
+        tau = leaderboard.stability(others, method, scores)
+        assert ((tau <= 1 + 1e-9) & (tau >= -1)).all(), method
+        if method.startswith("gradient"):
+            assert np.allclose(tau, 1), "it hides nothing"
+        if method in ("leave one out", "Shapley, exact"):  # of a sum: with "data" hidden cells stay as they are, here all alike
+            by_hand = [abs(explain(other, method)[0]) for other in others]
+            assert np.allclose(by_hand[1][:, :CELLS], 0) and np.allclose(by_hand[0], abs(scores), equal_nan=True)
+    for method in ("leave one out", "gradient x input"):
+        scores = explain(adds, method)[0]
+        by_hand = np.max([np.sqrt(np.nansum((explain(some, method)[0] - scores) ** 2, axis=1)) for some in moved], axis=0)
+        assert np.allclose(leaderboard.sensitivity(moved, method, scores), by_hand / np.sqrt(np.nansum(scores**2, axis=1)))
+        assert 0 < by_hand.max() < 0.1, "cells count up to 4, and move by 0.02 at most"
+
+
 def test_an_unknown_method_is_refused(adds):
     with pytest.raises(ValueError, match="expected one of"):
         explain(adds, "tea leaves")

@@ -27,13 +27,16 @@ from crossexplain.evaluation.metrics import (
     random_scores,
     row_correlation,
 )
-from crossexplain.evaluation.sanity import redrawn
+from crossexplain.evaluation.sanity import largest_change, rank_stability, redrawn
 from crossexplain.gradients.views import ImageCells, Inputs, Modality, Tokens, Vectors
 from crossexplain.recipes import scenes
 
 CELLS, GROUPS = 4, 8
 PLAYERS = CELLS + GROUPS  # P
 BASELINE = {"image": "zero", "text": "mask"}
+OTHERS = ({"image": "zero", "text": "pad"}, {"image": "data", "text": "mask"}, {"image": "data", "text": "pad"})
+DONOR = 4  # "data" is the picture of so many pairs before: one of another quadruple
+RADIUS, NOISES = 0.02, 3  # how far the numbers of a picture move at most, and how often they do
 ORDERS = 16  # of sampled Shapley values
 HELD = 0.25  # share of a box that a cell has to hold to be the place of its thing
 
@@ -55,6 +58,10 @@ class Asked:
         Scores that never saw the model, by name and modality.
     attention : dict of str to sequence of str
         Self-attention modules of each modality's tower, where it is a transformer.
+    baseline : dict of str to str
+        What stands in for hidden features.
+    target : Tensor of int64, shape (N,), optional
+        The answer that is followed; default the model's own.
     """
 
     model: nn.Module
@@ -63,6 +70,8 @@ class Asked:
     decides: Mapping[str, np.ndarray]
     drawn: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
     attention: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    baseline: Mapping[str, str] = field(default_factory=lambda: BASELINE)
+    target: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.game)
@@ -70,7 +79,13 @@ class Asked:
     @cached_property
     def game(self) -> Game:
         """The model's value of coalitions."""
-        return Game(self.model, self.inputs, self.modalities, baselines=BASELINE, players={"text": GROUPS}, progress=False)
+        return Game(self.model, self.inputs, self.modalities, players={"text": GROUPS}, progress=False, **self.question)
+
+    @property
+    def question(self) -> dict[str, object]:
+        """What stands in for hidden features and which answer is followed, as arguments."""
+        donors = {key: value.roll(DONOR, dims=0) for key, value in self.inputs.items()}
+        return {"baselines": self.baseline, "donors": donors, "target": self.target}
 
     @cached_property
     def table(self) -> np.ndarray:
@@ -95,6 +110,17 @@ class Asked:
     def redrawn(self, seed: int = 0) -> "Asked":
         """Return the same question to a model that has learned nothing: all its weights are drawn anew."""
         return replace(self, model=redrawn(self.model, seed).eval())
+
+    def hidden_otherwise(self) -> list["Asked"]:
+        """Return the same question with each of ``OTHERS`` in place of what is hidden."""
+        return [replace(self, baseline=baseline) for baseline in OTHERS]
+
+    def moved(self, seed: int = 0) -> list["Asked"]:
+        """Return the same question about pictures of which every number has moved a little, ``NOISES`` times."""
+        generator, key = torch.Generator().manual_seed(seed), self.modalities[0].input
+        noises = [2 * torch.rand(self.inputs[key].shape, generator=generator) - 1 for _ in range(NOISES)]
+        return [replace(self, inputs={**self.inputs, key: self.inputs[key] + RADIUS * noise}, target=self.game.target)
+                for noise in noises]
 
     def joint(self, values: Mapping[str, np.ndarray]) -> np.ndarray:
         """Bring scores of cells and words to the players, (N, P): a group has the sum of its words.
@@ -153,7 +179,7 @@ def _peer(name: str) -> Method:
     def run(asked: Asked, seed: int) -> tuple[np.ndarray, float]:
         more = {"game": asked.game} if name.startswith("exact") else {}
         more |= {"attention": asked.attention} if name.startswith("attention") else {}
-        found = peers.explain(asked.model, asked.inputs, asked.modalities, name, baselines=BASELINE, seed=seed, **more)
+        found = peers.explain(asked.model, asked.inputs, asked.modalities, name, seed=seed, **asked.question, **more)
         return asked.joint(found.values), found.passes
 
     return run
@@ -282,7 +308,9 @@ METRICS: dict[str, Callable[[Asked, np.ndarray], np.ndarray]] = {
     "deciding words": lambda asked, scores: _auroc(asked, scores, "text"),
     "deciding cells": lambda asked, scores: _auroc(asked, scores, "image"),
 }
-ROAD, CHANGES = "ROAD, pixels", "changes with the weights"  # need more than scores: see road and changes
+# These need more than scores: see road, changes, stability and sensitivity.
+ROAD, CHANGES, STABLE, STEADY = "ROAD, pixels", "changes with the weights", "rank stability", "minus max-sensitivity"
+OF_METHODS = (CHANGES, STABLE, STEADY)  # say of a method what it depends on, not that it is right
 RANGES = {  # direction is the same for all: higher is better
     "joint area": ("-1 to 1", "players of both modalities; hides cells and words far from any real pair"),
     "area, cells": ("-1 to 1", "cells alone, the sentence whole: blind to a wrong order between cells and words"),
@@ -295,6 +323,8 @@ RANGES = {  # direction is the same for all: higher is better
     "deciding cells": ("0 to 1, chance 0.5", "a person's question: the model may need all four cells"),
     ROAD: ("-1 to 1", "maps of pixels alone; what fills a hole is smooth, and models notice"),
     CHANGES: ("0 to 2", "says that the weights count, not that they are read aright"),
+    STABLE: ("-1 to 1", "Kendall's tau over four baselines: who hides nothing is perfectly stable"),
+    STEADY: ("at most 0", "pictures alone are moved; who says always the same is best"),
 }
 
 
@@ -320,6 +350,35 @@ def changes(asked: Asked, other: Asked, method: str, scores: np.ndarray, seed: i
     seed : int
     """
     return 1 - row_correlation(np.abs(scores), np.abs(explain(other, method, seed)[0]))
+
+
+def stability(others: Sequence[Asked], method: str, scores: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Return how well a method's ranks agree when something else stands in for what is hidden (N,): mean Kendall's tau.
+
+    Parameters
+    ----------
+    others : sequence of Asked
+        As :meth:`Asked.hidden_otherwise` gives them.
+    method : str
+    scores : ndarray, shape (N, P)
+        Of the method on the question as it is.
+    seed : int
+    """
+    found = [scores, *(explain(other, method, seed)[0] for other in others)]
+    return rank_stability({str(k): np.abs(some) for k, some in enumerate(found)})
+
+
+def sensitivity(moved: Sequence[Asked], method: str, scores: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Return how far a method's scores move, at most, as the picture hardly does (Yeh et al. 2019), (N,): lower is better.
+
+    Parameters
+    ----------
+    moved : sequence of Asked
+        As :meth:`Asked.moved` gives them.
+    method, scores, seed
+        As for :func:`stability`.
+    """
+    return largest_change(scores, (explain(other, method, seed)[0] for other in moved))
 
 
 def road(asked: Asked, method: str, seed: int = 0) -> np.ndarray:

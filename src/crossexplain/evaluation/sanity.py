@@ -4,7 +4,7 @@ Each check takes a callable that explains, in the form that the check varies, an
 gives scores (N, F), or maps (N, H, W), which are flattened. For signed scores whose sign is arbitrary pass absolute values.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from itertools import combinations
 
@@ -183,12 +183,22 @@ def max_sensitivity(explain: Callable[[Tensor], object], inputs: Tensor, radius:
     if not inputs.is_floating_point():
         raise ValueError(f"inputs are {inputs.dtype}; numbers of words cannot move a little. Pass their embeddings.")
     generator = torch.Generator().manual_seed(seed)
-    before, largest = _flat(explain(inputs)), np.zeros(len(inputs))
-    length = np.sqrt(np.nansum(before**2, axis=1))
-    for _ in range(draws):
+
+    def moved() -> Tensor:
+        if perturb is not None:
+            return perturb(inputs, generator)
         noise = (2 * torch.rand(inputs.shape, generator=generator, dtype=inputs.dtype) - 1) * radius
-        moved = inputs + noise.to(inputs.device) if perturb is None else perturb(inputs, generator)
-        gap = np.sqrt(np.nansum((_flat(explain(moved)) - before) ** 2, axis=1))
+        return inputs + noise.to(inputs.device)
+
+    return largest_change(explain(inputs), (explain(moved()) for _ in range(draws)))
+
+
+def largest_change(scores, others: Iterable) -> np.ndarray:
+    """Return the largest distance of other scores (N, F) from these as a share of their length (of 1 if it is 0), (N,)."""
+    before = _flat(scores)
+    largest, length = np.zeros(len(before)), np.sqrt(np.nansum(before**2, axis=1))
+    for other in others:
+        gap = np.sqrt(np.nansum((_flat(other) - before) ** 2, axis=1))
         largest = np.maximum(largest, gap / np.where(length > 0, length, 1.0))
     return np.where(np.isnan(before).all(axis=1), np.nan, largest)
 
