@@ -23,7 +23,7 @@ from crossexplain.files import embedded_folder, write_whole
 from crossexplain.gradients.views import Tokens, Vectors
 
 PLAYERS, FACTORS = (16, 24, 40), (4, 16, 64)  # the budget is so many times the players + 1
-OURS = "ours"
+OURS, WHOLE = "ours", "ours, whole model"  # the second may not ask the towers, and can cross nothing
 PEERS = {name: {} for name in ("PermutationSamplingSV", "SVARM", "StratifiedSamplingSV")}
 # Each coalition with its complement, as ours.
 PEERS |= {name: {"pairing_trick": True} for name in ("KernelSHAP", "UnbiasedKernelSHAP", "kADDSHAP")}
@@ -71,12 +71,12 @@ def error(estimate, truth: torch.Tensor) -> float:
     return float(((torch.as_tensor(estimate) - truth) ** 2).mean() / (truth**2).mean())
 
 
-def ours(model: Unanimity, budget: int, seed: int) -> tuple[float, float, float]:
+def ours(model: Unanimity, budget: int, seed: int, split: bool = True) -> tuple[float, float, float]:
     """Return the error of our estimator, the masks that a tower looked at, and the coalitions that were matched."""
     players = len(model.truth)
     first = players // 2
     inputs = {"seen": torch.ones(1, first, 1), "tokens": torch.full((1, players - first), 2)}
-    game = Game(model.eval(), inputs, [Vectors("image", "seen"), Tokens()], target=1, progress=False)
+    game = Game(model.eval(), inputs, [Vectors("image", "seen"), Tokens()], target=1, split=split, progress=False)
     before = game.encoded
     with counted(model) as rows:
         found = sampled_shapley(game, budget, seed)[0]
@@ -102,8 +102,9 @@ def measure(seed: int = 0, repeats: int = 5) -> list[dict]:
     lines = []
     for players, factor, i in tqdm(cells, desc="games"):
         budget, model = factor * (players + 1), Unanimity(players, seed + i)
-        for name in (OURS, *PEERS):
-            found, used, matched = ours(model, budget, seed + i) if name == OURS else theirs(name, model, budget, seed + i)
+        for name in (OURS, WHOLE, *PEERS):
+            given = (model, budget, seed + i)
+            found, used, matched = theirs(name, *given) if name in PEERS else ours(*given, split=name == OURS)
             lines.append({"players": players, "budget": budget, "estimator": name, "game": i, "error": found,
                           "evaluations": used, "matched": matched, "seed": seed, "shapiq": version("shapiq")})
     return lines
@@ -116,8 +117,9 @@ def rows(seed: int = 0, repeats: int = 5) -> list[dict]:
     found = []
     for players, of in table.groupby("players"):
         errors = of.pivot(index=["budget", "game"], columns="estimator", values="error")
-        ratio = (errors[OURS] / errors[list(PEERS)].min(axis=1)).to_numpy()  # of the best on this very game
-        found.append(spread(f"approximations.{players}.ours_over_shapiq", ratio,
-                            f"error over that of the best of shapiq's {len(PEERS)} estimators on the same game, "
-                            f"{len(FACTORS)} budgets, {repeats} games"))
+        best = errors[list(PEERS)].min(axis=1)  # on this very game
+        for name, key in ((OURS, "ours"), (WHOLE, "whole")):
+            found.append(spread(f"approximations.{players}.{key}_over_shapiq", (errors[name] / best).to_numpy(),
+                                f"error of {name} over that of the best of shapiq's {len(PEERS)} estimators on the same game, "
+                                f"{len(FACTORS)} budgets, {repeats} games"))
     return found

@@ -34,8 +34,8 @@ from crossexplain.recipes import scenes
 CELLS, GROUPS = 4, 8
 PLAYERS = CELLS + GROUPS  # P
 BASELINE = {"image": "zero", "text": "mask"}
-OTHERS = ({"image": "zero", "text": "pad"}, {"image": "data", "text": "mask"}, {"image": "data", "text": "pad"})
-DONOR = 4  # "data" is the picture of so many pairs before: one of another quadruple
+OTHERS = ({"image": "zero", "text": "data"}, {"image": "data", "text": "mask"}, {"image": "data", "text": "data"})
+DONOR = 4  # "data" is the picture, or the sentence, of so many pairs before: of another quadruple
 RADIUS, NOISES = 0.02, 3  # how far the numbers of a picture move at most, and how often they do
 ORDERS = 16  # of sampled Shapley values
 HELD = 0.25  # share of a box that a cell has to hold to be the place of its thing
