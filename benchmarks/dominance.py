@@ -2,8 +2,9 @@
 
 Each caption with its photograph, and with another photograph's caption in its place; the rounds of chapter 4 with one
 modality hidden as a whole, four stand-ins for photographs and three for captions. ``dominance.csv`` keeps the whole table,
-which chapter 5 shows. Intervals are 95 % bootstrap over photographs. Needs the data folder. What was measured of a model is
-kept under ``_build/dominance``, so that a run that was cut off goes on.
+which chapter 5 shows. Intervals are 95 % bootstrap over photographs. Needs the data folder, and encodings, which take six
+minutes the first time; then a quarter of an hour of two cores, one for each model. What was measured of a model is kept under
+``_build/dominance``, so that a run that was cut off goes on.
 """
 
 from pathlib import Path
@@ -11,9 +12,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from joblib import Parallel, delayed
 
 from crossexplain.book.execute import digest
-from crossexplain.evaluation import dominance
+from crossexplain.evaluation import dominance, sampling
+from crossexplain.evaluation.exact import Game
 from crossexplain.evaluation.intervals import mean_interval
 from crossexplain.files import embedded_folder, write_whole
 from crossexplain.gradients import rounds as rounds_module
@@ -24,34 +27,35 @@ from crossexplain.models import bert, clip, fusion, towers
 from crossexplain.recipes import flickr8k as recipe
 
 BASELINES = [{"image": "mean", "text": "mask"}, {"image": "blur", "text": "pad"}, {"image": "zero", "text": "mask"}, "data"]
-SAMPLE = 100  # pairs whose Shapley values are estimated
+# Pairs whose Shapley values are estimated, masks that each tower looks at for one pair, and cells: about as many as words.
+SAMPLE, MASKS, CELLS = 100, 64, (4, 4)
 ANSWERS = {"image": "image alone", "text": "text alone", "both": "both only"}
 
 
 def rows(seed: int = 0, repeats: int = 5) -> list[dict]:
-    """Return the rows of early fusion, and keep the table of both models."""
-    encoded = recipe.encode()
-    tables = {}
-    for name in recipe.NAMES:
-        tables[name] = once(name, encoded, seed)
-        keep(tables)
+    """Return the rows of both models, and keep the table."""
+    for name in recipe.NAMES:  # encoded, and trained where it was not: once, not by both at the same time
+        recipe.load_or_train(name, seed, encoded=recipe.encode())
+    tables = dict(zip(recipe.NAMES, Parallel(n_jobs=len(recipe.NAMES))(delayed(once)(name, seed) for name in recipe.NAMES)))
+    keep(tables)
     return [row for name in recipe.NAMES for row in chosen(name, tables[name])]
 
 
-def once(name: str, encoded: recipe.Encoded, seed: int) -> pd.DataFrame:
-    """Return the table of a model, measured unless the same code has measured it before: it takes a quarter of an hour."""
-    sources = (dominance, rounds_module, views, recipe, fusion, clip, towers)
+def once(name: str, seed: int) -> pd.DataFrame:
+    """Return the table of a model, measured with one core unless the same code has measured it before."""
+    sources = (dominance, rounds_module, views, sampling, recipe, fusion, clip, towers)
     code = digest(Path(__file__), *(Path(module.__file__) for module in sources))[:12]
     path = embedded_folder().parent / "_build" / "dominance" / f"{code}-{seed}-{name}.csv"
     if not path.is_file():
-        table = measured(name, encoded, seed)
+        torch.set_num_threads(1)
+        table = measured(name, recipe.encode(progress=False), seed)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, lambda part: table.to_csv(part, index=False))
     return pd.read_csv(path)
 
 
 def keep(tables: dict[str, pd.DataFrame]) -> None:
-    """Write the tables of the models that were measured so far."""
+    """Write the table of the models."""
     table = pd.concat([part.assign(model=name) for name, part in tables.items()], ignore_index=True)
     write_whole(embedded_folder() / "results" / "dominance.csv",
                 lambda part: table.to_csv(part, index=False, float_format="%.4f"))
@@ -110,7 +114,9 @@ def beside(known, given: dict, pairs, trained, encoded, words: Tokens, picture: 
               "pairs": len(pairs.labels)} for name, value in lost.items()]
     some = np.random.default_rng(seed).choice(len(pairs.labels), SAMPLE, replace=False)
     sample = encoded.inputs(pairs.image[some], pairs.caption[some])
-    values = dominance.shapley_values(trained.model, sample, [picture, words], {"image": "mean", "text": "mask"}, 2, seed)
+    cells = ImageCells(layer=picture.layer, grid=CELLS)
+    game = Game(trained.model, sample, [cells, words], baselines={"image": "mean", "text": "mask"}, rows=64, progress=False)
+    values = game.shared(sampling.sampled_shapley(game, MASKS, seed))
     share = mean_interval(dominance.text_share(values), seed, groups=pairs.image[some])
     return pd.DataFrame([*lines, {"baseline": "mean + mask", "part": "all", "measure": "text share, MM-SHAP",
                                   **share._asdict(), "pairs": SAMPLE}])

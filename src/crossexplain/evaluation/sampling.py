@@ -31,7 +31,7 @@ def sampled_shapley(game: Game, budget: int = 256, seed: int = 0, matched: int =
         coalition.
     budget : int
         Most masks of an example that each tower, or the whole model, looks at: as many passes as an estimator that asks
-        for so many coalitions.
+        for so many coalitions. With fewer than about four for each player of the larger modality the values are rough.
     seed : int
     matched : int
         How many masks of the other modality each mask is matched with, on average. More cost passes of the head alone.
