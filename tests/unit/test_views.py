@@ -2,6 +2,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torchvision.transforms.v2.functional import gaussian_blur
 
 from crossexplain.gradients.views import ImageCells, Mask, Noise, Reorder, Tokens, Vectors, views
 from crossexplain.inputs import InputError
@@ -10,6 +11,12 @@ IMAGES = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(0)) + 0.
 TOKENS = torch.tensor([[5, 6, 7, 8, 0, 0], [9, 10, 11, 0, 0, 0], [12, 13, 14, 15, 16, 17]])
 INPUTS = {"images": IMAGES, "tokens": TOKENS}
 BOTH = [ImageCells(), Tokens()]
+
+
+def test_blur_in_two_steps_is_the_blur_in_one():
+    images = torch.rand(2, 3, 48, 32, generator=torch.Generator().manual_seed(1))
+    blurred = one([ImageCells()], {"images": images}, {"image": Mask(None, "blur")}, allow_empty=True).inputs["images"]
+    assert torch.allclose(blurred, gaussian_blur(images, [17, 25], [4.0, 6.0]), atol=1e-5)
 
 
 def one(modalities, inputs, changes, **kwargs):

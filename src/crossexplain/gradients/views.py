@@ -129,8 +129,10 @@ class ImageCells(Modality):
             return images.mean(dim=(-2, -1), keepdim=True)
         if baseline == "zero":
             return images.new_zeros(())
-        size = [2 * max(1, round(side * 0.25)) + 1 for side in images.shape[:-3:-1]]  # two sigma a side; width first
-        return pixels.gaussian_blur(images, size, [side / 8 for side in images.shape[:-3:-1]])
+        # Rows, then columns: the same weights at once, two sigma a side, are hundreds of times as many.
+        width, height = (2 * max(1, round(side * 0.25)) + 1 for side in images.shape[:-3:-1])
+        sigma = [side / 8 for side in images.shape[:-3:-1]]
+        return pixels.gaussian_blur(pixels.gaussian_blur(images, [width, 1], sigma), [1, height], sigma)
 
     def pixels_of(self, cells: Tensor, height: int, width: int) -> Tensor:
         """Spread values of cells (N, F) over the pixels (N, 1, H, W)."""
