@@ -3,7 +3,7 @@
 Each caption with its photograph, and with another photograph's caption in its place; the rounds of chapter 4 with one
 modality hidden as a whole, four stand-ins for photographs and three for captions. ``dominance.csv`` keeps the whole table,
 which chapter 5 shows. Intervals are 95 % bootstrap over photographs. Needs the data folder, and encodings, which take six
-minutes the first time; then a quarter of an hour of two cores, one for each model. What was measured of a model is kept under
+minutes the first time; then about a quarter of an hour of two cores, one for each model. What was measured of a model is kept under
 ``_build/dominance``, so that a run that was cut off goes on.
 """
 
@@ -115,7 +115,7 @@ def beside(known, given: dict, pairs, trained, encoded, words: Tokens, picture: 
     some = np.random.default_rng(seed).choice(len(pairs.labels), SAMPLE, replace=False)
     sample = encoded.inputs(pairs.image[some], pairs.caption[some])
     cells = ImageCells(layer=picture.layer, grid=CELLS)
-    game = Game(trained.model, sample, [cells, words], baselines={"image": "mean", "text": "mask"}, rows=64, progress=False)
+    game = Game(trained.model, sample, [cells, words], baselines={"image": "mean", "text": "mask"}, rows=16, progress=False)
     values = game.shared(sampling.sampled_shapley(game, MASKS, seed))
     share = mean_interval(dominance.text_share(values), seed, groups=pairs.image[some])
     return pd.DataFrame([*lines, {"baseline": "mean + mask", "part": "all", "measure": "text share, MM-SHAP",
