@@ -34,8 +34,9 @@ ANSWERS = {"image": "image alone", "text": "text alone", "both": "both only"}
 
 def rows(seed: int = 0, repeats: int = 5) -> list[dict]:
     """Return the rows of both models, and keep the table."""
-    for name in recipe.NAMES:  # encoded, and trained where it was not: once, not by both at the same time
-        recipe.load_or_train(name, seed, encoded=recipe.encode())
+    encoded = recipe.encode()
+    for name in recipe.NAMES:  # trained where it was not: once, before the processes part
+        recipe.load_or_train(name, seed, encoded=encoded)
     tables = dict(zip(recipe.NAMES, Parallel(n_jobs=len(recipe.NAMES))(delayed(once)(name, seed) for name in recipe.NAMES)))
     keep(tables)
     return [row for name in recipe.NAMES for row in chosen(name, tables[name])]

@@ -1,11 +1,12 @@
 """Methods by metrics by models, with what each method costs beside its scores: ``data/results/leaderboard.csv``.
 
-``python -m crossexplain bench leaderboard`` takes about half an hour of two cores and is resumable: each model's part is kept
-under ``_build/leaderboard``. Methods that ask the whole model through many masks are asked on fewer pairs.
+``python -m crossexplain bench leaderboard`` takes about forty minutes of two cores and is resumable: what was measured is
+kept under ``_build/leaderboard``. Methods that ask the whole model through many masks are asked on fewer pairs.
 """
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -100,11 +101,16 @@ def lines_of(name: str, seed: int) -> list[dict]:
             found[STABLE] = stability(others, method, scores[:FEWER], seed)
             found[STEADY] = -sensitivity(moved, method, scores[:FEWER], seed)
         lines += scored(name, method, found, seed, *cost)
-    if isinstance(MODELS[name], str):
-        for method in ("random map", "edges", "centre", *pointing.methods(few.model)):
-            known = {"random map": "baseline: random", "edges": "baseline: edges", "centre": "baseline: centre"}
-            passes = 0 if method in known else 1 if method == "Eigen-CAM" else 3
-            lines += scored(name, known.get(method, method), {ROAD: leaderboard.road(few, method, seed)}, seed, passes, np.nan)
+    return lines
+
+
+def road_of(name: str, seed: int) -> list[dict]:
+    """Return one line for each map of pixels."""
+    (few,), lines = asked_of(name, seed, FEW), []
+    known = {"random map": "baseline: random", "edges": "baseline: edges", "centre": "baseline: centre"}
+    for method in tqdm([*known, *pointing.methods(few.model)], desc=f"{name}, {ROAD}", leave=False, mininterval=5):
+        passes = 0 if method in known else 1 if method == "Eigen-CAM" else 3
+        lines += scored(name, known.get(method, method), {ROAD: leaderboard.road(few, method, seed)}, seed, passes, np.nan)
     return lines
 
 
@@ -126,21 +132,22 @@ def measured(seed: int) -> pd.DataFrame:
     sources = (exact, indices, sampling, faithfulness, sanity, peers, leaderboard, pointing, controls, collages, digits, recipe,
                scenes)
     code = digest(Path(__file__), *(Path(module.__file__) for module in sources))[:12]
-    places = {name: folder / f"{code}-{seed}-{number}.json" for number, name in enumerate(MODELS)}
+    parts = [(of, name) for name in MODELS for of in (lines_of, road_of) if of is lines_of or isinstance(MODELS[name], str)]
+    kept = {part: folder / f"{code}-{seed}-{number}.json" for number, part in enumerate(parts)}
     folder.mkdir(parents=True, exist_ok=True)
     # Scenes take longest: they come first.
-    todo = sorted((name for name, kept in places.items() if not kept.is_file()), key=lambda name: "scenes" not in name)
-    asking = Parallel(n_jobs=PROCESSES, return_as="generator_unordered")(
-        delayed(keep)(name, seed, places[name]) for name in todo)
-    for _ in tqdm(asking, total=len(todo), desc="models"):
+    todo = sorted((part for part, path in kept.items() if not path.is_file()), key=lambda part: "scenes" not in part[1])
+    ask = Parallel(n_jobs=PROCESSES, return_as="generator_unordered")
+    asking = ask(delayed(keep)(*part, seed, kept[part]) for part in todo)
+    for _ in tqdm(asking, total=len(todo), desc="parts"):
         pass
-    return pd.DataFrame([line for kept in places.values() for line in json.loads(kept.read_text("utf-8"))])
+    return pd.DataFrame([line for path in kept.values() for line in json.loads(path.read_text("utf-8"))])
 
 
-def keep(name: str, seed: int, kept: Path) -> None:
-    """Ask one model, with one core, and keep its lines."""
+def keep(of: Callable[[str, int], list[dict]], name: str, seed: int, kept: Path) -> None:
+    """Measure a part with one core, and keep its lines."""
     torch.set_num_threads(1)
-    found = lines_of(name, seed)
+    found = of(name, seed)
     write_whole(kept, lambda part: part.write_text(json.dumps(found, default=float), "utf-8"))
 
 

@@ -255,9 +255,9 @@ class Game:
         return modality.replace(given, stay, baseline, donor)
 
     @property
-    def encoded(self) -> dict[str, int]:
-        """Return how many rows each tower has looked at so far, or under ``"whole"`` the whole model."""
-        return {what: rows for what, (_, rows) in self._clock.items() if what != "head"}
+    def passes(self) -> int:
+        """Return how many rows the busiest tower has looked at so far, or the whole model where it has no parts."""
+        return max(self._clock[what][1] for what in ({m.name for m in self.modalities} if self.splits else {"whole"}))
 
     def __call__(self, keep: Tensor) -> Tensor:
         """Return the values of some coalitions, float64 (K, N).

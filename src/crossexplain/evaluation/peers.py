@@ -338,10 +338,9 @@ def _game(asked: Asked) -> Game:
 def _sampled(asked: Asked) -> Scored:
     """Estimate Shapley values from masks that are crossed; a pass is a mask that a tower, or the whole model, looks at."""
     game = _game(asked)
-    before = game.encoded
+    before = game.passes
     values = sampled_shapley(game, asked.budget, asked.seed)
-    looked = max(rows - before.get(what, 0) for what, rows in game.encoded.items())
-    return Scored({name: part.float() for name, part in game.shared(values).items()}, None, looked / asked.n)
+    return Scored({name: part.float() for name, part in game.shared(values).items()}, None, (game.passes - before) / asked.n)
 
 
 def _exact(asked: Asked, index: str, game: Game | None = None) -> Scored:
