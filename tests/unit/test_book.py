@@ -179,6 +179,14 @@ def test_what_was_cut_off_goes_on_where_it_was(build):
     assert not failed and started(lines) == ["02_slow"]
 
 
+def test_beside_each_other_the_longest_notebook_is_started_first(build):
+    for name, lines in (("01_short", 1), ("02_long", 9), ("03_longer", 20)):
+        write_notebook(build.root / "notebooks" / f"{name}.ipynb", "\n".join(f"print({i})" for i in range(lines)))
+    failed, lines = ran(build, jobs=2)
+    assert not failed and started(lines) == ["03_longer", "02_long", "01_short"]
+    assert started(ran(build, jobs=1, again=True)[1]) == ["01_short", "02_long", "03_longer"], "one by one: in the book's order"
+
+
 def _wait(condition, process=None, seconds: float = 60):
     for _ in range(int(seconds * 10)):
         if found := condition():

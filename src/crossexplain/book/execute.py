@@ -313,6 +313,8 @@ def execute(build: Build, notebooks: list[Path], *, parameters: dict, jobs: int 
             say(f"  {path.stem}: unchanged")
     jobs = jobs_that_fit(min(jobs, max(1, len(waiting))), memory)
     threads = max(1, (os.cpu_count() or 1) // jobs)
+    if jobs > 1:  # the longest notebook tends to run longest, and should not be left to run alone at the end
+        waiting.sort(key=lambda path: -path.stat().st_size)
     running, failed, screen = [], [], Screen(say)
     try:
         while waiting or running:
