@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from crossexplain.evaluation.exact import Game
 from crossexplain.evaluation.indices import shapley
-from crossexplain.evaluation.sampling import _coalitions, _dealt, _distinct, _pairs, sampled_shapley
+from crossexplain.evaluation.sampling import _coalitions, _dealt, _determining, _distinct, _pairs, sampled_shapley
 from crossexplain.gradients.views import Tokens, Vectors
 from crossexplain.inputs import InputError
 
@@ -61,6 +61,13 @@ def test_a_sum_is_found_from_any_budget_that_sees_every_player(products, cells, 
     assert found.sum() == pytest.approx(float(weights.sum()), abs=1e-6)
     if budget >= 2 * max(cells, words) + 2:
         assert torch.allclose(found[0], weights, atol=1e-6)
+
+
+@pytest.mark.parametrize("cells, words, budget", [(1, 7, 16), (7, 7, 16), (20, 20, 42)])
+def test_the_fewest_masks_tell_every_player_from_every_other(cells, words, budget):
+    for seed in range(20):
+        keep, _ = _determining(cells, words, budget, 24, np.random.default_rng(seed))
+        assert np.linalg.matrix_rank(keep - keep.mean(axis=1, keepdims=True)) == cells + words - 1
 
 
 @pytest.mark.parametrize("budget, matched", [(4, 24), (17, 24), (64, 1), (64, 24), (300, 24)])

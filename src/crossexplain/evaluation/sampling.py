@@ -19,6 +19,7 @@ from crossexplain.evaluation.exact import Game
 from crossexplain.inputs import InputError
 
 MATCHED = 24  # masks of the other modality that a mask is matched with, on average
+DRAWS, DETERMINED = 32, 0.05  # most sets of coalitions that are drawn, and how evenly one tells the players apart to be taken
 
 
 def sampled_shapley(game: Game, budget: int = 256, seed: int = 0, matched: int = MATCHED) -> Tensor:
@@ -65,7 +66,7 @@ def sampled_shapley(game: Game, budget: int = 256, seed: int = 0, matched: int =
     for i, there in enumerate(game.present):
         sides = [(there & side).nonzero()[:, 0] for side in (first, ~first)]
         players = torch.cat(sides)
-        keep, weights = _coalitions(*(len(side) for side in sides), budget, matched, np.random.default_rng([seed, i]))
+        keep, weights = _determining(*(len(side) for side in sides), budget, matched, np.random.default_rng([seed, i]))
         given = torch.zeros(len(keep), len(there), dtype=torch.bool)
         given[:, players] = torch.from_numpy(keep)
         values = game.values(given, torch.full((len(keep),), i)).numpy()
@@ -78,11 +79,35 @@ def _regression(keep: np.ndarray, values: np.ndarray, weights: np.ndarray) -> np
 
     They sum to the gain from the first to the second: each player is given its equal part, and what is fitted sums to 0.
     """
-    gain, share = values[1] - values[0], keep.mean(axis=1)
-    centred = keep - share[:, None]
+    gain, weighted, normal = values[1] - values[0], *_normal(keep, weights)
+    solve = np.linalg.pinv(normal, rcond=1e-10, hermitian=True)  # a direction of equal parts is left out
+    return gain / keep.shape[1] + solve @ (weighted @ (values - values[0] - gain * keep.mean(axis=1)))
+
+
+def _normal(keep: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the weighted design (p, R) of the regression, centred, and the matrix (p, p) of its normal equations."""
+    centred = keep - keep.mean(axis=1, keepdims=True)
     weighted = centred.T * weights
-    solve = np.linalg.pinv(weighted @ centred, rcond=1e-10, hermitian=True)  # a direction of equal parts is left out
-    return gain / keep.shape[1] + solve @ (weighted @ (values - values[0] - gain * share))
+    return weighted, weighted @ centred
+
+
+def _determining(first: int, second: int, budget: int, matched: int, rng) -> tuple[np.ndarray, np.ndarray]:
+    """Return coalitions and weights, see :func:`_coalitions`, that tell every player from every other, if any drawn do.
+
+    Few masks may happen to hold two players always together, which leaves their values to chance. So the coalitions are drawn
+    again until the difference between players that they determine worst is determined well beside the best one, and of
+    coalitions that all fall short the best are taken. No pass is spent on it, and no value is seen.
+    """
+    best, most = None, -np.inf
+    for _ in range(DRAWS):
+        drawn = _coalitions(first, second, budget, matched, rng)
+        determined = np.linalg.eigvalsh(_normal(*drawn)[1])  # the smallest is the equal parts', always 0
+        even = determined[1] / determined[-1] if len(determined) > 2 else 1
+        if even > most:
+            best, most = drawn, even
+        if most >= DETERMINED:
+            break
+    return best
 
 
 class _Masks(NamedTuple):
