@@ -7,6 +7,7 @@ minutes the first time; then about a quarter of an hour of two cores, one for ea
 under ``_build/dominance``, so that a run that was cut off goes on.
 """
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -14,16 +15,14 @@ import pandas as pd
 import torch
 from joblib import Parallel, delayed
 
-from crossexplain.book.execute import digest
+from crossexplain.bench import code
 from crossexplain.evaluation import dominance, sampling
 from crossexplain.evaluation.exact import Game
 from crossexplain.evaluation.intervals import mean_interval
 from crossexplain.files import embedded_folder, write_whole
-from crossexplain.gradients import rounds as rounds_module
-from crossexplain.gradients import views
 from crossexplain.gradients.rounds import rounds as run_rounds
 from crossexplain.gradients.views import ImageCells, Tokens
-from crossexplain.models import bert, clip, fusion, towers
+from crossexplain.models import bert
 from crossexplain.recipes import flickr8k as recipe
 
 BASELINES = [{"image": "mean", "text": "mask"}, {"image": "blur", "text": "pad"}, {"image": "zero", "text": "mask"}, "data"]
@@ -39,17 +38,21 @@ def rows(seed: int = 0, repeats: int = 5) -> list[dict]:
         recipe.load_or_train(name, seed, encoded=encoded)
     tables = dict(zip(recipe.NAMES, Parallel(n_jobs=len(recipe.NAMES))(delayed(once)(name, seed) for name in recipe.NAMES)))
     keep(tables)
-    return [row for name in recipe.NAMES for row in chosen(name, tables[name])]
+    took = [float(table.value[table.measure == "seconds"].item()) for table in tables.values()]
+    return [*(row for name in recipe.NAMES for row in chosen(name, tables[name])),
+            {"id": "flickr8k.dominance.seconds", "value": max(took), "low": min(took), "high": max(took), "n": len(took),
+             "unit": "s for both models beside each other, one core each; encoded and trained before"}]
 
 
 def once(name: str, seed: int) -> pd.DataFrame:
     """Return the table of a model, measured with one core unless the same code has measured it before."""
-    sources = (dominance, rounds_module, views, sampling, recipe, fusion, clip, towers)
-    code = digest(Path(__file__), *(Path(module.__file__) for module in sources))[:12]
-    path = embedded_folder().parent / "_build" / "dominance" / f"{code}-{seed}-{name}.csv"
+    path = embedded_folder().parent / "_build" / "dominance" / f"{code(Path(__file__))}-{seed}-{name}.csv"
     if not path.is_file():
         torch.set_num_threads(1)
-        table = measured(name, recipe.encode(progress=False), seed)
+        encoded, started = recipe.encode(progress=False), time.perf_counter()
+        table = measured(name, encoded, seed)
+        took = {"baseline": "", "part": "", "measure": "seconds", "value": time.perf_counter() - started}
+        table = pd.concat([table, pd.DataFrame([took])], ignore_index=True)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, lambda part: table.to_csv(part, index=False))
     return pd.read_csv(path)
@@ -57,7 +60,8 @@ def once(name: str, seed: int) -> pd.DataFrame:
 
 def keep(tables: dict[str, pd.DataFrame]) -> None:
     """Write the table of the models."""
-    table = pd.concat([part.assign(model=name) for name, part in tables.items()], ignore_index=True)
+    table = pd.concat([part[part.measure != "seconds"].assign(model=name) for name, part in tables.items()], ignore_index=True)
+    table = table.astype({"n": int, "pairs": int})
     write_whole(embedded_folder() / "results" / "dominance.csv",
                 lambda part: table.to_csv(part, index=False, float_format="%.4f"))
 
@@ -81,7 +85,7 @@ def measured(name: str, encoded: recipe.Encoded, seed: int) -> pd.DataFrame:
     images, captions = np.unique(pairs.image), np.unique(pairs.caption)
     read = bert.encode(encoded.tokenizer, [data.captions[i] for i in captions], recipe.LONGEST, truncate=True).inputs
     texts = {"tokens": read["input_ids"], "attention_mask": read["attention_mask"]}
-    words = modality(encoded)
+    words = Tokens(**encoded.words)
     picture = ImageCells(layer=trained.model.image_layer, grid=(6, 6))
     prepared = {"image": ("mean", "blur", "zero"), "text": ("mask", "pad")}
     known = dominance.recall(trained.model, lambda some: data.images(images[some], encoded.network.size), len(images), texts,
@@ -91,13 +95,6 @@ def measured(name: str, encoded: recipe.Encoded, seed: int) -> pd.DataFrame:
     record = run_rounds(known.model, given, known.modalities, baselines=BASELINES, pick=None, seed=seed, progress=True)
     found = dominance.table(record, parts(pairs, texts, given), pairs.image, seed)
     return pd.concat([found, beside(known, given, pairs, trained, encoded, words, picture, seed)], ignore_index=True)
-
-
-def modality(encoded: recipe.Encoded) -> Tokens:
-    """Return how captions are hidden."""
-    tokenizer = encoded.tokenizer
-    return Tokens("text", "tokens", "text.encoder.embeddings", mask_id=tokenizer.mask_token_id, pad_id=tokenizer.pad_token_id,
-                  special=(tokenizer.cls_token_id, tokenizer.sep_token_id), attention="attention_mask")
 
 
 def parts(pairs, texts: dict, given: dict) -> dict[str, np.ndarray]:

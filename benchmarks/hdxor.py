@@ -12,14 +12,12 @@ import pandas as pd
 import torch
 from sklearn.metrics import f1_score
 
-from crossexplain.bench import spread
-from crossexplain.book.execute import digest
+from crossexplain.bench import code, spread
 from crossexplain.data import hdxor
 from crossexplain.evaluation import shares
 from crossexplain.files import embedded_folder, write_whole
 from crossexplain.gradients.rounds import rounds
 from crossexplain.gradients.views import Vectors
-from crossexplain.recipes import hdxor as recipe
 from crossexplain.recipes.hdxor import SEEDS, Concatenated, train
 
 TABLE = "hdxor.csv"
@@ -64,8 +62,7 @@ def verdict_of(model: Concatenated, test: hdxor.HdXor):
 
 def rows(seed: int = 0) -> list[dict]:
     """Measure three models of each setting and keep the table as ``data/results/hdxor.csv``; resumable."""
-    key = digest(seed, *map(Path, (__file__, hdxor.__file__, recipe.__file__, shares.__file__)))
-    kept = embedded_folder().parent / "_build" / "hdxor" / f"{key[:16]}.json"
+    kept = embedded_folder().parent / "_build" / "hdxor" / f"{code(seed, Path(__file__))}.json"
     lines = json.loads(kept.read_text("utf-8")) if kept.is_file() else []
     # Each of the published seeds of the weights has its own data: the authors draw one data set, without a seed, and the
     # redundancy depends on the draw more than on the weights.

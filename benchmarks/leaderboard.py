@@ -15,10 +15,9 @@ import torch
 from joblib import Parallel, delayed
 from tqdm.auto import tqdm
 
-from crossexplain.bench import versions
-from crossexplain.book.execute import digest
-from crossexplain.data import collages, controls, digits
-from crossexplain.evaluation import exact, faithfulness, indices, leaderboard, peers, pointing, sampling, sanity
+from crossexplain.bench import code, versions
+from crossexplain.data import collages
+from crossexplain.evaluation import leaderboard, peers, pointing
 from crossexplain.evaluation.intervals import mean_interval
 from crossexplain.evaluation.leaderboard import (
     CHANGES,
@@ -38,7 +37,6 @@ from crossexplain.evaluation.leaderboard import (
     stability,
 )
 from crossexplain.files import embedded_folder, write_whole
-from crossexplain.recipes import controls as recipe
 from crossexplain.recipes import scenes
 from crossexplain.recipes.collages import load_or_train, look
 from crossexplain.recipes.controls import BehindTower, prepare, train
@@ -129,11 +127,9 @@ def scored(name: str, method: str, found: dict[str, np.ndarray], seed: int, pass
 def measured(seed: int) -> pd.DataFrame:
     """Return all lines; a run that was cut off goes on where it stopped."""
     folder = embedded_folder().parent / "_build" / "leaderboard"
-    sources = (exact, indices, sampling, faithfulness, sanity, peers, leaderboard, pointing, controls, collages, digits, recipe,
-               scenes)
-    code = digest(Path(__file__), *(Path(module.__file__) for module in sources))[:12]
+    same = code(Path(__file__))
     parts = [(of, name) for name in MODELS for of in (lines_of, road_of) if of is lines_of or isinstance(MODELS[name], str)]
-    kept = {part: folder / f"{code}-{seed}-{number}.json" for number, part in enumerate(parts)}
+    kept = {part: folder / f"{same}-{seed}-{number}.json" for number, part in enumerate(parts)}
     folder.mkdir(parents=True, exist_ok=True)
     # Scenes take longest: they come first.
     todo = sorted((part for part, path in kept.items() if not path.is_file()), key=lambda part: "scenes" not in part[1])

@@ -15,8 +15,8 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from crossexplain.book.execute import digest
-from crossexplain.data import controls, digits
+from crossexplain.bench import code
+from crossexplain.data import digits
 from crossexplain.evaluation import dominance, shares
 from crossexplain.files import embedded_folder, write_whole
 from crossexplain.gradients.rounds import FULL, NOTHING, rounds
@@ -85,10 +85,10 @@ def seed_lines(seed: int, bank: digits.Digits, tower) -> list[dict]:
 def measured(seeds: range) -> pd.DataFrame:
     """Return one line for each model and share; a run that was cut off goes on where it stopped."""
     folder = embedded_folder().parent / "_build" / "pure_shortcut"
-    code = digest(Path(__file__), *(Path(module.__file__) for module in (controls, dominance, shares)))[:12]
+    same = code(Path(__file__))
     bank, tower, lines = digits.load("sklearn"), load_or_train(progress=False).model.tower, []
     for seed in tqdm(seeds, desc="seeds"):
-        kept = folder / f"{code}-{seed}.json"
+        kept = folder / f"{same}-{seed}.json"
         if not kept.is_file():
             found = seed_lines(seed, bank, tower)
             kept.parent.mkdir(parents=True, exist_ok=True)

@@ -12,8 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from crossexplain.bench import BenchError
-from crossexplain.book.execute import digest, tree
+from crossexplain.bench import BenchError, code
 from crossexplain.data import controls, digits
 from crossexplain.files import embedded_folder, write_whole
 from crossexplain.gradients.rounds import Rounds, rounds
@@ -52,8 +51,7 @@ def judged(control: Control, record: Rounds, seed: int) -> dict:
 def partial(seed: int) -> Path:
     """Return where a run keeps what it has judged: another file for other code, other weights and other seeds."""
     root = embedded_folder().parent
-    key = digest(seed, Path(__file__), *tree(root / "src", "*.py"), *tree(root / "data" / "checkpoints"))
-    return root / "_build" / "verdict" / f"{key[:16]}.json"
+    return root / "_build" / "verdict" / f"{code(seed, Path(__file__))}.json"
 
 
 def judge(seeds: range, kept: Path) -> list[dict]:

@@ -18,7 +18,8 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from crossexplain.files import write_whole
+from crossexplain.book.execute import digest, tree
+from crossexplain.files import embedded_folder, write_whole
 
 COLUMNS = ("id", "value", "low", "high", "n", "unit", "seed", "command", "versions", "device", "date")
 OWN = COLUMNS[:6]  # what a benchmark says itself
@@ -78,6 +79,12 @@ def kept(table: Path) -> dict[str, dict]:
         return {row["id"]: row for row in csv.DictReader(stream)}
 
 
+def code(*more) -> str:
+    """Return a hash for the names of partial results: of the package, the checkpoints, and what else is given."""
+    root = embedded_folder().parent
+    return digest(*tree(root / "src", "*.py"), *tree(root / "data" / "checkpoints"), *more)[:16]
+
+
 def moved(row: dict, before: dict | None) -> str:
     """Return what to say of a figure that lies outside the range it had when it was last measured; empty if it does not.
 
@@ -96,7 +103,7 @@ def moved(row: dict, before: dict | None) -> str:
         low, high, last_low, last_high = (float(of[end]) for of in (row, before or {}) for end in ("low", "high"))
     except (KeyError, TypeError, ValueError):  # new, or one without a range
         return ""
-    if low <= last_high and last_low <= high:
+    if low == high or last_low == last_high or (low <= last_high and last_low <= high):  # counts have no range either
         return ""
     return f"was {before['value']} [{before['low']}, {before['high']}] on {before.get('date') or 'an unknown day'}"
 

@@ -61,6 +61,33 @@ def read(path: Path | str | BinaryIO, size: int | None = None) -> Tensor:
     return functional.to_dtype(functional.to_image(image).as_subclass(Tensor), torch.float32, scale=True)
 
 
+def square(image: Tensor, side: int) -> tuple[Tensor, str]:
+    """Return the largest square in the middle of a picture, scaled, and what was done to it.
+
+    Parameters
+    ----------
+    image : Tensor, shape (3, H, W)
+        RGB from 0 to 1.
+    side : int
+        In pixels.
+
+    Returns
+    -------
+    image : Tensor, shape (3, side, side)
+    note : str
+        For a reader; empty if nothing was done.
+    """
+    (height, width), notes = image.shape[1:], []
+    if height != width:
+        least = min(height, width)
+        image = functional.center_crop(image, [least, least])
+        notes.append(f"its middle square of {least} x {least} pixels was taken")
+    if image.shape[1] != side:
+        image = functional.resize(image, [side, side], antialias=True).clamp(0, 1)
+        notes.append(f"it was scaled to {side} x {side} pixels")
+    return image, f"The image has {width} x {height} pixels; {' and '.join(notes)}." if notes else ""
+
+
 def _require_readable(image: Image.Image, name: str) -> None:
     """Refuse what would fill the memory, or has no known black and white, before anything is decoded."""
     width, height = image.size

@@ -15,11 +15,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scipy.stats import spearmanr
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from crossexplain.data import flickr8k, store
 from crossexplain.data.flickr8k import Flickr8k, Pairs
+from crossexplain.data.photos import square
+from crossexplain.interval import Interval
 from crossexplain.models import bert, checkpoints, vgg
 from crossexplain.models.clip import ClipCNN, Contrast, softmax_loss
 from crossexplain.models.encodings import Encodings
@@ -83,6 +86,13 @@ class Encoded:
     maps_of: Encodings
     states_of: Encodings
 
+    @property
+    def words(self) -> dict:
+        """What :class:`crossexplain.gradients.views.Tokens` has to know to hide words from a whole model."""
+        ids = self.tokenizer
+        return {"layer": "text.encoder.embeddings", "mask_id": ids.mask_token_id, "pad_id": ids.pad_token_id,
+                "special": (ids.cls_token_id, ids.sep_token_id), "attention": "attention_mask"}
+
     def maps(self, images: Sequence[int]) -> Tensor:
         """Return the coarse maps of photographs, (n, 512, h, w), float32."""
         return coarse(self.maps_of[_places(self.images, images, "photograph")])
@@ -108,12 +118,36 @@ class Encoded:
                 "attention_mask": read.inputs["attention_mask"]}
 
 
+def at_hand() -> tuple[str, str]:
+    """Return the names of the towers of the paper where their weights are at hand, else those of the small ones."""
+    try:
+        for name in PUBLISHED:
+            store.find(name)
+    except store.MissingSource:
+        return TOWERS
+    return PUBLISHED
+
+
+def ask(encoded: Encoded, image: Tensor, sentence: str) -> tuple[dict[str, Tensor], Tensor, list[str], str]:
+    """Make a reader's photograph and sentence what a whole model takes; as :func:`crossexplain.recipes.scenes.encode`.
+
+    Raises
+    ------
+    crossexplain.models.bert.EncoderError
+        A ValueError, for a sentence without a word, or of more than ``LONGEST`` tokens.
+    """
+    image, note = square(image, encoded.network.size)
+    read = bert.encode(encoded.tokenizer, [sentence], LONGEST)
+    inputs = {"images": image[None], "tokens": read.inputs["input_ids"], "attention_mask": read.inputs["attention_mask"]}
+    return inputs, image, [token for token, special in zip(read.tokens[0], read.special[0].tolist()) if not special], note
+
+
 def encode(data: Flickr8k | None = None, towers: tuple[str, str] = TOWERS, size: str = "page",
            progress: bool = True) -> Encoded:
     """Send photographs and captions through the towers, or take up what was encoded before.
 
     The first time takes about six minutes on two cores and 1.8 GB on the disk, in the local cache; it can be cut off and
-    goes on from there.
+    goes on from there. VGG and bert-base take ten times as long. Photographs that cannot be read are left out, and named.
 
     Parameters
     ----------
@@ -134,7 +168,7 @@ def encode(data: Flickr8k | None = None, towers: tuple[str, str] = TOWERS, size:
     crossexplain.data.store.MissingSource
         If photographs or weights are not at hand.
     """
-    data = flickr8k.load(progress=progress) if data is None else data
+    data = flickr8k.load(check=size == "page", progress=progress) if data is None else data
     network = vgg.load_imagenet(towers[0], store.find(towers[0]).path)
     folder = store.find(towers[1]).path
     encoder, tokenizer = bert.load(folder, 2).encoder, bert.load_tokenizer(folder)
@@ -282,7 +316,7 @@ def gather(head: Fusion | ClipCNN, encoded: Encoded, images: Sequence[int]) -> T
 
 
 def train(name: str, seed: int = 0, size: str = "page", progress: bool = True, data: Flickr8k | None = None,
-          encoded: Encoded | None = None, **settings) -> Trained:
+          encoded: Encoded | None = None, towers: tuple[str, str] = TOWERS, keep: Path | None = None, **settings) -> Trained:
     """Train a head by contrast, and choose where yes begins on validation pairs.
 
     Parameters
@@ -295,7 +329,11 @@ def train(name: str, seed: int = 0, size: str = "page", progress: bool = True, d
     progress : bool
     data : Flickr8k, optional
     encoded : Encoded, optional
-        What :func:`encode` gave before; else that is done first.
+        What :func:`encode` gave before; else that is done first, with the towers.
+    towers : (str, str)
+        As for :func:`encode`.
+    keep : Path, optional
+        What is written after each epoch, from which a training that was cut off goes on: this path, and the step for an end.
     settings
         In place of those of ``SETTINGS``.
 
@@ -304,7 +342,7 @@ def train(name: str, seed: int = 0, size: str = "page", progress: bool = True, d
     Trained
     """
     _require_name(name)
-    encoded = encode(data, size=size, progress=progress) if encoded is None else encoded
+    encoded = encode(data, towers, size, progress) if encoded is None else encoded
     chosen = _settings(name, size, settings)
     head = new_model(name, encoded, seed, **{key: chosen[key] for key in SHAPE})
     learned, held, done = Captioned(encoded, head, "train"), Judged(encoded, head, "validation"), {}
@@ -318,21 +356,23 @@ def train(name: str, seed: int = 0, size: str = "page", progress: bool = True, d
         learner = Aligned(head) if step == "contrast" and isinstance(head, Fusion) else head
         epochs, lr = chosen[step]
         done[step] = fit(Contrast(learner), learned, held, epochs=epochs, lr=lr, seed=seed, loss=softmax_loss, score=divided,
-                         batch_size=BATCH[step], weight_decay=0.05, half=True, progress=progress)
+                         batch_size=BATCH[step], weight_decay=0.05, half=True, progress=progress,
+                         checkpoint=keep and keep.with_name(f"{keep.name}-{step}.pt"))
     head.centre(*predict(Contrast(head), held, 200))
     return Trained(head.requires_grad_(False).eval(), encoded, **done)
 
 
 def load_or_train(name: str, seed: int = 0, retrain: bool = False, size: str = "page", progress: bool = True,
-                  data: Flickr8k | None = None, encoded: Encoded | None = None, **settings) -> Trained:
+                  data: Flickr8k | None = None, encoded: Encoded | None = None, towers: tuple[str, str] = TOWERS,
+                  **settings) -> Trained:
     """Return the head that was trained here before with these towers and settings, or train it and keep it.
 
     Heads learn from photographs that are not the project's to hand on, and so stay in the local cache.
 
     Parameters
     ----------
-    name, seed, size, progress, data, encoded, settings
-        As for :func:`train`.
+    name, seed, size, progress, data, encoded, towers, settings
+        As for :func:`train`; one that was cut off goes on.
     retrain : bool
         True trains.
 
@@ -341,7 +381,7 @@ def load_or_train(name: str, seed: int = 0, retrain: bool = False, size: str = "
     Trained
     """
     _require_name(name)
-    encoded = encode(data, size=size, progress=progress) if encoded is None else encoded
+    encoded = encode(data, towers, size, progress) if encoded is None else encoded
     chosen = _settings(name, size, settings)
     about = {"model": name, "seed": seed, "settings": chosen, "maps": encoded.maps_of.folder.name, "read": READ,
              "states": encoded.states_of.folder.name, "splits": {k: v.tolist() for k, v in encoded.data.splits.items()}}
@@ -355,9 +395,15 @@ def load_or_train(name: str, seed: int = 0, retrain: bool = False, size: str = "
             return Trained(head.requires_grad_(False), encoded, card, **steps)
         except checkpoints.CheckpointError:
             pass  # not trained yet, or damaged
-    trained = train(name, seed, size, progress, encoded=encoded, **settings)
+    keep = folder() / file
+    keep.parent.mkdir(parents=True, exist_ok=True)
+    for step in STEPS if retrain else ():
+        keep.with_name(f"{file}-{step}.pt").unlink(missing_ok=True)
+    trained = train(name, seed, size, progress, encoded=encoded, keep=keep, **settings)
     card = _card(trained, name, seed)
     checkpoints.save(trained.head, file, card, folder(), LIMIT)
+    for step in STEPS:
+        keep.with_name(f"{file}-{step}.pt").unlink(missing_ok=True)
     return replace(trained, card=card)
 
 
@@ -459,6 +505,37 @@ def retrieval(model: Fusion | ClipCNN, encoded: Encoded, split: str = "test") ->
     mine = owner == np.arange(len(images))[:, None]
     best = np.where(mine, scores, -np.inf).max(axis=1, keepdims=True)
     return Retrieval(images, captions, image_rank, ((scores >= best) & ~mine).sum(axis=1))
+
+
+def agreement(model: Fusion | ClipCNN, encoded: Encoded, kind: str, seed: int = 0, draws: int = 200) -> Interval:
+    """Return Spearman's rank correlation of logits with what people said of photographs and captions.
+
+    Parameters
+    ----------
+    model, encoded
+        As for :func:`logits`.
+    kind : {"expert", "crowd"}
+        Mean of three experts' marks, or the share of people who said yes.
+    seed, draws : int
+        Of the bootstrap over photographs.
+
+    Returns
+    -------
+    Interval
+        95 %; ``n`` is the number of pairs.
+    """
+    judged = encoded.data.judgements(kind)
+    known = np.isin(judged.image, encoded.images) & np.isin(judged.caption, encoded.captions)
+    image, scores = judged.image[known], judged.scores[known]
+    # Experts: three marks; crowd: how many said yes, how many no.
+    marks = scores.mean(axis=1) if kind == "expert" else scores[:, 0] / scores.sum(axis=1)
+    found = logits(model, encoded, Pairs(image, judged.caption[known], np.zeros(len(image), int))).numpy()
+    rows = [np.flatnonzero(image == number) for number in np.unique(image)]
+    rng, rhos = np.random.default_rng(seed), []
+    for _ in range(draws):
+        some = np.concatenate([rows[k] for k in rng.integers(len(rows), size=len(rows))])
+        rhos.append(spearmanr(found[some], marks[some]).statistic)
+    return Interval(float(spearmanr(found, marks).statistic), *np.quantile(rhos, [0.025, 0.975]).tolist(), len(marks))
 
 
 def make(name: str, seed: int = 0, out: Path | None = None) -> Path:

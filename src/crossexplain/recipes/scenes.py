@@ -15,10 +15,10 @@ from random import Random
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torchvision.transforms.v2 import functional as pixels
 from transformers import BertConfig, BertModel
 
 from crossexplain.data import scenes, store
+from crossexplain.data.photos import square
 from crossexplain.data.scene_words import (
     BACKDROPS,
     COLOUR_NAMES,
@@ -521,15 +521,8 @@ def encode(model: Fusion | Clip | ClipCNN, image: Tensor, sentence: str) -> tupl
     ValueError
         For a word that is not in the vocabulary (names the nearest), and a sentence that is too long.
     """
-    tokens, (height, width), notes = tokenize(sentence, ends=_ends(model)), image.shape[1:], []
-    if height != width:
-        side = min(height, width)
-        image = pixels.center_crop(image, [side, side])
-        notes.append(f"its middle square of {side} x {side} pixels was taken")
-    if image.shape[1] != scenes.SIDE:
-        image = pixels.resize(image, [scenes.SIDE, scenes.SIDE], antialias=True).clamp(0, 1)
-        notes.append(f"it was scaled to {scenes.SIDE} x {scenes.SIDE} pixels")
-    note = f"The image has {width} x {height} pixels; {' and '.join(notes)}." if notes else ""
+    tokens = tokenize(sentence, ends=_ends(model))
+    image, note = square(image, scenes.SIDE)
     words = [VOCABULARY[token] for token in tokens[0].tolist() if token not in (0, 2, 3)]
     return {"images": image[None], "tokens": trim(tokens)}, image, words, note
 
