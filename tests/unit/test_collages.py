@@ -194,6 +194,20 @@ def test_no_word_but_a_deciding_one_can_be_swapped(i):
         assert bool(possible) == TRAIN.deciding_tokens[i, at]
 
 
+@given(st.sampled_from(np.flatnonzero(TRAIN.labels == 1).tolist()))
+def test_another_digit_in_any_deciding_cell_can_make_a_true_sentence_false(i):
+    sentence = TRAIN.sentences[TRAIN.sentence_id[i]]
+    for cell in np.flatnonzero(TRAIN.deciding_cells[i]):
+        others = np.repeat(TRAIN.digits[i][None], 10, axis=0)
+        others[:, cell] = np.arange(10)
+        assert not collages.holds(others, sentence).all(), f"cell {cell} of {TRAIN.digits[i]}: {sentence}"
+
+
+def test_every_kind_of_sentence_lists_pairs_of_a_word_and_a_cell():
+    kinds = {kind: TRAIN.pairs[TRAIN.kind == kind] for kind in np.unique(TRAIN.kind)}
+    assert all(of.any(axis=(1, 2)).all() for of in kinds.values())
+
+
 def test_the_published_builder_has_wrong_labels_and_gives_itself_away():
     first, second = (build(SKLEARN, 8000, "train", seed=seed, published=True) for seed in (0, 1))
     wrong = collages.wrong_labels(first)

@@ -4,6 +4,7 @@ import torch
 from torch import nn
 from transformers import BertConfig, BertModel
 
+from crossexplain.evaluation import shares
 from crossexplain.evaluation.exact import Game
 from crossexplain.evaluation.peers import (
     METHODS,
@@ -11,10 +12,8 @@ from crossexplain.evaluation.peers import (
     Explanation,
     Method,
     Scored,
-    dime,
     every_pair,
     explain,
-    modality_scores,
 )
 from crossexplain.gradients.attention import RELEVANCE, ROLLOUT
 from crossexplain.gradients.views import ImageCells, Tokens, Vectors
@@ -70,6 +69,8 @@ def test_every_method_on_every_model_gives_finite_values_or_says_why_not(case, m
         assert method in may_refuse and len(str(error)) > 20
         return
     there = {modality.name: modality.features(inputs) for modality in modalities}
+    if METHODS[method].whole:
+        there = {name: part.any(dim=1, keepdim=True) for name, part in there.items()}
     for name, values in found.values.items():
         assert values.shape == there[name].shape and torch.equal(values.isnan(), ~there[name])
         assert values[there[name]].isfinite().all()
@@ -246,14 +247,20 @@ def test_scores_of_whole_modalities_on_an_interaction_and_a_sum():
     xor, added = Rule(True).eval(), Rule(False).eval()
     every = every_pair(xor, inputs, PARTS)
     assert torch.allclose(every.diagonal(), xor(**inputs)) and every[0, 1] == 5 and every[1, 0] == -5
-    labels = (xor(**inputs) > 0).numpy()
-    scores = modality_scores(xor, inputs, PARTS, labels)
-    assert scores["dime"] == pytest.approx(1) and scores["emap gap"] == 0.5 and scores["intershap"] > 0.9
-    scores = modality_scores(added, inputs, PARTS, (added(**inputs) > 0).numpy(),
-                             explain(added, inputs, PARTS, "sampled shapley", baselines={"image": "zero", "text": "mask"}))
-    assert scores["dime"] == pytest.approx(0, abs=1e-6) and scores["emap gap"] == 0 and 0.5 < scores["mm-shap"] < 1
-    split = dime(every)
-    assert np.allclose(split.unimodal + split.interaction, every.diagonal())
+    found = {name: explain(xor, inputs, PARTS, name) for name in ("intershap", "dime", "emap")}
+    assert found["emap"].pairs is None and all(of.passes == 4 for of in found.values())
+    for name in ("dime", "emap"):
+        assert found[name].joint().abs().max() < 1e-6, "an exclusive or has no parts"
+    assert found["dime"].pairs.flatten().tolist() == pytest.approx([5] * 4)  # for the answer given, whichever it is
+    published = shares.intershap(shares.predicted(every))
+    sizes = torch.cat([found["intershap"].pairs[:, :, 0], found["intershap"].joint()], dim=1).mean(dim=0).abs()
+    assert (sizes / sizes.sum()).tolist() == pytest.approx([published.interaction, published.first, published.second])
+    assert published.interaction > 0.9
+    split = explain(added, inputs, PARTS, "dime")
+    assert split.pairs.abs().max() < 1e-6
+    assert split.joint()[:2].tolist() == [pytest.approx([-5, 10]), pytest.approx([5, 10])]  # a no to (1, -1), a yes to (1, 1)
+    share = explain(added, inputs, PARTS, "mm-shap", baselines={"image": "zero", "text": "mask"})
+    assert torch.allclose(share.joint().sum(dim=1), torch.ones(4).double()) and (share.values["text"] > 0.5).all()
 
 
 def test_exact_values_of_a_product_are_known_and_groups_share_theirs():

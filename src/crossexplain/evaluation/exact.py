@@ -310,16 +310,18 @@ class Game:
                 f"examples, and more than 2**20 are refused; put features into groups (players={{'text': 8}}, a coarser grid "
                 "of cells) or estimate Shapley values from some of them with evaluation.sampling.sampled_shapley."
             )
-        with tqdm(total=len(self), disable=not self.progress, delay=3, unit="example", desc="coalitions") as bar:
+        with tqdm(total=len(self) * 2**players, disable=not self.progress, delay=3, unit="coalition") as bar:
             if self.progress and cost.seconds > 3:
                 passes = " and ".join(f"{rows:,} of {name}" for name, rows in cost.encoded.items()) or \
                     f"{cost.coalitions:,} of the whole model (it has no see, read and match)"
                 tqdm.write(f"{cost.coalitions:,} coalitions need {passes}: about {cost.seconds:.0f} s")
             every = (torch.arange(2**players)[:, None] >> torch.arange(players) & 1).bool()  # (2**P, P)
             found = torch.empty(len(self), 2**players, dtype=torch.float64)
+            at_once = len(every) if self.splits else self.rows  # towers see each of their masks once an example
             for i in range(len(self)):
-                found[i] = self.values(every, torch.full((len(every),), i))
-                bar.update()
+                for some in torch.arange(len(every)).split(at_once):
+                    found[i, some] = self.values(every[some], torch.full((len(some),), i))
+                    bar.update(len(some))
         self._table = found
         return found
 

@@ -37,7 +37,6 @@ BASELINE = {"image": "zero", "text": "mask"}
 OTHERS = ({"image": "zero", "text": "data"}, {"image": "data", "text": "mask"}, {"image": "data", "text": "data"})
 DONOR = 4  # "data" is the picture, or the sentence, of so many pairs before: of another quadruple
 RADIUS, NOISES = 0.02, 3  # how far the numbers of a picture move at most, and how often they do
-ORDERS = 16  # of sampled Shapley values
 HELD = 0.25  # share of a box that a cell has to hold to be the place of its thing
 
 
@@ -190,16 +189,6 @@ def _leave_one_out(asked: Asked, seed: int) -> tuple[np.ndarray, float]:
     return np.where(asked.present, asked.table[:, -1:] - asked.table[:, rest], np.nan), asked.present.sum(axis=1).mean() + 1
 
 
-def _orders(asked: Asked, seed: int) -> tuple[np.ndarray, float]:
-    """Sample Shapley values from random orders of the players."""
-    rng, found = np.random.default_rng(seed), np.zeros((len(asked), PLAYERS))
-    for _ in range(ORDERS):
-        order = rng.permutation(PLAYERS)
-        steps = asked.table[:, np.concatenate([[0], np.cumsum(1 << order)])]  # (N, P + 1)
-        found[:, order] += np.diff(steps, axis=1) / ORDERS
-    return np.where(asked.present, found, np.nan), ORDERS * (PLAYERS - 1) + 2
-
-
 def _drawn(name: str) -> Method:
     def run(asked: Asked, seed: int) -> tuple[np.ndarray, float]:
         if name == "random":
@@ -221,7 +210,6 @@ METHODS: dict[str, Method] = {
     "integrated gradients": _peer("integrated gradients"),
     "leave one out": _leave_one_out,
     "dividend of the feature": _peer("carriers"),
-    "Shapley, 16 orders": _orders,
     "Shapley, exact": _peer("exact shapley"),
     "Banzhaf, exact": _peer("exact banzhaf"),
     "Shapley interactions across, exact": _peer("exact interactions"),

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 
 from crossexplain.evaluation import indices, shares
-from crossexplain.evaluation.dominance import text_share
 from crossexplain.evaluation.exact import Game
 from crossexplain.evaluation.sampling import sampled_shapley
 from crossexplain.gradients import image as maps
@@ -110,12 +109,15 @@ class Method(NamedTuple):
         What it does, with its source.
     efficient : bool
         Whether the values of an example sum to its margin less that with everything hidden.
+    whole : bool
+        Whether a modality counts as one feature.
     """
 
     run: Callable[..., Scored]
     signed: bool
     line: str
     efficient: bool = False
+    whole: bool = False
 
 
 @dataclass
@@ -246,6 +248,8 @@ def explain(model: nn.Module, inputs: Inputs, modalities: Sequence[Modality], me
         begin = time.perf_counter()
         found = METHODS[method].run(asked, **options)
         seconds = time.perf_counter() - begin
+    if METHODS[method].whole:
+        there = {name: part.any(dim=1, keepdim=True) for name, part in there.items()}
     values = {name: part.detach().float().where(there[name], torch.nan) for name, part in found.values.items()}
     for name, part in values.items():
         if not part[there[name]].isfinite().all():
@@ -571,6 +575,45 @@ def _attention(asked: Asked, method: str, attention: Mapping[str, Sequence[str]]
     return Scored(found)
 
 
+# Of whole modalities
+
+
+@torch.no_grad()
+def every_pair(model: nn.Module, inputs: Inputs, modalities: Sequence[Modality]) -> Tensor:
+    """Return the logit of every first with every second modality, (N, N), of a model with one logit."""
+    first, second = require_modalities(modalities)
+    n = len(first.value(inputs))
+    lines = []
+    for i in range(n):
+        rows = dict(inputs) | {first.input: first.value(inputs)[i : i + 1].expand_as(first.value(inputs))}
+        lines.append(model(**rows).reshape(n, -1))
+    every = torch.stack(lines)
+    if every.shape[2] != 1:
+        raise CannotRun(f"scores of whole modalities read one logit, the model gives {every.shape[2]}.")
+    return every[..., 0]
+
+
+def _parts(asked: Asked, score: str) -> Scored:
+    """Split each example's value into what each modality does by itself and what only their meeting does."""
+    every = every_pair(asked.model, asked.inputs, asked.modalities).double().numpy()
+    if score == "intershap":
+        nothing, *alone, both = shares.predicted(every).T
+        alone, rest = [part - nothing for part in alone], both - sum(alone) + nothing
+    else:
+        sign = 2 * asked.target.numpy() - 1
+        alone = [sign * (every.mean(axis=axis) - every.mean()) for axis in (1, 0)]
+        rest = sign * (np.diagonal(every) - shares.emap(every))
+    columns = [torch.from_numpy(part)[:, None] for part in (*alone, rest)]
+    return Scored(dict(zip(asked.there, columns)), None if score == "emap" else columns[2][:, :, None])
+
+
+def _mm_shap(asked: Asked) -> Scored:
+    found = _sampled(asked)
+    sizes = {name: part.where(asked.there[name], 0.0).abs().sum(dim=1, keepdim=True) for name, part in found.values.items()}
+    total = sum(sizes.values())
+    return Scored({name: (part / total).nan_to_num(1 / len(sizes)) for name, part in sizes.items()}, None, found.passes)
+
+
 def _named(function: Callable, *fixed) -> Callable:
     return lambda asked, **options: function(asked, *fixed, **options)
 
@@ -601,74 +644,10 @@ METHODS: dict[str, Method] = {
     "shapiq pairs": Method(_named(_shapiq, "KernelSHAPIQ", "k-SII"), True, "shapiq: Shapley values and interactions of pairs"),
     RELEVANCE: Method(_named(_attention, RELEVANCE), False, "Chefer et al. 2021"),
     ROLLOUT: Method(_named(_attention, ROLLOUT), False, "Abnar and Zuidema 2020"),
+    "mm-shap": Method(_mm_shap, False, "share of each modality in the sizes of Shapley values (Parcalabescu and Frank 2023)",
+                      whole=True),
+    **{name: Method(_named(_parts, name), True, line, whole=True) for name, line in (
+        ("intershap", "each modality by itself, and as pairs their interaction, of the probability (Wenderoth et al. 2024)"),
+        ("emap", "each modality's part of the nearest additive model (Hessel and Lee 2020)"),
+        ("dime", "the same, and as pairs the interaction that is left (Lyu et al. 2022)"))},
 }
-
-
-# Of whole modalities
-
-
-@torch.no_grad()
-def every_pair(model: nn.Module, inputs: Inputs, modalities: Sequence[Modality]) -> Tensor:
-    """Return the logit of every first with every second modality, (N, N), of a model with one logit."""
-    first, second = require_modalities(modalities)
-    n = len(first.value(inputs))
-    lines = []
-    for i in range(n):
-        rows = dict(inputs) | {first.input: first.value(inputs)[i : i + 1].expand_as(first.value(inputs))}
-        lines.append(model(**rows).reshape(n, -1))
-    every = torch.stack(lines)
-    if every.shape[2] != 1:
-        raise CannotRun(f"scores of whole modalities read one logit, the model gives {every.shape[2]}.")
-    return every[..., 0]
-
-
-class Dime(NamedTuple):
-    """What each modality does for itself, and what only their meeting does, (N,) each."""
-
-    unimodal: np.ndarray
-    interaction: np.ndarray
-
-
-def dime(every) -> Dime:
-    """Split the logits into unimodal contributions and interaction as DIME does before it explains each (Lyu et al. 2022).
-
-    The unimodal part is the additive projection of :func:`~crossexplain.evaluation.shares.emap`, the interaction what is left.
-
-    Examples
-    --------
-    >>> dime([[1.0, -1.0], [-1.0, 1.0]]).interaction.tolist()
-    [1.0, 1.0]
-    """
-    unimodal = shares.emap(every)
-    return Dime(unimodal, np.diagonal(np.asarray(every, dtype=float)) - unimodal)
-
-
-def modality_scores(model: nn.Module, inputs: Inputs, modalities: Sequence[Modality], labels=None,
-                    explanation: Explanation | None = None) -> dict[str, float]:
-    """Return the scores of whole modalities that others publish.
-
-    Parameters
-    ----------
-    model, inputs, modalities
-        As for :func:`explain`; two modalities, one logit.
-    labels : array_like, shape (N,), optional
-        For the EMAP gap.
-    explanation : Explanation, optional
-        Shapley values of modalities called image and text, for MM-SHAP's share.
-
-    Returns
-    -------
-    dict of str to float
-        ``intershap``, ``dime`` (share of the interaction in the sizes of both parts), and where they can be had ``emap gap``
-        and ``mm-shap`` (the text's share).
-    """
-    every = every_pair(model, inputs, modalities).double().numpy()
-    split = dime(every)
-    size = np.abs(split.unimodal).sum() + np.abs(split.interaction).sum()
-    found = {"intershap": shares.intershap(shares.predicted(every)).interaction,
-             "dime": float(np.abs(split.interaction).sum() / size) if size > 0 else np.nan}
-    if labels is not None:
-        found["emap gap"] = shares.emap_gap(every, labels)
-    if explanation is not None:
-        found["mm-shap"] = float(text_share({name: part.nan_to_num() for name, part in explanation.values.items()}).mean())
-    return found
