@@ -15,7 +15,8 @@ from crossexplain.book import Build, find_root
 
 ROOT = find_root(Path(__file__).parent)
 FULL = Build(ROOT, profile="full", size="small")
-ONLY_HERE = {"fig-images-photos", "fig-images-photos-nothing", "fig-images-cats", "fig-images-horses", "fig-06-photographs"}
+ONLY_HERE = {"fig-images-photos", "fig-images-photos-nothing", "fig-images-cats", "fig-images-horses",
+             "fig-05-photos", "fig-05-own", "fig-06-photographs", "fig-06-own"}
 
 pytestmark = pytest.mark.skipif(not os.environ.get("CROSSEXPLAIN_DATA"),
                                 reason="CROSSEXPLAIN_DATA names no folder with the data of the full profile")

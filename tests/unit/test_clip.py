@@ -5,7 +5,12 @@ import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast
 
+from crossexplain.gradients.attention import word_by_patch
 from crossexplain.gradients.capture import capture
+from crossexplain.gradients.image import attribute
+from crossexplain.gradients.preflight import preflight
+from crossexplain.gradients.rounds import rounds
+from crossexplain.gradients.views import ImageCells, Tokens
 from crossexplain.models import bert, checkpoints, clip
 from crossexplain.models.clip import Clip, Contrast, sigmoid_loss
 from crossexplain.models.towers import ClipTextTower, EncoderTower, Look, clip_states, pool, threshold
@@ -314,6 +319,30 @@ def test_the_published_format_is_centred_on_pairs_of_ones_own(published):
         labels = (before > before.median()).long()
         model.centre(before, labels)
         assert ((model(images, ids) > 0).long() == labels).all()
+
+
+def test_the_published_format_is_explained_by_the_same_calls(published):
+    model, tokenizer = clip.load(published[0]), bert.load_tokenizer(published[0])
+    texts = ["a dog", "a cat runs", "a cat", "dog runs"]
+    read = bert.encode(tokenizer, texts).inputs
+    torch.manual_seed(1)
+    inputs = {"images": torch.rand(4, 3, 16, 16), "tokens": read["input_ids"], "attention_mask": read["attention_mask"]}
+    words = Tokens(layer=model.text_layer, mask_id=None, pad_id=tokenizer.pad_token_id, attention="attention_mask",
+                   special=(tokenizer.bos_token_id, tokenizer.eos_token_id))
+    assert words.features(inputs).sum(dim=1).tolist() == [2, 4, 3, 2]
+    sides = [ImageCells(layer=model.image_layer, grid=(2, 2)), words]
+    found = preflight(model, inputs, sides, labels=torch.tensor([0, 1, 0, 1]))
+    assert "positions" not in str(found), "the embeddings of all words are used"
+    record = rounds(model, inputs, sides, baselines=[{"image": "mean", "text": "pad"}, "data"], progress=False)
+    with torch.no_grad():
+        assert torch.allclose(record.passes["data", "full"].logits[:, 0], model(**inputs), atol=1e-4)
+    assert record.verdict().answer
+    for method in ("grad-cam", "gradient x input", "attention-rollout", "attention-relevance"):
+        layer = "input:images" if method.startswith("attention") else model.image_layer
+        attention = model.attention_layers if method.startswith("attention") else ()
+        heat = attribute(model, inputs, layer, method, 1, "for", attention=attention)
+        assert heat.shape == (4, 2, 2) and heat.isfinite().all()
+    assert word_by_patch(model, inputs).shape == (4, read["input_ids"].shape[1], 2, 2)
 
 
 def test_broken_folders_are_told(published, tmp_path):

@@ -11,6 +11,7 @@ from transformers import BertConfig, BertModel, BertTokenizerFast
 
 from crossexplain.data import flickr8k, store
 from crossexplain.gradients.capture import capture
+from crossexplain.gradients.views import Tokens
 from crossexplain.models import checkpoints, vgg
 from crossexplain.models.clip import softmax_loss
 from crossexplain.models.towers import GivenMaps, GivenStates, PooledLook, with_towers
@@ -107,6 +108,62 @@ def test_gradients_of_the_whole_model_reach_every_cell_and_every_word(copy, enco
     head = encoded.given(copy.splits["test"][:3], copy.captions_of("test")[:15:5])
     taken = capture(trained.head, head, [trained.head.image_layer, trained.head.text_layer])
     assert (taken.gradients[trained.head.image_layer].norm(dim=1) > 0).all()
+
+
+def test_a_training_that_was_cut_off_goes_on_and_ends_alike(encoded, monkeypatch):
+    whole = recipe.load_or_train("fusion", seed=3, encoded=encoded, progress=False, **SETTINGS)
+    for path in recipe.folder().iterdir():
+        path.unlink()
+    fit, calls = recipe.fit, []
+
+    def cut(model, *given, **named):
+        calls.append(named["checkpoint"])
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return fit(model, *given, **named)
+
+    monkeypatch.setattr(recipe, "fit", cut)
+    with pytest.raises(KeyboardInterrupt):
+        recipe.load_or_train("fusion", seed=3, encoded=encoded, progress=False, **SETTINGS)
+    assert calls[0].is_file() and calls[0] != calls[1], "what was learned by contrast is kept"
+    again = recipe.load_or_train("fusion", seed=3, encoded=encoded, progress=False, **SETTINGS)
+    assert all(torch.equal(a, b) for a, b in zip(whole.head.state_dict().values(), again.head.state_dict().values()))
+    assert not list(recipe.folder().glob("*.pt")), "and is removed when all is done"
+
+
+def test_a_photograph_and_a_sentence_of_ones_own(copy, encoded):
+    trained = recipe.train("fusion", encoded=encoded, progress=False, **SETTINGS)
+    inputs, shown, words, note = recipe.ask(encoded, torch.rand(3, 60, 90), "a dog runs")
+    assert words == ["a", "dog", "runs"] and shown.shape == (3, 227, 227) and "90 x 60 pixels" in note
+    features = Tokens(**encoded.words).features(inputs)[0]
+    assert features.tolist() == [False, True, True, True, False] and trained.model(**inputs).shape == (1,)
+    with pytest.raises(ValueError, match="sentence 0 has 102 tokens, at most 64"):
+        recipe.ask(encoded, torch.rand(3, 60, 90), "a " * 100)
+
+
+def test_the_towers_of_the_paper_are_taken_where_they_are_at_hand(weights, monkeypatch):
+    def missing(name):
+        raise store.MissingSource(name)
+
+    monkeypatch.setattr(store, "find", lambda name: name)
+    assert recipe.at_hand() == recipe.PUBLISHED
+    monkeypatch.setattr(store, "find", missing)
+    assert recipe.at_hand() == recipe.TOWERS
+
+
+def test_agreement_with_people_is_a_rank_correlation(copy, encoded):
+    head = recipe.train("clip_cnn", encoded=encoded, progress=False, **SETTINGS).head
+    pairs = copy.pairs("test", 0)
+    logits = recipe.logits(head, encoded, pairs).numpy()
+    marks = np.stack([logits, logits, logits], axis=1)
+    judged = flickr8k.Judgements(pairs.image, pairs.caption, marks, 0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(flickr8k.Flickr8k, "judgements", lambda self, kind: judged)
+        found = recipe.agreement(head, encoded, "expert")
+        assert found.value == pytest.approx(1) and found.low == pytest.approx(1) and found.n == 50
+        patch.setattr(flickr8k.Flickr8k, "judgements", lambda self, kind: flickr8k.Judgements(
+            pairs.image, pairs.caption, np.exp(np.stack([-logits, logits], axis=1)), 0))
+        assert recipe.agreement(head, encoded, "crowd").value == pytest.approx(-1), "the share of yes falls with the logit here"
 
 
 def test_a_damaged_head_is_trained_again(encoded):

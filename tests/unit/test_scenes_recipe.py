@@ -6,6 +6,8 @@ import torch
 
 from crossexplain.data import scenes
 from crossexplain.data.scene_words import KINDS, holds
+from crossexplain.gradients.preflight import preflight
+from crossexplain.gradients.views import ImageCells, Tokens
 from crossexplain.models import checkpoints
 from crossexplain.recipes import scenes as recipe
 
@@ -161,3 +163,14 @@ def test_an_image_and_a_sentence_of_a_reader(data):
     assert called["tokens"].shape == (1, 3) and not note
     with pytest.raises(ValueError, match="unicorn"):
         recipe.encode(model, image, "a red unicorn")
+
+
+@pytest.mark.parametrize("name", recipe.NAMES)
+def test_the_pre_flight_check_finds_nothing_wrong_with_what_travels(name):
+    trained = recipe.load_or_train(name, progress=False)
+    model, pairs = trained.model, trained.data.build("test", 40, 0, "random")
+    inputs = recipe.inputs(model, recipe.Pictures(trained.data, np.unique(pairs.image))[pairs.image], pairs.captions)
+    grid = (8, 8) if name == "clip_vit" else (6, 6)
+    words = Tokens(layer=model.text_layer, special=() if name == "fusion" else (2, 3))
+    sides = [ImageCells(layer=model.image_layer, grid=grid), words]
+    assert not list(preflight(model, inputs, sides, labels=torch.from_numpy(pairs.labels)))
