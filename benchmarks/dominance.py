@@ -3,8 +3,8 @@
 Each caption with its photograph, and with another photograph's caption in its place; the rounds of chapter 4 with one
 modality hidden as a whole, three stand-ins for photographs and for captions. ``dominance.csv`` keeps the whole table,
 which chapter 5 shows. Intervals are 95 % bootstrap over photographs. Needs the data folder, and encodings, which take six
-minutes the first time; then about a quarter of an hour of two cores, one for each model. What was measured of a model is kept
-under ``_build/dominance``, so that a run that was cut off goes on.
+minutes the first time; then about a quarter of an hour of two cores, one for each model; the row ``seconds`` says how long.
+What was measured of a model is kept under ``_build/dominance``, so that a run that was cut off goes on.
 """
 
 import time

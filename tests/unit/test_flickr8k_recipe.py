@@ -114,19 +114,21 @@ def test_a_training_that_was_cut_off_goes_on_and_ends_alike(encoded, monkeypatch
     whole = recipe.load_or_train("fusion", seed=3, encoded=encoded, progress=False, **SETTINGS)
     for path in recipe.folder().iterdir():
         path.unlink()
-    fit, calls = recipe.fit, []
+    fit, calls, learned = recipe.fit, [], []
 
     def cut(model, *given, **named):
         calls.append(named["checkpoint"])
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return fit(model, *given, **named)
+        learned.append(fit(model, *given, **named))
+        return learned[-1]
 
     monkeypatch.setattr(recipe, "fit", cut)
     with pytest.raises(KeyboardInterrupt):
         recipe.load_or_train("fusion", seed=3, encoded=encoded, progress=False, **SETTINGS)
     assert calls[0].is_file() and calls[0] != calls[1], "what was learned by contrast is kept"
     again = recipe.load_or_train("fusion", seed=3, encoded=encoded, progress=False, **SETTINGS)
+    assert again.contrast.seconds == learned[0].seconds, "what was learned by contrast was not learned again"
     assert all(torch.equal(a, b) for a, b in zip(whole.head.state_dict().values(), again.head.state_dict().values()))
     assert not list(recipe.folder().glob("*.pt")), "and is removed when all is done"
 
@@ -142,12 +144,9 @@ def test_a_photograph_and_a_sentence_of_ones_own(copy, encoded):
 
 
 def test_the_towers_of_the_paper_are_taken_where_they_are_at_hand(weights, monkeypatch):
-    def missing(name):
-        raise store.MissingSource(name)
-
-    monkeypatch.setattr(store, "find", lambda name: name)
+    monkeypatch.setattr(store, "here", lambda name: True)
     assert recipe.at_hand() == recipe.PUBLISHED
-    monkeypatch.setattr(store, "find", missing)
+    monkeypatch.setattr(store, "here", lambda name: name == "vgg16")
     assert recipe.at_hand() == recipe.TOWERS
 
 

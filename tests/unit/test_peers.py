@@ -230,6 +230,17 @@ def test_what_cannot_run_says_why():
         explain(model, HAND, PARTS, baselines={"image": "data"})
 
 
+class Masked(nn.Module):
+    """Another model, to which only attended words count."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, images, tokens, attention_mask):
+        return self.model(images, tokens) * (1 + attention_mask[:, 0] + 2 * attention_mask[:, 1])
+
+
 def test_scores_of_whole_modalities_on_an_interaction_and_a_sum():
     sign = torch.tensor([1.0, 1, -1, -1])
     inputs = {"images": torch.zeros(4, 1, 2, 2) + sign[:, None, None, None],
@@ -256,6 +267,14 @@ def test_scores_of_whole_modalities_on_an_interaction_and_a_sum():
     sizes = torch.cat([found["intershap"].pairs[:, :, 0], found["intershap"].joint()], dim=1).mean(dim=0).abs()
     assert (sizes / sizes.sum()).tolist() == pytest.approx([published.interaction, published.first, published.second])
     assert published.interaction > 0.9
+    with pytest.raises(CannotRun, match="predicted class"):
+        explain(xor, inputs, PARTS, "intershap", target=1)
+    with pytest.raises(CannotRun, match="about two, 1 came"):
+        explain(xor, inputs, PARTS[:1], "emap")
+    masked = Masked(added).eval()
+    more = inputs | {"attention_mask": torch.tensor([[1, 1], [1, 0], [0, 1], [1, 1]])}
+    words = Tokens(attention="attention_mask")
+    assert torch.equal(every_pair(masked, more, [words, PARTS[0]]), every_pair(masked, more, [PARTS[0], words]).T)
     split = explain(added, inputs, PARTS, "dime")
     assert split.pairs.abs().max() < 1e-6
     assert split.joint()[:2].tolist() == [pytest.approx([-5, 10]), pytest.approx([5, 10])]  # a no to (1, -1), a yes to (1, 1)

@@ -130,6 +130,17 @@ def find(name: str, ask: Callable[[str], bool] | None = None) -> Found:
     return found
 
 
+def here(name: str) -> bool:
+    """Return whether a source is at hand; nothing is downloaded, whatever is allowed."""
+    source = _entry(name)
+    _note(name)
+    try:
+        _find(source, None, offline=True)
+    except OSError:
+        return False
+    return True
+
+
 def fetch(name: str, ask: Callable[[str], bool] | None = None) -> Found:
     """Like :func:`find`, but hash every file again and so repair what has changed in the cache since."""
     return _find(_entry(name), ask, trust=False)

@@ -581,11 +581,14 @@ def _attention(asked: Asked, method: str, attention: Mapping[str, Sequence[str]]
 @torch.no_grad()
 def every_pair(model: nn.Module, inputs: Inputs, modalities: Sequence[Modality]) -> Tensor:
     """Return the logit of every first with every second modality, (N, N), of a model with one logit."""
+    if len(modalities) != 2:
+        raise CannotRun(f"scores of whole modalities are about two, {len(modalities)} came.")
     first, second = require_modalities(modalities)
     n = len(first.value(inputs))
+    own = [key for key in (first.input, getattr(first, "attention", None)) if key in inputs]
     lines = []
     for i in range(n):
-        rows = dict(inputs) | {first.input: first.value(inputs)[i : i + 1].expand_as(first.value(inputs))}
+        rows = dict(inputs) | {key: inputs[key][i : i + 1].expand_as(inputs[key]) for key in own}
         lines.append(model(**rows).reshape(n, -1))
     every = torch.stack(lines)
     if every.shape[2] != 1:
@@ -597,6 +600,8 @@ def _parts(asked: Asked, score: str) -> Scored:
     """Split each example's value into what each modality does by itself and what only their meeting does."""
     every = every_pair(asked.model, asked.inputs, asked.modalities).double().numpy()
     if score == "intershap":
+        if not np.array_equal(np.diagonal(every) > 0, asked.target.numpy() == 1):
+            raise CannotRun("InterSHAP is about the predicted class; leave the target out.")
         nothing, *alone, both = shares.predicted(every).T
         alone, rest = [part - nothing for part in alone], both - sum(alone) + nothing
     else:

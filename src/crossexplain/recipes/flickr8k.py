@@ -120,12 +120,7 @@ class Encoded:
 
 def at_hand() -> tuple[str, str]:
     """Return the names of the towers of the paper where their weights are at hand, else those of the small ones."""
-    try:
-        for name in PUBLISHED:
-            store.find(name)
-    except store.MissingSource:
-        return TOWERS
-    return PUBLISHED
+    return PUBLISHED if all([store.here(name) for name in PUBLISHED]) else TOWERS
 
 
 def ask(encoded: Encoded, image: Tensor, sentence: str) -> tuple[dict[str, Tensor], Tensor, list[str], str]:
@@ -147,7 +142,7 @@ def encode(data: Flickr8k | None = None, towers: tuple[str, str] = TOWERS, size:
     """Send photographs and captions through the towers, or take up what was encoded before.
 
     The first time takes about six minutes on two cores and 1.8 GB on the disk, in the local cache; it can be cut off and
-    goes on from there. VGG and bert-base take ten times as long. Photographs that cannot be read are left out, and named.
+    goes on from there. VGG-16 and bert-base take much longer. Photographs that cannot be read are left out, and named.
 
     Parameters
     ----------
