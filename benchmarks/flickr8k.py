@@ -59,7 +59,8 @@ def rows_of(name: str, of: list[recipe.Trained], encoded: recipe.Encoded, seed: 
         judged = recipe.agreement(of[0].head, encoded, kind, seed)
         rows.append({"id": f"flickr8k.{name}.{kind}", **judged._asdict(), "unit": "rank correlation with people's judgements"})
     return [*rows, {"id": f"flickr8k.{name}.seconds", "value": statistics.median(seconds), "low": min(seconds),
-                    "high": max(seconds), "n": SEEDS, "unit": "s for training without encoding, median, when the heads were trained"}]
+                    "high": max(seconds), "n": SEEDS,
+                    "unit": "s for training without encoding, median, when the heads were trained"}]
 
 
 def over_seeds(key: str, hits: list[np.ndarray], unit: str, seed: int) -> list[dict]:
