@@ -3,12 +3,13 @@
 Each caption with its photograph, and with another photograph's caption in its place; the rounds of chapter 4 with one
 modality hidden as a whole, four stand-ins for photographs and three for captions. ``dominance.csv`` keeps the whole table,
 which chapter 5 shows. Intervals are 95 % bootstrap over photographs. Needs the data folder, and encodings, which take six
-minutes the first time; then about twenty minutes of two cores, one for each model; the row ``seconds`` says how long.
+minutes the first time; then about a quarter of an hour of two cores, one for each model; the row ``seconds`` says how long.
 What was measured of a model is kept under ``_build/dominance``, so that a run that was cut off goes on.
 """
 
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ import torch
 from joblib import Parallel, delayed
 
 from crossexplain.bench import code
+from crossexplain.data.flickr8k import Pairs
 from crossexplain.evaluation import dominance, sampling
 from crossexplain.evaluation.exact import Game
 from crossexplain.evaluation.intervals import mean_interval
@@ -27,16 +29,20 @@ from crossexplain.recipes import flickr8k as recipe
 
 BASELINES = [{"image": "mean", "text": "mask"}, {"image": "blur", "text": "pad"}, {"image": "zero", "text": "mask"}, "data"]
 # Pairs whose Shapley values are estimated, masks that each tower looks at for one pair, and cells: about as many as words.
-SAMPLE, MASKS, CELLS = 100, 64, (4, 4)
+SAMPLE, MASKS, CELLS = 64, 64, (4, 4)
 ANSWERS = {"image": "image alone", "text": "text alone", "both": "both only"}
 
 
 def rows(seed: int = 0, repeats: int = 5) -> list[dict]:
     """Return the rows of both models, and keep the table."""
     encoded = recipe.encode()
-    for name in recipe.NAMES:  # trained where it was not: once, before the processes part
-        recipe.load_or_train(name, seed, encoded=encoded)
-    tables = dict(zip(recipe.NAMES, Parallel(n_jobs=len(recipe.NAMES))(delayed(once)(name, seed) for name in recipe.NAMES)))
+    trained = {name: recipe.load_or_train(name, seed, encoded=encoded) for name in recipe.NAMES}
+    known, started = None, time.perf_counter()
+    if not all(kept_at(name, seed).is_file() for name in recipe.NAMES):
+        known = looked(trained["fusion"], asked(encoded, seed))  # once, for both: they have the same towers
+    looking = time.perf_counter() - started
+    ask = Parallel(n_jobs=len(recipe.NAMES))
+    tables = dict(zip(recipe.NAMES, ask(delayed(once)(name, seed, known, looking) for name in recipe.NAMES)))
     keep(tables)
     took = [float(table.value[table.measure == "seconds"].item()) for table in tables.values()]
     return [*(row for name in recipe.NAMES for row in chosen(name, tables[name])),
@@ -44,13 +50,22 @@ def rows(seed: int = 0, repeats: int = 5) -> list[dict]:
              "unit": "s for both models beside each other, one core each; encoded and trained before"}]
 
 
-def once(name: str, seed: int) -> pd.DataFrame:
-    """Return the table of a model, measured with one core unless the same code has measured it before."""
-    path = embedded_folder().parent / "_build" / "dominance" / f"{code(Path(__file__))}-{seed}-{name}.csv"
+def kept_at(name: str, seed: int) -> Path:
+    """Return where the table of a model is kept: another file for other code and another seed."""
+    return embedded_folder().parent / "_build" / "dominance" / f"{code(Path(__file__))}-{seed}-{name}.csv"
+
+
+def once(name: str, seed: int, known: dominance.Recall | None, looking: float) -> pd.DataFrame:
+    """Return the table of a model, measured with one core unless the same code has measured it before.
+
+    ``known`` is what the towers saw of everything, and took ``looking`` seconds.
+    """
+    path = kept_at(name, seed)
     if not path.is_file():
         torch.set_num_threads(1)
-        encoded, started = recipe.encode(progress=False), time.perf_counter()
-        table = measured(name, encoded, seed)
+        encoded, started = recipe.encode(progress=False), time.perf_counter() - looking
+        trained = recipe.load_or_train(name, seed, encoded=encoded)
+        table = measured(trained, asked(encoded, seed), known.of(trained.model), seed)
         took = {"baseline": "", "part": "", "measure": "seconds", "value": time.perf_counter() - started}
         table = pd.concat([table, pd.DataFrame([took])], ignore_index=True)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -78,42 +93,59 @@ def chosen(name: str, table: pd.DataFrame) -> list[dict]:
              "n": int(every.loc[place, "pairs"]), "unit": unit} for what, (place, unit) in wanted.items()]
 
 
-def measured(name: str, encoded: recipe.Encoded, seed: int) -> pd.DataFrame:
-    """Return the table of a model: one line a baseline, part of the pairs, and measure."""
-    trained, data = recipe.load_or_train(name, seed, encoded=encoded), encoded.data
-    pairs = data.pairs("test", seed)
+class Question(NamedTuple):
+    """The pairs, their photographs and captions, each once, and which of them each pair has."""
+
+    pairs: Pairs
+    images: np.ndarray
+    texts: dict[str, torch.Tensor]
+    given: dict[str, torch.Tensor]
+
+
+def asked(encoded: recipe.Encoded, seed: int) -> Question:
+    """Return what both models are asked."""
+    pairs = encoded.data.pairs("test", seed)
     images, captions = np.unique(pairs.image), np.unique(pairs.caption)
-    read = bert.encode(encoded.tokenizer, [data.captions[i] for i in captions], recipe.LONGEST, truncate=True).inputs
+    read = bert.encode(encoded.tokenizer, [encoded.data.captions[i] for i in captions], recipe.LONGEST, truncate=True).inputs
     texts = {"tokens": read["input_ids"], "attention_mask": read["attention_mask"]}
-    words = Tokens(**encoded.words)
-    picture = ImageCells(layer=trained.model.image_layer, grid=(6, 6))
-    prepared = {"image": ("mean", "blur", "zero"), "text": ("mask", "pad")}
-    known = dominance.recall(trained.model, lambda some: data.images(images[some], encoded.network.size), len(images), texts,
-                             picture, words, prepared)
     given = {"images": torch.from_numpy(np.searchsorted(images, pairs.image)),
              "tokens": torch.from_numpy(np.searchsorted(captions, pairs.caption))}
-    record = run_rounds(known.model, given, known.modalities, baselines=BASELINES, pick=None, seed=seed, progress=True)
-    found = dominance.table(record, parts(pairs, texts, given), pairs.image, seed)
-    return pd.concat([found, beside(known, given, pairs, trained, encoded, words, picture, seed)], ignore_index=True)
+    return Question(pairs, images, texts, given)
 
 
-def parts(pairs, texts: dict, given: dict) -> dict[str, np.ndarray]:
+def looked(trained: recipe.Trained, question: Question) -> dominance.Recall:
+    """Let the towers look at everything once."""
+    encoded, prepared = trained.encoded, {"image": ("mean", "blur", "zero"), "text": ("mask", "pad")}
+    return dominance.recall(
+        trained.model, lambda some: encoded.data.images(question.images[some], encoded.network.size), len(question.images),
+        question.texts, ImageCells(layer=trained.model.image_layer, grid=(6, 6)), Tokens(**encoded.words), prepared)
+
+
+def measured(trained: recipe.Trained, question: Question, known: dominance.Recall, seed: int) -> pd.DataFrame:
+    """Return the table of a model: one line a baseline, part of the pairs, and measure."""
+    record = run_rounds(known.model, question.given, known.modalities, baselines=BASELINES, pick=None, seed=seed, progress=True)
+    found = dominance.table(record, parts(question), question.pairs.image, seed)
+    return pd.concat([found, beside(trained, question, known, seed)], ignore_index=True)
+
+
+def parts(question: Question) -> dict[str, np.ndarray]:
     """Return which pairs are in which part: by label, and by the length of the caption."""
-    length = texts["attention_mask"].sum(dim=1).numpy()[given["tokens"].numpy()]
+    pairs, length = question.pairs, question.texts["attention_mask"].sum(dim=1)[question.given["tokens"]].numpy()
     short = length <= np.median(length)
     return {"all": np.ones(len(short), bool), "match": pairs.labels == 1, "no match": pairs.labels == 0,
             "short captions": short, "long captions": ~short}
 
 
-def beside(known, given: dict, pairs, trained, encoded, words: Tokens, picture: ImageCells, seed: int) -> pd.DataFrame:
+def beside(trained: recipe.Trained, question: Question, known: dominance.Recall, seed: int) -> pd.DataFrame:
     """Return what others read: MM-SHAP's text share on a sample of pairs, and the perceptual score on all."""
-    lost = dominance.perceptual_scores(known.model, given, torch.from_numpy(pairs.labels), pairs.image, seed=seed)
+    pairs, encoded = question.pairs, trained.encoded
+    lost = dominance.perceptual_scores(known.model, question.given, torch.from_numpy(pairs.labels), pairs.image, seed=seed)
     lines = [{"baseline": "dealt anew", "part": "all", "measure": f"perceptual score, {name}", **value._asdict(),
               "pairs": len(pairs.labels)} for name, value in lost.items()]
     some = np.random.default_rng(seed).choice(len(pairs.labels), SAMPLE, replace=False)
     sample = encoded.inputs(pairs.image[some], pairs.caption[some])
-    cells = ImageCells(layer=picture.layer, grid=CELLS)
-    game = Game(trained.model, sample, [cells, words], baselines={"image": "mean", "text": "mask"}, rows=16, progress=False)
+    sides = [ImageCells(layer=trained.model.image_layer, grid=CELLS), Tokens(**encoded.words)]
+    game = Game(trained.model, sample, sides, baselines={"image": "mean", "text": "mask"}, rows=16, progress=False)
     values = game.shared(sampling.sampled_shapley(game, MASKS, seed))
     share = mean_interval(dominance.text_share(values), seed, groups=pairs.image[some])
     return pd.DataFrame([*lines, {"baseline": "mean + mask", "part": "all", "measure": "text share, MM-SHAP",

@@ -1,3 +1,4 @@
+import copy
 import itertools
 
 import numpy as np
@@ -70,6 +71,19 @@ def test_a_recall_says_what_the_model_says(model, known, pictures, texts):
     assert torch.allclose(known.model(**PAIRS), before, atol=5e-3)  # kept in half precision
     assert before.std() > 0.02  # and the pairs differ by more than that
     assert torch.equal(model(**written_out(pictures, texts)), before)  # the model is as it was
+
+
+def test_another_model_on_the_same_towers_need_not_look_again(model, known, pictures, texts):
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        for name, weight in other.named_parameters():
+            if not name.startswith(("image.", "text.")):
+                weight.add_(0.05 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(len(name))))
+    again = recall(other, lambda some: pictures[some], len(pictures), texts, IMAGE, TEXT, PREPARED, batch=2)
+    found = known.of(other)
+    assert torch.equal(found.model(**PAIRS), again.model(**PAIRS))
+    assert not torch.equal(found.model(**PAIRS), known.model(**PAIRS))
+    assert found.model.image is known.model.image and found.modalities == known.modalities
 
 
 @pytest.mark.parametrize("kind", PREPARED["image"])

@@ -54,7 +54,7 @@ def contradictions(gradient: Tensor, coalition: Tensor, there: Tensor, gap: floa
                          "came, expected one shape (N, F); pass one modality at a time.")
     if not 0 < gap <= 1:
         raise ValueError(f"gap={gap} came, expected a share above 0 and at most 1.")
-    difference = _share(coalition, there) - _share(gradient, there)
+    difference = sizes(coalition, there) - sizes(gradient, there)
     return (difference.sign() * (difference.abs() >= gap)).to(torch.int8)
 
 
@@ -96,8 +96,8 @@ def choose(found: Mapping[str, Tensor], deciding: Mapping[str, Tensor]) -> dict[
     return {name: max(shares, key=shares.get) for name, shares in share.items()}
 
 
-def _share(scores: Tensor, there: Tensor) -> Tensor:
-    """Return sizes as a share of the largest of the example, 0 for what is not there."""
-    sizes = scores.detach().double().abs().masked_fill(~there, 0.0)
-    largest = sizes.amax(dim=1, keepdim=True)
-    return sizes / largest.where(largest > 0, 1.0)
+def sizes(scores: Tensor, there: Tensor) -> Tensor:
+    """Return what is compared, (N, F): sizes as a share of the largest of the example, 0 for what is not there."""
+    found = scores.detach().double().abs().masked_fill(~there, 0.0)
+    largest = found.amax(dim=1, keepdim=True)
+    return found / largest.where(largest > 0, 1.0)

@@ -90,6 +90,11 @@ class Recall:
     model: nn.Module
     modalities: list[Rows]
 
+    def of(self, model: nn.Module) -> "Recall":
+        """Return the same of another model on the same towers, which need not look again."""
+        towers = {id(model.image): self.model.image, id(model.text): self.model.text}
+        return Recall(copy.deepcopy(model, towers), self.modalities)
+
 
 @torch.no_grad()
 def recall(model: nn.Module, images: Callable[[np.ndarray], Tensor], count: int, texts: Inputs, image: ImageCells, text: Tokens,
@@ -176,16 +181,15 @@ def table(record: Rounds, parts: Mapping[str, np.ndarray], groups: np.ndarray, s
         the gradient norm with the other modality hidden over that with nothing hidden, geometric mean over the pairs where
         neither is 0; NaN where no gradient reaches the modality.
     """
-    lines = []
+    lines, verdicts = [], {part: record.verdict(where=where, groups=groups) for part, where in parts.items()}
     for baseline in record.baselines:
         answers = record.each(baseline)
         ratios = {name: record.norm_ratio(baseline, name) for name in record.modalities}
         ratios = {name: np.log(np.where(values > 0, values, np.nan)) for name, values in ratios.items()}
         for part, where in parts.items():
             found = shares(answers[where], groups[where], seed)
-            verdict = record.verdict(where=where, groups=groups)
-            of_all = {f"reach of {name}": value for name, value in verdict.reach[baseline].items()}
-            of_all |= {f"flips without {name}": value for name, value in verdict.flips[baseline].items()}
+            of_all = {f"reach of {name}": value for name, value in verdicts[part].reach[baseline].items()}
+            of_all |= {f"flips without {name}": value for name, value in verdicts[part].flips[baseline].items()}
             found |= {measure: value._replace(n=len(np.unique(groups[where]))) for measure, value in of_all.items()}
             for name, values in ratios.items():
                 if np.isnan(values[where]).all():  # a modality that no gradient reaches

@@ -8,7 +8,7 @@ bert-base, take the places of the small ones by name.
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -120,7 +120,8 @@ class Encoded:
 
 def at_hand() -> tuple[str, str]:
     """Return the names of the towers of the paper where their weights are at hand, else those of the small ones."""
-    return PUBLISHED if all([store.here(name) for name in PUBLISHED]) else TOWERS
+    here = [store.here(name) for name in PUBLISHED]  # both are looked for, so that a page knows when one has come
+    return PUBLISHED if all(here) else TOWERS
 
 
 def ask(encoded: Encoded, image: Tensor, sentence: str) -> tuple[dict[str, Tensor], Tensor, list[str], str]:
@@ -311,7 +312,8 @@ def gather(head: Fusion | ClipCNN, encoded: Encoded, images: Sequence[int]) -> T
 
 
 def train(name: str, seed: int = 0, size: str = "page", progress: bool = True, data: Flickr8k | None = None,
-          encoded: Encoded | None = None, towers: tuple[str, str] = TOWERS, keep: Path | None = None, **settings) -> Trained:
+          encoded: Encoded | None = None, towers: tuple[str, str] = TOWERS,
+          keep: Mapping[str, Path] | None = None, **settings) -> Trained:
     """Train a head by contrast, and choose where yes begins on validation pairs.
 
     Parameters
@@ -327,8 +329,8 @@ def train(name: str, seed: int = 0, size: str = "page", progress: bool = True, d
         What :func:`encode` gave before; else that is done first, with the towers.
     towers : (str, str)
         As for :func:`encode`.
-    keep : Path, optional
-        What is written after each epoch, from which a training that was cut off goes on: this path, and the step for an end.
+    keep : mapping from step to Path, optional
+        What is written after each epoch of a step, from which a training that was cut off goes on.
     settings
         In place of those of ``SETTINGS``.
 
@@ -352,7 +354,7 @@ def train(name: str, seed: int = 0, size: str = "page", progress: bool = True, d
         epochs, lr = chosen[step]
         done[step] = fit(Contrast(learner), learned, held, epochs=epochs, lr=lr, seed=seed, loss=softmax_loss, score=divided,
                          batch_size=BATCH[step], weight_decay=0.05, half=True, progress=progress,
-                         checkpoint=keep and keep.with_name(f"{keep.name}-{step}.pt"))
+                         checkpoint=keep and keep[step])
     head.centre(*predict(Contrast(head), held, 200))
     return Trained(head.requires_grad_(False).eval(), encoded, **done)
 
@@ -390,15 +392,15 @@ def load_or_train(name: str, seed: int = 0, retrain: bool = False, size: str = "
             return Trained(head.requires_grad_(False), encoded, card, **steps)
         except checkpoints.CheckpointError:
             pass  # not trained yet, or damaged
-    keep = folder() / file
-    keep.parent.mkdir(parents=True, exist_ok=True)
-    for step in STEPS if retrain else ():
-        keep.with_name(f"{file}-{step}.pt").unlink(missing_ok=True)
+    keep = {step: folder() / f"{file}-{step}.pt" for step in STEPS}
+    folder().mkdir(parents=True, exist_ok=True)
+    for path in keep.values() if retrain else ():
+        path.unlink(missing_ok=True)
     trained = train(name, seed, size, progress, encoded=encoded, keep=keep, **settings)
     card = _card(trained, name, seed)
     checkpoints.save(trained.head, file, card, folder(), LIMIT)
-    for step in STEPS:
-        keep.with_name(f"{file}-{step}.pt").unlink(missing_ok=True)
+    for path in keep.values():
+        path.unlink(missing_ok=True)
     return replace(trained, card=card)
 
 
