@@ -103,7 +103,7 @@ def moved(row: dict, before: dict | None) -> str:
         low, high, last_low, last_high = (float(of[end]) for of in (row, before or {}) for end in ("low", "high"))
     except (KeyError, TypeError, ValueError):  # new, or one without a range
         return ""
-    if low == high or last_low == last_high or (low <= last_high and last_low <= high):  # counts have no range either
+    if low <= last_high and last_low <= high:
         return ""
     return f"was {before['value']} [{before['low']}, {before['high']}] on {before.get('date') or 'an unknown day'}"
 

@@ -292,10 +292,16 @@ def _coalitions(model: nn.Module, example: Inputs, modalities: Sequence[Modality
     return model.match(*vectors)
 
 
-def text_share(values: Mapping[str, Tensor]) -> np.ndarray:
-    """Return MM-SHAP's share of the text, (N,): of the sizes of all Shapley values, those of the words.
+def size_shares(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return MM-SHAP's share of each modality, (N,): of the sizes of all Shapley values, those of its features.
 
-    Parcalabescu and Frank (2023), equation 3. Sizes: what speaks against the logit counts as much as what speaks for it.
+    Parcalabescu and Frank (2023), equation 3. Sizes: what speaks against the logit counts as much as what speaks for it. NaN
+    where all are 0.
     """
-    size = {name: found.abs().sum(dim=1) for name, found in values.items()}
-    return (size["text"] / (size["text"] + size["image"])).numpy()
+    size = {name: found.abs().nansum(dim=1) for name, found in values.items()}
+    return {name: found / sum(size.values()) for name, found in size.items()}
+
+
+def text_share(values: Mapping[str, Tensor]) -> np.ndarray:
+    """Return :func:`size_shares` of the text, (N,)."""
+    return size_shares(values)["text"].numpy()

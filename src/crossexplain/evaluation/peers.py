@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from crossexplain.evaluation import indices, shares
+from crossexplain.evaluation.dominance import size_shares
 from crossexplain.evaluation.exact import Game
 from crossexplain.evaluation.sampling import sampled_shapley
 from crossexplain.gradients import image as maps
@@ -614,9 +615,9 @@ def _parts(asked: Asked, score: str) -> Scored:
 
 def _mm_shap(asked: Asked) -> Scored:
     found = _sampled(asked)
-    sizes = {name: part.where(asked.there[name], 0.0).abs().sum(dim=1, keepdim=True) for name, part in found.values.items()}
-    total = sum(sizes.values())
-    return Scored({name: (part / total).nan_to_num(1 / len(sizes)) for name, part in sizes.items()}, None, found.passes)
+    found_shares = size_shares(found.values)
+    alike = 1 / len(found_shares)  # where no feature counts for anything
+    return Scored({name: part.nan_to_num(alike)[:, None] for name, part in found_shares.items()}, None, found.passes)
 
 
 def _named(function: Callable, *fixed) -> Callable:
