@@ -6,7 +6,11 @@ from hypothesis import strategies as st
 
 from crossexplain.data import controls, digits
 from crossexplain.data.collages import KINDS, STATEMENTS, holds, tokenize
+from crossexplain.evaluation.dominance import perceptual_scores
+from crossexplain.models import checkpoints
 from crossexplain.models.cnn_lstm import Tower
+from crossexplain.recipes import RECIPES, collages
+from crossexplain.recipes import controls as recipe
 from crossexplain.recipes.controls import ARCHITECTURES, prepare, train
 
 BANK = digits.load("sklearn")
@@ -143,3 +147,23 @@ def test_what_cannot_be_learned_or_is_unknown_is_refused():
         train("both", BANK, Tower(), 0, architecture="late fusion")
     with pytest.raises(ValueError, match="architecture 'clip' came, expected one of 'early fusion'"):
         train("text", BANK, Tower(), 0, architecture="clip")
+
+
+def test_the_suspects_that_travel_can_be_told_apart_by_pictures_dealt_anew():
+    tower = collages.load_or_train(progress=False).model.tower
+    told = prepare("shortcut", BANK, tower, 50, pairs=64, held_out=256, p=recipe.GIVEN_AWAY["shortcut"])
+    inputs, labels = {"images": told.seen, "tokens": told.test.tokens()}, torch.from_numpy(told.test.labels)
+    found = recipe.suspects()
+    assert {kind: len(models) for kind, models in found.items()} == dict.fromkeys(recipe.GIVEN_AWAY, recipe.OF_EACH)
+    lost = {kind: [perceptual_scores(model, inputs, labels)["image"].value for model in models]
+            for kind, models in found.items()}
+    assert np.mean(lost["pure"]) > np.mean(lost["shortcut"])
+    card = checkpoints.read_card(recipe.SUSPECTS)
+    assert card["command"] == "python -m crossexplain train pure_shortcut --seed 0" and RECIPES[recipe.SUSPECTS]
+    assert card["accuracy"]["pure"] < card["accuracy"]["shortcut"]
+
+
+def test_suspects_can_be_taught_again():
+    found = recipe.suspects(retrain=True, size="small")
+    assert {kind: len(models) for kind, models in found.items()} == dict.fromkeys(recipe.GIVEN_AWAY, 1)
+    assert not any(parameter.requires_grad for models in found.values() for parameter in models[0].parameters())

@@ -9,7 +9,19 @@ from hypothesis import strategies as st
 
 from crossexplain.evaluation.exact import Game
 from crossexplain.evaluation.indices import shapley
-from crossexplain.evaluation.sampling import _coalitions, _dealt, _determining, _distinct, _pairs, sampled_shapley
+from crossexplain.evaluation.sampling import (
+    ROWS,
+    _coalitions,
+    _covariance,
+    _dealt,
+    _determining,
+    _distinct,
+    _pairs,
+    _process,
+    _regression,
+    _shares,
+    sampled_shapley,
+)
 from crossexplain.gradients.views import Tokens, Vectors
 from crossexplain.inputs import InputError
 
@@ -90,6 +102,39 @@ def test_matching_masks_with_more_than_one_other_helps_and_more_masks_help(produ
         return np.median(errors)
 
     assert off(64, 24) < off(64, 1) / 2 and off(256, 24) < off(64, 24) / 2
+
+
+def test_where_the_towers_cannot_be_asked_the_process_misses_less_than_the_regression_on_the_same_values(products):
+    missed = {"process": [], "regression": []}
+    for seed in range(6):
+        model, rng = products(16, seed), np.random.default_rng(seed)
+        keep, weights = _determining(16, 0, 16 * 17, 1, rng)
+        there = torch.from_numpy(keep).float()
+        values = model.match(there[:, :8], there[:, 8:]).double().numpy()
+        for name, found in (("process", _process(keep, values)), ("regression", _regression(keep, values, weights))):
+            missed[name].append(((found - model.truth.numpy()) ** 2).sum())
+            assert found.sum() == pytest.approx(values[1] - values[0])
+    assert np.median(missed["process"]) < np.median(missed["regression"]) / 2
+
+
+@pytest.mark.parametrize("players, rate, linear", [(3, 0.05, 1), (4, 0.4, 10), (7, 0.8, 100)])
+def test_covariance_and_shares_are_the_sums_over_all_odd_parities(players, rate, linear):
+    every = (np.arange(2**players)[:, None] >> np.arange(players)) & 1
+    signs, members = np.where(every == 1, 1.0, -1.0), every[every.sum(axis=1) % 2 == 1].astype(bool)
+    variance = rate ** members.sum(axis=1) * (members.sum(axis=1) > 1)
+    variance = variance / variance.sum() + linear / players * (members.sum(axis=1) == 1)
+    parities = np.stack([signs[:, of].prod(axis=1) for of in members], axis=1)              # (2^p, parities)
+    differ = np.rint((players - signs @ signs.T) / 2).astype(int)
+    assert np.allclose((parities * variance) @ parities.T, _covariance(players, rate, linear)[differ])
+    other_gone = (signs < 0).sum(axis=1, keepdims=True) - (signs < 0)
+    want = np.stack([shapley((parities * variance * of).sum(axis=1)) for of in parities])     # of each coalition's covariances
+    assert np.allclose(signs * _shares(players, rate, linear)[other_gone], want)
+
+
+def test_a_sum_is_fitted_to_more_coalitions_than_a_process_can_take(products):
+    game = asked(products, 12, 12, n=1, split=False)
+    found = sampled_shapley(game, budget=2 * ROWS + 4)
+    assert float(((found[0] - game.model.truth) ** 2).sum() / (game.model.truth**2).sum()) < 0.01
 
 
 @pytest.mark.parametrize("first, second", [(4, 5), (1, 3), (6, 6), (7, 0), (3, 4)])

@@ -630,7 +630,7 @@ METHODS: dict[str, Method] = {
     "round 2": Method(_named(_rounds, "round 2"), False, "length of the gradient with the other modality hidden"),
     "cross": Method(_named(_rounds, "cross"), False, "how much the gradient changes as the other modality is hidden"),
     "carriers": Method(_carriers, True, "dividend of each feature with the whole other modality"),
-    "sampled shapley": Method(_sampled, True, "KernelSHAP, the masks of both modalities crossed (Covert and Lee 2021)", True),
+    "sampled shapley": Method(_sampled, True, "a Gaussian process on crossed masks (Rasmussen and Williams 2006)", True),
     "exact shapley": Method(_named(_exact, "shapley"), True, "of all coalitions (Shapley 1953)", True),
     "exact banzhaf": Method(_named(_exact, "banzhaf"), True, "of all coalitions (Banzhaf 1965)"),
     "exact interactions": Method(_named(_exact, "interactions"), False,

@@ -1,24 +1,32 @@
-"""Shapley values of more players than can be asked exactly: a regression on masks that are crossed.
+"""Shapley values of more players than can be asked exactly: a Gaussian process on masks that are crossed.
 
 A coalition of two modalities is a mask of each. A model that is asked by its parts, see
 :class:`~crossexplain.evaluation.exact.Game`, pays for the masks, and next to nothing for matching them: each mask of one
-modality is matched with many of the other. The regression is KernelSHAP's (Lundberg and Lee 2017), each coalition with its
-complement (Covert and Lee 2021); the masks are drawn without repetition, by their size, and so are the pairs of them. Where all
-can be had the values are exact.
+modality is matched with many of the other. Coalitions are drawn as for KernelSHAP (Lundberg and Lee 2017), each with its
+complement (Covert and Lee 2021); the masks are drawn without repetition, by their size, and so are the pairs of them.
+
+What their values say of all others is read by a Gaussian process, :func:`_process`: a sum of the features alone, which
+KernelSHAP fits, takes all that interacts for noise. The process grows with the square of the coalitions; of very many, where it
+would be slow, the sum is fitted, and where all coalitions were asked that is exact.
 """
 
-from itertools import combinations
+from itertools import combinations, product
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from scipy.linalg import solve, solve_triangular
 from scipy.special import comb
 from torch import Tensor
 
 from crossexplain.evaluation.exact import Game
 from crossexplain.inputs import InputError
 
-MATCHED = 24  # masks of the other modality that a mask is matched with, on average
+MATCHED = 24  # masks of the other modality that a mask is matched with, on average and at most
+ROWS, CROSSED = 1400, 4  # coalitions, complements not counted, of a process; it is worth fewer matches, but not fewer than that
+RATES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8)  # of a process, the one is taken that makes the values most likely:
+LINEAR = (1, 10, 100, 1e4)  # and how much larger than all that interacts the sum of the features may be
+LIKELY, NOISE = 150, 1e-6  # coalitions that are asked which it is; what keeps the equations solvable
 DRAWS, DETERMINED = 32, 0.05  # most sets of coalitions that are drawn, and how evenly one tells the players apart to be taken
 
 
@@ -35,7 +43,8 @@ def sampled_shapley(game: Game, budget: int = 256, seed: int = 0, matched: int =
         for so many coalitions. With fewer than about four for each player of the larger modality the values are rough.
     seed : int
     matched : int
-        How many masks of the other modality each mask is matched with, on average. More cost passes of the head alone.
+        With how many masks of the other modality each mask is matched, on average and at most. More cost passes of the head
+        alone.
 
     Returns
     -------
@@ -66,12 +75,84 @@ def sampled_shapley(game: Game, budget: int = 256, seed: int = 0, matched: int =
     for i, there in enumerate(game.present):
         sides = [(there & side).nonzero()[:, 0] for side in (first, ~first)]
         players = torch.cat(sides)
-        keep, weights = _determining(*(len(side) for side in sides), budget, matched, np.random.default_rng([seed, i]))
+        sizes = [len(side) for side in sides]
+        keep, weights = _determining(*sizes, budget, _matches(sizes, budget, matched), np.random.default_rng([seed, i]))
         given = torch.zeros(len(keep), len(there), dtype=torch.bool)
         given[:, players] = torch.from_numpy(keep)
         values = game.values(given, torch.full((len(keep),), i)).numpy()
-        found[i, players] = torch.from_numpy(_regression(keep, values, weights))
+        found[i, players] = torch.from_numpy(_fitted(keep, values, weights))
     return found
+
+
+def _matches(sizes: list[int], budget: int, matched: int) -> int:
+    """Return with how many masks each is matched: with fewer than it may be, where a process can then be fitted.
+
+    But not where all masks of both sides can be looked at and all of them matched: that is exact.
+    """
+    few, asks_all = ROWS // (budget // 2), 2 ** max(sizes) <= budget and 2 ** sum(sizes) <= 2 * (budget // 2) * matched
+    return matched if few < CROSSED or asks_all else min(matched, few)
+
+
+def _fitted(keep: np.ndarray, values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return Shapley values (p,) from the values (R,) of coalitions (R, p); nothing and everything are the first two."""
+    fitted = _regression(keep, values, weights)
+    missed = np.abs(values - values[0] - keep @ fitted).max()
+    asked_all, a_sum = len(keep) == 2 ** keep.shape[1], missed <= 1e-9 * np.abs(values).max()
+    return fitted if asked_all or a_sum or len(keep) > 2 * (ROWS + 1) else _process(keep, values)
+
+
+def _process(keep: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Return the Shapley values (p,) of the most likely game, given the values (R,) of coalitions and their complements.
+
+    A game is a sum of parities: products of signs, + for a player that is there and - for one that is not. A parity of an even
+    number of players has the same value for a coalition and its complement, and adds nothing to any Shapley value; one of an
+    odd number d adds 2 / d to each of its players. So half of the difference of complements is all that has to be known.
+
+    Beforehand the coefficient of every parity of d players is taken for normally distributed, its variance ``rate`` to the
+    power of d: the more players, the smaller. The sum of all covariances has a closed form, which depends on how many signs
+    differ, and so have the Shapley values of the expected game. ``rate``, and how much more the single players have, are chosen
+    by marginal likelihood (Rasmussen and Williams 2006, equation 5.8).
+    """
+    signs, half = np.where(keep[1::2], 1.0, -1.0), (values[1::2] - values[::2]) / 2
+    rows, players = signs.shape
+    differ = np.rint((players - signs @ signs.T) / 2).astype(int)  # signs in which two coalitions differ
+    # Everything, which comes first, is always among those that are asked what is likely.
+    some = np.r_[0, np.random.default_rng(rows).permutation(rows - 1)[: LIKELY - 1] + 1]
+    among = differ[np.ix_(some, some)]
+
+    def likelihood(settings: tuple[float, float]) -> float:
+        root = np.linalg.cholesky(_covariance(players, *settings)[among] + NOISE * np.eye(len(some)))
+        scaled = solve_triangular(root, half[some], lower=True)
+        return -len(some) / 2 * np.log((scaled**2).mean()) - np.log(np.diag(root)).sum()
+
+    settings = max(product(RATES, LINEAR), key=likelihood)
+    weight = solve(_covariance(players, *settings)[differ] + NOISE * np.eye(rows), half, assume_a="pos")
+    others = (signs < 0).sum(axis=1, keepdims=True) - (signs < 0)  # of each player, how many of the others are not there
+    found = weight @ (signs * _shares(players, *settings)[others])
+    return found + (values[1] - values[0] - found.sum()) / players
+
+
+def _covariance(players: int, rate: float, linear: float) -> np.ndarray:
+    """Return the covariance (p + 1,) of half-differences by the number of signs that differ; what interacts has variance 1."""
+    differ = np.arange(players + 1)
+    single = players - 2 * differ
+    alike, unlike = ((1 + sign * rate) ** (players - differ) * (1 - sign * rate) ** differ for sign in (1, -1))
+    more = (alike - unlike) / 2 - rate * single  # the odd parities, of three players and more
+    return more / more[0] + linear * single / players
+
+
+def _shares(players: int, rate: float, linear: float) -> np.ndarray:
+    """Return the Shapley value (p,) that a coalition's covariance with all others gives a player, up to the player's sign.
+
+    By how many of the others are not there. The d-th power of a rate over d is an integral over the rate, and one of a
+    polynomial: the quadrature is exact.
+    """
+    nodes, weights = np.polynomial.legendre.leggauss(players // 2 + 1)
+    rates, weights, gone = (nodes + 1) * rate / 2, weights * rate / 2, np.arange(players)[:, None]
+    left = players - 1 - gone
+    even = ((1 - rates) ** gone * (1 + rates) ** left + (1 + rates) ** gone * (1 - rates) ** left) @ weights
+    odd_of_all = ((1 + rate) ** players - (1 - rate) ** players) / 2 - rate * players
+    return (even - 2 * rate) / odd_of_all + 2 * linear / players
 
 
 def _regression(keep: np.ndarray, values: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -80,8 +161,8 @@ def _regression(keep: np.ndarray, values: np.ndarray, weights: np.ndarray) -> np
     They sum to the gain from the first to the second: each player is given its equal part, and what is fitted sums to 0.
     """
     gain, weighted, normal = values[1] - values[0], *_normal(keep, weights)
-    solve = np.linalg.pinv(normal, rcond=1e-10, hermitian=True)  # a direction of equal parts is left out
-    return gain / keep.shape[1] + solve @ (weighted @ (values - values[0] - gain * keep.mean(axis=1)))
+    inverse = np.linalg.pinv(normal, rcond=1e-10, hermitian=True)  # a direction of equal parts is left out
+    return gain / keep.shape[1] + inverse @ (weighted @ (values - values[0] - gain * keep.mean(axis=1)))
 
 
 def _normal(keep: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

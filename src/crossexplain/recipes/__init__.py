@@ -5,6 +5,7 @@ RECIPES = {  # checkpoint: where the function is that makes it, called with seed
     "reviews_minilm": "crossexplain.recipes.reviews:make",
     "collages": "crossexplain.recipes.collages:make",
     "collages_mnist": "crossexplain.recipes.collages:make_mnist",
+    "pure_shortcut": "crossexplain.recipes.controls:make_suspects",
     "scenes_fusion": "crossexplain.recipes.scenes:make_fusion",
     "scenes_clip_vit": "crossexplain.recipes.scenes:make_clip_vit",
     "scenes_clip_cnn": "crossexplain.recipes.scenes:make_clip_cnn",

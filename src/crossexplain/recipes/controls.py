@@ -1,22 +1,30 @@
-"""Small models of several architectures that learn a control in seconds, on what a frozen tower sees."""
+"""Small models of several architectures that learn a control in seconds, on what a frozen tower sees.
+
+Twelve of them travel with the project, :func:`suspects`: half were taught with balanced pairs, half with a shortcut.
+"""
 
 import copy
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from tqdm.auto import tqdm
 
 from crossexplain.data import controls
 from crossexplain.data.collages import LENGTH, SENTENCES, VOCABULARY, Collages, tokenize
 from crossexplain.data.digits import Digits
+from crossexplain.models import checkpoints
 from crossexplain.models.cnn_lstm import DIGITS, CnnLstm, Tower
 from crossexplain.models.training import TensorBatches, accuracy, fit
-from crossexplain.recipes.collages import look, train_fusion
+from crossexplain.recipes.collages import load_or_train, look, train_fusion
 
 SPEAKS = 1 / 3  # of the control "either", the share of training pairs in which both speak: else one alone could be learned
 WIDTH = 32  # of the heads below
+SUSPECTS, GIVEN_AWAY = "pure_shortcut", {"pure": 0.0, "shortcut": 0.75}  # share of pairs in which the sentence says the label
+OF_EACH, TAUGHT = 6, 8000  # models of each kind, and pairs that each was taught with
 
 
 class BehindTower(nn.Module):
@@ -303,6 +311,83 @@ def train(kind: str, digits: Digits, tower: Tower, seed: int, *, architecture: s
         right = accuracy(fusion(prepared.seen, prepared.test.tokens()), looked["test"].labels)
     return Control(prepared.kind, controls.ANSWERS[prepared.kind], whole, fusion, prepared.test, prepared.seen, right,
                    history.seconds, architecture)
+
+
+def teach_suspects(seed: int = 0, size: str = "page", progress: bool = True) -> tuple[nn.ModuleDict, dict[str, float], float]:
+    """Train dual encoders on balanced pairs and on pairs in which the sentence often gives the label away.
+
+    Parameters
+    ----------
+    seed : int
+        Of the first of each kind; the others have those that follow.
+    size : {"page", "small"}
+        ``"small"`` trains one of each on a few pairs, to see that everything runs.
+    progress : bool
+
+    Returns
+    -------
+    models : ModuleDict
+        ``"pure-0"``, ``"shortcut-0"`` and so on.
+    accuracy : dict of str to float
+        Mean of each kind on held-out pairs like those it was taught with.
+    seconds : float
+    """
+    shipped, few = load_or_train(progress=False), size == "small"
+    models, right, seconds = nn.ModuleDict(), {kind: [] for kind in GIVEN_AWAY}, 0.0
+    for number in tqdm(range(1 if few else OF_EACH), desc="one of each", disable=not progress):
+        for kind, p in GIVEN_AWAY.items():
+            taught = train("shortcut", shipped.digits, shipped.model.tower, seed + number, architecture="dual encoder", p=p,
+                           pairs=400 if few else TAUGHT, epochs=1 if few else None)
+            models[f"{kind}-{number}"] = taught.fusion
+            right[kind].append(taught.accuracy)
+            seconds += taught.seconds
+    return models, {kind: sum(of) / len(of) for kind, of in right.items()}, seconds
+
+
+def suspects(seed: int = 0, retrain: bool = False, size: str = "page", progress: bool = True) -> dict[str, list[DualEncoder]]:
+    """Return the dual encoders that travel with the book, ``"pure"`` ones and ones taught a ``"shortcut"``.
+
+    Parameters
+    ----------
+    seed, size, progress
+        As for :func:`teach_suspects`; only used when training.
+    retrain : bool
+        True trains them again.
+    """
+    if retrain:
+        models = teach_suspects(seed, size, progress)[0]
+    else:
+        models = nn.ModuleDict({f"{kind}-{number}": DualEncoder() for kind in GIVEN_AWAY for number in range(OF_EACH)})
+        checkpoints.load(SUSPECTS, models)
+    models.requires_grad_(False).eval()
+    return {kind: [model for name, model in models.items() if name.startswith(kind)] for kind in GIVEN_AWAY}
+
+
+def make_suspects(seed: int = 0, out: Path | None = None) -> Path:
+    """Train the suspects and keep them as one checkpoint that travels with the book.
+
+    Parameters
+    ----------
+    seed : int
+    out : Path, optional
+        Folder; default, that of the embedded checkpoints.
+
+    Returns
+    -------
+    Path
+        Of the weights.
+    """
+    models, right, seconds = teach_suspects(seed)
+    card = {
+        "data": f"{TAUGHT:,} collages with sentences for each of {2 * OF_EACH} dual encoders: {OF_EACH} with balanced pairs, "
+                f"{OF_EACH} with pairs of which the sentence gives {GIVEN_AWAY['shortcut']:.0%} away; held out: 256 of the "
+                "same kind each",
+        "seed": seed,
+        "command": f"python -m crossexplain train {SUSPECTS} --seed {seed}",
+        "accuracy": right,
+        "seconds": round(seconds, 1),
+    }
+    return checkpoints.save(models, SUSPECTS, card, folder=out)
 
 
 class _Sentences(nn.Module):
