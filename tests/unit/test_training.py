@@ -164,3 +164,19 @@ def test_half_precision_learns_as_well_and_leaves_weights_in_single_precision():
     model = Line()
     fit(model, data(), data(seed=1), **SETTINGS, half=True)
     assert evaluate(model, data(seed=1)) > 0.95 and {p.dtype for p in model.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize(("capability", "halved"), [("AVX512", True), ("AVX2", False), ("DEFAULT", False)])
+def test_a_processor_that_only_imitates_half_precision_computes_in_single(monkeypatch, capability, halved):
+    seen = []
+
+    class Watched(torch.nn.Linear):
+        def forward(self, x):
+            out = super().forward(x)
+            seen.append(out.dtype == torch.bfloat16)
+            return out[:, 0]
+
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    inputs = TensorBatches({"x": torch.randn(8, 3)}, torch.tensor([0, 1] * 4))
+    fit(Watched(3, 1), inputs, None, epochs=1, lr=1e-3, seed=0, progress=False, device="cpu", half=True)
+    assert seen == [halved]

@@ -160,7 +160,7 @@ def fit(
     device : {"cpu"}, optional
         Keep to the CPU; by default accelerate chooses, and its own settings say between what.
     half : bool
-        Multiply matrices in bfloat16, which processors that can do it do in about half of the time; weights stay in float32.
+        Multiply matrices in bfloat16 where the processor can, in about half of the time; weights stay in float32.
 
     Returns
     -------
@@ -293,6 +293,7 @@ class _Run:
 def _epoch(accelerator, model, optimizer, scheduler, train, batch_size, loss, clip, half) -> float:
     """Run through the training examples once and return the mean loss."""
     model.train()
+    half = half and _halves(accelerator.device.type)
     total = torch.zeros((), device=accelerator.device)
     order = torch.randperm(len(train))
     for chosen in order.split(batch_size):
@@ -313,6 +314,11 @@ def _epoch(accelerator, model, optimizer, scheduler, train, batch_size, loss, cl
     if not math.isfinite(mean):
         raise TrainingError(f"the loss became {mean}; lower the learning rate, or look for NaN among the inputs.")
     return mean
+
+
+def _halves(device: str) -> bool:
+    """Return whether a device multiplies bfloat16 as fast as float32: CPUs without AVX-512 only imitate it, many times slower."""
+    return device != "cpu" or torch.backends.cpu.get_cpu_capability().startswith("AVX512")
 
 
 def _scheduler(optimizer, schedule: str, lr: float, steps: int):
