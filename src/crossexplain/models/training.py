@@ -317,7 +317,7 @@ def _epoch(accelerator, model, optimizer, scheduler, train, batch_size, loss, cl
 
 
 def _halves(device: str) -> bool:
-    """Return whether a device multiplies bfloat16 as fast as float32: CPUs without AVX-512 only imitate it, many times slower."""
+    """Return whether half precision saves time on a device: a CPU without AVX-512 imitates it, many times slower."""
     return device != "cpu" or torch.backends.cpu.get_cpu_capability().startswith("AVX512")
 
 
