@@ -8,10 +8,6 @@ RUN = $(VENV)/bin/python -m
 # A file that a reader uploads comes as one message; by default the server drops one above 10 MB without a word.
 LAB = --ServerApp.tornado_settings="{'websocket_max_message_size': 200000000}"
 
-# glibc hands the memory of every large tensor back to the system and asks for it anew: a good part of the time of a chapter.
-export MALLOC_MMAP_MAX_ ?= 0
-export MALLOC_TRIM_THRESHOLD_ ?= 4294967296
-
 .DEFAULT_GOAL := help
 .PHONY: help env book test lab serve bench lint clean
 

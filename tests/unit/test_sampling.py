@@ -78,7 +78,7 @@ def test_a_sum_is_found_from_any_budget_that_sees_every_player(products, cells, 
 @pytest.mark.parametrize("cells, words, budget", [(1, 7, 16), (7, 7, 16), (20, 20, 42)])
 def test_the_fewest_masks_tell_every_player_from_every_other(cells, words, budget):
     for seed in range(20):
-        keep, _ = _determining(cells, words, budget, 24, np.random.default_rng(seed))
+        keep, _ = _determining(cells, words, budget, budget // 2 * 24, np.random.default_rng(seed))
         centred = keep - keep.mean(axis=1, keepdims=True)
         assert np.linalg.matrix_rank(centred.T @ centred, hermitian=True) == cells + words - 1
 
@@ -108,7 +108,7 @@ def test_where_the_towers_cannot_be_asked_the_process_misses_less_than_the_regre
     missed = {"process": [], "regression": []}
     for seed in range(6):
         model, rng = products(16, seed), np.random.default_rng(seed)
-        keep, weights = _determining(16, 0, 16 * 17, 1, rng)
+        keep, weights = _determining(16, 0, 16 * 17, 8 * 17, rng)
         there = torch.from_numpy(keep).float()
         values = model.match(there[:, :8], there[:, 8:]).double().numpy()
         for name, found in (("process", _process(keep, values)), ("regression", _regression(keep, values, weights))):
@@ -140,7 +140,7 @@ def test_a_sum_is_fitted_to_more_coalitions_than_a_process_can_take(products):
 @pytest.mark.parametrize("first, second", [(4, 5), (1, 3), (6, 6), (7, 0), (3, 4)])
 def test_all_coalitions_with_their_weights_are_those_of_kernel_shap(first, second):
     players = first + second
-    keep, weights = _coalitions(first, second, 2**players, 2**players, np.random.default_rng(0))
+    keep, weights = _coalitions(first, second, 2**players, 2 ** (players - 1), np.random.default_rng(0))
     assert not keep[0].any() and keep[1].all() and not weights[:2].any()
     code = keep @ (1 << np.arange(players))
     assert sorted(code) == list(range(2**players)), "each coalition once"
@@ -175,6 +175,25 @@ def test_parts_get_what_there_is_in_proportion_and_no_more_than_they_hold(parts,
     counts = _dealt(mass, most, total)
     assert (counts >= 0).all() and (counts <= most).all() and counts.sum() <= total
     assert counts.sum() == min(total, most.sum()) and (total < len(parts) or counts.all())
+
+
+def test_more_masks_do_not_make_it_worse_where_the_coalitions_are_more_than_a_process_takes(products):
+    missed = {budget: [] for budget in (272, 1088)}
+    for seed in range(3):
+        for budget, found in missed.items():
+            game = asked(lambda players, _, seed=seed: products(players, seed), 8, 8, n=1)
+            found.append(float(((sampled_shapley(game, budget, seed)[0] - game.model.truth) ** 2).sum()))
+    assert np.median(missed[1088]) < 1e-4 and np.median(missed[272]) < 1e-4
+
+
+@pytest.mark.filterwarnings("error")
+def test_an_exclusive_or_has_no_value_and_what_is_not_a_number_stays_with_its_example(products):
+    game = asked(products, cells=6, words=6)
+    game.values = lambda keep, examples: (keep[:, [0, 7]].sum(dim=1) == 1).double()
+    assert torch.allclose(sampled_shapley(game, budget=24), torch.zeros(2, 12, dtype=torch.float64), atol=1e-9)
+    game.values = lambda keep, examples: keep.double().sum(dim=1).where(examples == 0, torch.nan)
+    found = sampled_shapley(game, budget=24)
+    assert torch.allclose(found[0], torch.ones(12, dtype=torch.float64)) and found[1].isnan().all()
 
 
 def test_a_budget_too_small_and_no_matches_are_refused(products):

@@ -145,7 +145,9 @@ class Chapter:
 
     def _environment(self) -> dict:
         threads = str(self.record.threads)
-        return {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false",
+        # glibc gives the memory of every large tensor back and asks for it anew, which takes much of a chapter's time.
+        keeps = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**32)}
+        return {**keeps, **os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false",
                 "MALLOC_ARENA_MAX": "2",  # else each thread keeps memory of its own that nobody gets back
                 **{name: threads for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")},
                 "PYTHONHASHSEED": "0", "PYTHONIOENCODING": "utf-8", "JUPYTER_PREFER_ENV_PATH": "1",

@@ -23,10 +23,11 @@ from crossexplain.evaluation.exact import Game
 from crossexplain.inputs import InputError
 
 MATCHED = 24  # masks of the other modality that a mask is matched with, on average and at most
-ROWS, CROSSED = 1400, 4  # coalitions, complements not counted, of a process; it is worth fewer matches, but not fewer than that
+ROWS, CROSSED = 1400, 1.5  # coalitions, complements not counted, of a process; it is worth fewer matches, but not below that
 RATES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8)  # of a process, the one is taken that makes the values most likely:
 LINEAR = (1, 10, 100, 1e4)  # and how much larger than all that interacts the sum of the features may be
 LIKELY, NOISE = 150, 1e-6  # coalitions that are asked which it is; what keeps the equations solvable
+TINY = np.finfo(float).tiny  # a game of even parities alone differs nowhere from its complement
 DRAWS, DETERMINED = 32, 0.05  # most sets of coalitions that are drawn, and how evenly one tells the players apart to be taken
 
 
@@ -44,7 +45,7 @@ def sampled_shapley(game: Game, budget: int = 256, seed: int = 0, matched: int =
     seed : int
     matched : int
         With how many masks of the other modality each mask is matched, on average and at most. More cost passes of the head
-        alone.
+        alone. Fewer where a process could not take them.
 
     Returns
     -------
@@ -75,8 +76,10 @@ def sampled_shapley(game: Game, budget: int = 256, seed: int = 0, matched: int =
     for i, there in enumerate(game.present):
         sides = [(there & side).nonzero()[:, 0] for side in (first, ~first)]
         players = torch.cat(sides)
+        if not len(players):
+            continue
         sizes = [len(side) for side in sides]
-        keep, weights = _determining(*sizes, budget, _matches(sizes, budget, matched), np.random.default_rng([seed, i]))
+        keep, weights = _determining(*sizes, budget, _wanted(sizes, budget, matched), np.random.default_rng([seed, i]))
         given = torch.zeros(len(keep), len(there), dtype=torch.bool)
         given[:, players] = torch.from_numpy(keep)
         values = game.values(given, torch.full((len(keep),), i)).numpy()
@@ -84,20 +87,25 @@ def sampled_shapley(game: Game, budget: int = 256, seed: int = 0, matched: int =
     return found
 
 
-def _matches(sizes: list[int], budget: int, matched: int) -> int:
-    """Return with how many masks each is matched: with fewer than it may be, where a process can then be fitted.
+def _wanted(sizes: list[int], budget: int, matched: int) -> int:
+    """Return how many coalitions to ask for, complements not counted: no more than a process takes, if that is worth it.
 
-    But not where all masks of both sides can be looked at and all of them matched: that is exact.
+    But all, where all masks of both sides can be looked at and all of them matched: that is exact.
     """
-    few, asks_all = ROWS // (budget // 2), 2 ** max(sizes) <= budget and 2 ** sum(sizes) <= 2 * (budget // 2) * matched
-    return matched if few < CROSSED or asks_all else min(matched, few)
+    most = budget // 2 * (matched if min(sizes) else 1)
+    if 2 ** max(sizes) <= budget and 2 ** sum(sizes) <= 2 * most:
+        return most
+    masks = min(budget // 2, 2 ** (max(sizes) - 1))  # of a side, complements not counted
+    return min(most, ROWS) if ROWS >= CROSSED * masks else most
 
 
 def _fitted(keep: np.ndarray, values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Return Shapley values (p,) from the values (R,) of coalitions (R, p); nothing and everything are the first two."""
     fitted = _regression(keep, values, weights)
+    if not np.isfinite(values).all():
+        return fitted  # NaN, of this example alone
     missed = np.abs(values - values[0] - keep @ fitted).max()
-    asked_all, a_sum = len(keep) == 2 ** keep.shape[1], missed <= 1e-9 * np.abs(values).max()
+    asked_all, a_sum = len(keep) == 2 ** keep.shape[1], missed <= 1e-6 * np.abs(values).max()  # models compute in float32
     return fitted if asked_all or a_sum or len(keep) > 2 * (ROWS + 1) else _process(keep, values)
 
 
@@ -108,10 +116,10 @@ def _process(keep: np.ndarray, values: np.ndarray) -> np.ndarray:
     number of players has the same value for a coalition and its complement, and adds nothing to any Shapley value; one of an
     odd number d adds 2 / d to each of its players. So half of the difference of complements is all that has to be known.
 
-    Beforehand the coefficient of every parity of d players is taken for normally distributed, its variance ``rate`` to the
-    power of d: the more players, the smaller. The sum of all covariances has a closed form, which depends on how many signs
-    differ, and so have the Shapley values of the expected game. ``rate``, and how much more the single players have, are chosen
-    by marginal likelihood (Rasmussen and Williams 2006, equation 5.8).
+    Beforehand the coefficient of every parity of d players is taken for normally distributed, its variance in proportion to
+    ``rate`` to the power of d: the more players, the smaller; single players have a variance of their own. The sum of all
+    covariances has a closed form, which depends on how many signs differ, and so have the Shapley values of the expected game.
+    Both variances are chosen by marginal likelihood (Rasmussen and Williams 2006, equation 5.8).
     """
     signs, half = np.where(keep[1::2], 1.0, -1.0), (values[1::2] - values[::2]) / 2
     rows, players = signs.shape
@@ -123,7 +131,7 @@ def _process(keep: np.ndarray, values: np.ndarray) -> np.ndarray:
     def likelihood(settings: tuple[float, float]) -> float:
         root = np.linalg.cholesky(_covariance(players, *settings)[among] + NOISE * np.eye(len(some)))
         scaled = solve_triangular(root, half[some], lower=True)
-        return -len(some) / 2 * np.log((scaled**2).mean()) - np.log(np.diag(root)).sum()
+        return -len(some) / 2 * np.log((scaled**2).mean() + TINY) - np.log(np.diag(root)).sum()
 
     settings = max(product(RATES, LINEAR), key=likelihood)
     weight = solve(_covariance(players, *settings)[differ] + NOISE * np.eye(rows), half, assume_a="pos")
@@ -172,7 +180,7 @@ def _normal(keep: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return weighted, weighted @ centred
 
 
-def _determining(first: int, second: int, budget: int, matched: int, rng) -> tuple[np.ndarray, np.ndarray]:
+def _determining(first: int, second: int, budget: int, wanted: int, rng) -> tuple[np.ndarray, np.ndarray]:
     """Return coalitions and weights, see :func:`_coalitions`, that tell every player from every other, if any drawn do.
 
     Few masks may happen to hold two players always together, which leaves their values to chance. So the coalitions are drawn
@@ -181,7 +189,7 @@ def _determining(first: int, second: int, budget: int, matched: int, rng) -> tup
     """
     best, most = None, -np.inf
     for _ in range(DRAWS):
-        drawn = _coalitions(first, second, budget, matched, rng)
+        drawn = _coalitions(first, second, budget, wanted, rng)
         determined = np.linalg.eigvalsh(_normal(*drawn)[1])  # the smallest is the equal parts', always 0
         even = determined[1] / determined[-1] if len(determined) > 2 else 1
         if even > most:
@@ -199,7 +207,7 @@ class _Masks(NamedTuple):
     masks: np.ndarray  # bool (m, players): those drawn, none the complement of another
 
 
-def _coalitions(first: int, second: int, budget: int, matched: int, rng) -> tuple[np.ndarray, np.ndarray]:
+def _coalitions(first: int, second: int, budget: int, wanted: int, rng) -> tuple[np.ndarray, np.ndarray]:
     """Return coalitions (R, first + second), nothing and everything before all others, and their weights (R,)."""
     sides = [_masks(own, other, budget // 2, rng) for own, other in ((first, second), (second, first))]
     strata = [(a, b, turned) for a in sides[0] for b in sides[1] for turned in ((False, True) if first and second else (False,))
@@ -207,7 +215,7 @@ def _coalitions(first: int, second: int, budget: int, matched: int, rng) -> tupl
     mass = np.array([a.every * b.every * _kernel(a.size + (second - b.size if turned else b.size), first + second)
                      for a, b, turned in strata])
     most = np.array([len(a.masks) * len(b.masks) for a, b, _ in strata])
-    counts = _dealt(mass, most, budget // 2 * (matched if first and second else 1))
+    counts = _dealt(mass, most, wanted)
     rows, weights = [np.zeros((1, first + second), bool)], [np.zeros(1)]
     for (a, b, turned), weight, count in zip(strata, mass, counts):
         if count:

@@ -317,8 +317,9 @@ def _epoch(accelerator, model, optimizer, scheduler, train, batch_size, loss, cl
 
 
 def _halves(device: str) -> bool:
-    """Return whether half precision saves time on a device: a CPU without AVX-512 imitates it, many times slower."""
-    return device != "cpu" or torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+    """Return whether half precision saves time on a device: a CPU without instructions for it imitates it, very slowly."""
+    found = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return device != "cpu" or any(getattr(torch.cpu, name, bool)() for name in found)
 
 
 def _scheduler(optimizer, schedule: str, lr: float, steps: int):

@@ -19,7 +19,7 @@ from crossexplain.data.digits import Digits
 from crossexplain.models import checkpoints
 from crossexplain.models.cnn_lstm import DIGITS, CnnLstm, Tower
 from crossexplain.models.training import TensorBatches, accuracy, fit
-from crossexplain.recipes.collages import load_or_train, look, train_fusion
+from crossexplain.recipes.collages import Trained, load_or_train, look, train_fusion
 
 SPEAKS = 1 / 3  # of the control "either", the share of training pairs in which both speak: else one alone could be learned
 WIDTH = 32  # of the heads below
@@ -313,7 +313,8 @@ def train(kind: str, digits: Digits, tower: Tower, seed: int, *, architecture: s
                    history.seconds, architecture)
 
 
-def teach_suspects(seed: int = 0, size: str = "page", progress: bool = True) -> tuple[nn.ModuleDict, dict[str, float], float]:
+def teach_suspects(seed: int = 0, size: str = "page", progress: bool = True,
+                   trained: Trained | None = None) -> tuple[nn.ModuleDict, dict[str, float], float]:
     """Train dual encoders on balanced pairs and on pairs in which the sentence often gives the label away.
 
     Parameters
@@ -323,6 +324,8 @@ def teach_suspects(seed: int = 0, size: str = "page", progress: bool = True) -> 
     size : {"page", "small"}
         ``"small"`` trains one of each on a few pairs, to see that everything runs.
     progress : bool
+    trained : crossexplain.recipes.collages.Trained, optional
+        Whose tower looks at the collages; default the one that travels with the book.
 
     Returns
     -------
@@ -332,11 +335,11 @@ def teach_suspects(seed: int = 0, size: str = "page", progress: bool = True) -> 
         Mean of each kind on held-out pairs like those it was taught with.
     seconds : float
     """
-    shipped, few = load_or_train(progress=False), size == "small"
+    trained, few = trained or load_or_train(progress=False), size == "small"
     models, right, seconds = nn.ModuleDict(), {kind: [] for kind in GIVEN_AWAY}, 0.0
     for number in tqdm(range(1 if few else OF_EACH), desc="one of each", disable=not progress):
         for kind, p in GIVEN_AWAY.items():
-            taught = train("shortcut", shipped.digits, shipped.model.tower, seed + number, architecture="dual encoder", p=p,
+            taught = train("shortcut", trained.digits, trained.model.tower, seed + number, architecture="dual encoder", p=p,
                            pairs=400 if few else TAUGHT, epochs=1 if few else None)
             models[f"{kind}-{number}"] = taught.fusion
             right[kind].append(taught.accuracy)
@@ -344,18 +347,24 @@ def teach_suspects(seed: int = 0, size: str = "page", progress: bool = True) -> 
     return models, {kind: sum(of) / len(of) for kind, of in right.items()}, seconds
 
 
-def suspects(seed: int = 0, retrain: bool = False, size: str = "page", progress: bool = True) -> dict[str, list[DualEncoder]]:
+def suspects(seed: int = 0, retrain: bool = False, size: str = "page", progress: bool = True,
+             trained: Trained | None = None) -> dict[str, list[DualEncoder]]:
     """Return the dual encoders that travel with the book, ``"pure"`` ones and ones taught a ``"shortcut"``.
 
     Parameters
     ----------
-    seed, size, progress
+    seed, size, progress, trained
         As for :func:`teach_suspects`; only used when training.
     retrain : bool
         True trains them again.
+
+    Returns
+    -------
+    dict of str to list of DualEncoder
+        Frozen, in eval mode.
     """
     if retrain:
-        models = teach_suspects(seed, size, progress)[0]
+        models = teach_suspects(seed, size, progress, trained)[0]
     else:
         models = nn.ModuleDict({f"{kind}-{number}": DualEncoder() for kind in GIVEN_AWAY for number in range(OF_EACH)})
         checkpoints.load(SUSPECTS, models)
