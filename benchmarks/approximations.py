@@ -23,6 +23,7 @@ from crossexplain.files import embedded_folder, write_whole
 from crossexplain.gradients.views import Tokens, Vectors
 
 PLAYERS, FACTORS = (16, 24, 40), (4, 16, 64)  # the budget is so many times the players + 1
+GAMES = 15  # of each number of players and budget: of five, the best of six estimators differs by luck
 OURS, WHOLE = "ours", "ours, whole model"  # the second may not ask the towers, and can cross nothing
 PEERS = {name: {} for name in ("PermutationSamplingSV", "SVARM", "StratifiedSamplingSV")}
 # Each coalition with its complement, as ours.
@@ -96,9 +97,9 @@ def theirs(name: str, model: Unanimity, budget: int, seed: int) -> tuple[float, 
     return error(found.get_n_order_values(1), model.truth), used[0], used[0]
 
 
-def measure(seed: int = 0, repeats: int = 5) -> list[dict]:
+def measure(seed: int = 0) -> list[dict]:
     """Return the errors of all estimators, game by game: lines of the table."""
-    cells = list(product(PLAYERS, FACTORS, range(repeats)))
+    cells = list(product(PLAYERS, FACTORS, range(GAMES)))
     lines = []
     for players, factor, i in tqdm(cells, desc="games"):
         budget, model = factor * (players + 1), Unanimity(players, seed + i)
@@ -110,9 +111,9 @@ def measure(seed: int = 0, repeats: int = 5) -> list[dict]:
     return lines
 
 
-def rows(seed: int = 0, repeats: int = 5) -> list[dict]:
+def rows(seed: int = 0) -> list[dict]:
     """Return the rows of the table: our error over that of the best of shapiq's, per number of players; writes the CSV."""
-    table = pd.DataFrame(measure(seed, repeats))
+    table = pd.DataFrame(measure(seed))
     write_whole(TABLE, lambda part: table.to_csv(part, index=False, float_format="%.6g"))
     found = []
     for players, of in table.groupby("players"):
@@ -121,5 +122,5 @@ def rows(seed: int = 0, repeats: int = 5) -> list[dict]:
         for name, key in ((OURS, "ours"), (WHOLE, "whole")):
             found.append(spread(f"approximations.{players}.{key}_over_shapiq", (errors[name] / best).to_numpy(),
                                 f"error of {name} over that of the best of shapiq's {len(PEERS)} estimators on the same game, "
-                                f"{len(FACTORS)} budgets, {repeats} games"))
+                                f"{len(FACTORS)} budgets, {GAMES} games"))
     return found
