@@ -20,7 +20,7 @@ from crossexplain import __version__
 OK, FAILED, USAGE, MISSING = 0, 1, 2, 3
 NEEDED = ("torch", "torchvision", "transformers", "scikit-learn", "captum", "grad-cam", "jupyter-book", "papermill",
           "playwright", "pytest")
-FULL_MEMORY, FULL_DISK, FULL_MINUTES = 8, 12, 60  # GiB, GiB, minutes on two cores: what a full run is planned with
+FULL_MEMORY, FULL_DISK, FULL_MINUTES = 8, 12, 60  # GiB, GiB, minutes on two cores: of a full run with small towers
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -276,7 +276,8 @@ def _say_lacking(sources: list) -> None:
     from crossexplain.data.store import cache, command, megabytes
 
     say(f"a full run (make book PROFILE=full) needs about {FULL_MEMORY} GiB of memory, {FULL_DISK} GiB of disk and "
-        f"{FULL_MINUTES} minutes on two cores; {len(sources) or 'none'} of the sources that chapters read "
+        f"{FULL_MINUTES} minutes on two cores with the small towers, SqueezeNet and MiniLM; where VGG-16 and bert-base are at "
+        f"hand they are taken, and that takes longer; {len(sources) or 'none'} of the sources that chapters read "
         f"{'is' if len(sources) < 2 else 'are'} lacking")
     if fetched := [source for source in sources if source.download]:
         say(f"  {megabytes(sum(source.size for source in fetched))} to fetch into {cache()}: "

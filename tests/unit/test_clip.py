@@ -259,7 +259,16 @@ def test_a_look_tells_left_from_right():
 
 # The published format.
 
-PIECES = ["a", "dog", "ca", "##t", "runs", "<|startoftext|>", "<|endoftext|>"]
+START, STOP = "<|startoftext|>", "<|endoftext|>"
+LETTERS = sorted(pre_tokenizers.ByteLevel.alphabet())  # a piece for every byte, within a word and as its end
+MERGES = [("c", "a"), ("d", "o"), ("do", "g</w>"), ("r", "u"), ("ru", "n"), ("run", "s</w>")]
+PIECES = [*LETTERS, *(f"{letter}</w>" for letter in LETTERS), *map("".join, MERGES), START, STOP]
+
+
+def numbers(*texts):
+    """Return the numbers of pieces that are written with blanks between them, "[" for the start and "]" for the end."""
+    names = {"[": START, "]": STOP} | {f"{word}_": f"{word}</w>" for word in ("a", "dog", "t", "runs")}
+    return [[PIECES.index(names.get(piece, piece)) for piece in text.split()] for text in texts]
 
 
 @pytest.fixture(scope="module", params=["model.safetensors", "pytorch_model.bin"])
@@ -282,13 +291,15 @@ def published(request, tmp_path_factory):
         torch.save(model.state_dict(), folder / request.param)
     pixels = {"image_mean": list(clip.MEAN), "image_std": list(clip.STD), "size": 16, "crop_size": 16}
     (folder / "preprocessor_config.json").write_text(json.dumps(pixels))
-    rules = Tokenizer(models.WordPiece({piece: i for i, piece in enumerate(PIECES)}, unk_token="<|endoftext|>"))
-    rules.normalizer, rules.pre_tokenizer = normalizers.Lowercase(), pre_tokenizers.Whitespace()
-    rules.post_processor = processors.RobertaProcessing(("<|endoftext|>", 6), ("<|startoftext|>", 5), add_prefix_space=False)
-    PreTrainedTokenizerFast(
-        tokenizer_object=rules, bos_token="<|startoftext|>", eos_token="<|endoftext|>", pad_token="<|endoftext|>",
-        unk_token="<|endoftext|>", model_max_length=8, model_input_names=["input_ids", "attention_mask"],
-    ).save_pretrained(folder)
+    rules = Tokenizer(models.BPE({piece: i for i, piece in enumerate(PIECES)}, MERGES, end_of_word_suffix="</w>",
+                                 unk_token=STOP))
+    rules.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
+    rules.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(),
+                                                   pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    stop, start = ((piece, PIECES.index(piece)) for piece in (STOP, START))
+    rules.post_processor = processors.RobertaProcessing(stop, start, trim_offsets=False, add_prefix_space=False)
+    PreTrainedTokenizerFast(tokenizer_object=rules, bos_token=START, eos_token=STOP, pad_token=STOP, unk_token=STOP,
+                            model_max_length=8, model_input_names=["input_ids", "attention_mask"]).save_pretrained(folder)
     return folder, model
 
 
@@ -296,7 +307,7 @@ def test_the_published_format_gives_what_the_library_gives(published):
     folder, theirs = published
     model, tokenizer = clip.load(folder), bert.load_tokenizer(folder)
     encoded = bert.encode(tokenizer, ["a dog", "a cat runs"])
-    assert encoded.inputs["input_ids"].tolist() == [[5, 0, 1, 6, 6, 6], [5, 0, 2, 3, 4, 6]]  # padded with end-of-text
+    assert encoded.inputs["input_ids"].tolist() == numbers("[ a_ dog_ ] ] ]", "[ a_ ca t_ runs_ ]")  # padded with end-of-text
     assert encoded.special.tolist() == [[True, False, False, True, True, True], [True] + [False] * 4 + [True]]
     images = torch.rand(2, 3, 16, 16)
     pixels = (images - torch.tensor(clip.MEAN)[:, None, None]) / torch.tensor(clip.STD)[:, None, None]
@@ -312,7 +323,7 @@ def test_the_published_format_gives_what_the_library_gives(published):
 
 def test_the_published_format_is_centred_on_pairs_of_ones_own(published):
     model = clip.load(published[0])
-    ids = torch.tensor([[5, 0, 1, 6], [5, 2, 3, 6], [5, 4, 1, 6], [5, 4, 0, 6]])
+    ids = torch.tensor(numbers("[ a_ dog_ ]", "[ ca t_ ]", "[ runs_ dog_ ]", "[ runs_ a_ ]"))
     images = torch.rand(4, 3, 16, 16)
     with torch.no_grad():
         before = model(images, ids)
@@ -342,6 +353,28 @@ def test_the_published_format_is_explained_by_the_same_calls(published):
         heat = attribute(model, inputs, layer, method, 1, "for", attention=attention)
         assert heat.shape == (4, 2, 2) and heat.isfinite().all()
     assert word_by_patch(model, inputs).shape == (4, read["input_ids"].shape[1], 2, 2)
+
+
+@pytest.mark.parametrize(("caption", "tokens"), [
+    ("", 0), (" \n\u3000", 0), ("dog " * 300, 302), ("\U0001f415", 6), ("\U0001f415\u200d\U0001f9ba runs", 14),
+    ("\u05db\u05dc\u05d1 \u05e8\u05e5", 12), ("\u0643\u0644\u0628", 8),
+], ids=["no word", "blanks", "300 words", "one emoji", "joined emoji", "Hebrew", "Arabic"])
+def test_the_published_format_reads_any_caption_to_its_end_or_tells_why_not(published, caption, tokens):
+    model, tokenizer = clip.load(published[0]), bert.load_tokenizer(published[0])
+    texts = ["a dog", caption]
+    if not tokens:
+        with pytest.raises(bert.EncoderError, match="sentence 1 is .*leave it out of the batch"):
+            bert.encode(tokenizer, texts, truncate=True)
+        return
+    if tokens > 8:
+        with pytest.raises(bert.EncoderError, match=f"sentence 1 has {tokens} tokens, at most 8 can be read.*truncate=True"):
+            bert.encode(tokenizer, texts)
+    read = bert.encode(tokenizer, texts, truncate=True).inputs
+    ids, length = read["input_ids"], int(read["attention_mask"][1].sum())
+    assert length == min(tokens, 8) and (ids[1] == PIECES.index(STOP)).int().argmax() == length - 1
+    _, real = clip_states(model.clip.text_model, ids, read["attention_mask"])
+    assert real[1].tolist() == [i < length for i in range(ids.shape[1])]
+    assert model(torch.rand(2, 3, 16, 16), ids, read["attention_mask"]).isfinite().all()
 
 
 def test_broken_folders_are_told(published, tmp_path):

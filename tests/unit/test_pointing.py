@@ -206,18 +206,21 @@ def test_a_map_of_one_word_is_the_row_of_that_word(models, data, asked):
 # The table.
 
 
-def test_the_table_holds_every_method_beside_what_it_has_to_beat(data, models):
-    one = {"clip_cnn": models["clip_cnn"]}
-    unlearned = {"clip_cnn": recipe.new_model("clip_cnn", 2).requires_grad_(False).eval()}
-    table = pointing.table(data, one, unlearned, n=4, carried=1)
+@pytest.mark.parametrize("name", ["clip_cnn", "clip_vit"])
+def test_the_table_holds_every_method_beside_what_it_has_to_beat(data, models, name):
+    unlearned = {name: recipe.new_model(name, 2).requires_grad_(False).eval()}
+    table = pointing.table(data, {name: models[name]}, unlearned, n=4, carried=1)
     assert tuple(table.columns) == pointing.COLUMNS and set(table.question) == set(pointing.QUESTIONS)
     assert not table.duplicated(["question", "model", "method", "measure"]).any()
     known = table.dropna(subset=["value"])
     assert known.value.between(0, 1).all() and (known.low <= known.value).all() and (known.value <= known.high).all()
     thing = table[table.question == "thing"]
     assert set(thing[thing.model == "none"].method) == {"random map", "edges", "centre"}
-    of_model = set(thing[thing.model == "clip_cnn"].method)
-    assert {"Grad-CAM", "carriers", "word by patch", pointing.UNLEARNED + "Grad-CAM"} <= of_model
+    assert {*pointing.methods(models[name]), "carriers", "word by patch"} <= set(thing[thing.model == name].method)
+    for (question, _), lines in table[table.model == name].groupby(["question", "measure"]):
+        learned = lines[~lines.method.str.startswith(pointing.UNLEARNED)].method
+        controls = lines[~lines.method.isin(learned)].method.str.removeprefix(pointing.UNLEARNED)
+        assert set(learned) - {"carriers"} == set(controls), question
     assert set(thing.measure) == set(pointing.PLACES) and set(table[table.question == "cue words"].measure) == {"AUROC"}
     assert set(table[table.question == "false word"].measure) == {"AUROC", "top word"}
 

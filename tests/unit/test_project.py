@@ -86,6 +86,12 @@ def test_licences_and_citation_are_there_and_agree():
     assert citation["references"][0]["title"].startswith("Towards More Explainable Multimodal")
 
 
+def test_every_card_names_its_terms():
+    for path in sorted((ROOT / "book" / "cards").glob("*.md")):
+        cards = path.read_text("utf-8").split("\n### ")[1:]
+        assert cards and not (lost := [card.splitlines()[0] for card in cards if "\n| **terms** |" not in card]), lost
+
+
 def test_every_work_that_is_cited_is_in_the_bibliography():
     keys = set(re.findall(r"^@\w+\{([^,\s]+),", (ROOT / "book" / "references.bib").read_text("utf-8"), re.MULTILINE))
     cited = {(file, key.strip()) for file, text in prose().items()

@@ -99,11 +99,14 @@ def test_the_whole_way_from_nothing_to_a_checkpoint(name, data, tmp_path, monkey
     assert torch.allclose(trained.model(**called), outputs[3:4], atol=1e-4)
     same = recipe.train(name, data=small, size="small", progress=False)
     assert torch.equal(recipe.logits(same.model, pairs), outputs)
-    checkpoints.save(trained.model, recipe.NAMES[name], {"data": "", "seed": 0, "command": "", "accuracy": 0}, tmp_path)
+    assert {step: (len(of["loss"]), len(of["validation"])) for step, of in trained.courses.items()} == {
+        step: (1, 1) for step in recipe.STEPS[: len(steps)]}
+    card = {"data": "", "seed": 0, "command": "", "accuracy": 0, "courses": trained.courses}
+    checkpoints.save(trained.model, recipe.NAMES[name], card, tmp_path)
     monkeypatch.setattr(checkpoints, "folder", lambda: tmp_path)
     loaded = recipe.load_or_train(name)
     assert torch.allclose(recipe.logits(loaded.model, pairs), outputs, atol=1e-5)
-    assert loaded.naming is None and loaded.data.sizes == scenes.SIZES
+    assert loaded.naming is None and loaded.data.sizes == scenes.SIZES and loaded.courses == trained.courses
 
 
 def test_ranking_compares_captions_of_one_picture(data):
@@ -143,6 +146,8 @@ def test_the_models_that_travel_with_the_book_hold_their_bars():
         if not (checkpoints.folder() / f"scenes_{name}.safetensors").is_file():
             pytest.skip(f"the model {name} is still to be trained")
         trained = recipe.load_or_train(name)
+        epochs = {step: len(of["validation"]) for step, of in trained.courses.items()}
+        assert epochs == {step: epochs for step, (epochs, _) in zip(recipe.STEPS, recipe.PLANS[name])}
         shorter = dataclasses.replace(trained, data=scenes.load(sizes=(2, 2, 200)))
         for kind, bar in bars.items():
             how = "accuracy" if kind == "random" else "ranking"

@@ -139,7 +139,7 @@ _LIST = (
         what="BERT of 12 layers, uncased",
         origin="Devlin et al. 2019, through the Hugging Face hub",
         terms="Apache-2.0",
-        chapters=(2,),
+        chapters=(2, 5),
         folder="weights/bert-base-uncased",
         forms=((
             _file("weights/bert-base-uncased/config.json", 570,
@@ -177,7 +177,7 @@ _LIST = (
         what="VGG-16 with ImageNet weights",
         origin="Simonyan and Zisserman 2015, trained by torchvision",
         terms="BSD-3-Clause",
-        chapters=(1,),
+        chapters=(1, 5),
         forms=((_file("weights/vgg16-397923af.pth", 553433881,
                       "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0", TORCH),),),
     ),

@@ -491,12 +491,17 @@ def retrieval(model: Fusion | ClipCNN, encoded: Encoded, split: str = "test") ->
     Retrieval
     """
     model.eval()
-    images, captions = encoded.data.splits[split], encoded.data.captions_of(split)
-    said = read(model, encoded, captions)
-    scores = torch.cat([model.every(one, said) for one in see(model, encoded, images).split(16)]).cpu().numpy()  # (I, C)
-    place = np.full(len(encoded.data.names), -1)
+    said = read(model, encoded, encoded.data.captions_of(split))
+    scores = [model.every(one, said) for one in see(model, encoded, encoded.data.splits[split]).split(16)]
+    return ranked(torch.cat(scores).cpu().numpy(), encoded.data, split)
+
+
+def ranked(scores: np.ndarray, data: Flickr8k, split: str) -> Retrieval:
+    """Count from the logits of all photographs and captions of a split, (I, C), how many come before the right one."""
+    images, captions = data.splits[split], data.captions_of(split)
+    place = np.full(len(data.names), -1)
     place[images] = np.arange(len(images))
-    owner = place[encoded.data.image_of[captions]]  # (C,)
+    owner = place[data.image_of[captions]]  # (C,)
     right = scores[owner, np.arange(len(captions))]
     image_rank = (scores >= right).sum(axis=0) - 1
     mine = owner == np.arange(len(images))[:, None]

@@ -76,6 +76,13 @@ class Trained:
         """Time that the trainings took."""
         return sum(history.seconds for step in STEPS if (history := getattr(self, step)) is not None)
 
+    @property
+    def courses(self) -> dict[str, dict[str, list[float]]]:
+        """``"loss"`` and ``"validation"`` score of each epoch, by step; of a model that was loaded, what its card says."""
+        return self.card.get("courses") or {
+            step: {"loss": history.train_loss, "validation": history.validation_score}
+            for step in STEPS if (history := getattr(self, step)) is not None}
+
 
 class Pictures:
     """Pictures drawn once and kept as bytes.
@@ -553,6 +560,8 @@ def make(name: str, seed: int = 0, out: Path | None = None) -> Path:
                      "foils, one threshold": found["foil"]["accuracy"]["all"],
                      **{f"foils, {kind}": share for kind, share in found["foil"]["ranking"].items() if kind != "all"}},
         "seconds": round(trained.seconds, 1),
+        "courses": {step: {what: [round(value, 4) for value in values] for what, values in course.items()}
+                   for step, course in trained.courses.items()},
     }
     return checkpoints.save(trained.model, NAMES[name], card, folder=out)
 

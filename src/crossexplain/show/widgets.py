@@ -5,9 +5,11 @@ front-end with a kernel shows the controls, every other one the picture of the f
 The book keeps the picture only (``book.assemble.figure_cell``).
 """
 
+import gc
 import html
 from base64 import b64encode
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 
@@ -157,7 +159,8 @@ class Explorer:
     def _follow(self, change=None) -> None:
         """Show the new state; where there is none say why, and show nothing that belongs to another state."""
         try:
-            self._update()
+            with _collecting_later():
+                self._update()
         except Exception as error:  # noqa: BLE001 - in a callback it would vanish in the server's log
             self._shown.value = self._more.value = ""
             self._said.value = _paragraph(str(error) or type(error).__name__, "alert")
@@ -187,6 +190,18 @@ class Explorer:
     def _repr_mimebundle_(self, include=None, exclude=None):
         data, words = self.picture._repr_mimebundle_()
         return {**self.widget._repr_mimebundle_(), **data}, words
+
+
+@contextmanager
+def _collecting_later() -> Iterator[None]:
+    """Keep Python from looking for garbage in the meantime: to go through all objects takes longer than an answer."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 def _paragraph(text: str, role: str) -> str:
