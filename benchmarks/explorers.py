@@ -1,9 +1,11 @@
 """How soon an explorer answers: from a changed control to the new picture, tokens, sentence and verdict, without the browser.
 
 The pair explorer of chapter 4 (a cell covered and uncovered, its verdict over 32 pairs included), the caption explorer of
-chapters 5 and 6 with each model of scenes (another sentence), and the word explorer (another word).
+chapters 5 and 6 with each model of scenes (another sentence), and the word explorer (another word). Where the data folder is
+set, also the caption explorer of chapter 5 on a photograph of Flickr8k. The upper end of a row is the slowest change.
 """
 
+import os
 from functools import partial
 
 from crossexplain.bench import seconds, spread
@@ -11,6 +13,7 @@ from crossexplain.data import collages
 from crossexplain.gradients.attention import word_by_patch
 from crossexplain.gradients.views import ImageCells, Tokens
 from crossexplain.recipes import collages as pairs_recipe
+from crossexplain.recipes import flickr8k
 from crossexplain.recipes import scenes as recipe
 from crossexplain.show.widgets import CaptionExplorer, PairExplorer, WordExplorer, explainer
 
@@ -19,11 +22,13 @@ SHOWN = {"name": "fig-bench", "caption": "Measured, not shown."}
 
 
 def rows(seed: int = 0, repeats: int = 5) -> list[dict]:
-    """Return one row for each explorer; twice ``repeats`` changes each, the first one left out."""
+    """Return one row for each explorer; six times ``repeats`` changes each, the first one left out."""
     found = {"pair": changes(of_pairs(seed), repeats)}
     for name in recipe.NAMES:
         found[f"caption.{name}"] = changes(of_captions(name), repeats)
     found["word"] = changes(of_words(), repeats)
+    if os.environ.get("CROSSEXPLAIN_DATA"):
+        found["caption.photograph"] = changes(of_photographs(seed), repeats)
     return [spread(f"speed.explorer.{name}.seconds", times[1:], "s from a changed control to the whole answer")
             for name, times in found.items()]
 
@@ -31,7 +36,7 @@ def rows(seed: int = 0, repeats: int = 5) -> list[dict]:
 def changes(control: tuple, repeats: int) -> list[float]:
     """Return how long the explorer of a control takes to follow each change."""
     widget, values = control
-    return [seconds(partial(setattr, widget, "value", values[k % len(values)])) for k in range(1, 2 * repeats + 2)]
+    return [seconds(partial(setattr, widget, "value", values[k % len(values)])) for k in range(1, 6 * repeats + 2)]
 
 
 def of_pairs(seed: int) -> tuple:
@@ -49,6 +54,19 @@ def of_captions(name: str) -> tuple:
     model, images = scene(name)
     sides = ImageCells(layer=model.image_layer), Tokens(layer=model.text_layer, special=() if name == "fusion" else (2, 3))
     explorer = CaptionExplorer(explainer(model, partial(recipe.encode, model), sides), images[0], SENTENCES[0], **SHOWN)
+    return explorer.sentence, SENTENCES
+
+
+def of_photographs(seed: int) -> tuple:
+    """Return the sentence of the caption explorer on a photograph, and the values to give it.
+
+    Early fusion with the small towers has seen a few photographs only: that takes a minute, and it answers as fast.
+    """
+    photo = flickr8k.load_or_train("fusion", seed, size="small", progress=False)
+    sides = ImageCells(layer=photo.model.image_layer, grid=(4, 4)), Tokens(**photo.encoded.words)
+    image = photo.data.images(photo.data.splits["test"][:1], photo.encoded.network.size)[0]
+    explain = explainer(photo.model, partial(flickr8k.ask, photo.encoded), sides)
+    explorer = CaptionExplorer(explain, image, SENTENCES[0], **SHOWN)
     return explorer.sentence, SENTENCES
 
 

@@ -22,7 +22,7 @@ from crossexplain.show import figures
 ROOT = find_root(Path(__file__).parent)
 FULL = Build(ROOT, profile="full", size="small")
 ONLY_HERE = {"fig-images-photos", "fig-images-photos-nothing", "fig-images-cats", "fig-images-horses",
-             "fig-05-photos", "fig-05-own", "fig-06-photographs", "fig-06-own"}
+             "fig-05-photos", "fig-05-photo-words", "fig-05-own", "fig-06-photographs", "fig-06-own"}
 ONLY_IN_FULL = 'profile == "full"'
 CREDIT, MOST = "Flickr8k (Hodosh et al. 2013)", 8  # of its photographs a book shows, as data/cards/flickr8k.md promises
 
@@ -42,17 +42,20 @@ def pages():
 def photographs(cells: list[dict]) -> list[np.ndarray]:
     """Return what stands first in each row of the figures of photographs, (16, 16, 3) each: by their grammar, the input."""
     found = []
-    for output in (output for cell in cells if ONLY_IN_FULL in "".join(cell["source"])
-                   for output in cell.get("outputs", [])):
-        if "image/png" in output.get("data", {}):
-            assert CREDIT in output["metadata"]["crossexplain"]["caption"], "photographs without credit"
-            sheet = Image.open(BytesIO(b64decode(output["data"]["image/png"]))).convert("RGB")
-            drawn = (np.asarray(sheet) != ImageColor.getrgb(figures.PAPER)).any(axis=2)
-            places = [place for place in find_objects(label(drawn)[0]) if min(side.stop - side.start for side in place) > 60]
-            for rows, columns in places:
-                if not any(at.start < rows.stop and rows.start < at.stop and left.start < columns.start for at, left in places):
-                    box = columns.start, rows.start, columns.stop, rows.stop
-                    found.append(np.asarray(sheet.crop(box).resize((16, 16), Image.Resampling.BOX), dtype=float))
+    outputs = [("".join(cell["source"]), output) for cell in cells for output in cell.get("outputs", [])]
+    for source, output in outputs:
+        credit = CREDIT in output.get("metadata", {}).get("crossexplain", {}).get("caption", "")
+        if "image/png" not in output.get("data", {}) or not (credit or ONLY_IN_FULL in source):
+            continue
+        sheet = Image.open(BytesIO(b64decode(output["data"]["image/png"]))).convert("RGB")
+        drawn = (np.asarray(sheet) != ImageColor.getrgb(figures.PAPER)).any(axis=2)
+        places = [place for place in find_objects(label(drawn)[0])  # filled to the edges, as no chart is and no word
+                  if min(drawn[place].shape) > 60 and drawn[place].mean() > 0.9]
+        for rows, columns in places:
+            if not any(at.start < rows.stop and rows.start < at.stop and left.start < columns.start for at, left in places):
+                assert credit, "photographs without credit"
+                box = columns.start, rows.start, columns.stop, rows.stop
+                found.append(np.asarray(sheet.crop(box).resize((16, 16), Image.Resampling.BOX), dtype=float))
     return found
 
 
@@ -84,9 +87,11 @@ def test_photographs_are_counted_as_often_as_they_differ():
         figures.gallery(images[:3], {"one": [heat] * 3, "other": [abs(heat)] * 3}, titles=["two\nlines"] * 3, name="a",
                         **words),
         figures.example(images[0], heat, ["dog"] * 30, np.linspace(0, 1, 30), signed=(True, False), name="b", **words),
-        figures.maps(images[3:], [heat], name="c", **words)]
+        figures.maps(images[3:], [heat], name="c", **words),
+        figures.tokens([["dog"] * 30] * 2, [np.linspace(0, 1, 30)] * 2, name="d", **words),
+        figures.curves({"one": ([0, 1], [0, 1])}, xlabel="x", ylabel="y", name="e", **words)]
     cells = [{"source": ["if ", ONLY_IN_FULL], "outputs": [{"data": {"text/plain": ""}}, {
         "data": {"image/png": b64encode(picture.png()).decode()}, "metadata": {"crossexplain": {"caption": picture.caption}}}]}
         for picture in pictures]
-    assert [len(photographs([cell])) for cell in cells] == [3, 1, 1] and not photographs([{"source": "1", "outputs": []}])
+    assert [len(photographs([cell])) for cell in cells] == [3, 1, 1, 0, 0]
     assert len(different(photographs(cells))) == 4

@@ -1,9 +1,6 @@
-import json
-
 import pytest
+import tiny_clip
 import torch
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast
 
 from crossexplain.gradients.attention import word_by_patch
 from crossexplain.gradients.capture import capture
@@ -259,48 +256,17 @@ def test_a_look_tells_left_from_right():
 
 # The published format.
 
-START, STOP = "<|startoftext|>", "<|endoftext|>"
-LETTERS = sorted(pre_tokenizers.ByteLevel.alphabet())  # a piece for every byte, within a word and as its end
-MERGES = [("c", "a"), ("d", "o"), ("do", "g</w>"), ("r", "u"), ("ru", "n"), ("run", "s</w>")]
-PIECES = [*LETTERS, *(f"{letter}</w>" for letter in LETTERS), *map("".join, MERGES), START, STOP]
-
-
 def numbers(*texts):
     """Return the numbers of pieces that are written with blanks between them, "[" for the start and "]" for the end."""
-    names = {"[": START, "]": STOP} | {f"{word}_": f"{word}</w>" for word in ("a", "dog", "t", "runs")}
-    return [[PIECES.index(names.get(piece, piece)) for piece in text.split()] for text in texts]
+    names = {"[": tiny_clip.START, "]": tiny_clip.STOP} | {f"{word}_": f"{word}</w>" for word in ("a", "dog", "t", "runs")}
+    return [[tiny_clip.PIECES.index(names.get(piece, piece)) for piece in text.split()] for text in texts]
 
 
 @pytest.fixture(scope="module", params=["model.safetensors", "pytorch_model.bin"])
 def published(request, tmp_path_factory):
     """A tiny CLIP of random weights in the format and with the quirks of the published one."""
     folder = tmp_path_factory.mktemp("ein Ordner") / "tiny"
-    # The published configuration names 2 as its end of text, which is not so: it is the last of the vocabulary.
-    config = CLIPConfig(
-        text_config={"vocab_size": len(PIECES), "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2,
-                     "num_attention_heads": 2, "max_position_embeddings": 8, "bos_token_id": 0, "eos_token_id": 2},
-        vision_config={"image_size": 16, "patch_size": 8, "hidden_size": 16, "intermediate_size": 16,
-                       "num_hidden_layers": 2, "num_attention_heads": 2},
-        projection_dim=8,
-    )
-    torch.manual_seed(0)
-    model = CLIPModel(config).eval()
-    model.save_pretrained(folder)
-    if request.param == "pytorch_model.bin":
-        (folder / "model.safetensors").unlink()
-        torch.save(model.state_dict(), folder / request.param)
-    pixels = {"image_mean": list(clip.MEAN), "image_std": list(clip.STD), "size": 16, "crop_size": 16}
-    (folder / "preprocessor_config.json").write_text(json.dumps(pixels))
-    rules = Tokenizer(models.BPE({piece: i for i, piece in enumerate(PIECES)}, MERGES, end_of_word_suffix="</w>",
-                                 unk_token=STOP))
-    rules.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
-    rules.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(),
-                                                   pre_tokenizers.ByteLevel(add_prefix_space=False)])
-    stop, start = ((piece, PIECES.index(piece)) for piece in (STOP, START))
-    rules.post_processor = processors.RobertaProcessing(stop, start, trim_offsets=False, add_prefix_space=False)
-    PreTrainedTokenizerFast(tokenizer_object=rules, bos_token=START, eos_token=STOP, pad_token=STOP, unk_token=STOP,
-                            model_max_length=8, model_input_names=["input_ids", "attention_mask"]).save_pretrained(folder)
-    return folder, model
+    return folder, tiny_clip.write(folder, request.param)
 
 
 def test_the_published_format_gives_what_the_library_gives(published):
@@ -371,7 +337,7 @@ def test_the_published_format_reads_any_caption_to_its_end_or_tells_why_not(publ
             bert.encode(tokenizer, texts)
     read = bert.encode(tokenizer, texts, truncate=True).inputs
     ids, length = read["input_ids"], int(read["attention_mask"][1].sum())
-    assert length == min(tokens, 8) and (ids[1] == PIECES.index(STOP)).int().argmax() == length - 1
+    assert length == min(tokens, 8) and (ids[1] == tiny_clip.PIECES.index(tiny_clip.STOP)).int().argmax() == length - 1
     _, real = clip_states(model.clip.text_model, ids, read["attention_mask"])
     assert real[1].tolist() == [i < length for i in range(ids.shape[1])]
     assert model(torch.rand(2, 3, 16, 16), ids, read["attention_mask"]).isfinite().all()

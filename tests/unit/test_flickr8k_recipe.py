@@ -4,6 +4,7 @@ import os
 
 import numpy as np
 import pytest
+import tiny_clip
 import torch
 from PIL import Image
 from safetensors.torch import save_file
@@ -16,6 +17,7 @@ from crossexplain.models import checkpoints, vgg
 from crossexplain.models.clip import softmax_loss
 from crossexplain.models.towers import GivenMaps, GivenStates, PooledLook, with_towers
 from crossexplain.recipes import flickr8k as recipe
+from crossexplain.recipes import published
 
 needs_data = pytest.mark.skipif(not os.environ.get("CROSSEXPLAIN_DATA"), reason="CROSSEXPLAIN_DATA is not set")
 WORDS = "a dog cat child boat tree ball snow river street horse beside the runs".split()
@@ -36,6 +38,7 @@ def weights(tmp_path_factory):
         BertTokenizerFast(str(folder / "vocab.txt"), model_max_length=64).save_pretrained(folder)
         BertModel(BertConfig(vocab_size=len(vocabulary), hidden_size=width, num_hidden_layers=2, num_attention_heads=2,
                              intermediate_size=16, max_position_embeddings=64)).save_pretrained(folder)
+    tiny_clip.write(where / published.NAME)
     return where
 
 
@@ -148,6 +151,26 @@ def test_the_towers_of_the_paper_are_taken_where_they_are_at_hand(weights, monke
     assert recipe.at_hand() == recipe.PUBLISHED
     monkeypatch.setattr(store, "here", lambda name: name == "vgg16")
     assert recipe.at_hand() == recipe.TOWERS
+
+
+def test_the_published_clip_is_asked_about_photographs(copy):
+    held, found = copy.pairs("test", 0), published.load(copy, progress=False)
+    assert found.scores.shape == (5, 25)
+    order = np.random.default_rng(0).permutation(len(held.labels))[:6]
+    inputs = found.inputs(held.image[order], held.caption[order])
+    with torch.no_grad():  # photograph by photograph, as anybody would
+        assert np.allclose(found.model(**inputs), found.logits(held)[order], atol=1e-3)
+    on_validation = copy.pairs("validation", 0)
+    with torch.no_grad():
+        logits = found.model(**found.inputs(on_validation.image, on_validation.caption))
+    right = ((logits > 0).numpy() == on_validation.labels).mean()
+    cuts = logits.sort().values  # no other place for zero would have been better
+    assert right >= max(((logits > cut).numpy() == on_validation.labels).mean() for cut in cuts)
+    ahead = [(found.scores[:, j] >= found.scores[i, j]).sum() - 1 for j in range(25) for i in [j // 5]]
+    assert found.retrieval().image_rank.tolist() == ahead
+    words = Tokens(**found.words)
+    asked, shown, pieces, note = found.ask(torch.rand(3, 30, 20), "a dog")
+    assert words.features(asked).sum() == len(pieces) == 2 and shown.shape == (3, 16, 16) and "20 x 20" in note
 
 
 def test_agreement_with_people_is_a_rank_correlation(copy, encoded):

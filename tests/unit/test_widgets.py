@@ -1,5 +1,6 @@
 """Explorers without a browser: a control that changes shows what the Python call returns, and bad input is answered."""
 
+import gc
 import io
 from datetime import UTC, datetime
 from functools import partial
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from IPython.core.formatters import DisplayFormatter
+from matplotlib.figure import Figure
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 from PIL import Image
 
@@ -188,7 +190,13 @@ def test_a_fault_of_the_model_is_shown_and_not_swallowed():
     explorer = CaptionExplorer(explain, torch.zeros(3, 4, 4), "a", **WORDS)
     with pytest.raises(RuntimeError):
         explorer.sentence.value = "a!"
-    assert "the model broke" in explorer.said
+    assert "the model broke" in explorer.said and gc.isenabled()
+
+
+@pytest.mark.parametrize("methods", [{"map_method": "gradcam"}, {"word_method": "attention-relevance"}])
+def test_a_method_that_explorers_do_not_have_is_refused_at_once(trained, modalities, methods):
+    with pytest.raises(InputError, match="expected one of"):
+        explainer(trained.model, recipe.encode, modalities, **methods)
 
 
 def explainer_of_nothing(image, sentence):
@@ -209,6 +217,19 @@ def test_a_word_is_picked_and_its_map_shown():
     for wrong in (scores[:2], scores[0], scores * np.nan):
         with pytest.raises(InputError, match="one map a word|NaN"):
             WordExplorer(np.zeros((1, 8, 8)), ["a", "b", "a"], wrong, **WORDS)
+
+
+def figures_in_memory() -> int:
+    return sum(type(one) is Figure for one in gc.get_objects())
+
+
+def test_a_change_leaves_no_old_picture_for_python_to_find(pairs, caption):
+    gc.collect()
+    before = figures_in_memory()
+    for k in range(3):
+        pairs.cells[0].value = not pairs.cells[0].value
+        caption.sentence.value = "a dog" if k == 1 else f"there are {k} even digit(s) in the picture"
+    assert figures_in_memory() == before and gc.isenabled()
 
 
 def test_every_control_has_a_label(pairs, caption):

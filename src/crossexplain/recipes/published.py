@@ -5,7 +5,6 @@ Nothing is trained; where yes begins is chosen on validation pairs, since CLIP i
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -70,7 +69,7 @@ class Published:
         return ranked(self.scores, self.data, "test")
 
 
-def load(data: Flickr8k, seed: int = 0, folder: Path | None = None, progress: bool = True) -> Published:
+def load(data: Flickr8k, seed: int = 0, progress: bool = True) -> Published:
     """Load the published CLIP, choose where yes begins, and ask it about the test split.
 
     Parameters
@@ -78,8 +77,6 @@ def load(data: Flickr8k, seed: int = 0, folder: Path | None = None, progress: bo
     data : Flickr8k
     seed : int
         Of the validation pairs.
-    folder : Path, optional
-        Of a model in the published format; default the one that :func:`crossexplain.data.store.find` finds.
     progress : bool
 
     Returns
@@ -93,7 +90,7 @@ def load(data: Flickr8k, seed: int = 0, folder: Path | None = None, progress: bo
     crossexplain.models.bert.EncoderError
         If a file is broken.
     """
-    folder = store.find(NAME).path if folder is None else folder
+    folder = store.find(NAME).path
     model, tokenizer = clip.load(folder), bert.load_tokenizer(folder)
     scores = {split: _every(model, tokenizer, data, split, progress) for split in ("validation", "test")}
     chosen = data.pairs("validation", seed)

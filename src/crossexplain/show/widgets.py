@@ -11,6 +11,7 @@ from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
 
 import ipywidgets as ipw
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 from crossexplain.data import photos
 from crossexplain.gradients import image as image_maps
 from crossexplain.gradients import text as text_scores
+from crossexplain.gradients.capture import capture
 from crossexplain.gradients.checks import InputError
 from crossexplain.gradients.rounds import FULL, NOTHING, Pass, Rounds, Verdict, equal_rows_once
 from crossexplain.gradients.views import ImageCells, Mask, Tokens, rows_of, views
@@ -98,13 +100,22 @@ def explainer(model: nn.Module, encode: Encode, modalities: tuple[ImageCells, To
     modalities : (ImageCells, Tokens)
         Where to read the model, as for :func:`~crossexplain.gradients.rounds.rounds`.
     map_method, word_method : str
-        Of ``gradients.image.METHODS`` and ``gradients.text.METHODS``.
+        One of ``MAP_METHODS`` and one of ``WORD_METHODS``.
 
     Returns
     -------
     callable
         ``explain(image, sentence) -> Explained``, for :class:`CaptionExplorer`.
+
+    Raises
+    ------
+    InputError
+        For methods that are not among them.
     """
+    for method, known in ((map_method, MAP_METHODS), (word_method, WORD_METHODS)):
+        if method not in known:
+            raise InputError(f"method {method!r} came, expected one of {', '.join(known)}.")
+
     def explain(image: Tensor, sentence: str) -> Explained:
         inputs, shown, words, note = encode(image, sentence)
         logit, heat, scores = _explain(model, inputs, modalities, map_method, word_method)
@@ -120,13 +131,12 @@ def signed_by(map_method: str, word_method: str) -> tuple[bool, bool]:
 
 
 def _explain(model, inputs, modalities, map_method: str, word_method: str) -> tuple[float, Tensor, Tensor]:
-    """Return logit, map (h, w) and scores (T,) of a batch of one."""
-    image, text = modalities
-    heat = image_maps.attribute(model, inputs, image.layer, map_method)[0]
-    scores = text_scores.attribute(model, inputs, text.layer, word_method, "predicted", special="keep")[0]
-    with torch.no_grad():
-        logit = float(model(**inputs).reshape(-1)[0])
-    return logit, heat, scores
+    """Return logit, map (h, w) and scores (T,) of a batch of one; the pass that gives the scores gives the logit too."""
+    image, text = (modality.layer for modality in modalities)
+    heat = image_maps.attribute(model, inputs, image, map_method)[0]
+    captured = capture(model, inputs, text, "predicted")
+    scores = text_scores.METHODS[word_method].read(captured.activations[text], captured.gradients[text])[0]
+    return float(captured.output.reshape(-1)[0]), heat, scores
 
 
 class Explorer:
@@ -136,13 +146,10 @@ class Explorer:
     ----------
     widget : ipywidgets.VBox
         Controls and result.
-    picture : Picture
-        Of the present state.
     """
 
     def __init__(self, controls: Sequence[ipw.Widget], watched: Sequence[ipw.Widget]):
         self._shown, self._said, self._more = ipw.HTML(), ipw.HTML(), ipw.HTML()
-        self.picture: Picture | None = None
         self._update()  # what is wrong from the beginning is the caller's to hear
         self.widget = ipw.VBox([*controls, self._said, self._shown, self._more])
         self._watched = list(watched)
@@ -159,7 +166,7 @@ class Explorer:
     def _follow(self, change=None) -> None:
         """Show the new state; where there is none say why, and show nothing that belongs to another state."""
         try:
-            with _collecting_later():
+            with _tidying():
                 self._update()
         except Exception as error:  # noqa: BLE001 - in a callback it would vanish in the server's log
             self._shown.value = self._more.value = ""
@@ -170,12 +177,17 @@ class Explorer:
     def _update(self) -> None:
         raise NotImplementedError
 
-    def _show(self, picture: Picture, said: str) -> None:
-        self.picture = picture
+    def _show(self, drawing: Callable[[], Picture], said: str) -> None:
+        self._drawing, picture = drawing, drawing()
         self._said.value = said
         data = b64encode(picture.png()).decode()
         self._shown.value = (f'<img alt="{html.escape(picture.alt)}" src="data:image/png;base64,{data}" '
                              'style="max-width:100%">')
+
+    @property
+    def picture(self) -> Picture:
+        """The picture of the present state, drawn anew."""
+        return self._drawing()
 
     @property
     def said(self) -> str:
@@ -193,14 +205,19 @@ class Explorer:
 
 
 @contextmanager
-def _collecting_later() -> Iterator[None]:
-    """Keep Python from looking for garbage in the meantime: to go through all objects takes longer than an answer."""
+def _tidying() -> Iterator[None]:
+    """Let Python look for garbage at the end, among what is new, and not in between.
+
+    A picture is ten thousand objects that hold each other. Found at once they are gone in milliseconds; those that grow old
+    make Python go through all there is every dozen changes, which takes several times as long as an answer.
+    """
     was = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
         if was:
+            gc.collect(0)
             gc.enable()
 
 
@@ -339,7 +356,7 @@ class PairExplorer(Explorer):
         state = (self.pair.value, [i for i, tick in enumerate(self.cells) if tick.value],
                  [i for i, tick in enumerate(self.ticks) if tick.value], self.baseline.value)
         explained, corners, before = self._explain(*state)
-        self._show(self._draw(explained, state), self._say(explained, corners, before, state[0]))
+        self._show(partial(self._draw, explained, state), self._say(explained, corners, before, state[0]))
         self._more.value = self._judged(self._verdict(*state))  # a moment later: it needs more passes
 
     def read(self, pair: int, cells: Sequence[int] = (), words: Sequence[int] = (), baseline: int = 0) -> Covered:
@@ -520,7 +537,7 @@ class CaptionExplorer(Explorer):
         alt = (f"An image and the sentence '{' '.join(explained.words)}'. The model says {explained.answer}. "
                f"{strongest(explained)}")
         said = _paragraph(f"The model says {explained.answer}.", "status")
-        self._show(draw(explained, alt=alt, caption=self.caption, name=self.name), said)
+        self._show(partial(draw, explained, alt=alt, caption=self.caption, name=self.name), said)
         self._more.value = _paragraph(explained.note, "note") if explained.note else ""
 
 
@@ -596,8 +613,9 @@ class WordExplorer(Explorer):
         row, column = np.unravel_index(np.abs(heat).argmax(), heat.shape)
         found = (f"the strongest of its {heat.size} patches is row {row + 1}, column {column + 1} with "
                  f"{heat[row, column]:{'+' if self.signed else ''}.3g}")
-        picture = figures.example(
-            self.image, heat, self.words, sizes, signed=(self.signed, False), largest=float(sizes.max()) or 1.0,
+        drawing = partial(
+            figures.example, self.image, heat, self.words, sizes, signed=(self.signed, False),
+            largest=float(sizes.max()) or 1.0,
             title=f"Map of word {chosen + 1}, '{self.words[chosen]}'; below, each word's largest patch", label=self.label,
             alt=f"The map of the word '{self.words[chosen]}' over an image: {found}.", caption=self.caption, name=self.name)
-        self._show(picture, _paragraph(f"'{self.words[chosen]}': {found}.", "status"))
+        self._show(drawing, _paragraph(f"'{self.words[chosen]}': {found}.", "status"))
