@@ -3,7 +3,7 @@
 Sixty-four test pairs of Flickr8k, photographs in sixteen cells behind which their mean colour stands, words hidden by the mask.
 Each method orders the words, and the cells; they are put in and taken out in its order, and the area between the two curves of
 the model's own logit is what the method scores: 0 is no order. In units of what a whole pair changes, on average over pairs.
-``deletion.csv`` keeps the whole table, which chapters 5 and 6 show; the rows hold the gradient of round 1. Intervals are 95 %
+``deletion.csv`` keeps the whole table, which chapter 5 shows; the rows hold the gradient of round 1. Intervals are 95 %
 bootstrap over photographs. Needs the data folder; encodings take six minutes the first time, then about ten minutes of two
 cores. What was measured of a model is kept under ``_build/deletion``, so that a run that was cut off goes on.
 """
@@ -42,11 +42,11 @@ def rows(seed: int = 0, repeats: int = 5) -> list[dict]:
     for name in recipe.NAMES:
         recipe.load_or_train(name, seed, encoded=encoded)
     tables = Parallel(n_jobs=len(recipe.NAMES))(delayed(once)(name, seed) for name in recipe.NAMES)
-    table = pd.concat([part.assign(model=name) for name, part in zip(recipe.NAMES, tables)], ignore_index=True)
+    table = pd.concat([part.assign(model=name, pairs=PAIRS) for name, part in zip(recipe.NAMES, tables)], ignore_index=True)
     write_whole(embedded_folder() / "results" / "deletion.csv",
                 lambda part: table.to_csv(part, index=False, float_format="%.4f"))
     return [{"id": f"flickr8k.{line.model}.deletion.{line.part}", "value": line.value, "low": line.low, "high": line.high,
-             "n": line.n, "unit": "area by the gradient of round 1, in units of what a whole pair changes"}
+             "n": line.pairs, "unit": "area by the gradient of round 1, in units of what a whole pair changes"}
             for line in table[table.method == "round 1"].itertuples()]
 
 

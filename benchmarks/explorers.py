@@ -60,7 +60,8 @@ def of_captions(name: str) -> tuple:
 def of_photographs(seed: int) -> tuple:
     """Return the sentence of the caption explorer on a photograph, and the values to give it.
 
-    Early fusion with the small towers has seen a few photographs only: that takes a minute, and it answers as fast.
+    Early fusion on the small towers, trained on a few photographs only, which takes a minute; it answers as fast as one
+    that was trained on all.
     """
     photo = flickr8k.load_or_train("fusion", seed, size="small", progress=False)
     sides = ImageCells(layer=photo.model.image_layer, grid=(4, 4)), Tokens(**photo.encoded.words)

@@ -11,6 +11,7 @@ from crossexplain.evaluation.dominance import (
     ANSWERS,
     Rows,
     perceptual_scores,
+    picks,
     recall,
     shapley_values,
     shares,
@@ -19,6 +20,7 @@ from crossexplain.evaluation.dominance import (
 )
 from crossexplain.gradients.rounds import FULL, NOTHING, rounds
 from crossexplain.gradients.views import ImageCells, Mask, Tokens, views
+from crossexplain.inputs import InputError
 from crossexplain.models import clip
 from crossexplain.models.fusion import Fusion
 from crossexplain.models.towers import ConvTower, EncoderTower
@@ -144,6 +146,23 @@ CELLS = torch.tensor([[1.0, 3.0], [-2.0, 0.5], [2.0, -1.0]])
 TOY = {"images": CELLS.repeat_interleave(2, dim=1)[:, None, None].expand(-1, 1, 2, -1),
        "tokens": torch.tensor([[4, 3, 0], [5, 6, 0], [2, 0, 0]])}
 TOY_PARTS, NEUTRAL = [ImageCells(grid=(1, 2)), Tokens()], {"image": "zero", "text": "mask"}
+
+
+def test_picks_are_held_against_random_ones(model, pictures, texts):
+    inputs = {"images": pictures, **texts}
+    sides = [ImageCells(layer=model.image_layer, grid=(2, 2)), Tokens(layer=model.text_layer, special=(START, END),
+                                                                     attention="attention_mask")]
+    record = rounds(model, inputs, sides, baselines=["data"], progress=False)
+    found = picks(record, "data")
+    for name in record.modalities:
+        end = record.ends["data", name]
+        picked, at_random = (np.nanmean(of.cosine.numpy()) for of in (end.alike, end.alike_random))
+        assert found[name]["picked"].value == pytest.approx(picked) and found[name]["random"].value == pytest.approx(at_random)
+        assert found[name]["difference"].value == pytest.approx(np.nanmean((end.alike.cosine - end.alike_random.cosine).numpy()))
+    for less in (rounds(model, inputs, sides, baselines=["data"], progress=False, control=False),
+                 rounds(model, inputs, sides, baselines=["data"], progress=False, pick=None)):
+        with pytest.raises(InputError, match="no round 4 with a control for 'data' and 'image'"):
+            picks(less, "data")
 
 
 def test_shapley_values_by_hand_where_no_more_than_two_meet():

@@ -89,7 +89,9 @@ def test_licences_and_citation_are_there_and_agree():
 def test_every_card_names_its_terms():
     for path in sorted((ROOT / "book" / "cards").glob("*.md")):
         cards = path.read_text("utf-8").split("\n### ")[1:]
-        assert cards and not (lost := [card.splitlines()[0] for card in cards if "\n| **terms** |" not in card]), lost
+        assert cards, f"{path.name} has no cards"
+        lost = [card.splitlines()[0] for card in cards if "\n| **terms** |" not in card]
+        assert not lost, f"{path.name}: {', '.join(lost)}"
 
 
 def test_every_work_that_is_cited_is_in_the_bibliography():

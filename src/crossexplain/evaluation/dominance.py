@@ -15,9 +15,10 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from crossexplain.evaluation.intervals import mean_interval
+from crossexplain.evaluation.intervals import difference_interval, mean_interval
 from crossexplain.gradients.rounds import Rounds, equal_rows_once
 from crossexplain.gradients.views import ImageCells, Inputs, Mask, Modality, Tokens, views
+from crossexplain.inputs import InputError
 from crossexplain.interval import Interval
 
 ANSWERS = ("image alone", "text alone", "both only", "both added", "either")
@@ -237,6 +238,44 @@ def perceptual_scores(model: nn.Module, inputs: Inputs, labels: Tensor, groups: 
     whole = right(numbers, numbers)
     lost = {"image": [right(other, numbers) for other in dealt], "text": [right(numbers, other) for other in dealt]}
     return {name: mean_interval(whole - np.mean(values, axis=0), seed, groups=groups) for name, values in lost.items()}
+
+
+def picks(record: Rounds, baseline: str, seed: int = 0, groups=None) -> dict[str, dict[str, Interval]]:
+    """Hold round 4 against round 3: are they more alike where what round 2 picked is masked than where anything is?
+
+    Parameters
+    ----------
+    record : Rounds
+        With its control, as many features picked at random.
+    baseline : str
+    seed : int
+        Of the bootstrap.
+    groups : array_like, shape (N,), optional
+        Examples with the same value are drawn together.
+
+    Returns
+    -------
+    dict of str to dict of str to Interval
+        By the modality of which some features are masked: the cosine of the gradients of rounds 3 and 4 at the others, with
+        those ``"picked"`` by round 2, with as many at ``"random"``, and their paired ``"difference"``. Only that can be put
+        down to the choice of features (section 3 of the paper has no control).
+
+    Raises
+    ------
+    InputError
+        For a record without round 4, or without its control.
+    """
+    found = {}
+    for name in record.modalities:
+        end = record.ends.get((baseline, name))
+        if end is None or end.alike_random is None:
+            raise InputError(f"the record has no round 4 with a control for {baseline!r} and {name!r}; run the rounds with a "
+                             f"pick and control=True, under one of {', '.join(map(repr, record.baselines))}.")
+        picked, at_random = end.alike.cosine, end.alike_random.cosine
+        found[name] = {"picked": mean_interval(picked, seed, groups=groups),
+                       "random": mean_interval(at_random, seed, groups=groups),
+                       "difference": difference_interval(picked, at_random, seed, groups=groups)}
+    return found
 
 
 @torch.no_grad()

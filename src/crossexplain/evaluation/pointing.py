@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 
 from crossexplain.data.scene_words import COLOUR_NAMES, KINDS
 from crossexplain.data.scenes import Scenes
@@ -285,7 +286,7 @@ QUESTIONS = "thing", "cue words", "false word", "its place"
 
 
 def table(data: Scenes, models: dict[str, nn.Module], unlearned: dict[str, nn.Module], n: int = 400, carried: int = 100,
-          seed: int = 0) -> pd.DataFrame:
+          seed: int = 0, progress: bool = True) -> pd.DataFrame:
     """Hold every method of every model against the truth of held-out scenes, beside what it has to beat.
 
     Parameters
@@ -298,6 +299,7 @@ def table(data: Scenes, models: dict[str, nn.Module], unlearned: dict[str, nn.Mo
     carried : int
         Of how many the carriers are computed.
     seed : int
+    progress : bool
 
     Returns
     -------
@@ -311,7 +313,7 @@ def table(data: Scenes, models: dict[str, nn.Module], unlearned: dict[str, nn.Mo
     every = dict(zip(QUESTIONS, ((things(data, pool, n), "for"), (captions(data, pool, n), "for"), (foil, "against"),
                                  (placed, "against"))))
     lines = []
-    for question, (asked, sign) in every.items():
+    for question, (asked, sign) in tqdm(every.items(), "questions", disable=not progress, delay=5):
         images = data.images(asked.image)
         for name in ("none", *models):
             model = models.get(name, next(iter(models.values())))

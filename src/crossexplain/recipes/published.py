@@ -33,7 +33,7 @@ class Published:
     tokenizer : transformers.PreTrainedTokenizerBase
     data : Flickr8k
     scores : ndarray, shape (I, C)
-        Logits of all photographs and captions of the test split, in the order of their numbers.
+        Logits of all photographs and captions of the test split, in its order.
     """
 
     model: Clip
