@@ -158,11 +158,11 @@ def test_picks_are_held_against_random_ones(model, pictures, texts):
         end = record.ends["data", name]
         picked, at_random = (np.nanmean(of.cosine.numpy()) for of in (end.alike, end.alike_random))
         assert found[name]["picked"].value == pytest.approx(picked) and found[name]["random"].value == pytest.approx(at_random)
-        assert found[name]["difference"].value == pytest.approx(np.nanmean((end.alike.cosine - end.alike_random.cosine).numpy()))
-    for less in (rounds(model, inputs, sides, baselines=["data"], progress=False, control=False),
-                 rounds(model, inputs, sides, baselines=["data"], progress=False, pick=None)):
+        less = np.nanmean((end.alike.cosine - end.alike_random.cosine).numpy())
+        assert found[name]["difference"].value == pytest.approx(less)
+    for setting in ({"control": False}, {"pick": None}):
         with pytest.raises(InputError, match="no round 4 with a control for 'data' and 'image'"):
-            picks(less, "data")
+            picks(rounds(model, inputs, sides, baselines=["data"], progress=False, **setting), "data")
 
 
 def test_shapley_values_by_hand_where_no_more_than_two_meet():

@@ -12,7 +12,8 @@ from transformers import BertConfig, BertModel, BertTokenizerFast
 
 from crossexplain.data import flickr8k, store
 from crossexplain.gradients.capture import capture
-from crossexplain.gradients.views import Tokens
+from crossexplain.gradients.rounds import FULL, rounds
+from crossexplain.gradients.views import ImageCells, Tokens
 from crossexplain.models import checkpoints, vgg
 from crossexplain.models.clip import softmax_loss
 from crossexplain.models.towers import GivenMaps, GivenStates, PooledLook, with_towers
@@ -168,7 +169,9 @@ def test_the_published_clip_is_asked_about_photographs(copy):
     assert right >= max(((logits > cut).numpy() == on_validation.labels).mean() for cut in cuts)
     ahead = [(found.scores[:, j] >= found.scores[i, j]).sum() - 1 for j in range(25) for i in [j // 5]]
     assert found.retrieval().image_rank.tolist() == ahead
-    words = Tokens(**found.words)
+    words, picture = Tokens(**found.words), ImageCells(layer=found.model.image_layer, grid=(2, 2))
+    record = rounds(found.model, inputs, [picture, words], baselines=[{"image": "mean", "text": "pad"}, "data"], progress=False)
+    assert np.allclose(record.passes["data", FULL].logits[:, 0], found.logits(held)[order], atol=1e-3)
     asked, shown, pieces, note = found.ask(torch.rand(3, 30, 20), "a dog")
     assert words.features(asked).sum() == len(pieces) == 2 and shown.shape == (3, 16, 16) and "20 x 20" in note
 
