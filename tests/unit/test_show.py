@@ -148,3 +148,12 @@ def test_provenance_carries_the_sources_that_the_run_used():
     shown = page.provenance()._repr_mimebundle_()
     assert shown[RUN] == {"sources": {"mnist": "data folder"}}
     assert "| source of mnist | data folder |" in shown["text/markdown"]
+
+
+def test_eight_series_are_told_apart():
+    drawn = [figures.intervals({str(i): {"x": SOME} for i in range(8)}, xlabel="share", **WORDS),
+             figures.curves({str(i): ([1, 2], [1, 2]) for i in range(8)}, xlabel="x", ylabel="y", **WORDS)]
+    for picture in drawn:
+        handles = picture.figure.axes[0].get_legend().legend_handles
+        looks = {(handle.get_marker(), handle.get_color(), handle.get_markerfacecolor()) for handle in handles}
+        assert len(looks) == 8

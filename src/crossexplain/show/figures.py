@@ -410,7 +410,7 @@ def intervals(rows, *, alt: str, caption: str, name: str, xlabel: str, baseline:
         for label, entry in entries.items():
             y = labels.index(label) + shift
             axis.plot([entry.low, entry.high], [y, y], color=COLOURS[g % 6], linewidth=2)
-            axis.plot(entry.value, y, MARKERS[g % 6], color=COLOURS[g % 6], markersize=6,
+            axis.plot(entry.value, y, linestyle="", markersize=6, **_marked(g),
                       label=group if group and label == next(iter(entries)) else None)
     if baseline is not None:
         axis.axvline(baseline, color=INK, linestyle="--", linewidth=1, label=baseline_label)
@@ -420,6 +420,11 @@ def intervals(rows, *, alt: str, caption: str, name: str, xlabel: str, baseline:
     if baseline is not None or len(groups) > 1:
         axis.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=9)
     return Picture(figure, alt=alt, caption=caption, name=name)
+
+
+def _marked(i: int) -> dict[str, str]:
+    """Return colour and marker of a series; from the seventh on the markers are hollow."""
+    return {"color": COLOURS[i % 6], "marker": MARKERS[i % 6], "markerfacecolor": COLOURS[i % 6] if i < 6 else PAPER}
 
 
 def curves(series: Mapping[str, tuple], *, alt: str, caption: str, name: str, xlabel: str, ylabel: str,
@@ -442,7 +447,7 @@ def curves(series: Mapping[str, tuple], *, alt: str, caption: str, name: str, xl
     figure, axes = _sheet(1, 1, 7.2, 3.6)
     axis = axes[0, 0]
     for i, (label, (x, y, *band)) in enumerate(series.items()):
-        axis.plot(x, y, color=COLOURS[i % 6], marker=MARKERS[i % 6], markersize=4, label=label)
+        axis.plot(x, y, markersize=4, label=label, **_marked(i))
         if band:
             axis.fill_between(x, *band, color=COLOURS[i % 6], alpha=0.18, linewidth=0)
     if baseline is not None:
