@@ -19,7 +19,6 @@ from tqdm import tqdm
 from crossexplain.bench import code
 from crossexplain.evaluation import faithfulness, peers
 from crossexplain.evaluation.exact import Game
-from crossexplain.evaluation.intervals import mean_interval
 from crossexplain.evaluation.metrics import random_scores
 from crossexplain.files import embedded_folder, write_whole
 from crossexplain.gradients.views import ImageCells, Tokens
@@ -33,7 +32,7 @@ METHODS = {  # as the chapters call them: names in crossexplain.evaluation.peers
     "Grad-CAM": "grad-cam", "LayerCAM": "layer-cam", "sampled Shapley": SHAPLEY,
 }
 MASKS = 64  # that each tower looks at for the Shapley values of a pair
-PARTS = {"words": "text", "cells": "image"}
+PARTS = {"text": "words", "image": "cells"}
 
 
 def rows(seed: int = 0, repeats: int = 5) -> list[dict]:
@@ -69,15 +68,10 @@ def measured(trained: recipe.Trained, seed: int, n: int = PAIRS) -> pd.DataFrame
     inputs = encoded.inputs(pairs.image[some], pairs.caption[some])
     sides = [ImageCells(layer=trained.model.image_layer, grid=CELLS), Tokens(**encoded.words)]
     game = Game(trained.model, inputs, sides, baselines=BASELINE, rows=ROWS, progress=False)
-    nothing, whole = game(torch.tensor([[False] * len(game.names), [True] * len(game.names)])).numpy()
-    scale, names, lines = np.full(len(game), np.abs(whole - nothing).mean()), np.array(game.names), []
+    lines = []
     for method in tqdm([RANDOM, *METHODS], desc=trained.card.get("name", "deletion"), mininterval=5):
-        scores = scores_of(trained, game, method, seed)
-        for part, side in PARTS.items():
-            if np.isnan(scores[:, names == side]).all():
-                continue  # a map of the photograph orders no words
-            found = faithfulness.area_between(game, scores, names == side, scale, seed)
-            lines.append({"part": part, "method": method, **mean_interval(found, seed, groups=pairs.image[some])._asdict()})
+        found = faithfulness.areas(game, scores_of(trained, game, method, seed), seed, pairs.image[some])
+        lines += [{"part": PARTS[name], "method": method, **area._asdict()} for name, area in found.items()]
     return pd.DataFrame(lines)
 
 

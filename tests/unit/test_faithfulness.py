@@ -13,6 +13,7 @@ from sklearn.metrics import r2_score
 from torch import nn
 
 from crossexplain.evaluation import faithfulness
+from crossexplain.evaluation.exact import Game
 from crossexplain.evaluation.faithfulness import (
     Table,
     area_between,
@@ -26,6 +27,7 @@ from crossexplain.evaluation.faithfulness import (
     road,
     synergistic_faithfulness,
 )
+from crossexplain.gradients.views import Tokens, Vectors
 
 NAMES = ("image", "image", "text", "text")
 WEIGHTS = np.array([[4.0, 3.0, 2.0, 1.0], [1.0, -2.0, 0.0, 5.0]])
@@ -247,3 +249,21 @@ def test_a_table_answers_for_each_example_and_for_all_alike():
     game = Table(np.arange(8.0).reshape(2, 4))
     assert game(torch.tensor([[[True, False], [False, True]]])).tolist() == [[1, 6]]
     assert game(torch.tensor([[True, True]])).tolist() == [[3, 7]]
+
+
+class Product(nn.Module):
+    def forward(self, seen, tokens):
+        return seen[:, :, 0].sum(dim=1) * (tokens > 1).sum(dim=1)
+
+
+def test_areas_are_those_of_each_modality_in_units_of_the_whole():
+    inputs = {"seen": torch.tensor([[[3.0], [1.0]], [[1.0], [2.0]], [[2.0], [2.0]]]), "tokens": torch.tensor([[5, 7]] * 3)}
+    game = Game(Product().eval(), inputs, [Vectors("image", "seen"), Tokens()], progress=False)
+    scores = np.array([[2.0, 1.0, 5.0, 4.0], [2.0, 1.0, 4.0, 5.0], [1.0, 2.0, 4.0, 5.0]])
+    found = faithfulness.areas(game, scores)
+    # Of the first picture the larger half comes first, of the second the smaller: with both words, insertion runs over
+    # 0, 6, 8 and 0, 2, 6, deletion over 8, 2, 0 and 6, 4, 0; of words, and of the third picture, no order is better.
+    assert list(found) == ["image", "text"] and found["text"].value == pytest.approx(0)
+    by_hand = np.mean([(3 + 7) / 2 - (5 + 1) / 2, (1 + 4) / 2 - (5 + 2) / 2, 0]) / np.mean([8, 6, 8])
+    assert found["image"].value == pytest.approx(by_hand)
+    assert list(faithfulness.areas(game, np.where([True, True, False, False], scores, np.nan))) == ["image"]

@@ -15,7 +15,9 @@ from scipy import sparse
 from scipy.sparse.linalg import spsolve
 from torch import Tensor
 
+from crossexplain.evaluation.intervals import mean_interval
 from crossexplain.evaluation.metrics import row_correlation
+from crossexplain.interval import Interval
 
 Game = Callable[[Tensor], Tensor]
 RATES = (0.1, 0.3, 0.5, 0.7, 0.9)  # shares of players that a sampled coalition keeps
@@ -186,6 +188,34 @@ def area_between(game: Game, scores, among=None, scale=None, seed: int = 0) -> n
     """
     both = curves(game, scores, among, seed)
     return _scaled(_under(both.insertion) - _under(both.deletion), scale)
+
+
+def areas(game, scores, seed: int = 0, groups=None) -> dict[str, Interval]:
+    """Return the mean :func:`area_between` of each modality's players, the other modality left as it is.
+
+    In units of what the whole changes against nothing, on average over the examples.
+
+    Parameters
+    ----------
+    game : crossexplain.evaluation.exact.Game
+        Says which modality each player belongs to.
+    scores : array_like, shape (N, P)
+        A modality whose scores are all NaN is left out: a map of a picture orders no words.
+    seed : int
+        Order of players of equal score, and bootstrap.
+    groups : array_like, shape (N,), optional
+        Examples with the same value are drawn together.
+
+    Returns
+    -------
+    dict of str to Interval
+        By modality.
+    """
+    scores, names = np.asarray(scores, dtype=float), np.array(game.names)
+    nothing, whole = np.asarray(game(torch.tensor([[False] * len(names), [True] * len(names)])))
+    scale = np.full(len(whole), np.abs(whole - nothing).mean())
+    return {name: mean_interval(area_between(game, scores, names == name, scale, seed), seed, groups=groups)
+            for name in dict.fromkeys(game.names) if not np.isnan(scores[:, names == name]).all()}
 
 
 def synergistic_faithfulness(game: Game, scores, names: Sequence[str], k: int | Mapping[str, int] = 2, draws: int = 64,
