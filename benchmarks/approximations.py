@@ -15,12 +15,12 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from crossexplain.bench import spread
-from crossexplain.evaluation.exact import Game
-from crossexplain.evaluation.peers import counted
-from crossexplain.evaluation.sampling import sampled_shapley
+from crossexplain.coalitions.game import Game
+from crossexplain.coalitions.sampling import sampled_shapley
+from crossexplain.evaluation.methods import counted
 from crossexplain.files import embedded_folder, write_whole
 from crossexplain.gradients.views import Tokens, Vectors
+from crossexplain_book.bench import spread
 
 PLAYERS, FACTORS = (16, 24, 40), (4, 16, 64)  # the budget is so many times the players + 1
 GAMES = 15  # of each number of players and budget: of five, the best of six estimators differs by luck

@@ -14,12 +14,12 @@ import time
 import numpy as np
 import pandas as pd
 
-from crossexplain.bench import memory, spread
 from crossexplain.data import collages, digits
 from crossexplain.data.collages import KINDS, Collages
 from crossexplain.data.store import MissingSource
 from crossexplain.files import embedded_folder, write_whole
 from crossexplain.recipes import collages as recipe
+from crossexplain_book.bench import memory, spread
 
 SEEDS = 3
 TEST = 8000  # pairs

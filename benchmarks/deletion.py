@@ -16,18 +16,19 @@ import torch
 from joblib import Parallel, delayed
 from tqdm import tqdm
 
-from crossexplain.bench import code
-from crossexplain.evaluation import faithfulness, peers
-from crossexplain.evaluation.exact import Game
-from crossexplain.evaluation.metrics import random_scores
+from crossexplain.coalitions.game import Game
+from crossexplain.evaluation import faithfulness
+from crossexplain.evaluation import methods as peers
+from crossexplain.evaluation.truth import random_scores
 from crossexplain.files import embedded_folder, write_whole
 from crossexplain.gradients.views import ImageCells, Tokens
 from crossexplain.recipes import flickr8k as recipe
+from crossexplain_book.bench import code
 
 PAIRS, CELLS, ROWS = 64, (4, 4), 48
 BASELINE = {"image": "mean", "text": "mask"}
 RANDOM, SHAPLEY = "random", "sampled shapley"
-METHODS = {  # as the chapters call them: names in crossexplain.evaluation.peers
+METHODS = {  # as the chapters call them: names in crossexplain.evaluation.methods
     "round 1": "gradient norm", "rounds 2, 3": "round 2", "cross gradient": "cross", "gradient x input": "gradient x input",
     "Grad-CAM": "grad-cam", "LayerCAM": "layer-cam", "sampled Shapley": SHAPLEY,
 }

@@ -16,16 +16,17 @@ import pandas as pd
 import torch
 from joblib import Parallel, delayed
 
-from crossexplain.bench import code
+from crossexplain.coalitions import sampling
+from crossexplain.coalitions.game import Game
 from crossexplain.data.flickr8k import Pairs
-from crossexplain.evaluation import dominance, sampling
-from crossexplain.evaluation.exact import Game
-from crossexplain.evaluation.intervals import mean_interval
+from crossexplain.evaluation import modality_shares as dominance
 from crossexplain.files import embedded_folder, write_whole
 from crossexplain.gradients.rounds import rounds as run_rounds
 from crossexplain.gradients.views import ImageCells, Tokens
+from crossexplain.intervals import mean_interval
 from crossexplain.models import bert
 from crossexplain.recipes import flickr8k as recipe
+from crossexplain_book.bench import code
 
 BASELINES = [{"image": "mean", "text": "mask"}, {"image": "blur", "text": "pad"}, {"image": "zero", "text": "mask"}, "data"]
 # Pairs whose Shapley values are estimated, masks that each tower looks at for one pair, and cells: about as many as words.

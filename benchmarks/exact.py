@@ -14,13 +14,13 @@ import numpy as np
 import shapiq
 import torch
 
-from crossexplain.bench import memory, seconds, spread
+from crossexplain.coalitions.game import Game
+from crossexplain.coalitions.shapley import interactions, shapley
 from crossexplain.data import collages
-from crossexplain.evaluation.exact import Game
-from crossexplain.evaluation.indices import interactions, shapley
 from crossexplain.gradients.views import ImageCells, Tokens
 from crossexplain.recipes import flickr8k, scenes
 from crossexplain.recipes.collages import load_or_train
+from crossexplain_book.bench import memory, seconds, spread
 
 GROUPS, EXAMPLES = 8, 8
 PLAYERS, BATCHES = (6, 8, 10, 12, 14, 16), (1, 2, 4, 8, 16)  # of the curves

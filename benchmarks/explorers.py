@@ -8,14 +8,14 @@ set, also the caption explorer of chapter 5 on a photograph of Flickr8k. The upp
 import os
 from functools import partial
 
-from crossexplain.bench import seconds, spread
 from crossexplain.data import collages
 from crossexplain.gradients.attention import word_by_patch
 from crossexplain.gradients.views import ImageCells, Tokens
 from crossexplain.recipes import collages as pairs_recipe
 from crossexplain.recipes import flickr8k
 from crossexplain.recipes import scenes as recipe
-from crossexplain.show.widgets import CaptionExplorer, PairExplorer, WordExplorer, explainer
+from crossexplain_book.bench import seconds, spread
+from crossexplain_book.explorers import CaptionExplorer, PairExplorer, WordExplorer, explainer
 
 SENTENCES = ("a red ball on the grass", "a blue box")
 SHOWN = {"name": "fig-bench", "caption": "Measured, not shown."}

@@ -14,8 +14,8 @@ import statistics
 import numpy as np
 import pandas as pd
 
-from crossexplain.evaluation.intervals import mean_interval
 from crossexplain.files import embedded_folder, write_whole
+from crossexplain.intervals import mean_interval
 from crossexplain.recipes import flickr8k as recipe
 
 SEEDS = 3

@@ -12,10 +12,10 @@ from pytorch_grad_cam import GradCAM
 from sklearn.datasets import load_sample_images
 from torch import Tensor, nn
 
-from crossexplain.bench import memory, seconds, spread
-from crossexplain.gradients.image import attribute
+from crossexplain.gradients.maps import attribute
 from crossexplain.models.vgg import ImageNetClassifier
 from crossexplain.recipes import scenes
+from crossexplain_book.bench import memory, seconds, spread
 
 IMAGES = 16
 # VGG-16 takes a hundred times longer, so fewer rounds say as much; its rows have ids of their own.

@@ -12,13 +12,13 @@ import pandas as pd
 import torch
 from sklearn.metrics import f1_score
 
-from crossexplain.bench import code, spread
-from crossexplain.data import hdxor
+from benchmarks.studies import hdxor
+from benchmarks.studies.hdxor import SEEDS, Concatenated, train
 from crossexplain.evaluation import shares
 from crossexplain.files import embedded_folder, write_whole
 from crossexplain.gradients.rounds import rounds
 from crossexplain.gradients.views import Vectors
-from crossexplain.recipes.hdxor import SEEDS, Concatenated, train
+from crossexplain_book.bench import code, spread
 
 TABLE = "hdxor.csv"
 PUBLISHED = {"synergy": (98.0, 0.5), "uniqueness": (0.2, 0.1), "redundancy": (38.6, 0.5), "random": (57.8, 1.1)}

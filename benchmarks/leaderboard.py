@@ -15,11 +15,8 @@ import torch
 from joblib import Parallel, delayed
 from tqdm.auto import tqdm
 
-from crossexplain.bench import code, versions
-from crossexplain.data import collages
-from crossexplain.evaluation import leaderboard, peers, pointing
-from crossexplain.evaluation.intervals import mean_interval
-from crossexplain.evaluation.leaderboard import (
+from benchmarks.studies import leaderboard, pointing
+from benchmarks.studies.leaderboard import (
     CHANGES,
     METHODS,
     METRICS,
@@ -36,10 +33,14 @@ from crossexplain.evaluation.leaderboard import (
     sensitivity,
     stability,
 )
+from crossexplain.data import collages
+from crossexplain.evaluation import methods as peers
 from crossexplain.files import embedded_folder, write_whole
+from crossexplain.intervals import mean_interval
 from crossexplain.recipes import scenes
 from crossexplain.recipes.collages import load_or_train, look
 from crossexplain.recipes.controls import BehindTower, prepare, train
+from crossexplain_book.bench import code, versions
 
 TABLE, PAIRS, FEWER, TRAINING = "leaderboard.csv", 64, 32, 8000
 PROCESSES = 2

@@ -8,11 +8,11 @@ ask it, and with digits and sentences drawn in their place, as the oracle is ask
 import numpy as np
 import torch
 
+from benchmarks.studies.leaderboard import CELLS, METHODS, Asked, explain, of_collages
+from crossexplain.coalitions.shapley import shapley
 from crossexplain.data import collages
-from crossexplain.evaluation.indices import shapley
-from crossexplain.evaluation.intervals import mean_interval
-from crossexplain.evaluation.leaderboard import CELLS, METHODS, Asked, explain, of_collages
-from crossexplain.evaluation.metrics import row_correlation
+from crossexplain.evaluation.truth import row_correlation
+from crossexplain.intervals import mean_interval
 from crossexplain.recipes.collages import load_or_train, look
 from crossexplain.recipes.controls import BehindTower
 

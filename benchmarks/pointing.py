@@ -6,7 +6,7 @@ interval is a 95 % bootstrap over twins, which are nearly the same picture. The 
 
 import pandas as pd
 
-from crossexplain.evaluation import pointing
+from benchmarks.studies import pointing
 from crossexplain.files import embedded_folder, write_whole
 from crossexplain.recipes import scenes as recipe
 

@@ -15,14 +15,15 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from crossexplain.bench import code
 from crossexplain.data import digits
-from crossexplain.evaluation import dominance, shares
+from crossexplain.evaluation import modality_shares as dominance
+from crossexplain.evaluation import shares
 from crossexplain.files import embedded_folder, write_whole
 from crossexplain.gradients.rounds import FULL, NOTHING, rounds
 from crossexplain.gradients.views import Tokens, Vectors
 from crossexplain.recipes.collages import load_or_train
 from crossexplain.recipes.controls import Control, prepare, train
+from crossexplain_book.bench import code
 
 ARCHITECTURES, SHARES, SEEDS = ("early fusion", "dual encoder"), (0.25, 0.5, 0.75, 1.0), 6
 PAIRS, ASKED, EXPLAINED, ORDERS = 8000, 256, 64, 8  # to train on, held out, with Shapley values, orders of the features

@@ -11,13 +11,13 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from crossexplain.bench import memory, seconds, spread
 from crossexplain.data import collages
 from crossexplain.gradients.capture import capture
 from crossexplain.gradients.rounds import rounds
 from crossexplain.gradients.views import ImageCells, Modality, Tokens
 from crossexplain.recipes import flickr8k, scenes
 from crossexplain.recipes.collages import load_or_train
+from crossexplain_book.bench import memory, seconds, spread
 
 EXAMPLES, SINGLE = 256, 96  # collages; rows that go through the model one by one
 PAIRS, AT_ONCE = 64, 256  # photographs with captions; rows that go through the model at once

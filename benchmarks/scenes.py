@@ -6,7 +6,7 @@ pairs of two pictures and two captions stand or fall together.
 
 import numpy as np
 
-from crossexplain.evaluation.intervals import mean_interval
+from crossexplain.intervals import mean_interval
 from crossexplain.recipes import scenes as recipe
 
 UNITS = {"accuracy": "share of pairs, any two pictures", "foils": "share of pictures whose caption outranks its foil",

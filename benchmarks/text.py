@@ -6,10 +6,10 @@ machine slows both alike; the value is the median over rounds, low and high thei
 
 import torch
 
-from crossexplain.bench import memory, seconds, spread
 from crossexplain.data import reviews
-from crossexplain.gradients.text import METHODS, attribute
+from crossexplain.gradients.tokens import METHODS, attribute
 from crossexplain.recipes import reviews as recipe
+from crossexplain_book.bench import memory, seconds, spread
 
 SENTENCES = 256
 

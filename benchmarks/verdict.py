@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from crossexplain.bench import BenchError, code
 from crossexplain.data import controls, digits
 from crossexplain.files import embedded_folder, write_whole
 from crossexplain.gradients.rounds import Rounds, rounds
 from crossexplain.gradients.views import Tokens, Vectors
 from crossexplain.recipes.collages import load_or_train
 from crossexplain.recipes.controls import Control, train
+from crossexplain_book.bench import BenchError, code
 
 CHOSEN_ON, SEEDS = range(100, 109), 20
 BASELINES = [{"image": "zero", "text": "mask"}, {"image": "zero", "text": "pad"}, "data"]

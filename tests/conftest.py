@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from crossexplain.book import Build, find_root
+from crossexplain_book import Build, find_root
 
 ROOT = find_root(Path(__file__).parent)
 SMALL = Build(ROOT, profile="embedded", size="small")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from crossexplain.show.page import CLAIM, RUN
+from crossexplain_book.page import CLAIM, RUN
 
 ROOT = Path(__file__).resolve().parents[2]
 CHAPTERS = sorted(path.stem for path in (ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))

@@ -16,8 +16,7 @@ import pytest
 from PIL import Image, ImageColor
 from scipy.ndimage import find_objects, label
 
-from crossexplain.book import Build, find_root
-from crossexplain.show import figures
+from crossexplain_book import Build, figures, find_root
 
 ROOT = find_root(Path(__file__).parent)
 FULL = Build(ROOT, profile="full", size="small")

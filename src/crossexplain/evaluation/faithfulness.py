@@ -15,9 +15,8 @@ from scipy import sparse
 from scipy.sparse.linalg import spsolve
 from torch import Tensor
 
-from crossexplain.evaluation.intervals import mean_interval
-from crossexplain.evaluation.metrics import row_correlation
-from crossexplain.interval import Interval
+from crossexplain.evaluation.truth import row_correlation
+from crossexplain.intervals import Interval, mean_interval
 
 Game = Callable[[Tensor], Tensor]
 RATES = (0.1, 0.3, 0.5, 0.7, 0.9)  # shares of players that a sampled coalition keeps
@@ -197,7 +196,7 @@ def areas(game, scores, seed: int = 0, groups=None) -> dict[str, Interval]:
 
     Parameters
     ----------
-    game : crossexplain.evaluation.exact.Game
+    game : crossexplain.coalitions.game.Game
         Says which modality each player belongs to.
     scores : array_like, shape (N, P)
         A modality whose scores are all NaN is left out: a map of a picture orders no words.

@@ -13,7 +13,7 @@ import torch
 from scipy.stats import kendalltau
 from torch import Tensor, nn
 
-from crossexplain.evaluation.metrics import row_correlation
+from crossexplain.evaluation.truth import row_correlation
 
 Explain = Callable[..., object]
 

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from crossexplain.evaluation import faithfulness, metrics, sanity
+from crossexplain.evaluation import faithfulness, sanity
+from crossexplain.evaluation import truth as metrics
 
 
 class Metric(NamedTuple):

@@ -2,7 +2,7 @@
 
 They read the same numbers: the logits of every picture with every sentence, (N, M), of which the pairs of the data are the
 diagonal. Putting another example's picture or sentence in place of the own is how these scores remove a modality. MM-SHAP's
-share and the perceptual score are in :mod:`crossexplain.evaluation.dominance`.
+share and the perceptual score are in :mod:`crossexplain.evaluation.modality_shares`.
 """
 
 from typing import NamedTuple

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from crossexplain.checks import InputError
 from crossexplain.gradients.capture import Captured, capture, opened
 from crossexplain.gradients.views import Mask, Tokens, rows_of, views
-from crossexplain.inputs import InputError
 
 READOUTS = ("first", "mean")
 RELEVANCE, ROLLOUT = "attention-relevance", "attention-rollout"

@@ -15,8 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from crossexplain.gradients.checks import class_index, find_layer, require_device
-from crossexplain.inputs import InputError, require_batch, require_finite
+from crossexplain.checks import InputError, class_index, find_layer, require_batch, require_device, require_finite
 
 INPUT = "input:"  # prefix of the name of an input, as in "input:images"
 

@@ -27,11 +27,10 @@ from scipy.stats import rankdata
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from crossexplain.checks import InputError, class_index, find_layer
 from crossexplain.gradients.capture import INPUT, Captured, NoGradient, capture
-from crossexplain.gradients.checks import class_index, find_layer
 from crossexplain.gradients.views import Change, Inputs, Mask, Modality, Views, require_modalities, rows_of
-from crossexplain.inputs import InputError
-from crossexplain.interval import Interval
+from crossexplain.intervals import Interval
 
 FULL, NOTHING = "full", "all masked"
 PICKS = "picked", "random"  # which features round 4 masks: the important ones, and as many of any

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as pixels
 
-from crossexplain.inputs import InputError, require_batch, require_finite, require_images
+from crossexplain.checks import InputError, require_batch, require_finite, require_images
 
 SPECIAL_TOKENS = 8  # a vision transformer has at most so many before its patches: the class token, registers
 Inputs = Mapping[str, object]  # what the model takes by keyword; every tensor with axes has the batch first

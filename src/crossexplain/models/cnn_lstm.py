@@ -6,7 +6,7 @@
 import torch
 from torch import Tensor, nn
 
-from crossexplain.inputs import require_images
+from crossexplain.checks import require_images
 
 DIGITS = 10
 SIDE = 28  # pixels of a cell

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from crossexplain.inputs import require_images
+from crossexplain.checks import require_images
 
 NETWORKS = {  # torchvision's name: number of the last convolutional map in ``features``, side of the input in pixels
     "vgg16": (29, 224),

@@ -22,7 +22,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from crossexplain.data import flickr8k, store
 from crossexplain.data.flickr8k import Flickr8k, Pairs
 from crossexplain.data.photos import square
-from crossexplain.interval import Interval
+from crossexplain.intervals import Interval
 from crossexplain.models import bert, checkpoints, vgg
 from crossexplain.models.clip import ClipCNN, Contrast, softmax_loss
 from crossexplain.models.encodings import Encodings

@@ -1,0 +1,398 @@
+"""Explanations side by side: many methods, the same pairs, several metrics, and what each method cost.
+
+Every model is asked with twelve players: four cells, and the words in at most eight groups of neighbours. The model's value of
+all 4,096 coalitions of them is at hand, so that every curve and every sample of coalitions is looked up, and no metric
+depends on luck.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from benchmarks.studies import pointing
+from crossexplain.coalitions import shapley as indices
+from crossexplain.coalitions.game import Game
+from crossexplain.data import collages as pairs_of
+from crossexplain.data.collages import Collages
+from crossexplain.data.scenes import Pairs
+from crossexplain.evaluation import faithfulness
+from crossexplain.evaluation import methods as peers
+from crossexplain.evaluation.sanity import largest_change, rank_stability, redrawn
+from crossexplain.evaluation.truth import (
+    box_masks,
+    cue_auroc,
+    edge_scores,
+    length_scores,
+    random_scores,
+    row_correlation,
+)
+from crossexplain.gradients.views import ImageCells, Inputs, Modality, Tokens, Vectors
+from crossexplain.recipes import scenes
+
+CELLS, GROUPS = 4, 8
+PLAYERS = CELLS + GROUPS  # P
+BASELINE = {"image": "zero", "text": "mask"}
+OTHERS = ({"image": "zero", "text": "data"}, {"image": "data", "text": "mask"}, {"image": "data", "text": "data"})
+DONOR = 4  # "data" is the picture, or the sentence, of so many pairs before: of another quadruple
+RADIUS, NOISES = 0.02, 3  # how far the numbers of a picture move at most, and how often they do
+HELD = 0.25  # share of a box that a cell has to hold to be the place of its thing
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A model, the N pairs it is asked about, and its value of every coalition.
+
+    Attributes
+    ----------
+    model : torch.nn.Module
+        With ``see``, ``read`` and ``match``.
+    inputs : mapping of str to Tensor
+    modalities : (Modality, Modality)
+        Picture, of four cells, and sentence.
+    decides : dict of str to ndarray of bool, shape (N, F)
+        What a person would point at: cells, and words that carry what is said.
+    drawn : dict of str to dict of str to ndarray, shape (N, F)
+        Scores that never saw the model, by name and modality.
+    attention : dict of str to sequence of str
+        Self-attention modules of each modality's tower, where it is a transformer.
+    baseline : dict of str to str
+        What stands in for hidden features.
+    target : Tensor of int64, shape (N,), optional
+        The answer that is followed; default the model's own.
+    """
+
+    model: nn.Module
+    inputs: Inputs
+    modalities: Sequence[Modality]
+    decides: Mapping[str, np.ndarray]
+    drawn: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
+    attention: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    baseline: Mapping[str, str] = field(default_factory=lambda: BASELINE)
+    target: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.game)
+
+    @cached_property
+    def game(self) -> Game:
+        """The model's value of coalitions."""
+        return Game(self.model, self.inputs, self.modalities, players={"text": GROUPS}, progress=False, **self.question)
+
+    @property
+    def question(self) -> dict[str, object]:
+        """What stands in for hidden features and which answer is followed, as arguments."""
+        donors = {key: value.roll(DONOR, dims=0) for key, value in self.inputs.items()}
+        return {"baselines": self.baseline, "donors": donors, "target": self.target}
+
+    @cached_property
+    def table(self) -> np.ndarray:
+        """Evidence for the answer given, of all coalitions, (N, 4096)."""
+        return self.game.table().numpy()
+
+    @cached_property
+    def range(self) -> np.ndarray:
+        """How far the values of an example's coalitions lie apart, (N,)."""
+        return np.ptp(self.table, axis=1)
+
+    @property
+    def present(self) -> np.ndarray:
+        """Which players a pair has, bool (N, P)."""
+        return self.game.present.numpy()
+
+    @cached_property
+    def deciding(self) -> np.ndarray:
+        """Players that hold what decides, bool (N, P)."""
+        return self.joint(self.decides) > 0
+
+    def redrawn(self, seed: int = 0) -> "Asked":
+        """Return the same question to a model that has learned nothing: all its weights are drawn anew."""
+        return replace(self, model=redrawn(self.model, seed).eval())
+
+    def hidden_otherwise(self) -> list["Asked"]:
+        """Return the same question with each of ``OTHERS`` in place of what is hidden."""
+        return [replace(self, baseline=baseline) for baseline in OTHERS]
+
+    def moved(self, seed: int = 0) -> list["Asked"]:
+        """Return the same question about pictures of which every number has moved a little, ``NOISES`` times."""
+        generator, key = torch.Generator().manual_seed(seed), self.modalities[0].input
+        noises = [2 * torch.rand(self.inputs[key].shape, generator=generator) - 1 for _ in range(NOISES)]
+        return [replace(self, inputs={**self.inputs, key: self.inputs[key] + RADIUS * noise}, target=self.game.target)
+                for noise in noises]
+
+    def joint(self, values: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Bring scores of cells and words to the players, (N, P): a group has the sum of its words.
+
+        NaN stands for players that a pair does not have, and for a modality without scores.
+        """
+        found = self.game.joint({name: torch.as_tensor(np.asarray(part, dtype=float)) for name, part in values.items()}).numpy()
+        found[:, [name not in values for name in self.game.names]] = np.nan
+        return found
+
+
+def of_collages(model: nn.Module, seen: Tensor, test: Collages) -> Asked:
+    """Ask a model that is given what the tower sees of collages, (N, 4, 10), and their sentences."""
+    tokens = test.tokens()
+    length = np.array([len(word) for word in pairs_of.VOCABULARY])[tokens.numpy()] * (tokens.numpy() != 0)
+    return Asked(model, {"seen": seen, "tokens": tokens}, [Vectors("image", "seen"), Tokens(layer=model.text_layer)],
+                 {"image": test.deciding_cells, "text": test.deciding_tokens}, {"word length": {"text": length}})
+
+
+def of_scenes(model: nn.Module, pairs: Pairs) -> Asked:
+    """Ask a model about scenes and captions, true ones and foils; a foil's false word decides, and the place it speaks of."""
+    images = pairs.scenes.images(pairs.image)
+    inputs = scenes.inputs(model, images, pairs.captions)
+    first = int(inputs["tokens"][0, 0] == 2)  # behind start-of-text, where there is one
+    words, cells = np.zeros(inputs["tokens"].shape, bool), np.zeros((len(images), CELLS), bool)
+    for i, label in enumerate(pairs.labels):
+        cues = pairs.cues(i) if label else [(int(pairs.false_word[i]), "", pairs.false_boxes(i))]
+        words[i, [first + place for place, *_ in cues]] = True
+        for _, _, boxes in cues:
+            cells[i] |= _held(boxes, images.shape[-1])
+    modalities = [ImageCells(layer=model.image_layer, grid=(2, 2)), Tokens(layer=model.text_layer, special=(2, 3))]
+    length = np.zeros(words.shape)
+    spelled = length_scores([caption.split() for caption in pairs.captions])
+    length[:, first : first + spelled.shape[1]] = np.nan_to_num(spelled)
+    attention = {"image": getattr(model, "attention_layers", ()), "text": pointing.attention_of_words(model)}
+    return Asked(model, inputs, modalities, {"image": cells, "text": words},
+                 {"word length": {"text": length}, "edges": {"image": edge_scores(images.numpy(), 2, 2)}}, attention)
+
+
+def _held(boxes: np.ndarray | None, side: int) -> np.ndarray:
+    """Return which of 2 x 2 cells hold a good part of one of the boxes, bool (4,)."""
+    if boxes is None or not len(boxes):
+        return np.zeros(CELLS, bool)
+    inside = box_masks(boxes, side, side).reshape(-1, 2, side // 2, 2, side // 2).sum(axis=(2, 4)).reshape(-1, CELLS)
+    return (inside >= HELD * inside.sum(axis=1, keepdims=True)).any(axis=0)
+
+
+# ---- methods: each gives scores (N, P) and what it cost, in forward passes an example; a backward pass counts as two
+
+
+Method = Callable[[Asked, int], tuple[np.ndarray, float]]
+
+
+def _peer(name: str) -> Method:
+    """Return a method of the registry."""
+    def run(asked: Asked, seed: int) -> tuple[np.ndarray, float]:
+        more = {"game": asked.game} if name.startswith("exact") else {}
+        more |= {"attention": asked.attention} if name.startswith("attention") else {}
+        found = peers.explain(asked.model, asked.inputs, asked.modalities, name, seed=seed, **asked.question, **more)
+        return asked.joint(found.values), found.passes
+
+    return run
+
+
+def _leave_one_out(asked: Asked, seed: int) -> tuple[np.ndarray, float]:
+    rest = 2**PLAYERS - 1 - (1 << np.arange(PLAYERS))
+    return np.where(asked.present, asked.table[:, -1:] - asked.table[:, rest], np.nan), asked.present.sum(axis=1).mean() + 1
+
+
+def _drawn(name: str) -> Method:
+    def run(asked: Asked, seed: int) -> tuple[np.ndarray, float]:
+        if name == "random":
+            return random_scores(asked.present, seed), 0
+        if name not in asked.drawn:
+            raise peers.CannotRun("its modalities have no such thing.")
+        return asked.joint(asked.drawn[name]), 0
+
+    return run
+
+
+METHODS: dict[str, Method] = {
+    "baseline: random": _drawn("random"),
+    "baseline: word length": _drawn("word length"),
+    "gradient (round 1)": _peer("gradient norm"),
+    "gradient, other masked (rounds 2, 3)": _peer("round 2"),
+    "cross gradient": _peer("cross"),
+    "gradient x input": _peer("gradient x input"),
+    "integrated gradients": _peer("integrated gradients"),
+    "leave one out": _leave_one_out,
+    "dividend of the feature": _peer("carriers"),
+    "Shapley, exact": _peer("exact shapley"),
+    "Banzhaf, exact": _peer("exact banzhaf"),
+    "Shapley interactions across, exact": _peer("exact interactions"),
+    "bound: the best order": lambda asked, seed: (indices.best_orders(asked.table, present=asked.present), 2.0**PLAYERS),
+}
+MORE: dict[str, Method] = {  # slower, or of some models only
+    "baseline: edges": _drawn("edges"),
+    "sampled Shapley, features": _peer("sampled shapley"),
+    "KernelSHAP (shapiq)": _peer("shapiq shapley"),
+    "pairs (shapiq)": _peer("shapiq pairs"),
+    "KernelSHAP (Captum)": _peer("kernel shap"),
+    "Shapley sampling (Captum)": _peer("shapley sampling"),
+    "gradient SHAP (Captum)": _peer("gradient shap"),
+    "DeepLIFT (Captum)": _peer("deeplift"),
+    "occlusion (Captum)": _peer("occlusion"),
+    "Grad-CAM": _peer("grad-cam"),
+    "LayerCAM": _peer("layer-cam"),
+    "Eigen-CAM": _peer("eigen-cam"),
+    "Grad-CAM (grad-cam)": _peer("GradCAM (grad-cam)"),
+    "attention relevance": _peer("attention-relevance"),
+    "attention rollout": _peer("attention-rollout"),
+}
+
+
+def explain(asked: Asked, method: str, seed: int = 0) -> tuple[np.ndarray, float, float]:
+    """Return a method's scores (N, P), its forward passes an example, and its seconds an example.
+
+    Coalitions that have been looked up count as passes of the whole model, not in the seconds. NaN stands for players that a
+    pair does not have, and for modalities of which the method does not speak.
+    """
+    every = METHODS | MORE
+    if method not in every:
+        raise ValueError(f"method {method!r} came, expected one of {', '.join(map(repr, every))}.")
+    _ = asked.table
+    started = time.perf_counter()
+    scores, passes = every[method](asked, seed)
+    return scores, float(passes), (time.perf_counter() - started) / len(asked)
+
+
+# ---- metrics: each (N,), higher is better
+
+
+def area(asked: Asked, scores: np.ndarray, of: str | None = None) -> np.ndarray:
+    """Return the area between the insertion and the deletion curve, as a share of the range of the model's values.
+
+    Parameters
+    ----------
+    asked : Asked
+    scores : ndarray, shape (N, P)
+    of : str, optional
+        A modality whose players are put in and taken out; the others stay. Default: all, of both modalities.
+    """
+    _ = asked.table  # so that every value is looked up
+    among = None if of is None else np.array(asked.game.names) == of
+    spoken = ~np.isnan(scores) | ~asked.present
+    if not spoken[:, slice(None) if among is None else among].all():
+        return np.full(len(asked), np.nan)  # a map of the picture alone orders no words
+    return faithfulness.area_between(asked.game, scores, among, scale=asked.range)
+
+
+def synergy(asked: Asked, scores: np.ndarray) -> np.ndarray:
+    """Return what the two best cells and the three best groups are worth together beyond each side, less random ones."""
+    k = {"image": 2, "text": 3}
+    return faithfulness.synergistic_faithfulness(asked.game, np.abs(scores), asked.game.names, k, scale=asked.range)
+
+
+def _jointly(metric: Callable[[Asked, np.ndarray], np.ndarray]) -> Callable[[Asked, np.ndarray], np.ndarray]:
+    """Return a metric that needs scores of all players, NaN where a method does not speak of some."""
+    def of(asked: Asked, scores: np.ndarray) -> np.ndarray:
+        return metric(asked, scores) if not np.isnan(scores[asked.present]).any() else np.full(len(asked), np.nan)
+
+    return of
+
+
+METRICS: dict[str, Callable[[Asked, np.ndarray], np.ndarray]] = {
+    "joint area": area,
+    "area, cells": lambda asked, scores: area(asked, scores, "image"),
+    "area, words": lambda asked, scores: area(asked, scores, "text"),
+    "coalition rank": _jointly(lambda asked, scores: faithfulness.coalition_rank(asked.game, scores)),
+    "coalition R2": _jointly(lambda asked, scores: faithfulness.coalition_r2(asked.game, scores, line=True)),
+    "synergy": _jointly(synergy),
+    "near exact": _jointly(lambda asked, scores: row_correlation(
+        np.abs(scores), np.where(asked.present, np.abs(indices.shapley(asked.table)), np.nan))),
+    "deciding words": lambda asked, scores: _auroc(asked, scores, "text"),
+    "deciding cells": lambda asked, scores: _auroc(asked, scores, "image"),
+}
+# These need more than scores: see road, changes, stability and sensitivity.
+ROAD, CHANGES, STABLE, STEADY = "ROAD, pixels", "changes with the weights", "rank stability", "minus max-sensitivity"
+OF_METHODS = (CHANGES, STABLE, STEADY)  # say of a method what it depends on, not that it is right
+RANGES = {  # direction is the same for all: higher is better
+    "joint area": ("-1 to 1", "players of both modalities; hides cells and words far from any real pair"),
+    "area, cells": ("-1 to 1", "cells alone, the sentence whole: blind to a wrong order between cells and words"),
+    "area, words": ("-1 to 1", "words alone, the picture whole: blind to a wrong order between cells and words"),
+    "coalition rank": ("-1 to 1", "asks for a sum: no sum can order an exclusive or"),
+    "coalition R2": ("0 to 1", "a sum again; forgives any unit, and a wrong sign of all scores together"),
+    "synergy": ("about -1 to 1", "depends on how many are kept, here 2 cells and 3 groups"),
+    "near exact": ("-1 to 1", "the exact values are those of one baseline"),
+    "deciding words": ("0 to 1, chance 0.5", "a person's question, not the model's"),
+    "deciding cells": ("0 to 1, chance 0.5", "a person's question: the model may need all four cells"),
+    ROAD: ("-1 to 1", "maps of pixels alone; what fills a hole is smooth, and models notice"),
+    CHANGES: ("0 to 2", "says that the weights count, not that they are read aright"),
+    STABLE: ("-1 to 1", "Kendall's tau over four baselines: who hides nothing is perfectly stable"),
+    STEADY: ("at most 0", "pictures alone are moved; who says always the same is best"),
+}
+
+
+def _auroc(asked: Asked, scores: np.ndarray, of: str) -> np.ndarray:
+    side = np.array(asked.game.names) == of
+    if np.isnan(scores[:, side][asked.present[:, side]]).any():
+        return np.full(len(asked), np.nan)
+    return cue_auroc(np.nan_to_num(np.abs(scores[:, side])), asked.deciding[:, side], asked.present[:, side])
+
+
+def changes(asked: Asked, other: Asked, method: str, scores: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Return how much a method's scores change when the model's weights are drawn anew (Adebayo et al. 2018), (N,).
+
+    One less the rank correlation of their sizes: near 0 for a method that looks at the inputs alone, 1 if nothing is left.
+
+    Parameters
+    ----------
+    asked, other : Asked
+        The second as :meth:`Asked.redrawn` gives it.
+    method : str
+    scores : ndarray, shape (N, P)
+        Of the method on the model as it is.
+    seed : int
+    """
+    return 1 - row_correlation(np.abs(scores), np.abs(explain(other, method, seed)[0]))
+
+
+def stability(others: Sequence[Asked], method: str, scores: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Return how well a method's ranks agree when something else stands in for what is hidden (N,): mean Kendall's tau.
+
+    Parameters
+    ----------
+    others : sequence of Asked
+        As :meth:`Asked.hidden_otherwise` gives them.
+    method : str
+    scores : ndarray, shape (N, P)
+        Of the method on the question as it is.
+    seed : int
+    """
+    found = [scores, *(explain(other, method, seed)[0] for other in others)]
+    return rank_stability({str(k): np.abs(some) for k, some in enumerate(found)})
+
+
+def sensitivity(moved: Sequence[Asked], method: str, scores: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Return how far a method's scores move, at most, as the picture hardly does (Yeh et al. 2019), (N,): lower is better.
+
+    Parameters
+    ----------
+    moved : sequence of Asked
+        As :meth:`Asked.moved` gives them.
+    method, scores, seed
+        As for :func:`stability`.
+    """
+    return largest_change(scores, (explain(other, method, seed)[0] for other in moved))
+
+
+def road(asked: Asked, method: str, seed: int = 0) -> np.ndarray:
+    """Return what hiding the coldest pixels leaves of the evidence over what hiding the hottest leaves, (N,): ROAD.
+
+    Parameters
+    ----------
+    asked : Asked
+        About pictures of pixels.
+    method : str
+        A map of ``benchmarks.studies.pointing.MAPS``, or one that never saw the model.
+    seed : int
+    """
+    images, sign = asked.inputs["images"], 2.0 * asked.game.target - 1
+    drawn = pointing.drawn(images, seed)
+    if method in drawn:
+        heat = drawn[method]
+    else:  # of the answer given, be it a no
+        both = {label: pointing.heat(asked.model, asked.inputs, method, side).numpy()
+                for label, side in ((1, "for"), (0, "against"))}
+        heat = np.where(asked.game.target.numpy()[:, None, None] == 1, both[1], both[0])
+
+    def evidence(pictures: Tensor) -> Tensor:
+        return sign * asked.model(**{**asked.inputs, "images": pictures})
+
+    return faithfulness.road(evidence, images, heat, seed=seed) / asked.range

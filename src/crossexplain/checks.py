@@ -1,0 +1,212 @@
+"""Every check of what a caller passed, for models and gradients alike: batches, images, numbers, layers, devices, targets.
+
+Every error says what came, what was expected and what to do.
+"""
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+
+import torch
+from torch import Tensor, nn
+
+# Noise, and pixels borrowed or made up for a view, leave the range from 0 to 1 by a few standard deviations; pixels from 0
+# to 255 leave it by far. No picture with something on it lies in between.
+FAR = 8.0
+
+
+class InputError(ValueError):
+    """What was passed cannot be used: the message says what came, what was expected, and what to do."""
+
+
+def require_images(
+    images: Tensor,
+    channels: int | None = None,
+    smallest: int = 2,
+    side: int | None = None,
+    unit: bool = False,
+) -> Tensor:
+    """Return a batch of images unchanged if it is one.
+
+    Parameters
+    ----------
+    images : Tensor, shape (N, C, H, W)
+        Floating point, finite.
+    channels : int, optional
+        Number of channels that the model was built for.
+    smallest : int
+        Least height and width, in pixels.
+    side : int, optional
+        Height and width, in pixels, of a model that takes no other.
+    unit : bool
+        The model was built for values from 0 to 1. Somewhat smaller and larger ones pass, since noise on an image brings
+        them; pixels from 0 to 255 do not.
+
+    Raises
+    ------
+    InputError
+        For another type, number of axes, dtype, size, number of channels, range, or for NaN and infinity.
+    """
+    if not isinstance(images, Tensor):
+        raise InputError(
+            f"images came as {type(images).__name__}, expected a torch.Tensor (N, C, H, W); "
+            "convert with torchvision.transforms.v2.functional.to_image and to_dtype(..., scale=True)."
+        )
+    if images.ndim != 4:
+        raise InputError(
+            f"images have shape {tuple(images.shape)}, expected four axes (N, C, H, W); "
+            "add a batch axis to a single image with image[None]."
+        )
+    if not images.is_floating_point():
+        raise InputError(
+            f"images have dtype {images.dtype}, expected a floating dtype; divide 8-bit pixels by 255 first."
+        )
+    require_batch(images.shape[0])
+    if channels is not None and images.shape[1] != channels:
+        advice = {3: "repeat a grey image with images.expand(-1, 3, -1, -1)",
+                  1: "make it grey with images.mean(dim=1, keepdim=True)"}.get(channels, "convert the mode first")
+        if images.shape[1] == 4:
+            advice = "drop the alpha channel with images[:, :3]"
+        raise InputError(f"images have {images.shape[1]} channel(s), the model expects {channels}; {advice}.")
+    if min(images.shape[2:]) < smallest:
+        raise InputError(
+            f"images are {images.shape[2]} x {images.shape[3]} pixels, expected at least {smallest} x {smallest}; "
+            "resize them to the size that the model was trained on."
+        )
+    if side is not None and tuple(images.shape[2:]) != (side, side):
+        raise InputError(
+            f"images are {images.shape[2]} x {images.shape[3]} pixels, the model takes {side} x {side} and no other; "
+            "resize or crop them."
+        )
+    if not images.is_meta:
+        _require_values(images, unit)
+    return images
+
+
+def _require_values(images: Tensor, unit: bool) -> None:
+    low, high = (value.item() for value in images.detach().aminmax())  # NaN if one is NaN: a single look at each pixel
+    if not (-torch.inf < low and high < torch.inf):
+        require_finite(images, "images")
+    if unit and max(-low, high) > FAR:
+        raise InputError(
+            f"images hold values from {low:.4g} to {high:.4g}, expected 0 to 1; divide 8-bit pixels by 255, and leave "
+            "standardising to the model, which does it itself where it needs it."
+        )
+
+
+def require_finite(values: Tensor, what: str) -> Tensor:
+    """Return ``values`` unchanged if none is NaN or infinite.
+
+    Raises
+    ------
+    InputError
+        Says how many entries are not finite and which example holds the first.
+    """
+    bad = ~torch.isfinite(values)
+    if bad.any():
+        example = int(bad.reshape(bad.shape[0], -1).any(dim=1).nonzero()[0]) if values.ndim else 0
+        raise InputError(
+            f"{what}: {int(bad.sum())} of {values.numel()} entries are NaN or infinite (first in example {example}), "
+            "expected finite numbers; check the input's range, the weights, and half-precision overflow."
+        )
+    return values
+
+
+def require_batch(size: int) -> int:
+    """Return the batch size if it is at least one, else raise :class:`InputError`."""
+    if size < 1:
+        raise InputError("the batch is empty (0 examples), expected at least 1; check the filter that selected it.")
+    return size
+
+
+def find_layer(model: nn.Module, name: str) -> nn.Module:
+    """Return the sub-module with a dotted name.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Any module.
+    name : str
+        Dotted name as in ``model.named_modules()``, for example ``"features.12"``.
+
+    Returns
+    -------
+    torch.nn.Module
+
+    Raises
+    ------
+    InputError
+        If no layer has that name; the message lists the nearest names.
+
+    Examples
+    --------
+    >>> find_layer(nn.Sequential(nn.Linear(2, 3), nn.ReLU()), "1")
+    ReLU()
+    """
+    layers = dict(model.named_modules())
+    layers.pop("", None)
+    if name in layers:
+        return layers[name]
+    near = get_close_matches(str(name), layers, n=5, cutoff=0.3) or list(layers)[:5]
+    raise InputError(
+        f"{type(model).__name__} has no layer {name!r}; the nearest names are {', '.join(map(repr, near))}. "
+        "Print `[n for n, _ in model.named_modules()]` for all of them."
+    )
+
+
+def require_device(model: nn.Module, inputs: Mapping | tuple | list | Tensor) -> torch.device:
+    """Return the device that the model and every input tensor share.
+
+    Raises
+    ------
+    InputError
+        If the model and an input lie on different devices.
+    """
+    parameter = next(model.parameters(), None)
+    named = inputs.items() if isinstance(inputs, Mapping) else enumerate(
+        [inputs] if isinstance(inputs, Tensor) else inputs
+    )
+    tensors = [(name, value) for name, value in named if isinstance(value, Tensor)]
+    home = parameter.device if parameter is not None else (tensors[0][1].device if tensors else torch.device("cpu"))
+    for name, value in tensors:
+        if value.device != home:
+            raise InputError(
+                f"input {name!r} is on {value.device}, the model is on {home}; move it with .to({str(home)!r})."
+            )
+    return home
+
+
+def class_index(target: int | Tensor, classes: int, examples: int) -> Tensor:
+    """Return one class index per example.
+
+    Parameters
+    ----------
+    target : int or Tensor, shape (N,)
+        The class to explain, the same for all examples or one each.
+    classes : int
+        Number of classes of the model.
+    examples : int
+        Number of examples, N.
+
+    Returns
+    -------
+    Tensor, shape (N,), int64
+
+    Raises
+    ------
+    InputError
+        If an index is out of range or the number of indices is not N.
+    """
+    index = torch.as_tensor(target)
+    if index.is_floating_point() or index.dtype == torch.bool:
+        raise InputError(f"target has dtype {index.dtype}, expected whole class indices; use .argmax(dim=1).")
+    index = index.long().reshape(-1)
+    if index.numel() == 1:
+        index = index.expand(examples)
+    if index.numel() != examples:
+        raise InputError(f"target has {index.numel()} entries, the batch has {examples} examples; pass one each.")
+    if index.numel() and not (0 <= int(index.min()) and int(index.max()) < classes):
+        raise InputError(
+            f"target holds class {int(index.max() if index.max() >= classes else index.min())}, "
+            f"the model has classes 0 to {classes - 1}."
+        )
+    return index

@@ -1,0 +1,303 @@
+"""What follows from a table of coalitions: Shapley and Banzhaf values, dividends, interactions, shares, best orders.
+
+All functions take tables (..., 2**P), as :meth:`crossexplain.coalitions.game.Game.table` gives them: column S holds the value
+with exactly the players k for which ``S >> k & 1``. Everything but the best orders is a weighted sum of dividends, so that the
+cost is P * 2**P for one example (2**P more for every pair of players).
+"""
+
+from collections.abc import Callable, Sequence
+from math import comb
+from typing import NamedTuple
+
+import numpy as np
+
+INDICES = ("SII", "BII", "STII", "FSII")
+
+
+def players_of(table) -> int:
+    """Return the number of players P of tables (..., 2**P), or say that there is no such number."""
+    shape = np.shape(table)
+    if not shape or shape[-1] < 1 or shape[-1] & (shape[-1] - 1):
+        raise ValueError(f"a table of shape {shape} came, expected (..., 2**P): one column a coalition.")
+    return shape[-1].bit_length() - 1
+
+
+def sizes(players: int) -> np.ndarray:
+    """Return how many players each coalition has, (2**P,)."""
+    found = np.zeros(1, dtype=np.int64)
+    for _ in range(players):
+        found = np.concatenate([found, found + 1])
+    return found
+
+
+def dividends(table) -> np.ndarray:
+    """Return Harsanyi's dividends, (..., 2**P): what a coalition is worth beyond all that its parts are worth.
+
+    ``m(S) = v(S) - sum of m(T) over all proper subsets T`` (Harsanyi 1963; the Moebius transform of v), so that v(S) is the
+    sum of the dividends within S. ``m(0)`` is v(0).
+
+    Examples
+    --------
+    >>> dividends([0.0, 1.0, 2.0, 5.0])
+    array([0., 1., 2., 2.])
+    """
+    players, found = players_of(table), np.array(table, dtype=float)
+    for k in range(players):
+        halves = found.reshape(*found.shape[:-1], 2 ** (players - 1 - k), 2, 2**k)  # without player k, with it
+        halves[..., 1, :] -= halves[..., 0, :]
+    return found
+
+
+def shapley(table) -> np.ndarray:
+    """Return the Shapley values, (..., P): every dividend is shared equally among its players (Shapley 1953).
+
+    They add up to v(all) - v(nothing).
+
+    Examples
+    --------
+    >>> shapley([0.0, 1.0, 2.0, 5.0])
+    array([2., 3.])
+    """
+    return _by_player(table, lambda size: 1 / size)
+
+
+def banzhaf(table) -> np.ndarray:
+    """Return the Banzhaf values, (..., P): the mean gain by a player over all coalitions of the others (Banzhaf 1965).
+
+    They do not add up to v(all) - v(nothing), and noise in single values moves them least (Wang and Jia 2023).
+
+    Examples
+    --------
+    >>> banzhaf([0.0, 1.0, 2.0, 5.0])
+    array([2., 3.])
+    """
+    return _by_player(table, lambda size: 0.5 ** (size - 1))
+
+
+def _by_player(table, weight: Callable[[int], float]) -> np.ndarray:
+    return _weighed(table, weight, 1) @ _members(players_of(table))
+
+
+def _weighed(table, weight: Callable[[int], float], least: int) -> np.ndarray:
+    """Return dividends times a weight by the size of the coalition, 0 for those smaller than ``least``."""
+    players = players_of(table)
+    by_size = np.array([weight(size) if size >= least else 0.0 for size in range(players + 1)])
+    return dividends(table) * by_size[sizes(players)]
+
+
+def _members(players: int) -> np.ndarray:
+    """Return which players each coalition has, float (2**P, P)."""
+    return (np.arange(2**players)[:, None] >> np.arange(players) & 1).astype(float)
+
+
+def interactions(table, index: str = "SII") -> np.ndarray:
+    """Return the interaction of every pair of players, (..., P, P), symmetric, 0 on the diagonal.
+
+    Parameters
+    ----------
+    table : array_like, shape (..., 2**P)
+    index : {"SII", "BII", "STII", "FSII"}
+        Of order 2: Shapley interaction (Grabisch and Roubens 1999), Banzhaf interaction (the same), Shapley-Taylor
+        (Sundararajan et al. 2020), and faithful Shapley interaction (Tsai et al. 2023). All are sums of the dividends of the
+        coalitions that hold both players, with different weights.
+
+    Raises
+    ------
+    ValueError
+        For another index.
+
+    Examples
+    --------
+    >>> interactions([0.0, 1.0, 2.0, 5.0])
+    array([[0., 2.],
+           [2., 0.]])
+    """
+    weights = {
+        "SII": lambda size: 1 / (size - 1),
+        "BII": lambda size: 0.5 ** (size - 2),
+        "STII": lambda size: 1 / comb(size, 2),
+        "FSII": lambda size: 1.0 if size == 2 else comb(size - 1, 2) / (2 * comb(size + 1, 4)),
+    }
+    if index not in weights:
+        raise ValueError(f"index {index!r} came, expected one of {', '.join(map(repr, INDICES))}.")
+    weighed, players = _weighed(table, weights[index], 2), players_of(table)
+    found = np.zeros((*weighed.shape[:-1], players, players))
+    there = _members(players)
+    for k in range(players):
+        holding = there[:, k] > 0
+        found[..., k, :] = weighed[..., holding] @ there[holding]
+    found[..., np.arange(players), np.arange(players)] = 0.0
+    return found
+
+
+def across(table, names: Sequence[str], index: str = "SII") -> np.ndarray:
+    """Return the interaction of every player of the first modality with every one of the second, (..., A, B).
+
+    Of a picture and a sentence this is the exact matrix of cells by words.
+
+    Parameters
+    ----------
+    table : array_like, shape (..., 2**P)
+    names : sequence of P str
+        Modality of each player; two different ones.
+    index : str
+        As for :func:`interactions`.
+    """
+    first, second = _sides(names, players_of(table))
+    return interactions(table, index)[..., first, :][..., second]
+
+
+def _sides(names: Sequence[str], players: int) -> tuple[np.ndarray, np.ndarray]:
+    names, different = np.asarray(names), list(dict.fromkeys(names))
+    if len(names) != players or len(different) != 2:
+        raise ValueError(f"{len(names)} names of {len(different)} modalities came for {players} players; expected one name for "
+                         "each player, and two modalities.")
+    return tuple(np.flatnonzero(names == name) for name in different)
+
+
+def shares(table, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Return how much of the variation of v each modality makes alone, and how much only both make together.
+
+    Over all coalitions, each as likely as any other, the variance of v splits without remainder into one part for every set
+    of players (the functional analysis of variance; O'Donnell 2014, chapter 1). Parts within one modality and parts that
+    reach across are added up apart, single players apart from interactions.
+
+    Parameters
+    ----------
+    table, names
+        As for :func:`across`.
+
+    Returns
+    -------
+    dict of str to ndarray, shape (...)
+        ``"image"``, ``"text"`` (by whatever names: each player for itself), ``"within image"``, ``"within text"`` and
+        ``"across"``; they sum to 1, and are NaN where all values are alike.
+    """
+    players = players_of(table)
+    sides, power = _sides(names, players), _walsh(table) ** 2
+    power[..., 0] = 0.0
+    whole = power.sum(axis=-1)
+    scale = np.square(np.asarray(table, dtype=float)).mean(axis=-1)
+    held = [(_members(players)[:, side] > 0).sum(axis=1) for side in sides]  # of each modality, in each coalition
+    found, different = {}, list(dict.fromkeys(names))
+    for name, own, other in zip(different, held, held[::-1]):
+        found[name] = power[..., (own == 1) & (other == 0)].sum(axis=-1)
+        found[f"within {name}"] = power[..., (own > 1) & (other == 0)].sum(axis=-1)
+    found["across"] = power[..., (held[0] > 0) & (held[1] > 0)].sum(axis=-1)
+    varies = whole > 1e-24 * scale
+    return {key: np.divide(value, whole, out=np.full(whole.shape, np.nan), where=varies) for key, value in found.items()}
+
+
+def _walsh(table) -> np.ndarray:
+    """Return the Walsh coefficients: half the mean difference that the players of each set make, all at once."""
+    players, found = players_of(table), np.array(table, dtype=float)
+    for k in range(players):
+        halves = found.reshape(*found.shape[:-1], 2 ** (players - 1 - k), 2, 2**k)
+        without, given = halves[..., 0, :].copy(), halves[..., 1, :].copy()
+        halves[..., 0, :], halves[..., 1, :] = (without + given) / 2, (given - without) / 2
+    return found
+
+
+class Parts(NamedTuple):
+    """What two modalities do for v(all) - v(nothing), (...) each; the four add up to it.
+
+    Attributes
+    ----------
+    first, second : ndarray
+        What only this modality brings alone (its uniqueness).
+    redundancy : ndarray
+        What each brings alone.
+    synergy : ndarray
+        What neither the better one alone nor anything that both bring alone accounts for; below 0 where the two together
+        are worth less than the better one.
+    """
+
+    first: np.ndarray
+    second: np.ndarray
+    redundancy: np.ndarray
+    synergy: np.ndarray
+
+
+def parts(table, names: Sequence[str]) -> Parts:
+    """Split v(all) - v(nothing) into uniqueness, redundancy and synergy of two modalities.
+
+    With a and b what each modality alone adds to v(nothing), redundancy is the smaller one where both have the same sign
+    (the minimum of Williams and Beer 2010, on values instead of information), else 0.
+
+    Parameters
+    ----------
+    table, names
+        As for :func:`across`.
+
+    Examples
+    --------
+    >>> parts([0.0, 1.0, 1.0, 1.0], ["image", "text"]).redundancy.item()
+    1.0
+    >>> parts([0.0, 0.0, 0.0, 1.0], ["image", "text"]).synergy.item()
+    1.0
+    """
+    table, (first, second) = np.asarray(table, dtype=float), _sides(names, players_of(table))
+    nothing = table[..., 0]
+    a, b = (table[..., (1 << side).sum()] - nothing for side in (first, second))
+    both = np.where(a * b > 0, np.sign(a) * np.minimum(np.abs(a), np.abs(b)), 0.0)
+    return Parts(a - both, b - both, both, table[..., -1] - nothing - a - b + both)
+
+
+def best_orders(table, kind: str = "both", present=None) -> np.ndarray:
+    """Return the order of players that no explanation can beat for this model.
+
+    Parameters
+    ----------
+    table : array_like, shape (N, 2**P)
+    kind : {"both", "insertion", "deletion"}
+        What is best: the area between the insertion and the deletion curve, the area under the insertion curve, or as little
+        as can be under the deletion curve. The first player is the one that comes, or goes, first.
+    present : array_like of bool, shape (N, P), optional
+        Players that an example has; the others come last and change nothing.
+
+    Returns
+    -------
+    ndarray of float, shape (N, P)
+        Scores as every metric takes them: the first player has the highest; NaN for players that are not present.
+
+    Notes
+    -----
+    Not a search: the best way to a coalition ends in the best way to one that lacks one player (dynamic programming over
+    2**P coalitions, P * 2**P steps).
+    """
+    if kind not in ("both", "insertion", "deletion"):
+        raise ValueError(f"kind {kind!r} came, expected 'both', 'insertion' or 'deletion'.")
+    table, players = np.asarray(table, dtype=float), players_of(table)
+    present = np.ones((len(table), players), bool) if present is None else np.asarray(present)
+    found = np.full((len(table), players), np.nan)
+    for scores, values, there in zip(found, table, present):
+        own = np.flatnonzero(there)
+        kept = values[_within(own)]  # (2**p,): of an example's own players
+        order = own[_best_chain({"insertion": kept, "deletion": -kept[::-1], "both": kept - kept[::-1]}[kind])]
+        scores[order] = np.arange(len(order), 0, -1)
+    return found
+
+
+def _within(players: np.ndarray) -> np.ndarray:
+    """Return the numbers of all coalitions of some players, in order."""
+    found = np.zeros(1, dtype=np.int64)
+    for k in players:
+        found = np.concatenate([found, found + (1 << int(k))])
+    return found
+
+
+def _best_chain(values: np.ndarray) -> list[int]:
+    """Return the order of players along which the values of the growing coalition, (2**p,), have the largest sum."""
+    players = players_of(values)
+    best, last, size = values.copy(), np.zeros(len(values), dtype=np.int64), sizes(players)
+    for step in range(1, players + 1):
+        level = np.flatnonzero(size == step)
+        bits = level[:, None] >> np.arange(players) & 1
+        before = np.where(bits > 0, best[level[:, None] ^ (1 << np.arange(players))], -np.inf)  # without each player
+        last[level] = before.argmax(axis=1)
+        best[level] = values[level] + before.max(axis=1)
+    order, coalition = [], len(values) - 1
+    while coalition:
+        order.append(int(last[coalition]))
+        coalition ^= 1 << order[-1]
+    return order[::-1]

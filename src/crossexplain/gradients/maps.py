@@ -1,0 +1,276 @@
+"""Maps over an image: what in it speaks for, or against, a class.
+
+All methods read one thing, the activations and gradients that :func:`crossexplain.gradients.capture.capture` returns,
+and differ in how they fold the channels away. Write A for the activations of one example (C, H, W) and G for the
+gradient of the explained score with respect to them, of the same shape.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from crossexplain.checks import InputError
+from crossexplain.gradients.attention import METHODS as ATTENTION_METHODS
+from crossexplain.gradients.attention import attention_maps, patch_map, roll
+from crossexplain.gradients.capture import capture
+
+SIGNS = ("prediction", "for", "against")
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to fold activations and gradients into a map.
+
+    Attributes
+    ----------
+    fold : callable
+        ``fold(A, G)``, both (N, C, H, W), gives (N, H, W).
+    line : str
+        What it does, in one line.
+    source : str
+        Who proposed it, with the equation where there is one.
+    positive : bool
+        Whether the method as published keeps only what is positive.
+    gradients : bool
+        Whether it needs gradients at all.
+    """
+
+    fold: Callable[[Tensor, Tensor | None], Tensor]
+    line: str
+    source: str
+    positive: bool = True
+    gradients: bool = True
+
+
+def attribute(
+    model: nn.Module,
+    inputs: Mapping[str, object] | Sequence[object] | Tensor,
+    layer: str,
+    method: str = "grad-cam",
+    target: int | Tensor | None = None,
+    sign: str = "prediction",
+    positive: bool | None = None,
+    grid: tuple[int, int] | None = None,
+    attention: Sequence[str] = (),
+) -> Tensor:
+    """Return one map an example: where at ``layer`` the evidence lies.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        With logits (N, classes), or (N,) where one logit says yes (above 0) or no. In eval mode.
+    inputs : mapping, tuple, list or Tensor
+        As for :func:`~crossexplain.gradients.capture.capture`; a dict for models of several modalities.
+    layer : str
+        Name of a layer that gives (N, C, H, W), or of an input, as in ``"input:images"``. Or of a layer of tokens,
+        (N, special + P, D), whose last P are the patches row by row: they are laid out as a map.
+    method : str
+        One of :data:`METHODS`, or ``"attention-relevance"`` or ``"attention-rollout"``, for which ``layer`` is any place before
+        the first of the attention modules.
+    target : int or Tensor of shape (N,), optional
+        The class, for ``sign="for"`` and ``"against"``; of a single logit, 1 is yes and 0 is no.
+        Default: the predicted class; of a single logit, yes.
+    sign : {"prediction", "for", "against"}
+        ``"prediction"``: evidence for what the model predicts; where a single logit says no, evidence for the no.
+        ``"for"``, ``"against"``: evidence for and against the target class. Against is the same method on minus the
+        logit.
+    positive : bool, optional
+        True keeps evidence above 0 only, False keeps the sign. Default: what the method's authors do.
+    grid : (int, int), optional
+        Rows and columns of patches. Default: a square.
+    attention : sequence of str
+        For attention relevance and rollout: the self-attention modules, from the first to the last, whose second output is the
+        map.
+
+    Returns
+    -------
+    Tensor, shape (N, H, W)
+        At the resolution of ``layer``, not normalised: maps of two examples can be compared. A map of zeros says that
+        nothing at the layer moves the score in that direction.
+
+    Raises
+    ------
+    InputError
+        For an unknown method or sign, a target together with ``sign="prediction"``, a layer that gives no map, and
+        whatever :func:`~crossexplain.gradients.capture.capture` refuses.
+
+    Examples
+    --------
+    >>> model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 6 * 6, 3)).eval()
+    >>> attribute(model, torch.rand(2, 1, 8, 8), "1", "grad-cam", target=2, sign="against").shape
+    torch.Size([2, 6, 6])
+    """
+    if method not in METHODS and method not in ATTENTION_METHODS:
+        raise InputError(f"there is no method {method!r}; the methods are {', '.join([*METHODS, *ATTENTION_METHODS])}.")
+    if sign not in SIGNS:
+        raise InputError(f"sign {sign!r} came, expected one of {', '.join(map(repr, SIGNS))}.")
+    if sign == "prediction" and target is not None:
+        raise InputError(
+            'a target came together with sign="prediction", which explains whatever the model predicts; '
+            'pass sign="for" or sign="against" with a target, or leave the target out.'
+        )
+    target = "predicted" if sign == "prediction" else target
+    turn = -1 if sign == "against" else 1  # the gradient of minus the score is minus the gradient: no second pass
+    if method in ATTENTION_METHODS:
+        maps = attention_maps(attention)
+        captured = capture(model, inputs, [layer, *maps], target)
+        turned = {name: turn * values for name, values in captured.gradients.items()}
+        return patch_map(roll(replace(captured, gradients=turned), maps, method)[..., None].float(), grid, attention[0])[:, 0]
+    chosen = METHODS[method]
+    captured = capture(model, inputs, layer, target, gradients=chosen.gradients)
+    activations, gradients = captured.activations[layer].float(), None
+    if activations.ndim not in (3, 4):
+        raise _no_map(model, layer, activations)
+    if chosen.gradients:
+        gradients = captured.gradients[layer].float() * turn
+    if activations.ndim == 3:
+        activations = patch_map(activations, grid, layer)
+        gradients = None if gradients is None else patch_map(gradients, grid, layer)
+    heat = chosen.fold(activations, gradients)
+    return heat.clamp(min=0) if (chosen.positive if positive is None else positive) else heat
+
+
+def upsample(heat: Tensor, size: int | tuple[int, int]) -> Tensor:
+    """Enlarge maps to the size of the image, bilinearly.
+
+    Parameters
+    ----------
+    heat : Tensor, shape (N, h, w)
+    size : int or (int, int)
+        Height and width in pixels; one number for a square.
+
+    Returns
+    -------
+    Tensor, shape (N, H, W)
+
+    Raises
+    ------
+    InputError
+        For maps of another number of axes.
+
+    Examples
+    --------
+    >>> upsample(torch.rand(2, 8, 8), 64).shape
+    torch.Size([2, 64, 64])
+    """
+    if heat.ndim != 3:
+        raise InputError(f"maps have shape {tuple(heat.shape)}, expected (N, h, w); add an axis with heat[None].")
+    size = (size, size) if isinstance(size, int) else tuple(size)
+    return F.interpolate(heat[:, None].float(), size=size, mode="bilinear", align_corners=False)[:, 0]
+
+
+def to_cells(heat: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Sum maps over the cells of a grid; the sum over a map stays what it is.
+
+    Parameters
+    ----------
+    heat : Tensor, shape (N, H, W)
+    grid : (int, int)
+        Rows and columns of cells, at most those of the maps.
+
+    Returns
+    -------
+    Tensor, shape (N, rows, columns)
+
+    Examples
+    --------
+    >>> to_cells(torch.ones(1, 4, 4), (2, 2)).tolist()
+    [[[4.0, 4.0], [4.0, 4.0]]]
+    """
+    if heat.ndim != 3 or grid[0] > heat.shape[1] or grid[1] > heat.shape[2]:
+        raise InputError(f"maps of shape {tuple(heat.shape)} came for {grid[0]} x {grid[1]} cells, expected (N, H, W), with at "
+                         "least one pixel a cell.")
+    return F.adaptive_avg_pool2d(heat, grid) * (heat.shape[1] * heat.shape[2] / (grid[0] * grid[1]))
+
+
+def _no_map(model: nn.Module, layer: str, activations: Tensor) -> InputError:
+    convolutions = [name for name, module in model.named_modules() if isinstance(module, nn.Conv2d)]
+    advice = f"the last convolution is {convolutions[-1]!r}." if convolutions else "the model has no 2d convolution."
+    return InputError(
+        f"layer {layer!r} gives shape {tuple(activations.shape)}, a map needs (N, channels, height, width); {advice}"
+    )
+
+
+def _saliency(activations: Tensor, gradients: Tensor) -> Tensor:
+    return gradients.abs().amax(dim=1)
+
+
+def _gradient_x_input(activations: Tensor, gradients: Tensor) -> Tensor:
+    return (gradients * activations).sum(dim=1)
+
+
+def _weighted(activations: Tensor, weights: Tensor) -> Tensor:
+    """Sum the channels of A (N, C, H, W) with one weight each (N, C)."""
+    return torch.einsum("nchw,nc->nhw", activations, weights)
+
+
+def _grad_cam(activations: Tensor, gradients: Tensor) -> Tensor:
+    return _weighted(activations, gradients.mean(dim=(2, 3)))
+
+
+def _grad_cam_plus_plus(activations: Tensor, gradients: Tensor) -> Tensor:
+    square, total = gradients**2, activations.sum(dim=(2, 3), keepdim=True)
+    share = square / (2 * square + total * gradients**3 + 1e-6)  # alpha of eq. 19, for a score of exp(logit)
+    return _weighted(activations, (share * gradients.clamp(min=0)).sum(dim=(2, 3)))
+
+
+def _x_grad_cam(activations: Tensor, gradients: Tensor) -> Tensor:
+    total = activations.sum(dim=(2, 3))
+    return _weighted(activations, (gradients * activations).sum(dim=(2, 3)) / (total + 1e-7))
+
+
+def _layer_cam(activations: Tensor, gradients: Tensor) -> Tensor:
+    return (gradients.clamp(min=0) * activations).sum(dim=1)
+
+
+def _eigen_cam(activations: Tensor, gradients: Tensor | None) -> Tensor:
+    return _first_component(activations)
+
+
+def _eigen_grad_cam(activations: Tensor, gradients: Tensor) -> Tensor:
+    return _first_component(gradients * activations)
+
+
+def _first_component(maps: Tensor) -> Tensor:
+    """Project each place's channels (N, C, H, W) on their first principal component, (N, H, W).
+
+    The sign of a principal component is arbitrary, and libraries leave it to the linear algebra below them. Here the
+    map goes up where the channels' sum goes up.
+    """
+    n, _, height, width = maps.shape
+    places = maps.flatten(2).transpose(1, 2)  # (N, H * W, C)
+    centred = places - places.mean(dim=1, keepdim=True)
+    _, _, components = torch.linalg.svd(centred, full_matrices=False)
+    projection = (centred @ components[:, 0, :, None])[..., 0]  # (N, H * W)
+    agreement = (projection * centred.sum(dim=2)).sum(dim=1, keepdim=True)
+    return torch.where(agreement < 0, -projection, projection).reshape(n, height, width)
+
+
+METHODS = {
+    "saliency": Method(_saliency, "largest size of the gradient over the channels", "Simonyan et al. 2014, sec. 3.1"),
+    "gradient x input": Method(
+        _gradient_x_input, "gradient times value, summed over the channels, with its sign",
+        "Shrikumar et al. 2016; Ancona et al. 2018, table 1", positive=False),
+    "grad-cam": Method(
+        _grad_cam, "channels weighted by their mean gradient", "Selvaraju et al. 2017, eq. 1 and 2"),
+    "grad-cam++": Method(
+        _grad_cam_plus_plus, "channels weighted by a weighted mean of their positive gradients",
+        "Chattopadhay et al. 2018, eq. 7 and 19"),
+    "xgrad-cam": Method(
+        _x_grad_cam, "channels weighted by their gradient, averaged where the channel is active",
+        "Fu et al. 2020, eq. 8"),
+    "eigengrad-cam": Method(
+        _eigen_grad_cam, "first principal component of gradient times activation", "Muhammad and Yeasin 2020; "
+        "the gradient is an addition of the library grad-cam"),
+    "eigen-cam": Method(
+        _eigen_cam, "first principal component of the activations, whatever the class",
+        "Muhammad and Yeasin 2020, eq. 3", gradients=False),
+    "layer-cam": Method(
+        _layer_cam, "each place weighted by its own positive gradient", "Jiang et al. 2021, eq. 6 and 7"),
+    "hires-cam": Method(
+        _gradient_x_input, "gradient times activation at each place, summed over the channels",
+        "Draelos and Carin 2020, eq. 4"),
+}

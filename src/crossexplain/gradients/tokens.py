@@ -1,0 +1,276 @@
+"""Importance of tokens: from one forward and one backward pass, a number a token, by several readings of the gradient."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from crossexplain.checks import InputError
+from crossexplain.gradients.attention import METHODS as ATTENTION_METHODS
+from crossexplain.gradients.attention import RELEVANCE, attention_maps, require_readout, roll
+from crossexplain.gradients.capture import capture
+from crossexplain.gradients.views import rows_of
+
+SPECIAL = ("drop", "keep", "show")
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to turn what was captured into a number a token.
+
+    Attributes
+    ----------
+    read : callable or None
+        Takes activation and gradient, each (N, T, D), and gives (N, T); None for the one that reads attention maps.
+    signed : bool
+        Can a token speak against the target?
+    formula : str
+        In words, with its source.
+    """
+
+    read: Callable[[Tensor, Tensor], Tensor] | None
+    signed: bool
+    formula: str
+
+
+METHODS: dict[str, Method] = {
+    "raw": Method(lambda a, g: g.sum(dim=-1), True, "sum of the gradient's entries (Nguyen 2018)"),
+    "mean": Method(lambda a, g: g.mean(dim=-1), True, "mean of the gradient's entries: raw, divided by their number"),
+    "l1": Method(lambda a, g: g.abs().sum(dim=-1), False, "sum of the gradient's absolute entries (Li et al. 2016)"),
+    "l2": Method(lambda a, g: g.norm(dim=-1), False, "length of the gradient (Arras et al. 2016)"),
+    "gradient-x-input": Method(
+        lambda a, g: (a * g).sum(dim=-1), True, "sum of activation times gradient (Denil et al. 2014)"
+    ),
+    "activation-x-gradient": Method(
+        lambda a, g: (a * g).norm(dim=-1), False, "length of activation times gradient (the paper, section 5.1)"
+    ),
+    RELEVANCE: Method(None, False, "attention maps times their gradients, rolled out (Chefer et al. 2021)"),
+}
+
+
+def attribute(
+    model: nn.Module,
+    inputs: Mapping[str, Tensor],
+    layer: str,
+    method: str | Sequence[str] = "l2",
+    target: int | Tensor | Callable | str | None = None,
+    *,
+    special: str = "drop",
+    special_tokens: Tensor | None = None,
+    scale: bool = False,
+    attention: Sequence[str] = (),
+    readout: str | None = None,
+    batch_size: int = 64,
+) -> Tensor | dict[str, Tensor]:
+    """Score every token of every sentence, all methods from one forward and one backward pass of it.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        In eval mode.
+    inputs : mapping of str to Tensor, shape (N, T)
+        What the model is called with. Other entries (positions, of shape (1, T) or (T,)) are handed on as they are.
+    layer : str
+        Where each token has a vector of its own, (N, T, D): the embeddings, or a block. At the last block of a model that
+        reads its first token alone, every other token's gradient is zero whatever the sentence says.
+    method : str or sequence of str
+        Names of :data:`METHODS`, or ``"attention-rollout"``.
+    target : as for :func:`~crossexplain.gradients.capture.capture`
+        Default: the predicted class.
+    special : {"drop", "keep", "show"}
+        What becomes of the special tokens, which are no part of the sentence. ``"drop"``, the default, gives them no score
+        (NaN), since a reader asks which *words* count and [CLS] or [SEP] on top answers another question. ``"keep"`` lets
+        them compete with the words. ``"show"`` scores them beside the words but measures on the words' scale: with
+        ``scale=True`` a special token above 1 outweighs every word.
+    special_tokens : Tensor of bool, shape (N, T)
+        The special tokens, padding included; not needed for ``special="keep"``.
+    scale : bool
+        Divide the scores of a sentence by the largest absolute one among the tokens that compete.
+    attention : sequence of str
+        For attention relevance and rollout: the self-attention modules, from the first to the last, whose second output is the
+        map.
+    readout : {"first", "mean"}, optional
+        For the same: does the model read its first token, or the mean over the attended ones? Default: found out, see
+        :func:`crossexplain.gradients.attention.roll`.
+    batch_size : int
+        Sentences at a time, which bounds the memory: what the backward pass needs is kept for no more than these.
+
+    Returns
+    -------
+    Tensor, shape (N, T), or dict of them by method
+        NaN where a token has no score.
+
+    Raises
+    ------
+    InputError
+        For an unknown method, policy or read-out, a layer that does not give (N, T, D), special tokens that are missing
+        or of another shape, attention modules that are missing, and what :func:`capture` refuses.
+
+    Examples
+    --------
+    >>> model = nn.Sequential(nn.Embedding(5, 3), nn.Flatten(), nn.Linear(6, 2))
+    >>> attribute(model, {"input": torch.tensor([[1, 4]])}, "0", ["l1", "l2"], special="keep")["l2"].shape
+    torch.Size([1, 2])
+    """
+    names = [method] if isinstance(method, str) else list(method)
+    _require(names, special, readout)
+    maps = attention_maps(attention) if any(name in ATTENTION_METHODS for name in names) else []
+    parts = []
+    for some, wanted in _batches(inputs, target, batch_size, special_tokens):
+        captured = capture(model, some, [layer, *maps], wanted)
+        _require_tokens(captured.activations[layer], layer)
+        parts.append({
+            name: roll(captured, maps, name, readout, some.get("attention_mask")) if name in ATTENTION_METHODS
+            else METHODS[name].read(captured.activations[layer], captured.gradients[layer])
+            for name in names
+        })
+    scores = {name: torch.cat([part[name] for part in parts]) for name in names}
+    dropped = _special_tokens(special, special_tokens, scores[names[0]].shape).to(scores[names[0]].device)
+    scores = {name: _policy(values, dropped, special, scale) for name, values in scores.items()}
+    return scores[method] if isinstance(method, str) else scores
+
+
+def top_window(scores: Tensor, n: int = 4) -> Tensor:
+    """Find the n neighbouring tokens with the largest sum of scores: the paper's most important context, with n = 4.
+
+    Parameters
+    ----------
+    scores : Tensor, shape (N, T)
+        Windows that hold a token without a score (NaN) do not count, so none reaches over a dropped token.
+    n : int
+        Number of tokens; a sentence with fewer scored tokens in a row gets all of its longest row.
+
+    Returns
+    -------
+    Tensor of int64, shape (N, 2)
+        First token of the window and the one after its last. The earliest of equal windows.
+
+    Raises
+    ------
+    InputError
+        If ``n`` is not positive, the scores are not (N, T), or a sentence has no scored token.
+
+    Examples
+    --------
+    >>> top_window(torch.tensor([[float("nan"), 1.0, 5.0, 2.0, 4.0, float("nan")]]), n=2).tolist()
+    [[2, 4]]
+    """
+    if n < 1 or scores.ndim != 2:
+        raise InputError(f"n = {n} and scores of shape {tuple(scores.shape)} came, expected n >= 1 and scores (N, T).")
+    windows = []
+    for i, row in enumerate(scores):
+        for size in range(min(n, len(row)), 0, -1):
+            sums = row.unfold(0, size, 1).sum(dim=-1)  # NaN wherever a token has no score
+            if not sums.isnan().all():
+                start = int(sums.nan_to_num(nan=float("-inf")).argmax())
+                windows.append((start, start + size))
+                break
+        else:
+            raise InputError(f"sentence {i} has no token with a score; it holds special tokens only.")
+    return torch.tensor(windows)
+
+
+def merge_words(scores: Tensor, words: Tensor, how: str = "sum") -> Tensor:
+    """Merge the scores of word pieces into scores of words.
+
+    Parameters
+    ----------
+    scores : Tensor, shape (N, T)
+    words : Tensor of int64, shape (N, T)
+        Number of the word that each token is a piece of, from 0; negative for special tokens, which are left out.
+    how : {"sum", "max", "mean"}
+        The sum keeps what a sentence's scores add up to, and favours long words; the largest piece (by absolute value,
+        with its sign) does not.
+
+    Returns
+    -------
+    Tensor, shape (N, W)
+        W is the largest number of words; NaN behind the last word of a shorter sentence.
+
+    Raises
+    ------
+    InputError
+        If the shapes differ or ``how`` is unknown.
+
+    Examples
+    --------
+    >>> merge_words(torch.tensor([[9.0, 1.0, 2.0, 3.0]]), torch.tensor([[-1, 0, 0, 1]])).tolist()
+    [[3.0, 3.0]]
+    """
+    if scores.shape != words.shape or scores.ndim != 2:
+        raise InputError(f"scores {tuple(scores.shape)} and words {tuple(words.shape)} must have one shape (N, T).")
+    if how not in ("sum", "max", "mean"):
+        raise InputError(f"how = {how!r} came, expected 'sum', 'max' or 'mean'.")
+    merged = scores.new_full((len(scores), max(int(words.max()) + 1, 1)), float("nan"))
+    for row, values, numbers in zip(merged, scores, words):
+        for word in numbers[numbers >= 0].unique():
+            pieces = values[numbers == word]
+            row[word] = pieces[pieces.abs().argmax()] if how == "max" else getattr(pieces, how)()
+    return merged
+
+
+def _require(names: list[str], special: str, readout: str | None) -> None:
+    known = list(dict.fromkeys([*METHODS, *ATTENTION_METHODS]))
+    for name in names:
+        if name not in known:
+            raise InputError(f"there is no method {name!r}; the methods are {', '.join(known)}.")
+    if not names:
+        raise InputError(f"no method was named; the methods are {', '.join(known)}.")
+    if special not in SPECIAL:
+        raise InputError(f"special = {special!r} came, expected one of {', '.join(map(repr, SPECIAL))}.")
+    require_readout(readout)
+
+
+def _batches(inputs: Mapping[str, Tensor], target: object, size: int,
+             special_tokens: Tensor | None) -> Iterator[tuple[dict, object]]:
+    """Yield inputs and target of so many sentences at a time; the examples of a batch do not touch each other."""
+    if not isinstance(inputs, Mapping):
+        raise InputError(f"inputs came as {type(inputs).__name__}, expected a mapping from the model's keywords to tensors, as "
+                         "in {'input_ids': ids, 'attention_mask': mask}.")
+    if size < 1:
+        raise InputError(f"batch_size = {size} came, expected at least 1.")
+    rows = [len(value) for value in inputs.values() if isinstance(value, Tensor) and value.ndim > 1]
+    n = len(special_tokens) if special_tokens is not None and special_tokens.ndim else max(rows, default=0)
+    for start in range(0, max(n, 1), size):
+        part = torch.arange(start, min(start + size, n))
+        each = isinstance(target, Tensor) and target.numel() > 1
+        if each and len(target) != n:
+            raise InputError(f"target has {len(target)} entries, the batch has {n} sentences; pass one each.")
+        # The sentences come first: by the first tensor the model's batch is counted.
+        some = rows_of(inputs, part, n)
+        some = dict(sorted(some.items(), key=lambda item: item[1] is inputs[item[0]]))
+        yield some, target[part.to(target.device)] if each else target
+
+
+def _require_tokens(activation: Tensor, layer: str) -> None:
+    if activation.ndim != 3:
+        raise InputError(
+            f"layer {layer!r} gives shape {tuple(activation.shape)}, expected one vector a token (N, T, D); "
+            "capture the embeddings or a transformer block."
+        )
+
+
+def _special_tokens(special: str, given: Tensor | None, shape: torch.Size) -> Tensor:
+    if given is None:
+        if special != "keep":
+            raise InputError(
+                f"special={special!r} needs to know the special tokens; pass special_tokens (N, T) "
+                "(return_special_tokens_mask=True of the tokenizer), or special='keep'."
+            )
+        return torch.zeros(shape, dtype=torch.bool)
+    if given.shape != shape:
+        raise InputError(
+            f"special_tokens has shape {tuple(given.shape)}, the sentences have {tuple(shape)} tokens; "
+            "encode both in one call."
+        )
+    return given.bool()
+
+
+def _policy(scores: Tensor, special_tokens: Tensor, special: str, scale: bool) -> Tensor:
+    dropped = scores.masked_fill(special_tokens, float("nan"))
+    if scale:
+        competing = scores if special == "keep" else dropped
+        largest = competing.abs().nan_to_num(nan=0.0).amax(dim=1, keepdim=True)
+        scores, dropped = (values / largest.where(largest > 0, 1.0) for values in (scores, dropped))
+    return dropped if special == "drop" else scores

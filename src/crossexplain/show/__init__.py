@@ -1,1 +1,0 @@
-"""Pictures with one grammar, and what every page of the book needs."""

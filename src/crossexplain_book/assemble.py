@@ -1,0 +1,350 @@
+"""Executed pages to the source folder of the book.
+
+What an executed notebook carries beside its text is put where jupyter-book looks for it: pictures become numbered
+figures with alt text, the finding moves to the top, the budget card is filled in from the run, claims are gathered.
+"""
+
+import copy
+import csv
+import json
+import math
+import re
+import shutil
+from pathlib import Path
+
+from crossexplain.files import write_whole
+from crossexplain_book.execute import Record, digest, load_record, tree
+from crossexplain_book.layout import BookError, Build
+from crossexplain_book.page import CLAIM, RUN
+
+CARRIED = (CLAIM, RUN)  # data for the book, not for the reader
+CONTROLS = "application/vnd.jupyter.widget-view+json"  # of an explorer: nothing without a kernel
+WORDS_PER_MINUTE = 200
+PLACEHOLDER = re.compile(r"^% assembled: (\w+)\s*$", re.MULTILINE)
+
+
+def text_of(cell: dict) -> str:
+    """Return the source of a cell as one string."""
+    source = cell["source"]
+    return source if isinstance(source, str) else "".join(source)
+
+
+def tags(cell: dict) -> list[str]:
+    """Return the tags of a cell."""
+    return cell.get("metadata", {}).get("tags", [])
+
+
+def words_of(output: dict) -> dict | None:
+    """Return alt text, caption and name of an output that is a picture, or None."""
+    return output.get("metadata", {}).get("crossexplain")
+
+
+def outputs_of(notebook: dict, mime: str) -> list:
+    """Return what the outputs of a notebook carry under one MIME type, in order."""
+    return [output["data"][mime] for cell in notebook["cells"] for output in cell.get("outputs", [])
+            if mime in output.get("data", {})]
+
+
+def figure_cell(cell: dict, output: dict, suffix: str) -> dict:
+    """Return a cell that shows one picture as a numbered figure; its code is not shown, but may not be empty.
+
+    Of an explorer the picture of its first state stays, the controls do not.
+    """
+    words = words_of(output)
+    output = {**output, "data": {mime: data for mime, data in output["data"].items() if mime != CONTROLS}}
+    look = {"figure": {"caption": words["caption"], "name": words["name"]},
+            "image": {"alt": words["alt"], "classes": "dark-light", "align": "center"}}
+    return {"cell_type": "code", "id": f"{cell['id'][:50]}-{suffix}", "execution_count": None, "source": "# picture",
+            "metadata": {"tags": ["remove-input"], "mystnb": look}, "outputs": [output]}
+
+
+def split_figures(cell: dict) -> list[dict]:
+    """Return the cell and, as cells of their own, the pictures that it showed, in the order in which they appeared."""
+    shown, plain = [], []
+    for output in cell["outputs"]:
+        (shown if words_of(output) else plain).append(output)
+    rest = {**cell, "outputs": plain}
+    return [rest, *(figure_cell(cell, output, f"figure-{i}") for i, output in enumerate(shown, start=1))]
+
+
+def show_parameters(cell: dict, parameters: dict) -> dict:
+    """Return the parameters cell with the values of the run in place of the defaults."""
+    source = text_of(cell)
+    for name, value in parameters.items():
+        pattern = re.compile(rf"^({re.escape(name)}\s*=\s*)[^#\n]*?(\s*(?:#.*)?)$", re.MULTILINE)
+        source = pattern.sub(lambda found, value=value: f"{found[1]}{value!r}{found[2]}", source)
+    return {**cell, "source": source}
+
+
+def budget(notebook: dict, record: Record) -> str:
+    """Return the budget card: what reading and running the page takes."""
+    prose = sum(len(text_of(cell).split()) for cell in notebook["cells"] if cell["cell_type"] == "markdown")
+    loaded = sum(state["bytes"] for state in record.sources.values() if not state["source"].startswith("embedded"))
+    entries = {"read": f"{math.ceil(prose / WORDS_PER_MINUTE)} min", "run": duration(record.seconds),
+               "memory": f"{record.memory:.1f} GiB", "data to download": f"{loaded / 1e6:,.0f} MB" if loaded else "none",
+               "this notebook": f"{{download}}`download <../downloads/{record.chapter}.ipynb>`"}
+    head = "| " + " | ".join(entries) + " |\n|" + " :-: |" * len(entries)
+    return f"{head}\n| {' | '.join(entries.values())} |"
+
+
+def duration(seconds: float) -> str:
+    """Return a duration in the unit that reads well.
+
+    Examples
+    --------
+    >>> duration(42.3), duration(150)
+    ('42 s', '2.5 min')
+    """
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.1f} min"
+
+
+def page(notebook: dict, record: Record) -> dict:
+    """Turn an executed notebook into a page of the book.
+
+    Parameters
+    ----------
+    notebook : dict
+        Executed, format 4.
+    record : Record
+        Of its run.
+
+    Returns
+    -------
+    dict
+        A notebook for jupyter-book; the input is left as it was.
+    """
+    book = copy.deepcopy(notebook)
+    for key in ("papermill", "widgets"):
+        book["metadata"].pop(key, None)
+    cells, finding = [], []
+    for cell in book["cells"]:
+        for timing in ("papermill", "execution"):
+            cell["metadata"].pop(timing, None)
+        if cell["cell_type"] != "code":
+            cells.append(cell)
+        elif "injected-parameters" not in tags(cell):
+            first, *figures = split_figures(_code_cell(cell, record))
+            cells.append(first)
+            (finding if "finding" in tags(cell) else cells).extend(figures)
+    book["cells"] = [new for cell in cells for new in _filled(cell, finding, notebook, record)]
+    first = next(cell for cell in book["cells"] if cell["cell_type"] == "markdown")
+    first["source"] = label(record.chapter) + text_of(first)
+    _drop_carried(book)
+    return book
+
+
+def _code_cell(cell: dict, record: Record) -> dict:
+    if "parameters" in tags(cell):
+        cell = show_parameters(cell, record.parameters)
+    if "solution" in tags(cell) and "hide-cell" not in tags(cell):
+        cell["metadata"]["tags"] = [*tags(cell), "hide-cell"]
+    return cell
+
+
+def _filled(cell: dict, finding: list, notebook: dict, record: Record) -> list[dict]:
+    if cell["cell_type"] == "markdown" and "finding-here" in tags(cell):
+        return finding
+    if cell["cell_type"] == "markdown" and "budget" in tags(cell):
+        return [{**cell, "source": budget(notebook, record)}]
+    return [cell]
+
+
+def _drop_carried(book: dict) -> None:
+    for cell in book["cells"]:
+        for output in cell.get("outputs", []):
+            for mime in CARRIED:
+                output.get("data", {}).pop(mime, None)
+
+
+def label(chapter: str) -> str:
+    """Return the line that lets other pages link to a chapter as ``chapter-N``."""
+    return f"(chapter-{int(chapter[:2])})=\n"
+
+
+def missing_page(notebook: Path, why: str) -> str:
+    """Return the page that stands where a chapter has no run: its question, and why there is nothing else."""
+    try:
+        cells = json.loads(notebook.read_text("utf-8"))["cells"]
+        heads = [line for cell in cells if cell.get("cell_type") == "markdown" for line in text_of(cell).splitlines()]
+    except (ValueError, TypeError, KeyError, AttributeError):  # no notebook, which its run has said
+        heads = []
+    title = next((line for line in heads if line.startswith("# ")), f"# {notebook.stem}")
+    return f"{label(notebook.stem)}{title}\n\n```{{warning}}\n{why}\n```\n"
+
+
+def claims_tables(claims: list[dict]) -> str:
+    """Return the claims of the book, and apart from them the paper's, as Markdown."""
+    parts = []
+    for title, paper in (("What this book claims", False), ("What the paper claims", True)):
+        rows = [_claim_row(claim) for claim in claims if claim["paper"] == paper]
+        parts += [f"## {title}", table(("claim", "value", "95 % interval", "n", "asked", "chapter", "holds"), rows)
+                  if rows else "None was recorded in this build."]
+    return "\n\n".join(parts)
+
+
+def _claim_row(claim: dict) -> tuple:
+    spec = claim["spec"]
+    interval = f"{claim['low']:{spec}} to {claim['high']:{spec}}"
+    return (claim["text"], f"{claim['value']:{spec}}", interval, f"{claim['n']:,}", claim["rule"], claim["chapter"],
+            "yes" if claim["holds"] else "**no**")
+
+
+def runtime_table(records: list[Record]) -> str:
+    """Return the table of run times as Markdown, with the machine they were taken on."""
+    rows = [(f"[{int(record.chapter[:2])}](chapter-{int(record.chapter[:2])})", duration(record.seconds),
+             f"{record.memory:.2f} GiB", record.threads, record.jobs, record.finished) for record in records]
+    machines = sorted({record.machine for record in records})
+    head = ("chapter", "run time", "peak memory", "threads", "chapters at a time", "finished")
+    return "\n\n".join([table(head, rows), *(f"Machine: {name}." for name in machines)]) if rows else "No chapter has run."
+
+
+def results_table(figures: Path, results: Path) -> str:
+    """Return the measured figures as Markdown tables, one for each command, and links to all that was written."""
+    rows = list(csv.DictReader(figures.open(encoding="utf-8"))) if figures.is_file() else []
+    parts = []
+    for command in dict.fromkeys(row["command"] for row in rows):
+        lines = [(f"`{row['id']}`<br>{row['unit']}", _short(row["value"]), f"{_short(row['low'])} to {_short(row['high'])}",
+                  row["n"]) for row in rows if row["command"] == command]
+        parts += [f"`{command}`", table(("figure, unit", "value", "low to high", "n"), lines)]
+    files = [figures] * figures.is_file() + tree(results, "*.csv")
+    parts += ["\n".join(f"- {{download}}`{file.name} <downloads/{file.name}>`" for file in files)]
+    return "\n\n".join(parts if rows else ["None yet.", *parts])
+
+
+def _short(text: str) -> str:
+    """Return a number with four digits, and anything else as it is."""
+    try:
+        return f"{float(text):,.4g}" if text.strip() not in ("nan", "inf") else text
+    except ValueError:
+        return text
+
+
+def checkpoints_table(folder: Path) -> str:
+    """Return the cards of the checkpoints that travel with the project as a Markdown table."""
+    cards = [json.loads(path.read_text("utf-8")) for path in tree(folder, "*.json")]
+    head = ("checkpoint", "trained on", "held-out accuracy")
+    rows = [(f"`{card['name']}`<br>{card['parameters']:,} parameters, {card['bytes'] / 1e6:.1f} MB",
+             f"{card['data']}<br>made by `{card['command']}`", _accuracy(card["accuracy"])) for card in cards]
+    return table(head, rows) if rows else "There is none in this checkout: every chapter trains its own."
+
+
+def _accuracy(accuracy) -> str:
+    """Return an accuracy, or of many by kind the whole and the worst: the card has them all."""
+    if not isinstance(accuracy, dict):
+        return f"{accuracy:.3f}" if isinstance(accuracy, float) else str(accuracy)
+    numbers = {kind: value for kind, value in accuracy.items() if isinstance(value, (int, float))}
+    whole = next((kind for kind in ("all", "held out") if kind in numbers), None)
+    if whole is None or len(numbers) < 3:
+        return "; ".join(f"{kind}: {_accuracy(value)}" for kind, value in accuracy.items())
+    worst = min(numbers, key=numbers.get)
+    return f"{numbers[whole]:.3f}; worst of {len(numbers) - 1}: {numbers[worst]:.3f} ({worst})"
+
+
+def table(header, rows) -> str:
+    """Return a Markdown table."""
+    from crossexplain_book.page import table as markdown
+
+    return str(markdown(header, rows))
+
+
+def api_pages(root: Path) -> dict[str, str]:
+    """Return the pages that document both packages from their docstrings: an index and one for each part.
+
+    What stands at the top of a package (:class:`crossexplain.intervals.Interval`, :class:`crossexplain.checks.InputError`) is
+    a part of its own.
+    """
+    pages, rows = {}, []
+    for package in (root / "src" / "crossexplain", root / "src" / "crossexplain_book"):
+        inner = sorted(folder for folder in package.iterdir() if (folder / "__init__.py").is_file())
+        for folder in [package, *inner]:
+            name = folder.relative_to(root / "src").as_posix().replace("/", ".")
+            pages[f"api/{name}.md"] = _api_page(folder, name)
+            rows.append((f"[{name}]({name}.md)", _first_line(folder / "__init__.py")))
+    pages["api/index.md"] = "# The package\n\n" + table(("part", "what it is for"), rows) + "\n"
+    return pages
+
+
+def _first_line(module: Path) -> str:
+    import ast
+
+    return (ast.get_docstring(ast.parse(module.read_text("utf-8"))) or "").splitlines()[0]
+
+
+def _api_page(folder: Path, name: str) -> str:
+    text = f"# `{name}`\n\n{_first_line(folder / '__init__.py')}\n"
+    for path in sorted(folder.glob("[!_]*.py")):
+        text += (f"\n## `{path.stem}`\n\n```{{eval-rst}}\n.. automodule:: {name}.{path.stem}\n"
+                 "   :members:\n   :member-order: bysource\n```\n")
+    return text
+
+
+def assemble(build: Build, notebooks: list[Path], failed: list[str]) -> str:
+    """Write the source folder of the book.
+
+    Parameters
+    ----------
+    build : Build
+    notebooks : list of Path
+        All chapters of the book, also those that this call did not run.
+    failed : list of str
+        Chapters whose last run failed.
+
+    Returns
+    -------
+    str
+        Hash of everything that was written: while it stays, so does the site.
+    """
+    files: dict[str, bytes | Path] = {path.relative_to(build.root / "book").as_posix(): path
+                                      for path in tree(build.root / "book") if "_ext" not in path.parts}
+    files |= {f"cards/sources/{path.name}": path for path in tree(build.root / "data" / "cards", "*.md")}
+    records, claims = [], []
+    for path in notebooks:
+        files[f"downloads/{path.name}"] = path
+        record = None if path.stem in failed else load_record(build, path.stem)
+        if record is None:
+            why = "failed in this build" if path.stem in failed else "was not run in this build"
+            files[f"chapters/{path.stem}.md"] = missing_page(path, f"This chapter {why}.").encode()
+            continue
+        executed = json.loads((build.pages / path.name).read_text("utf-8"))
+        files[f"chapters/{path.name}"] = json.dumps(page(executed, record), indent=1, ensure_ascii=False).encode()
+        records.append(record)
+        claims += outputs_of(executed, CLAIM)
+    files |= {name: text.encode() for name, text in api_pages(build.root).items()}
+    figures = build.root / "data" / "results" / "figures.csv"
+    files |= {f"downloads/{file.name}": file for file in [*tree(build.results, "*.csv"), figures] if file.is_file()}
+    tables = {"claims": claims_tables(claims), "runtime": runtime_table(records),
+              "results": results_table(figures, build.results),
+              "checkpoints": checkpoints_table(build.root / "data" / "checkpoints")}
+    files = {name: _fill(name, content, tables) for name, content in files.items()}
+    return _write(build.source, files)
+
+
+def _fill(name: str, content: bytes | Path, tables: dict) -> bytes:
+    data = content.read_bytes() if isinstance(content, Path) else content
+    if not name.endswith(".md") or b"% assembled: " not in data:
+        return data
+
+    def fill(found: re.Match) -> str:
+        if found[1] not in tables:
+            raise BookError(f"{name}: nothing is assembled under {found[1]!r}; there are {', '.join(tables)}.")
+        return tables[found[1]]
+
+    return PLACEHOLDER.sub(fill, data.decode("utf-8")).encode()
+
+
+def _write(folder: Path, files: dict[str, bytes]) -> str:
+    """Bring the folder to exactly these files; what is there already is not touched."""
+    for stale in set(tree(folder)) - {folder / name for name in files}:
+        stale.unlink()
+    for name, data in files.items():
+        path = folder / name
+        if not path.is_file() or path.read_bytes() != data:
+            write_whole(path, lambda part, data=data: part.write_bytes(data))
+    return digest(*(item for name in sorted(files) for item in (name, files[name])))
+
+
+def copy_results(build: Build, folder: Path) -> None:
+    """Copy the tables that the chapters wrote to a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in tree(build.results, "*.csv"):
+        write_whole(folder / path.name, lambda part, path=path: shutil.copyfile(path, part))

@@ -1,0 +1,119 @@
+"""The book from beginning to end: run what changed, assemble, let jupyter-book build, say where to open it."""
+
+import shutil
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from crossexplain_book.assemble import assemble, copy_results
+from crossexplain_book.execute import digest, execute, tree
+from crossexplain_book.layout import Build, SiteError, chapters
+
+CALL = "import sys; from jupyter_book.cli.main import main; sys.exit(main())"  # it has no __main__
+
+
+def build_book(build: Build, *, names=(), jobs: int = 2, memory: float = 3.5, parameters: dict | None = None,
+               again: bool = False, results: Path | None = None, say=print) -> int:
+    """Make the book.
+
+    Parameters
+    ----------
+    build : Build
+    names : sequence of str
+        Chapters to run, by default all; the others appear as they were last run, or as a note.
+    jobs, memory, parameters, again
+        As in :func:`crossexplain_book.execute.execute`.
+    results : Path, optional
+        Folder that the chapters' tables are copied to.
+    say : callable
+        Takes one line for the terminal.
+
+    Returns
+    -------
+    int
+        0 if every chapter ran and jupyter-book found nothing to complain about, else 1.
+    """
+    started = time.monotonic()
+    every, chosen = chapters(build.root), chapters(build.root, names)
+    with one_at_a_time(build.folder, say):
+        say(f"Running {len(chosen)} of {len(every)} chapters ({build.profile}, {build.size}) into {build.folder}")
+        failed = execute(build, chosen, parameters=parameters or {}, jobs=jobs, memory=memory, again=again, say=say)
+        key = assemble(build, every, failed)
+        whole = site(build, key, strict=not failed and len(chosen) == len(every), say=say)
+        if results is not None:
+            copy_results(build, results)
+    say(f"{'Done' if whole and not failed else 'Not whole'} after {time.monotonic() - started:.0f} s.")
+    if failed:
+        say(f"Chapters that failed: {', '.join(failed)} (see above).")
+    if (build.html / "index.html").is_file():
+        say(f"Open {(build.html / 'index.html').as_uri()}")
+    return 0 if whole and not failed else 1
+
+
+def run_chapters(build: Build, *, names=(), say=print, **how) -> int:
+    """Run chapters without building pages; return 0 if each of them ran, else 1. Arguments as in :func:`build_book`."""
+    chosen = chapters(build.root, names)
+    with one_at_a_time(build.folder, say):
+        failed = execute(build, chosen, say=say, **how)
+    say(f"Executed notebooks are in {build.pages}")
+    return 1 if failed else 0
+
+
+@contextmanager
+def one_at_a_time(folder: Path, say):
+    """Hold the folder against a second build; wait for one that is running."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        say(f"Another build works in {folder}; waiting for it.")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def site(build: Build, key: str, *, strict: bool, say=print) -> bool:
+    """Build the site from the assembled source unless nothing changed since the last whole one.
+
+    The site is built beside the old one and takes its place in one step, and its key is written last.
+
+    Returns
+    -------
+    bool
+        Whether jupyter-book was content.
+    """
+    config = build.root / "_config.yml"
+    extension = tree(build.root / "book" / "_ext", "*.py")
+    key = digest(key, strict, config, *extension, *tree(build.root / "src", "*.py"), build.root / "requirements.lock")
+    stamp = build.folder / "html.key"
+    if stamp.is_file() and stamp.read_text() == key and (build.html / "index.html").is_file():
+        say("  pages: unchanged")
+        return True
+    stamp.unlink(missing_ok=True)
+    say("  pages: jupyter-book builds")
+    work = build.folder / "work"
+    shutil.rmtree(work, ignore_errors=True)
+    command = [sys.executable, "-c", CALL, "build", str(build.source), "--path-output", str(work),
+               "--config", str(config), "--toc", str(build.source / "_toc.yml"), "-q", "--all", "-n",
+               *(["-W", "--keep-going"] if strict else [])]
+    done = subprocess.run(command, cwd=build.root, capture_output=True, text=True, encoding="utf-8", errors="replace",
+                          check=False)
+    (build.folder / "jupyter-book.log").write_text(done.stdout + done.stderr, "utf-8")
+    made = work / "_build" / "html"
+    if not (made / "index.html").is_file():
+        raise SiteError(f"jupyter-book made no pages:\n{(done.stdout + done.stderr)[-4000:]}")
+    shutil.rmtree(build.html, ignore_errors=True)
+    made.replace(build.html)
+    shutil.rmtree(work, ignore_errors=True)
+    if done.returncode:
+        say(f"jupyter-book complains:\n{done.stderr[-6000:].strip() or done.stdout[-6000:].strip()}")
+        return False
+    stamp.write_text(key)
+    return True

@@ -1,0 +1,416 @@
+"""Notebooks to executed pages: two at a time, each in its own processes, nothing done twice, nothing half done.
+
+A finished chapter is two files in the build's ``pages`` folder: the executed notebook, and a record of what it was
+made from (see :func:`is_fresh`), how long it took and how much memory it needed. The record is written last, so a
+chapter is either finished or not there.
+"""
+
+import hashlib
+import json
+import os
+import platform
+import queue
+import re
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from importlib.metadata import version
+from pathlib import Path
+
+import psutil
+
+from crossexplain.files import write_whole
+from crossexplain_book.layout import BookError, Build
+from crossexplain_book.page import RUN
+
+GIB = 2**30
+REPORT_EVERY = 15  # seconds between two lines about a chapter where the terminal cannot redraw one
+SETS = re.compile(r"^([A-Za-z_]\w*)\s*(?::[^=\n]*)?=(?!=)", re.MULTILINE)
+COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def digest(*parts) -> str:
+    """Return one hash of strings, bytes and paths (of files, by content)."""
+    total = hashlib.sha256()
+    for part in parts:
+        data = part.read_bytes() if isinstance(part, Path) else part if isinstance(part, bytes) else str(part).encode()
+        total.update(len(data).to_bytes(8, "big") + data)
+    return total.hexdigest()
+
+
+def tree(folder: Path, pattern: str = "*") -> list[Path]:
+    """Return the files below ``folder`` in a fixed order, without caches."""
+    found = folder.rglob(pattern) if folder.is_dir() else []
+    return sorted(path for path in found if path.is_file() and "__pycache__" not in path.parts
+                  and not path.name.endswith((".pyc", ".part")))
+
+
+def code_key(root: Path) -> str:
+    """Return a hash of what every chapter is made from: package, lock, embedded data, Python, torch."""
+    files = tree(root / "src", "*.py") + tree(root / "data" / "checkpoints") + [root / "requirements.lock"]
+    # Tables that a chapter reads instead of measuring for an hour; not those that chapters write (01_...), nor the
+    # figures, which every benchmark writes.
+    files += [path for path in tree(root / "data" / "results", "*.csv") if not re.match(r"figures|\d\d_", path.name)]
+    names = [path.relative_to(root).as_posix() for path in files if path.is_file()]
+    return digest(platform.python_version(), version("torch"), *names, *(root / name for name in names))
+
+
+def source_state(name: str) -> dict:
+    """Return where a source is found now, how large it is, and a hash of which files (size, time) it consists of."""
+    from crossexplain.data import store
+
+    try:
+        found = store.find(name)
+    except store.BrokenSource:
+        return {"source": "broken", "bytes": 0, "identity": ""}
+    except (OSError, ValueError):  # nowhere, not to be fetched, or no longer in the registry
+        return {"source": "missing", "bytes": 0, "identity": ""}
+    path = Path(found.path)
+    files = tree(path) if path.is_dir() else [path] if path.is_file() else []
+    stats = [(file.relative_to(path).as_posix(), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    identity = digest(found.source, str(path), json.dumps(stats))
+    return {"source": found.source, "bytes": sum(size for _, size, _ in stats), "identity": identity}
+
+
+@dataclass
+class Record:
+    """What is known of one executed chapter."""
+
+    chapter: str
+    key: str
+    parameters: dict
+    sources: dict = field(default_factory=dict)  # name -> state, see source_state; also of what was not found
+    notebook_hash: str = ""
+    seconds: float = 0.0
+    memory: float = 0.0  # GiB at the peak
+    threads: int = 1
+    jobs: int = 1
+    finished: str = ""
+    machine: str = ""
+
+
+def record_path(build: Build, chapter: str) -> Path:
+    """Return where a chapter's record stands."""
+    return build.pages / f"{chapter}.json"
+
+
+def load_record(build: Build, chapter: str) -> Record | None:
+    """Return the record of a finished chapter, or None where there is none, or none that fits its notebook."""
+    try:
+        record = Record(**json.loads(record_path(build, chapter).read_text("utf-8")))
+        whole = digest(build.pages / f"{chapter}.ipynb") == record.notebook_hash
+    except (OSError, ValueError, TypeError):
+        return None
+    return record if whole else None
+
+
+def is_fresh(build: Build, chapter: str, key: str) -> bool:
+    """Say whether a chapter need not run: same notebook, parameters, package and lock, and same sources as then."""
+    record = load_record(build, chapter)
+    return (record is not None and record.key == key
+            and all(state == source_state(name) for name, state in record.sources.items()))
+
+
+def machine() -> str:
+    """Describe this machine in a few words."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        model = platform.processor() or platform.machine()
+    memory = psutil.virtual_memory().total / GIB
+    return f"{model}, {os.cpu_count()} cores, {memory:.0f} GiB memory, {platform.system()}"
+
+
+class Chapter:
+    """One chapter being executed by a worker process."""
+
+    def __init__(self, build: Build, notebook: Path, key: str, parameters: dict, threads: int, jobs: int):
+        self.build, self.notebook, self.name = build, notebook, notebook.stem
+        self.record = Record(self.name, key, parameters, threads=threads, jobs=jobs, machine=machine())
+        self.part = build.pages / f"{self.name}.part.ipynb"
+        self.looked_for = build.pages / f"{self.name}.sources"  # names, one a line, written by the store
+        self.looked_for.unlink(missing_ok=True)
+        self.cell, self.total, self.cell_id, self.failure = 0, 0, "", None
+        self.started = self.told = time.monotonic()
+        self.events: queue.Queue = queue.Queue()
+        command = [sys.executable, "-m", "crossexplain_book.worker", str(notebook), str(self.part), json.dumps(parameters)]
+        self.errors = (build.pages / f"{self.name}.log").open("w+", encoding="utf-8")
+        self.process = subprocess.Popen(command, cwd=build.root, env=self._environment(), text=True, encoding="utf-8",
+                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors)
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _environment(self) -> dict:
+        threads = str(self.record.threads)
+        # glibc gives the memory of every large tensor back and asks for it anew, which takes much of a chapter's time.
+        keeps = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**32)}
+        return {**keeps, **os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false",
+                "MALLOC_ARENA_MAX": "2",  # else each thread keeps memory of its own that nobody gets back
+                **{name: threads for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")},
+                "PYTHONHASHSEED": "0", "PYTHONIOENCODING": "utf-8", "JUPYTER_PREFER_ENV_PATH": "1",
+                "IPYTHONDIR": str(self.build.folder / "ipython"), "CROSSEXPLAIN_RESULTS": str(self.build.results),
+                "CROSSEXPLAIN_LOOKED_FOR": str(self.looked_for)}
+
+    def _read(self) -> None:
+        for line in self.process.stdout:
+            try:
+                self.events.put(json.loads(line))
+            except ValueError:
+                continue  # something else in the process printed: not ours to interpret
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the start."""
+        return time.monotonic() - self.started
+
+    def poll(self, bound: float) -> bool:
+        """Take in what the worker said, measure its memory, hold it to ``bound`` GiB; return whether it has ended."""
+        ended = self.process.poll() is not None
+        self._take_in()
+        if not ended:
+            used = memory_of(self.process.pid)
+            self.record.memory = max(self.record.memory, used)
+            if used > bound:
+                self.stop()
+                self._fail(f"MemoryError: the chapter used {used:.1f} GiB, its bound is {bound:.1f} GiB; "
+                           f"free what the cell no longer needs, or pass --memory {used * 1.3:.0f}.")
+                ended = True
+        return ended
+
+    def _take_in(self) -> None:
+        while not self.events.empty():
+            event = self.events.get()
+            if event["event"] == "cell":
+                self.cell, self.total, self.cell_id = event["index"], event["total"], event["id"]
+            elif event["event"] == "failed":
+                self._fail(event["error"], event["source"], event["traceback"])
+
+    def _fail(self, error: str, source: str = "", traceback: str = "") -> None:
+        self.failure = self.failure or {"error": error, "source": source, "traceback": traceback}
+
+    def finish(self) -> bool:
+        """Keep what the worker made: the page and its record, or the partial notebook; return whether it is whole."""
+        self.process.wait()
+        time.sleep(0.05)  # the reader may hold a last line
+        self._take_in()
+        self.record.seconds = round(self.elapsed, 1)
+        if self.failure is None and self.process.returncode:
+            self.errors.seek(0)
+            self._fail(f"the worker ended with code {self.process.returncode}: {self.errors.read()[-2000:].strip()}")
+        self.errors.close()
+        if self.failure is not None:
+            self.looked_for.unlink(missing_ok=True)
+            self.partial = self.part.replace(self.build.pages / f"{self.name}.failed.ipynb") if self.part.exists() else None
+            return False
+        self._keep()
+        return True
+
+    def _keep(self) -> None:
+        page = self.part.replace(self.build.pages / f"{self.name}.ipynb")
+        used = set(sources_of(json.loads(page.read_text("utf-8"))))
+        if self.looked_for.is_file():  # among them what was not found, and so is on no page
+            used |= set(self.looked_for.read_text("utf-8").split())
+        for stale in (self.build.pages / f"{self.name}.failed.ipynb", self.build.pages / f"{self.name}.log", self.looked_for):
+            stale.unlink(missing_ok=True)
+        self.record.sources = {name: source_state(name) for name in sorted(used)}
+        self.record.notebook_hash = digest(page)
+        self.record.finished = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
+        text = json.dumps(vars(self.record), indent=1)
+        write_whole(record_path(self.build, self.name), lambda part: part.write_text(text, "utf-8"))
+
+    def stop(self) -> None:
+        """End the worker and everything it started."""
+        try:
+            family = [*psutil.Process(self.process.pid).children(recursive=True), psutil.Process(self.process.pid)]
+        except psutil.NoSuchProcess:
+            family = []
+        for member in family:
+            try:
+                member.kill()
+            except psutil.NoSuchProcess:
+                pass
+        self.process.wait()
+
+    def say_failure(self) -> str:
+        """Return the message for a chapter that failed: which cell, its code, the traceback, the partial notebook."""
+        failure = self.failure
+        where = f"in cell {self.cell} of {self.total} (id {self.cell_id!r})" if self.cell else "before its first cell"
+        lines = [f"{self.name} failed {where} after {self.elapsed:.0f} s: "
+                 f"{COLOURS.sub('', failure['error'])}"]
+        if failure["source"]:
+            lines += ["  the cell:", *("    " + line for line in failure["source"].splitlines())]
+        if failure["traceback"]:
+            lines += ["  traceback:", *("    " + line for line in COLOURS.sub("", failure["traceback"]).splitlines())]
+        return "\n".join([*lines, f"  partial notebook: {self.partial or 'none'}"])
+
+
+def memory_of(pid: int) -> float:
+    """Return the resident memory of a process and all its children, in GiB."""
+    total = 0
+    try:
+        parent = psutil.Process(pid)
+        for process in [parent, *parent.children(recursive=True)]:
+            try:
+                total += process.memory_info().rss
+            except psutil.NoSuchProcess:
+                continue
+    except psutil.NoSuchProcess:
+        return 0.0
+    return total / GIB
+
+
+def sources_of(notebook: dict) -> list[str]:
+    """Return the names of the sources that an executed notebook says it used."""
+    outputs = [output for cell in notebook["cells"] for output in cell.get("outputs", [])]
+    return sorted({name for output in outputs for name in output.get("data", {}).get(RUN, {}).get("sources", {})})
+
+
+def jobs_that_fit(jobs: int, bound: float) -> int:
+    """Return how many chapters may run at once, so that all of them at their bound fit into the memory that is free."""
+    free = psutil.virtual_memory().available / GIB
+    return max(1, min(jobs, int(free // bound)))
+
+
+def execute(build: Build, notebooks: list[Path], *, parameters: dict, jobs: int = 2, memory: float = 3.5,
+            again: bool = False, say=print) -> list[str]:
+    """Execute the chapters that are not fresh.
+
+    Parameters
+    ----------
+    build : Build
+    notebooks : list of Path
+    parameters : dict
+        For papermill, beside profile and size.
+    jobs : int
+        Chapters at a time; the cores are shared out among them.
+    memory : float
+        Bound for one chapter, in GiB.
+    again : bool
+        Run also what is fresh.
+    say : callable
+        Takes one line for the terminal.
+
+    Returns
+    -------
+    list of str
+        Names of the chapters that failed.
+
+    Raises
+    ------
+    BookError
+        For a parameter that none of the chapters has.
+    """
+    build.pages.mkdir(parents=True, exist_ok=True)
+    build.results.mkdir(parents=True, exist_ok=True)
+    require_parameters(notebooks, parameters)
+    parameters = {"profile": build.profile, "size": build.size, **parameters}
+    code = code_key(build.root)
+    keys = {path.stem: digest(code, json.dumps(parameters, sort_keys=True), path) for path in notebooks}
+    waiting = [path for path in notebooks if again or not is_fresh(build, path.stem, keys[path.stem])]
+    for path in notebooks:
+        if path not in waiting:
+            say(f"  {path.stem}: unchanged")
+    jobs = jobs_that_fit(min(jobs, max(1, len(waiting))), memory)
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    if jobs > 1:  # the longest notebook tends to run longest, and should not be left to run alone at the end
+        waiting.sort(key=lambda path: -path.stat().st_size)
+    running, failed, screen = [], [], Screen(say)
+    try:
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                path = waiting.pop(0)
+                say(f"  {path.stem}: started")
+                running.append(Chapter(build, path, keys[path.stem], parameters, threads, jobs))
+            time.sleep(0.3)
+            for chapter in [chapter for chapter in running if chapter.poll(memory)]:
+                running.remove(chapter)
+                if not _ended(chapter, screen):
+                    failed.append(chapter.name)
+            screen.show(running)
+    finally:
+        for chapter in running:  # only on the way out of an interruption
+            chapter.stop()
+    return failed
+
+
+def _ended(chapter: Chapter, screen) -> bool:
+    whole = chapter.finish()
+    if whole:
+        screen.line(f"  {chapter.name}: done in {chapter.elapsed:.0f} s, peak memory {chapter.record.memory:.2f} GiB")
+    else:
+        screen.line("\n" + chapter.say_failure() + "\n")
+    return whole
+
+
+class Screen:
+    """Progress of the running chapters: one line redrawn on a terminal, a line now and then elsewhere."""
+
+    def __init__(self, say):
+        self.say, self.live, self.width = say, sys.stdout.isatty(), 0
+
+    def line(self, text: str) -> None:
+        """Write a line that stays."""
+        if self.width:
+            print("\r" + " " * self.width + "\r", end="")
+            self.width = 0
+        self.say(text)
+
+    def show(self, running: list[Chapter]) -> None:
+        """Show where each running chapter is."""
+        if self.live:
+            text = "   ".join(self._where(chapter) for chapter in running)[:118]
+            print("\r" + text.ljust(self.width), end="", flush=True)
+            self.width = len(text)
+            return
+        for chapter in running:
+            if time.monotonic() - chapter.told >= REPORT_EVERY:
+                chapter.told = time.monotonic()
+                self.say("  " + self._where(chapter))
+
+    @staticmethod
+    def _where(chapter: Chapter) -> str:
+        return (f"{chapter.name}: cell {chapter.cell} of {chapter.total or '?'}, {chapter.elapsed:.0f} s, "
+                f"{chapter.record.memory:.1f} GiB")
+
+
+def parameters_of(notebook: Path) -> list[str]:
+    """Return the names that a notebook sets in its cell tagged ``parameters``; none where it is no notebook."""
+    try:
+        cells = [cell for cell in json.loads(notebook.read_text("utf-8"))["cells"]
+                 if "parameters" in cell["metadata"].get("tags", [])]
+        return [name for cell in cells for name in SETS.findall("".join(cell["source"]))]
+    except (ValueError, TypeError, KeyError, AttributeError):  # its run will say so
+        return []
+
+
+def require_parameters(notebooks: list[Path], parameters: dict) -> None:
+    """Refuse a parameter that no chapter has: papermill would take it and change nothing."""
+    known = dict.fromkeys(name for path in notebooks for name in parameters_of(path))
+    unknown = [name for name in parameters if name not in known]
+    if unknown and known:
+        near = get_close_matches(unknown[0], known, n=1)
+        raise BookError(f"there is no parameter {unknown[0]!r}{f' (is it {near[0]!r}?)' if near else ''}; the chapters have "
+                        f"{', '.join(known)}.")
+
+
+def parse_parameters(words) -> dict:
+    """Turn ``name=value`` words into parameters; values are read as JSON where they are JSON.
+
+    Examples
+    --------
+    >>> parse_parameters(["seed=1", "retrain=true", "name=x"])
+    {'seed': 1, 'retrain': True, 'name': 'x'}
+    """
+    found = {}
+    for word in words or ():
+        name, sign, value = word.partition("=")
+        if not sign or not name.isidentifier():
+            raise BookError(f"parameter {word!r} came, expected name=value, for example seed=1.")
+        try:
+            found[name] = json.loads(value)
+        except ValueError:
+            found[name] = value
+    return found

@@ -1,0 +1,621 @@
+"""Explorers: choose, click and type, and prediction, map and words follow. In JupyterLab, on this machine alone.
+
+An explorer is a cell's last line. What it displays holds two things, and whoever shows the cell takes what it can: a
+front-end with a kernel shows the controls, every other one the picture of the first state, with its text alternative.
+The book keeps the picture only (``book.assemble.figure_cell``).
+"""
+
+import gc
+import html
+from base64 import b64encode
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from io import BytesIO
+
+import ipywidgets as ipw
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from crossexplain.checks import InputError
+from crossexplain.data import photos
+from crossexplain.gradients import maps as image_maps
+from crossexplain.gradients import tokens as text_scores
+from crossexplain.gradients.capture import capture
+from crossexplain.gradients.rounds import FULL, NOTHING, Pass, Rounds, Verdict, equal_rows_once
+from crossexplain.gradients.views import ImageCells, Mask, Tokens, rows_of, views
+from crossexplain_book import figures
+from crossexplain_book.figures import Picture
+
+LARGEST = 10_000_000  # bytes of an upload; what is larger, a server with its usual settings drops without a word
+WORD_METHODS = tuple(name for name, method in text_scores.METHODS.items() if method.read is not None)
+MAP_METHODS = tuple(image_maps.METHODS)
+CORNERS = ("both", "image alone", "text alone", "neither")
+
+
+@dataclass(frozen=True)
+class Explained:
+    """What a model says about one image and one sentence, and why. The record that an explorer draws.
+
+    Attributes
+    ----------
+    image : Tensor, shape (C, H, W), in [0, 1]
+        As the model saw it.
+    words : list of T str
+    logit : float
+        Above 0 for yes.
+    heat : Tensor, shape (h, w)
+        Evidence for the answer, at the resolution at which it was computed.
+    scores : Tensor, shape (T,)
+        One a word; NaN where a word has none.
+    signed : (bool, bool)
+        Whether map and scores have a sign.
+    note : str
+        What was done to the reader's input, if anything.
+    """
+
+    image: Tensor
+    words: list[str]
+    logit: float
+    heat: Tensor
+    scores: Tensor
+    signed: tuple[bool, bool] = (False, False)
+    note: str = ""
+
+    @property
+    def answer(self) -> str:
+        """``"yes"`` or ``"no"``, with the logit."""
+        return answer(self.logit)
+
+
+def answer(logit: float) -> str:
+    """Return a logit in words.
+
+    Examples
+    --------
+    >>> answer(-1.5)
+    'no (logit -1.50)'
+    """
+    return f"{'yes' if logit > 0 else 'no'} (logit {logit:+.2f})"
+
+
+Explain = Callable[[Tensor, str], Explained]  # image (3, H, W) in [0, 1], sentence
+Encode = Callable[[Tensor, str], tuple[Mapping[str, Tensor], Tensor, list[str], str]]
+
+
+def explainer(model: nn.Module, encode: Encode, modalities: tuple[ImageCells, Tokens], *, map_method: str = "grad-cam",
+              word_method: str = "l2") -> Explain:
+    """Make any model with one logit explain an image and a sentence of the reader.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        In eval mode; gives one logit an example.
+    encode : callable
+        Takes the image (3, H, W), RGB from 0 to 1, and the sentence; returns the model's inputs as a batch of one, the
+        image (C, H, W) as the model sees it, one word for each feature of the text, and a note to the reader (or "").
+        Raises ValueError, with a message for the reader, for what the model cannot take.
+    modalities : (ImageCells, Tokens)
+        Where to read the model, as for :func:`~crossexplain.gradients.rounds.rounds`.
+    map_method, word_method : str
+        One of ``MAP_METHODS`` and one of ``WORD_METHODS``.
+
+    Returns
+    -------
+    callable
+        ``explain(image, sentence) -> Explained``, for :class:`CaptionExplorer`.
+
+    Raises
+    ------
+    InputError
+        For methods that are not among them.
+    """
+    for method, known in ((map_method, MAP_METHODS), (word_method, WORD_METHODS)):
+        if method not in known:
+            raise InputError(f"method {method!r} came, expected one of {', '.join(known)}.")
+
+    def explain(image: Tensor, sentence: str) -> Explained:
+        inputs, shown, words, note = encode(image, sentence)
+        logit, heat, scores = _explain(model, inputs, modalities, map_method, word_method)
+        there = modalities[1].features(inputs)[0]
+        return Explained(shown, words, logit, heat, scores[there], signed_by(map_method, word_method), note)
+
+    return explain
+
+
+def signed_by(map_method: str, word_method: str) -> tuple[bool, bool]:
+    """Return whether the map and the scores of the methods have a sign."""
+    return not image_maps.METHODS[map_method].positive, text_scores.METHODS[word_method].signed
+
+
+def _explain(model, inputs, modalities, map_method: str, word_method: str) -> tuple[float, Tensor, Tensor]:
+    """Return logit, map (h, w) and scores (T,) of a batch of one; the pass that gives the scores gives the logit too."""
+    image, text = (modality.layer for modality in modalities)
+    heat = image_maps.attribute(model, inputs, image, map_method)[0]
+    captured = capture(model, inputs, text, "predicted")
+    scores = text_scores.METHODS[word_method].read(captured.activations[text], captured.gradients[text])[0]
+    return float(captured.output.reshape(-1)[0]), heat, scores
+
+
+class Explorer:
+    """What the explorers share: controls, the picture with its words, and a message where something is wrong.
+
+    Attributes
+    ----------
+    widget : ipywidgets.VBox
+        Controls and result.
+    """
+
+    def __init__(self, controls: Sequence[ipw.Widget], watched: Sequence[ipw.Widget]):
+        self._shown, self._said, self._more = ipw.HTML(), ipw.HTML(), ipw.HTML()
+        self._update()  # what is wrong from the beginning is the caller's to hear
+        self.widget = ipw.VBox([*controls, self._said, self._shown, self._more])
+        self._watched = list(watched)
+        self._watch()
+
+    def _watch(self) -> None:
+        for control in self._watched:
+            control.observe(self._follow, names="value")
+
+    def _unwatch(self) -> None:
+        for control in self._watched:
+            control.unobserve(self._follow, names="value")
+
+    def _follow(self, change=None) -> None:
+        """Show the new state; where there is none say why, and show nothing that belongs to another state."""
+        try:
+            with _tidying():
+                self._update()
+        except Exception as error:  # noqa: BLE001 - in a callback it would vanish in the server's log
+            self._shown.value = self._more.value = ""
+            self._said.value = _paragraph(str(error) or type(error).__name__, "alert")
+            if not isinstance(error, ValueError):  # ours, InputError, PhotoError: made for the reader
+                raise
+
+    def _update(self) -> None:
+        raise NotImplementedError
+
+    def _show(self, drawing: Callable[[], Picture], said: str) -> None:
+        self._drawing, picture = drawing, drawing()
+        self._said.value = said
+        data = b64encode(picture.png()).decode()
+        self._shown.value = (f'<img alt="{html.escape(picture.alt)}" src="data:image/png;base64,{data}" '
+                             'style="max-width:100%">')
+
+    @property
+    def picture(self) -> Picture:
+        """The picture of the present state, drawn anew."""
+        return self._drawing()
+
+    @property
+    def said(self) -> str:
+        """What the explorer says in words, as HTML: the prediction, or what is wrong."""
+        return self._said.value
+
+    @property
+    def more(self) -> str:
+        """What it says below the picture, as HTML."""
+        return self._more.value
+
+    def _repr_mimebundle_(self, include=None, exclude=None):
+        data, words = self.picture._repr_mimebundle_()
+        return {**self.widget._repr_mimebundle_(), **data}, words
+
+
+@contextmanager
+def _tidying() -> Iterator[None]:
+    """Let Python look for garbage at the end, among what is new, and not in between.
+
+    A picture is ten thousand objects that hold each other. Found at once they are gone in milliseconds; those that grow old
+    make Python go through all there is every dozen changes, which takes several times as long as an answer.
+    """
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.collect(0)
+            gc.enable()
+
+
+def _paragraph(text: str, role: str) -> str:
+    colour = f' style="border-left:4px solid {figures.COLOURS[1]};padding-left:.6rem"' if role == "alert" else ""
+    return f'<p role="{role}"{colour}>{html.escape(text)}</p>'
+
+
+def _chosen(label: str, options, value=None) -> ipw.Dropdown:
+    return ipw.Dropdown(description=label, options=options, value=value, layout={"width": "auto", "max_width": "42rem"},
+                        style={"description_width": "8rem"})
+
+
+def _ticks(labels: Sequence[str], tooltips: Sequence[str]) -> list[ipw.Checkbox]:
+    return [ipw.Checkbox(description=label, tooltip=tip, indent=False, layout={"width": "auto", "margin": "0 .8rem 0 0"})
+            for label, tip in zip(labels, tooltips)]
+
+
+def _head(text: str) -> ipw.HTML:
+    return ipw.HTML(f"<strong>{html.escape(text)}</strong>")
+
+
+@dataclass(frozen=True)
+class Covered:
+    """One example with some of its features covered, explained.
+
+    Attributes
+    ----------
+    explained : Explained
+    before : float
+        Logit with nothing covered.
+    corners : dict of str to float
+        Logit of what is left (``"both"``), of its image alone, of its text alone, and of neither.
+    verdict : Verdict
+        Over several pairs, with the same cells and the same words covered in all of them.
+    n : int
+        How many.
+    """
+
+    explained: Explained
+    before: float
+    corners: dict[str, float]
+    verdict: Verdict
+    n: int
+
+    @property
+    def dividend(self) -> float:
+        """What the whole has beyond its parts: v(AB) - v(A) - v(B) + v(0)."""
+        both, one, other, neither = (self.corners[name] for name in CORNERS)
+        return both - one - other + neither
+
+
+class PairExplorer(Explorer):
+    """Cover cells of an image and words of its sentence, and see what the model then says and rests on.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        In eval mode; gives one logit an example.
+    inputs : mapping of str to Tensor
+        N pairs, the model's inputs; the image in [0, 1].
+    modalities : (ImageCells, Tokens)
+    words : sequence of N lists of str
+        One word for each feature of the text.
+    baselines : sequence
+        What can stand in for what is covered, as for :func:`~crossexplain.gradients.rounds.rounds`; where features are
+        borrowed, from four pairs.
+    cells : sequence of str, optional
+        Names of the cells; default, row and column.
+    labels : sequence of N bool, optional
+        Whether the sentence is true of the image.
+    start : int
+        The pair to begin with.
+    judged : int
+        Over how many pairs, the first ones, the verdict is reached.
+    name, caption : str
+        Of the picture on a page without a kernel.
+    seed : int
+        Choice of donors.
+
+    Notes
+    -----
+    A word is covered in other pairs wherever it occurs, a cell wherever it stands.
+    """
+
+    def __init__(self, model: nn.Module, inputs: Mapping[str, Tensor], modalities: tuple[ImageCells, Tokens],
+                 words: Sequence[list[str]], *, name: str, caption: str,
+                 baselines: Sequence[str | Mapping[str, str]] = ({"image": "zero", "text": "mask"}, "data"),
+                 cells: Sequence[str] | None = None, labels: Sequence[bool] | None = None, start: int = 0,
+                 judged: int = 32, seed: int = 0):
+        self.model, self.inputs, self.words, self.labels = model, inputs, list(words), labels
+        self.image, self.text = self.modalities = modalities
+        self.name, self.caption, self.judged, self.seed = name, caption, min(judged, len(self.words)), seed
+        rows, columns = self.image.grid
+        self.cell_names = list(cells or (f"row {r + 1}, column {c + 1}" for r in range(rows) for c in range(columns)))
+        self.order = torch.randperm(len(self.words), generator=torch.Generator().manual_seed(seed))
+        self._make_controls(baselines, start)
+        rows = ipw.GridBox(self.cells, layout={"grid_template_columns": f"repeat({columns}, max-content)"})
+        controls = [self.pair, self.baseline, self.map, self.word, _head("Cover cells"), rows, _head("Cover words"),
+                    self.word_box]
+        super().__init__(controls, [self.baseline, self.map, self.word, *self.cells, *self.ticks])
+        self.pair.observe(self._another, names="value")
+
+    def _make_controls(self, baselines, start: int) -> None:
+        titles = [" ".join(words) for words in self.words]
+        if self.labels is not None:
+            titles = [f"{title} ({'true' if label else 'false'})" for title, label in zip(titles, self.labels)]
+        self.pair = _chosen("Pair", [(f"{i + 1}: {title}", i) for i, title in enumerate(titles)], start)
+        self.baseline = _chosen("Stand-in", [(self._named(kind), i) for i, kind in enumerate(baselines)], 0)
+        self.kinds = [{m.name: kind if isinstance(kind, str) else kind[m.name] for m in self.modalities} for kind in baselines]
+        self.map, self.word = _chosen("Map", MAP_METHODS, "grad-cam"), _chosen("Word scores", WORD_METHODS, "l2")
+        self.cells = _ticks(self.cell_names, [f"cover the cell {name}" for name in self.cell_names])
+        self.word_box = ipw.Box(layout={"flex_flow": "row wrap"})
+        self._fill_words()
+
+    def _named(self, kind: str | Mapping[str, str]) -> str:
+        names = {"data": "taken from other pairs"}
+        return names.get(kind, kind) if isinstance(kind, str) else ", ".join(f"{k}: {v}" for k, v in kind.items())
+
+    def _fill_words(self) -> None:
+        words = self.words[self.pair.value]
+        self.ticks = _ticks(words, [f"cover word {i + 1}, {word}" for i, word in enumerate(words)])
+        self.word_box.children = self.ticks
+
+    def _another(self, change=None) -> None:
+        """Show another pair, with nothing covered."""
+        self._unwatch()
+        for tick in self.cells:
+            tick.value = False
+        self._fill_words()
+        self._watched = [self.baseline, self.map, self.word, *self.cells, *self.ticks]
+        self._watch()
+        self._follow()
+
+    def _update(self) -> None:
+        state = (self.pair.value, [i for i, tick in enumerate(self.cells) if tick.value],
+                 [i for i, tick in enumerate(self.ticks) if tick.value], self.baseline.value)
+        explained, corners, before = self._explain(*state)
+        self._show(partial(self._draw, explained, state), self._say(explained, corners, before, state[0]))
+        self._more.value = self._judged(self._verdict(*state))  # a moment later: it needs more passes
+
+    def read(self, pair: int, cells: Sequence[int] = (), words: Sequence[int] = (), baseline: int = 0) -> Covered:
+        """Return what is shown for a choice, with the methods that are chosen now.
+
+        Parameters
+        ----------
+        pair : int
+        cells, words : sequence of int
+            Which are covered.
+        baseline : int
+            Place in ``baselines``.
+
+        Returns
+        -------
+        Covered
+        """
+        explained, corners, before = self._explain(pair, cells, words, baseline)
+        return Covered(explained, before, corners, self._verdict(pair, cells, words, baseline), self.judged)
+
+    def _keep(self, rows: Tensor, pair: int, cells: Sequence[int], words: Sequence[int]) -> dict[str, Tensor]:
+        """Return what stays in each of the rows: cells by place, words by what they are."""
+        some = rows_of(self.inputs, rows, len(self.words))
+        image, text = self.image.features(some), self.text.features(some)
+        image[:, list(cells)] = False
+        ids = self.text.value(self.inputs)
+        places = self.text.features(rows_of(self.inputs, torch.tensor([pair]), len(self.words)))[0].nonzero()[:, 0]
+        gone = places[list(words)]
+        keep = text & ~torch.isin(self.text.value(some), ids[pair, gone])
+        mine = rows == pair
+        keep[mine] = text[mine].index_fill(1, gone, False)  # in the pair itself, this word and not its like
+        return {self.image.name: image, self.text.name: keep}
+
+    def _donors(self, pair: int, most: int = 4) -> Tensor:
+        """Return pairs of which neither image nor text is that of this one, at random."""
+        mine = [(values == values[pair]).flatten(1).all(dim=1) for values in
+                (modality.value(self.inputs) for modality in self.modalities)]
+        others = self.order[~(mine[0] | mine[1])[self.order]]
+        if not len(others):
+            raise InputError("no other pair has another image and another sentence; pass more pairs.")
+        return others[:most]
+
+    def _masks(self, keep: Mapping[str, Tensor], kind: Mapping[str, str], donor: Tensor) -> dict[str, Mask]:
+        return {name: Mask(keep[name], kind[name], donor) for name in keep}
+
+    def _views(self, rows: Tensor, plan: Mapping) -> dict[str, Tensor]:
+        some = rows_of(self.inputs, rows, len(self.words))
+        return views(some, self.modalities, plan, self.inputs, allow_empty=True).inputs
+
+    def _explain(self, pair: int, cells: Sequence[int], words: Sequence[int], baseline: int) -> tuple:
+        """Return what is shown at once: the covered pair explained, its corners, and the logit with nothing covered."""
+        kind, row, donors = self.kinds[baseline], torch.tensor([pair]), self._donors(pair)
+        masks = self._masks(self._keep(row, pair, cells, words), kind, donors[0])
+        inputs = self._views(row, {"covered": masks})
+        logit, heat, scores = _explain(self.model, inputs, self.modalities, self.map.value, self.word.value)
+        there = self.text.features(rows_of(self.inputs, row, len(self.words)))[0]
+        scores = scores[there].index_fill(0, torch.tensor(list(words), dtype=torch.long), torch.nan)
+        explained = Explained(self.image.value(inputs)[0], self.words[pair], logit, heat, scores,
+                              signed_by(self.map.value, self.word.value))
+        logits = {name: float(value) for name, value in self._logits(row, masks, kind, donors).items()}
+        return explained, {name: logits[name] for name in CORNERS}, logits["before"]
+
+    @torch.no_grad()
+    def _logits(self, rows: Tensor, masks: Mapping[str, Mask], kind: Mapping[str, str], donors: Tensor) -> dict[str, Tensor]:
+        """Return the logits (n,) of rows with nothing covered, of what the masks leave, and of its parts.
+
+        Where features are borrowed, a part is the mean over the donors.
+        """
+        image, text = self.image.name, self.text.name
+        plan = {("before", 0): {}, ("both", 0): masks}
+        for draw, donor in enumerate(donors if "data" in kind.values() else donors[:1]):
+            other = donors[draw - 1]  # where both are borrowed, from two pairs
+            hide = {image: Mask(None, kind[image], donor), text: Mask(None, kind[text], other)}
+            plan |= {("image alone", draw): {**masks, text: hide[text]}, ("text alone", draw): {**masks, image: hide[image]},
+                     ("neither", draw): hide}
+        with equal_rows_once(self.model, [self.image.layer]):
+            logits = self.model(**self._views(rows, plan)).reshape(len(plan), len(rows))
+        found: dict[str, list[Tensor]] = {}
+        for (view, _), values in zip(plan, logits):
+            found.setdefault(view, []).append(values)
+        return {view: torch.stack(values).mean(dim=0) for view, values in found.items()}
+
+    def _verdict(self, pair: int, cells: Sequence[int], words: Sequence[int], baseline: int) -> Verdict:
+        """Judge the first pairs with the same covered; of the rounds, a verdict reads the logits alone."""
+        rows, kind, donors = torch.arange(self.judged), self.kinds[baseline], self._donors(pair)
+        masks = self._masks(self._keep(rows, pair, cells, words), kind, donors[0])
+        logits = self._logits(rows, masks, kind, donors)
+        names, label = (self.image.name, self.text.name), " + ".join(dict.fromkeys(kind.values()))
+        record = Rounds(names, (label,), (logits["both"] > 0).long(), {}, {}, {}, {}, {}, self.seed)
+        parts = zip((FULL, record.only(names[0]), record.only(names[1]), NOTHING), CORNERS)
+        record.passes.update({(label, view): Pass(logits[corner][:, None], {}, {}) for view, corner in parts})
+        return record.verdict(draws=200)
+
+    def _draw(self, explained: Explained, state: tuple) -> Picture:
+        pair, cells, words, _ = state
+        covered = [self.cell_names[i] for i in cells] + [repr(self.words[pair][i]) for i in words]
+        title = " ".join(self.words[pair])
+        alt = (f"An image and the sentence '{title}', with {' and '.join(covered) or 'nothing'} covered. "
+               f"The model says {explained.answer}. {strongest(explained)}")
+        return draw(explained, alt=alt, caption=self.caption, name=self.name)
+
+    def _say(self, explained: Explained, corners: Mapping[str, float], before: float, pair: int) -> str:
+        truth = "" if self.labels is None else f" The truth is {'yes' if self.labels[pair] else 'no'}."
+        said = f"The model says {explained.answer}; with nothing covered it says {answer(before)}.{truth}"
+        both, one, other, neither = (corners[name] for name in CORNERS)
+        parts = ", ".join(f"{name} {value:+.2f}" for name, value in list(corners.items())[1:])
+        return _paragraph(said, "status") + _paragraph(
+            f"Of what is left: {parts}; the dividend of both together is {both - one - other + neither:+.2f}.", "note")
+
+    def _judged(self, verdict: Verdict) -> str:
+        (reached,) = verdict.reach.values()
+        parts = ", ".join(f"{name} {value:.2f}" for name, value in reached.items())
+        return _paragraph(f"Verdict over {reached['sum'].n} pairs with the same cells and words covered: {verdict.answer} "
+                          f"(support {verdict.support:.2f}). Accounts for: {parts}.", "status")
+
+
+def strongest(explained: Explained) -> str:
+    """Say in words where the map and the scores of the words are largest."""
+    heat, scores = np.abs(np.asarray(explained.heat)), np.abs(np.asarray(explained.scores))
+    row, column = np.unravel_index(heat.argmax(), heat.shape)
+    place = (f"{('upper', 'middle', 'lower')[3 * row // heat.shape[0]]} "
+             f"{('left', 'centre', 'right')[3 * column // heat.shape[1]]}")
+    where = f"The map is strongest at the {place}" if heat.max() > 0 else "The map is empty"
+    if not np.isfinite(scores).any() or not np.nanmax(scores) > 0:
+        return f"{where}, and no word has a score."
+    return f"{where}, the strongest word is '{explained.words[int(np.nanargmax(scores))]}'."
+
+
+def draw(explained: Explained, *, alt: str, caption: str, name: str) -> Picture:
+    """Draw what was explained: input | map | overlay, and below them the words."""
+    return figures.example(explained.image, explained.heat, explained.words, explained.scores, alt=alt, caption=caption,
+                           name=name, title=f"The model says {explained.answer}", signed=explained.signed,
+                           label="evidence for the answer")
+
+
+class CaptionExplorer(Explorer):
+    """Ask a model about an image file and a sentence of your own.
+
+    Parameters
+    ----------
+    explain : callable, or mapping from name to callable
+        ``explain(image, sentence) -> Explained`` with an image (3, H, W), RGB from 0 to 1; raises ValueError with a
+        message for the reader. Several can be chosen from. See :func:`explainer`.
+    image : Tensor, shape (3, H, W)
+    sentence : str
+        What it begins with.
+    name, caption : str
+        Of the picture on a page without a kernel.
+    """
+
+    def __init__(self, explain: Explain | Mapping[str, Explain], image: Tensor, sentence: str, *, name: str, caption: str):
+        self.models = dict(explain) if isinstance(explain, Mapping) else {"model": explain}
+        self.first, self.name, self.caption = image, name, caption
+        self.model = _chosen("Model", list(self.models), next(iter(self.models)))
+        self.upload = ipw.FileUpload(accept="image/*", multiple=False, description="Upload an image",
+                                     tooltip="an image file of at most 10 MB", layout={"width": "auto"})
+        self.sentence = ipw.Text(description="Sentence", value=sentence, continuous_update=False,
+                                 layout={"width": "auto", "max_width": "42rem"}, style={"description_width": "8rem"})
+        hint = ipw.HTML(f"A JPEG or PNG of at most {LARGEST // 1_000_000} MB; it stays on this machine. "
+                        "Press Enter after the sentence.")
+        super().__init__([self.model, self.upload, self.sentence, hint], [self.model, self.upload, self.sentence])
+
+    @property
+    def image(self) -> Tensor:
+        """The image that is asked about, (3, H, W).
+
+        Raises
+        ------
+        PhotoError
+            If the upload is no image.
+        """
+        return decode(self.upload.value[-1]) if self.upload.value else self.first
+
+    def _update(self) -> None:
+        if not self.sentence.value.strip():
+            raise InputError("the sentence is empty; type at least one word.")
+        explained = self.models[self.model.value](self.image, self.sentence.value)
+        alt = (f"An image and the sentence '{' '.join(explained.words)}'. The model says {explained.answer}. "
+               f"{strongest(explained)}")
+        said = _paragraph(f"The model says {explained.answer}.", "status")
+        self._show(partial(draw, explained, alt=alt, caption=self.caption, name=self.name), said)
+        self._more.value = _paragraph(explained.note, "note") if explained.note else ""
+
+
+def decode(upload: Mapping) -> Tensor:
+    """Return the image of an upload, (3, H, W), RGB from 0 to 1.
+
+    Parameters
+    ----------
+    upload : mapping
+        ``name`` and ``content``, as of ``ipywidgets.FileUpload``.
+
+    Raises
+    ------
+    PhotoError
+        For an empty file, a large one, and whatever :func:`crossexplain.data.photos.read` refuses.
+    """
+    content = bytes(upload["content"])
+    if not content:
+        raise photos.PhotoError(f"{upload['name']} is empty (0 bytes); choose another file.")
+    if len(content) > LARGEST:
+        raise photos.PhotoError(f"{upload['name']} has {len(content) / 1e6:.1f} MB, at most {LARGEST / 1e6:.0f} are taken; "
+                                "make it smaller.")
+    return photos.read(_File(content, upload["name"]))
+
+
+class _File(BytesIO):
+    """The bytes of a file under its name, which is what messages call it."""
+
+    def __init__(self, content: bytes, name: str):
+        super().__init__(content)
+        self.name = name
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+class WordExplorer(Explorer):
+    """Pick a word and see its map over the image.
+
+    Parameters
+    ----------
+    image : array_like, shape (C, H, W), in [0, 1]
+    words : sequence of T str
+    scores : array_like, shape (T, rows, columns)
+        One map a word, from any method. All are drawn on one scale, so a pale map is a weak one.
+    signed : bool
+        Whether they have a sign.
+    label : str
+        What the colour bar measures.
+    start : int, optional
+        The word to begin with; default the one with the largest score.
+    name, caption : str
+        Of the picture on a page without a kernel.
+    """
+
+    def __init__(self, image, words: Sequence[str], scores, *, name: str, caption: str, signed: bool = True,
+                 label: str = "score", start: int | None = None):
+        self.image, self.words, self.scores = np.asarray(image), list(words), np.asarray(scores, dtype=float)
+        if self.scores.ndim != 3 or len(self.scores) != len(self.words):
+            raise InputError(f"scores of shape {self.scores.shape} came for {len(self.words)} words, expected one map a "
+                             f"word, ({len(self.words)}, rows, columns).")
+        if not np.isfinite(self.scores).all():
+            raise InputError("scores hold NaN or infinity; leave out the words that have no map.")
+        self.name, self.caption, self.signed, self.label = name, caption, signed, label
+        start = int(np.abs(self.scores).max(axis=(1, 2)).argmax()) if start is None else start
+        self.word = ipw.ToggleButtons(options=[(word, i) for i, word in enumerate(self.words)], value=start,
+                                      description="Word", style={"button_width": "auto"})
+        super().__init__([self.word], [self.word])
+
+    def _update(self) -> None:
+        chosen, sizes = self.word.value, np.abs(self.scores).max(axis=(1, 2))
+        heat = self.scores[chosen]
+        row, column = np.unravel_index(np.abs(heat).argmax(), heat.shape)
+        found = (f"the strongest of its {heat.size} patches is row {row + 1}, column {column + 1} with "
+                 f"{heat[row, column]:{'+' if self.signed else ''}.3g}")
+        drawing = partial(
+            figures.example, self.image, heat, self.words, sizes, signed=(self.signed, False),
+            largest=float(sizes.max()) or 1.0,
+            title=f"Map of word {chosen + 1}, '{self.words[chosen]}'; below, each word's largest patch", label=self.label,
+            alt=f"The map of the word '{self.words[chosen]}' over an image: {found}.", caption=self.caption, name=self.name)
+        self._show(drawing, _paragraph(f"'{self.words[chosen]}': {found}.", "status"))

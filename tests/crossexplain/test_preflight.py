@@ -1,0 +1,210 @@
+import re
+
+import pytest
+import torch
+from torch import nn
+
+from crossexplain.checks import InputError
+from crossexplain.gradients.preflight import preflight
+from crossexplain.gradients.views import ImageCells, Tokens
+
+GENERATOR = torch.Generator().manual_seed(0)
+LENGTHS = torch.arange(16) % 3 + 4
+TOKENS = torch.randint(2, 12, (16, 6), generator=GENERATOR) * (torch.arange(6) < LENGTHS[:, None])
+IMAGES = torch.rand(16, 1, 8, 8, generator=GENERATOR)
+INPUTS = {"images": IMAGES, "tokens": TOKENS}
+
+
+class Sound(nn.Module):
+    """A small model with nothing wrong; subclasses plant one fault each."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(1)
+        self.conv = nn.Conv2d(1, 4, 3, padding=1)
+        self.drop = nn.Dropout(0.5)
+        self.norm = nn.BatchNorm2d(4)
+        self.embedding = nn.Embedding(12, 8)
+        self.lstm = nn.LSTM(8, 8, batch_first=True)
+        self.head = nn.Sequential(nn.Linear(12, 16), nn.Tanh(), nn.Linear(16, 1))
+
+    def see(self, images):
+        return self.drop(self.norm(self.conv(images))).relu().mean(dim=(2, 3))
+
+    def read(self, tokens):
+        steps, _ = self.lstm(self.embedding(tokens))
+        return steps.masked_fill((tokens == 0)[..., None], -1.0).amax(dim=1)
+
+    def forward(self, images, tokens):
+        return self.head(torch.cat([self.see(images), self.read(tokens)], dim=1))[:, 0]
+
+
+class LastStep(Sound):
+    def read(self, tokens):
+        steps, _ = self.lstm(self.embedding(tokens))
+        return steps[torch.arange(len(tokens)), (tokens != 0).sum(dim=1) - 1]
+
+
+class Vanished(Sound):
+    def read(self, tokens):
+        return super().read(tokens) * 1e-9
+
+
+class Dead(Sound):
+    def read(self, tokens):
+        return super().read(tokens).detach().round() * 0
+
+
+class Clamped(Sound):
+    middle = 0.0
+
+    def forward(self, images, tokens):
+        return (super().forward(images, tokens) - self.middle).clamp(min=0)
+
+
+class Random(Sound):
+    def forward(self, images, tokens):
+        return super().forward(images, tokens) + 0.1 * torch.randn(len(images))
+
+
+class Touching(Sound):
+    def forward(self, images, tokens):
+        logit = super().forward(images, tokens)
+        return logit - logit.mean()
+
+
+class Attending(nn.Module):
+    """One attention layer over words; ``raw`` adds the 0/1 mask to the scores as it is."""
+
+    def __init__(self, raw):
+        super().__init__()
+        torch.manual_seed(0)
+        self.raw = raw
+        self.embedding, self.key, self.conv = nn.Embedding(12, 8), nn.Linear(8, 1), nn.Conv2d(1, 8, 3)
+        self.head = nn.Linear(16, 1)
+
+    def forward(self, images, tokens, mask):
+        words = self.embedding(tokens)
+        hidden = mask.float() if self.raw else torch.zeros(mask.shape).masked_fill(mask == 0, -torch.inf)
+        weights = (self.key(words)[..., 0] + hidden).softmax(dim=1)
+        seen = self.conv(images).relu().mean(dim=(2, 3))
+        return self.head(torch.cat([(weights[..., None] * words).sum(dim=1), seen], dim=1))[:, 0]
+
+
+def modalities(text_layer="embedding", **kwargs):
+    return [ImageCells(layer="conv"), Tokens(layer=text_layer, **kwargs)]
+
+
+def found(model, inputs=INPUTS, text_layer="embedding", **kwargs):
+    return preflight(model, inputs, modalities(text_layer), **kwargs)
+
+
+def test_a_sound_model_passes_and_says_what_was_checked():
+    report = found(Sound().eval())
+    assert report == [] and "nothing found" in str(report) and "zero positions" in report._repr_markdown_()
+
+
+@pytest.mark.parametrize(
+    ("model", "text_layer", "name", "says"),
+    [
+        (LastStep, "lstm", "zero positions", "'lstm'.*of the features of text have a gradient of exactly 0"),
+        (Vanished, "embedding", "vanished branch", "gradient norm at text"),
+        (Dead, "embedding", "vanished branch", "at text is 0"),
+        (Random, "embedding", "not repeatable", "16 of 16 logits differ"),
+        (Touching, "embedding", "examples touch", "another logit than in the batch"),
+    ],
+)
+def test_each_planted_fault_is_found(model, text_layer, name, says):
+    report = found(model().eval(), text_layer=text_layer)
+    assert name in report.names
+    finding = report[report.names.index(name)]
+    assert re.search(says, finding.saw) and len(finding.why) > 30 and len(finding.do) > 20
+    assert name in report._repr_markdown_() and finding.do in str(report)
+
+
+def test_the_last_step_is_no_fault_at_the_embedding():
+    assert "zero positions" not in found(LastStep().eval()).names
+
+
+def test_a_clamped_logit_is_found():
+    model = Clamped().eval()
+    with torch.no_grad():
+        model.middle = float(Sound.forward(model, **INPUTS).median())
+    report = found(model)
+    assert "clamped logit" in report.names and "of 16 examples have the logit 0 exactly" in report[0].saw
+
+
+def test_dropout_and_batch_statistics_are_found_in_train_mode():
+    names = found(Sound().train()).names
+    assert {"dropout on", "batch statistics", "not repeatable"} <= set(names)
+    model = Sound().eval()
+    model.drop.train()
+    assert found(model).names[:1] == ["dropout on"]
+
+
+def test_the_raw_attention_mask_is_found_and_the_right_one_is_not():
+    inputs = {**INPUTS, "mask": (TOKENS != 0).long()}
+    kinds = modalities(attention="mask")
+    raw = preflight(Attending(raw=True).eval(), inputs, kinds)
+    assert "padding is read" in raw.names
+    assert "of the gradient norm falls on padding" in raw[raw.names.index("padding is read")].saw
+    assert "padding is read" not in preflight(Attending(raw=False).eval(), inputs, kinds).names
+
+
+def test_a_mask_that_changes_nothing_is_found():
+    report = found(Sound().eval(), {"images": torch.zeros(16, 1, 8, 8), "tokens": TOKENS})
+    assert report.names == ["mask changes nothing"] and "same input as the unmasked view" in report[0].saw
+    deaf = Dead().eval()
+    assert "mask changes nothing" in found(deaf).names
+
+
+def test_a_model_that_has_learned_nothing_is_found():
+    labels = torch.arange(16) % 2
+    names = found(Sound().eval(), labels=labels).names
+    assert "no better than shuffled" in names and "no better than a rival" in names
+
+
+def test_a_model_that_uses_both_passes_and_a_rival_as_good_is_named():
+    bright = torch.arange(64) % 2
+    first = torch.arange(64) // 2 % 2
+    images = torch.zeros(64, 1, 8, 8) + 0.1 + 0.8 * bright[:, None, None, None]
+    tokens = torch.stack([first + 2, torch.full((64,), 5)], dim=1)
+
+    class Xor(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.embedding = nn.Conv2d(1, 1, 1, bias=False), nn.Embedding(12, 1)
+            nn.init.ones_(self.conv.weight)
+            self.embedding.weight.data = torch.arange(12.0)[:, None]
+
+        def forward(self, images, tokens):
+            light = self.conv(images).mean(dim=(1, 2, 3)) - 0.5
+            word = self.embedding(tokens)[:, 0, 0] - 2.5
+            return -light * word * 10
+
+    labels = bright ^ first
+    inputs = {"images": images, "tokens": tokens}
+    report = found(Xor(), inputs, labels=labels)
+    assert not {"no better than shuffled", "no better than a rival"} & set(report.names)
+    report = found(Xor(), inputs, labels=labels, rivals={"a look-up table": labels})
+    assert "that of a look-up table 1.000" in report[report.names.index("no better than a rival")].saw
+    with pytest.raises(InputError, match="a table has 3 entries, the batch 64"):
+        found(Xor(), inputs, labels=labels, rivals={"a table": labels[:3]})
+
+
+@pytest.mark.parametrize(("change", "says"), [
+    ({"labels": torch.arange(16) / 2}, "labels came as torch.float32, expected whole class numbers"),
+    ({"labels": ["yes"] * 16}, "labels came as <U3, expected whole"),
+    ({"labels": torch.zeros(16, 1, dtype=torch.long)}, "16 entries, the batch 16 examples; pass one each, in the shape"),
+    ({"rivals": {"a table": torch.zeros(16)}}, "rivals 'a table' came without labels"),
+    ({"labels": torch.zeros(16).long(), "rivals": {"a table": torch.rand(16)}}, "a table came as torch.float32"),
+])
+def test_labels_and_rivals_that_are_none(change, says):
+    with pytest.raises(InputError, match=says):
+        found(Sound().eval(), **change)
+
+
+@pytest.mark.parametrize("kinds", [[], ImageCells(), ["image"]])
+def test_modalities_that_are_none(kinds):
+    with pytest.raises(InputError, match="modalities came as .*expected a list of modalities"):
+        preflight(Sound().eval(), INPUTS, kinds)

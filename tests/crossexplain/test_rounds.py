@@ -1,0 +1,462 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from crossexplain.checks import InputError
+from crossexplain.gradients.rounds import FULL, NOTHING, _settle, carriers, rounds
+from crossexplain.gradients.views import ImageCells, Mask, Noise, Reorder, Tokens, Vectors
+from crossexplain.models.clip import small_cnn
+
+N = 96
+GENERATOR = torch.Generator().manual_seed(0)
+BRIGHT = torch.randn(N, generator=GENERATOR)
+WORD = torch.randint(2, 10, (N,), generator=GENERATOR)
+IMAGES = torch.zeros(N, 1, 4, 4) + BRIGHT[:, None, None, None]
+TOKENS = torch.stack([WORD, torch.full((N,), 10), torch.where(torch.arange(N) % 2 == 0, 11, 0)], dim=1)
+INPUTS = {"images": IMAGES, "tokens": TOKENS}
+MODALITIES = [ImageCells(), Tokens()]
+BASELINES = [{"image": "zero", "text": "mask"}, "data"]
+
+
+class Toy(nn.Module):
+    """The logit is a known function of brightness and the first word's number."""
+
+    def __init__(self, rule, classes=1):
+        super().__init__()
+        self.rule, self.classes = rule, classes
+        self.embedding = nn.Embedding(12, 1)
+        self.embedding.weight.data = torch.tensor([0.0, 0.0, -3, -2.2, -1.4, -0.6, 0.6, 1.4, 2.2, 3, 0, 0])[:, None]
+
+    def forward(self, images, tokens):
+        logit = self.rule(images.mean(dim=(1, 2, 3)), self.embedding(tokens)[..., 0].sum(dim=1))
+        if self.classes == 1:
+            return logit
+        return torch.stack([logit * k for k in range(self.classes)], dim=1)
+
+
+RULES = {
+    "image alone": lambda light, word: 3 * light + 0 * word,
+    "text alone": lambda light, word: 3 * word + 0 * light,
+    "both only": lambda light, word: 4 * light.sign() * word.tanh() + 0.0 * light + light * word,
+    "both added": lambda light, word: 2 * light + word,
+}
+
+
+def run(rule="both added", **kwargs):
+    settings = {"baselines": BASELINES, "progress": False} | kwargs
+    return rounds(Toy(RULES[rule]).eval(), INPUTS, MODALITIES, **settings)
+
+
+@pytest.mark.parametrize("answer", RULES)
+def test_the_verdict_is_right_where_the_rule_is_known(answer):
+    verdict = run(answer).verdict()
+    assert verdict.answer == answer and verdict.support > 0.95
+    assert set(verdict.answers) == {"zero + mask", "data"} and answer in str(verdict)
+
+
+def test_either_is_told_from_added_by_examples_that_agree():
+    light = WORD.float().sub(5.5).sign()
+    inputs = {"images": torch.zeros(N, 1, 4, 4) + light[:, None, None, None], "tokens": TOKENS}
+    model = Toy(lambda light, word: 2 * light + 0.1 * word + word.sign()).eval()
+    assert rounds(model, inputs, MODALITIES, baselines=BASELINES, progress=False).verdict().answer == "either"
+
+
+def test_the_dividend_is_zero_for_a_sum_and_the_product_for_a_product():
+    added = run("both added")
+    assert np.abs(added.dividend("zero + mask")).max() < 1e-4 and np.abs(added.dividend("data")).max() < 1e-4
+    product = rounds(Toy(lambda light, word: light * word).eval(), INPUTS, MODALITIES, baselines=BASELINES[:1], progress=False)
+    assert np.allclose(product.dividend("zero + mask"), product.margin("zero + mask", FULL), atol=1e-5)
+    assert (product.margin("zero + mask", FULL) >= 0).all()  # evidence for the class that was predicted
+
+
+@settings(deadline=None, max_examples=8)
+@given(rows=st.integers(1, 200), seed=st.integers(0, 5))
+def test_the_record_does_not_depend_on_how_many_rows_run_at_once(rows, seed):
+    one, other = (run(rows=size, seed=seed, top=2) for size in (rows, 4096))
+    for key in one.passes:
+        assert torch.allclose(one.passes[key].logits, other.passes[key].logits, atol=1e-5)
+        for name, values in one.passes[key].importance.items():
+            assert torch.allclose(values, other.passes[key].importance[name], atol=1e-5)
+    assert all(torch.equal(one.ends[key].picked, other.ends[key].picked) for key in one.ends)
+
+
+def test_all_rounds_share_one_scale_and_keep_their_raw_norms():
+    record = run("both only")
+    for name in record.modalities:
+        largest = torch.stack([run.importance[name].amax(dim=1) for run in record.passes.values() if run.importance])
+        assert torch.allclose(largest.amax(dim=0), torch.ones(N), atol=1e-5) and (record.scale[name] > 0).all()
+    full = record.passes["data", FULL]
+    raw = full.importance["text"] * record.scale["text"][:, None]
+    assert torch.allclose(raw.norm(dim=1)[::2], full.norms["text"][::2], rtol=1e-3)  # those without padding
+    assert (record.passes["zero + mask", "text masked"].importance["text"] == 0).all()
+    assert record.features["text"].equal(TOKENS != 0)
+
+
+def test_the_gradients_are_those_of_single_passes_by_hand():
+    record = run("both only", control=False)
+    model = Toy(RULES["both only"]).eval()
+    for i in (0, 7):
+        pixels = torch.zeros(1, 1, 4, 4, requires_grad=True)  # the image masked by zero
+        vectors = model.embedding(TOKENS[i : i + 1]).detach().requires_grad_()
+        logit = model.rule(pixels.mean(dim=(1, 2, 3)), vectors[..., 0].sum(dim=1))
+        gradient = torch.autograd.grad(logit.sum(), vectors)[0]
+        found = record.passes["zero + mask", "image masked"]
+        assert found.logits[i].item() == pytest.approx(logit.item(), abs=1e-6)
+        assert found.norms["text"][i].item() == pytest.approx(gradient.norm().item(), abs=1e-6)
+
+
+def test_round_four_masks_what_round_two_picks():
+    record = run("both only", top={"text": 2, "image": 1})
+    end = record.ends["zero + mask", "text"]
+    assert end.picked.sum(dim=1).eq(2).all() and not (end.picked & (TOKENS == 0)).any()
+    assert record.ends["zero + mask", "image"].picked.sum(dim=1).eq(1).all()
+    ends = {pick: run("both only", pick=pick).ends["data", "text"] for pick in ("round 1", "cross")}
+    assert all(end.picked.sum(dim=1).eq(1).all() for end in ends.values())
+    for values in (*end.alike, *end.alike_random):
+        defined = values[~values.isnan()]
+        assert len(values) == N and (defined <= 1 + 1e-5).all() and (defined >= -1 - 1e-5).all()
+    assert run(control=False).ends["data", "text"].alike_random is None
+
+
+def test_the_cross_gradient_is_zero_for_a_sum_and_not_for_a_product():
+    assert float(run("both added").ends["data", "text"].cross.max()) < 1e-5
+    assert float(run("both only").ends["data", "text"].cross.max()) > 0.1
+
+
+def test_carriers_are_the_first_word_and_nothing_in_a_sum():
+    model = Toy(lambda light, word: light * word).eval()
+    found = carriers(model, INPUTS, MODALITIES, progress=False)
+    assert torch.allclose(found["text"][:, 0], (BRIGHT * model.embedding(WORD)[:, 0]).abs().detach(), atol=1e-5)
+    assert float(found["text"][:, 1:].abs().max()) < 1e-5 and found["image"].shape == (N, 4)
+    assert torch.allclose(found["image"].sum(dim=1), found["text"][:, 0], atol=1e-4)  # four equal cells
+    none = carriers(Toy(RULES["both added"]).eval(), INPUTS, MODALITIES, baseline="data", progress=False)
+    assert max(float(values.abs().max()) for values in none.values()) < 1e-4
+
+
+def test_several_classes_are_followed_through_all_views():
+    record = rounds(Toy(RULES["both only"], classes=3).eval(), INPUTS, MODALITIES, baselines=BASELINES, progress=False)
+    assert record.passes["data", "image masked"].logits.shape == (N, 3) and set(record.target.tolist()) == {0, 2}
+    assert record.verdict().answer == "both only"
+    fixed = rounds(Toy(RULES["both only"], classes=3).eval(), INPUTS, MODALITIES, target=2, progress=False)
+    assert fixed.target.eq(2).all()
+
+
+def test_a_function_of_the_output_can_be_followed():
+    record = rounds(Toy(RULES["both only"], classes=3).eval(), INPUTS, MODALITIES, progress=False,
+                    target=lambda output: output[:, 1])
+    assert record.passes["data", FULL].logits.shape == (N, 1) and record.verdict().answer == "both only"
+
+
+def test_three_modalities():
+    class Three(nn.Module):
+        def forward(self, a, b, c):
+            return (3 * a * b).sum(dim=(1, 2)) + 0.1 * c.sum(dim=(1, 2))
+
+    draws = torch.randn(3, N, 2, 1, generator=torch.Generator().manual_seed(2))
+    inputs = dict(zip("abc", draws))
+    record = rounds(Three().eval(), inputs, [Vectors(name, name) for name in "abc"], progress=False)
+    assert record.verdict().answer == "both only" and ("zero", "b+c masked") in record.passes
+    assert ("data", NOTHING) in record.passes and record.verdict().flips["data"]["c"].value < 0.1
+
+
+def test_own_views_and_the_frame():
+    record = run(extra={"noise": {"image": Noise(0.1)}, "order": {"text": Reorder(1)}})
+    assert set(record.extra) == {"noise", "order"}
+    assert np.allclose(record.margin("data", "order"), record.margin("data", FULL), atol=1e-5)  # a sum knows no order
+    assert not record.flips("data", "order").any()
+    frame = record.frame()
+    assert len(frame) == 2 * N and {"dividend", "flips, text masked", "cosine of rounds 3 and 4 from text"} <= set(frame)
+
+
+def test_baselines_that_disagree_and_few_examples_give_no_answer():
+    def rule(light, word):
+        """Image alone, unless the word is missing: then nothing counts."""
+        return torch.where(word == 0, 0 * light, 3 * light + 0.01 * word)
+
+    verdict = rounds(Toy(rule).eval(), INPUTS, MODALITIES, baselines=BASELINES, progress=False).verdict()
+    assert verdict.answer == "cannot tell" and "baselines disagree" in verdict.reason
+    assert verdict.answers["data"] == "image alone"
+    flat = rounds(Toy(lambda light, word: 0 * light * word).eval(), INPUTS, MODALITIES, progress=False)
+    assert flat.verdict().answer == "cannot tell" and "hardly vary" in flat.verdict().reason
+    with pytest.raises(InputError, match="at least 2 examples, 1 came"):
+        run().verdict(where=np.arange(N) == 0)
+
+
+def test_the_papers_rule_reads_norms_and_classes():
+    assert run("image alone").paper_rule() == "image alone"
+    assert run("text alone").paper_rule() == "text alone"
+    assert run("both added").paper_rule(classes=False) == "either"  # the gradient of a sum is the same everywhere
+    assert run("both added").paper_rule() == "both only"  # though nothing interacts
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"modalities": [Tokens()]}, "expected two or more"),
+        ({"pick": "round 3"}, "pick 'round 3' came"),
+        ({"by": "norm"}, "by 'norm' came"),
+        ({"baselines": "grey"}, "image has no baseline 'grey'"),
+        ({"baselines": [{"image": "zero"}]}, "text has no baseline None"),
+        ({"top": 0}, "top=0 came for"),
+        ({"top": "2"}, "top='2' came for image, expected a whole number"),
+        ({"top": {"txt": 3}}, "top names 'txt', the modalities are 'image', 'text'"),
+        ({"modalities": ImageCells()}, "modalities came as .*expected a list of modalities"),
+        ({"modalities": ["image", "text"]}, "modalities came as .'image', 'text'.*ImageCells"),
+        ({"modalities": [ImageCells(), Tokens(mask_id=12)]}, "hold.* 'tokens' 0 to 12.*'embedding' 0 to 11"),
+        ({"extra": {"x": {"image": "zero"}}}, "view 'x' changes image by 'zero', expected a Mask"),
+        ({"extra": {"x": Noise(0.1)}}, "view 'x' is Noise, expected a mapping"),
+        ({"baselines": []}, "no baseline came"),
+        ({"target": 7}, "class 7, the model has classes 0 to 1"),
+        ({"target": -1}, "class -1, the model has classes 0 to 1"),
+        ({"target": 0.5}, "whole class indices"),
+        ({"target": torch.tensor([0, 1, 1])}, "3 entries, the batch has 96"),
+        ({"target": "image"}, "target 'image' came, expected 'predicted'"),
+        ({"extra": {"full": {}}}, "own views named 'full' came"),
+        ({"extra": {"all masked": {}, "image masked": {}, "text picked masked": {}}},
+         "'all masked', 'image masked', 'text picked masked' came.*other names"),
+        ({"modalities": [ImageCells(), Tokens(layer="embeding")]}, "no layer 'embeding'.*'embedding'"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused_with_advice(change, says):
+    settings = {"modalities": MODALITIES, "progress": False} | change
+    modalities = settings.pop("modalities")
+    with pytest.raises(InputError, match=says):
+        rounds(Toy(RULES["both added"]).eval(), INPUTS, modalities, **settings)
+
+
+def test_the_predicted_class_is_followed_by_default_and_by_name():
+    for classes in (1, 3):
+        model = Toy(RULES["both only"], classes).eval()
+        named, default = (rounds(model, INPUTS, MODALITIES, target=target, progress=False) for target in ("predicted", None))
+        assert named.target.equal(default.target)
+        assert np.array_equal(named.margin("data", FULL), default.margin("data", FULL))
+    with pytest.raises(InputError, match="class 9, the model has classes 0 to 2"):
+        carriers(model, INPUTS, MODALITIES, target=9, progress=False)
+
+
+@pytest.mark.parametrize(("change", "says"), [
+    ({"where": np.array([0, 5, 7, 9])}, r"where came as int64 \(4,\), expected bool \(96,\).*np.isin"),
+    ({"where": np.ones(N // 2, bool)}, r"bool \(48,\), expected bool \(96,\)"),
+    ({"where": np.ones(2 * N, bool)}, r"bool \(192,\)"),
+    ({"draws": 0}, "draws=0 came.*at least one bootstrap sample"),
+    ({"enough": 75}, "enough=75 .*at most 1"),
+])
+def test_a_verdict_about_what_was_not_asked_is_refused(change, says):
+    with pytest.raises(InputError, match=says):
+        run().verdict(**change)
+
+
+def test_a_verdict_about_some_examples_is_about_these():
+    record, some = run(), np.isin(np.arange(N), [0, 5, 7, 9])
+    assert record.verdict(where=some).reach["data"]["image"].n == 4
+    few = rounds(Toy(RULES["both added"]).eval(), {key: value[some] for key, value in INPUTS.items()}, MODALITIES,
+                 baselines=[{"image": "zero", "text": "mask"}], donors=INPUTS, progress=False).verdict()
+    assert few.reach["zero + mask"]["image"].value == pytest.approx(
+        record.verdict(where=some).reach["zero + mask"]["image"].value, abs=1e-5)
+
+
+def test_baselines_that_differ_without_being_sure_ask_for_more_examples():
+    answers = {"zero + mask": "both only", "data": "image alone"}
+    answer, reason = _settle(answers, {"zero + mask": 1.0, "data": 0.5})
+    assert answer == "cannot tell" and "not all of them are sure" in reason and "use more examples" in reason
+    assert "the baselines disagree" in _settle(answers, {"zero + mask": 1.0, "data": 0.97})[1]
+    assert _settle(dict.fromkeys(answers, "either"), dict.fromkeys(answers, 1.0))[0] == "either"
+
+
+@pytest.mark.parametrize(("ask", "says"), [
+    (lambda record: record.margin("zero", FULL), "no baseline 'zero'.*Did you mean 'zero [+] mask'"),
+    (lambda record: record.flips("data", "txt masked"), "no view 'txt masked'.*Did you mean 'text masked'"),
+    (lambda record: record.dividend("grey"), "no baseline 'grey'"),
+    (lambda record: record.paper_rule("zero"), "no baseline 'zero'"),
+    (lambda record: record.norm_ratio("data", "img"), "no modality 'img'.*'image', 'text'.*Did you mean 'image'"),
+])
+def test_a_name_that_is_not_in_the_record_gets_the_nearest(ask, says):
+    with pytest.raises(InputError, match=says):
+        ask(run())
+
+
+def test_a_model_in_train_mode_is_refused():
+    with pytest.raises(InputError, match="call model.eval"):
+        rounds(Toy(RULES["both added"]).train(), INPUTS, MODALITIES)
+
+
+def test_one_example_can_be_recorded_and_does_not_stand_in_for_itself():
+    one, model = {key: value[:1] for key, value in INPUTS.items()}, Toy(RULES["both only"]).eval()
+    record = rounds(model, one, MODALITIES, progress=False)
+    assert record.baselines == ("zero + mask",) and record.dividend("zero + mask").shape == (1,)
+    with pytest.raises(InputError, match="borrows from another example and 1 came.*donors="):
+        rounds(model, one, MODALITIES, baselines="data", progress=False)
+    lent = rounds(model, one, MODALITIES, donors={key: value[1:] for key, value in INPUTS.items()}, progress=False)
+    assert lent.baselines == ("zero + mask", "data") and len(lent) == 1
+
+
+@pytest.mark.parametrize("layer", ["input:images", "eye"])
+def test_a_model_that_leaves_a_modality_aside_gets_its_answer(layer):
+    class Deaf(Toy):
+        def __init__(self):
+            super().__init__(lambda light, word: 3 * word)
+            self.eye = nn.Identity()
+
+        def forward(self, images, tokens):
+            return super().forward(self.eye(images), tokens)
+
+    record = rounds(Deaf().eval(), INPUTS, [ImageCells(layer=layer), Tokens()], progress=False)
+    assert record.verdict().answer == "text alone" and (record.passes["data", FULL].norms["image"] == 0).all()
+    assert np.isnan(record.norm_ratio("data", "image")).all() and record.paper_rule() == "text alone"
+
+
+def test_a_modality_that_counts_but_has_no_gradient_is_refused():
+    model = Toy(lambda light, word: light.detach() + word).eval()
+    with pytest.raises(InputError, match="does not depend on 'input:images'.*detached"):
+        rounds(model, INPUTS, MODALITIES, progress=False)
+    assert carriers(model, INPUTS, MODALITIES, progress=False)["image"].shape == (N, 4)  # masks need no gradient
+
+
+@pytest.mark.parametrize("how", ["named", "aside", "all alike"])
+def test_a_tower_that_reads_more_than_its_input_gets_all_rows(monkeypatch, how):
+    """What is handed to a layer beside its input belongs to all rows, whether as a keyword or on the layer itself."""
+    class Tower(nn.Module):
+        def forward(self, x, gain=None):
+            gain = self.gain if gain is None else gain
+            return x * gain
+
+    class Conditioned(Toy):
+        def __init__(self):
+            super().__init__(RULES["both only"])
+            self.tower = Tower()
+
+        def forward(self, images, tokens):
+            gain = tokens[:, :1, None, None].float()
+            self.tower.gain = gain
+            return super().forward(self.tower(images, gain=gain) if how == "named" else self.tower(images), tokens)
+
+    images = torch.zeros(N, 1, 4, 4) + (torch.arange(N) % (1 if how == "all alike" else 2))[:, None, None, None]
+    inputs, modalities = {"images": images, "tokens": TOKENS}, [ImageCells(layer="tower"), Tokens()]
+    record = rounds(Conditioned().eval(), inputs, modalities, progress=False)
+    monkeypatch.setattr("crossexplain.gradients.rounds._Shared.narrow", lambda *_: None)
+    plain = rounds(Conditioned().eval(), inputs, modalities, progress=False)
+    for key, run in record.passes.items():
+        assert torch.allclose(run.logits, plain.passes[key].logits, atol=1e-5)
+
+
+def test_a_tower_sees_equal_images_once_and_the_record_is_the_same(monkeypatch):
+    class Towered(Toy):
+        def __init__(self):
+            super().__init__(RULES["both only"])
+            self.tower = nn.Conv2d(1, 2, 3, padding=1)
+            self.rows = []
+            self.tower.register_forward_hook(lambda _, given, __: self.rows.append(len(given[0])))
+
+        def forward(self, images, tokens):
+            return super().forward(self.tower(images).tanh(), tokens)
+
+    torch.manual_seed(0)
+    model = Towered().eval()
+    modalities = [ImageCells(layer="tower"), Tokens()]
+    record = rounds(model, INPUTS, modalities, progress=False)
+    shared, model.rows = sum(model.rows), []
+    monkeypatch.setattr("crossexplain.gradients.rounds._Shared.narrow", lambda *_: None)
+    plain = rounds(model, INPUTS, modalities, progress=False)
+    assert shared < 0.5 * sum(model.rows)
+    for key, run in record.passes.items():
+        assert torch.allclose(run.logits, plain.passes[key].logits, atol=1e-5)
+        for name in run.norms:
+            assert torch.allclose(run.norms[name], plain.passes[key].norms[name], atol=1e-5)
+    assert torch.allclose(record.ends["data", "image"].cross, plain.ends["data", "image"].cross, atol=1e-5)
+
+
+class Nested(Toy):
+    """A tower that is read inside, with or without a way around what is read."""
+
+    def __init__(self, skip=False):
+        super().__init__(RULES["both only"])
+        torch.manual_seed(0)
+        self.tower, self.skip, self.rows = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.Sequential(nn.Tanh())), skip, []
+        self.tower[0].register_forward_hook(lambda _, given, __: self.rows.append(len(given[0])))
+        if skip:
+            self.tower[1].forward = lambda maps: maps + self.tower[1][0](maps)
+
+    def forward(self, images, tokens):
+        return super().forward(self.tower(images), tokens)
+
+
+@pytest.mark.parametrize("skip", [False, True])
+def test_all_of_a_tower_that_leads_to_a_layer_within_it_sees_equal_images_once(monkeypatch, skip):
+    model, modalities = Nested(skip).eval(), [ImageCells(layer="tower.1.0"), Tokens()]
+    record = rounds(model, INPUTS, modalities, progress=False)
+    shared, model.rows = sum(model.rows), []
+    monkeypatch.setattr("crossexplain.gradients.rounds._Shared.narrow", lambda *_: None)
+    plain = rounds(model, INPUTS, modalities, progress=False)
+    assert skip or shared < 0.5 * sum(model.rows)  # what goes around the layer would miss its rows: then all of them run
+    for key, run in record.passes.items():
+        assert torch.allclose(run.logits, plain.passes[key].logits, atol=1e-5)
+        for name in run.norms:
+            assert torch.allclose(run.norms[name], plain.passes[key].norms[name], atol=1e-5)
+            assert torch.allclose(run.importance[name], plain.passes[key].importance[name], atol=1e-5)
+    assert torch.allclose(record.ends["data", "image"].cross, plain.ends["data", "image"].cross, atol=1e-5)
+
+
+def test_a_clip_and_its_two_encoders_can_be_read():
+    from transformers import CLIPConfig, CLIPModel
+
+    small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = CLIPConfig(text_config={**small, "vocab_size": 20, "max_position_embeddings": 8, "eos_token_id": 19},
+                        vision_config={**small, "image_size": 8, "patch_size": 4}, projection_dim=8)
+    torch.manual_seed(0)
+    model = CLIPModel(config).eval()
+    ids = torch.randint(3, 18, (6, 8), generator=torch.Generator().manual_seed(0))
+    ids[:, 0], ids[:, 5], ids[:, 6:] = 18, 19, 0
+    inputs = {"input_ids": ids, "attention_mask": (ids != 0).long(), "return_dict": True,
+              "pixel_values": torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(1))}
+    modalities = [
+        ImageCells(input="pixel_values", layer="vision_model.embeddings", grid=(2, 2)),
+        Tokens(input="input_ids", layer="text_model.embeddings", mask_id=None, special=(18, 19), attention="attention_mask"),
+    ]
+    record = rounds(model, inputs, modalities, target=lambda output: output.logits_per_image.diagonal(), progress=False)
+    assert record.features["text"].sum(dim=1).eq(4).all() and record.baselines == ("zero + pad", "data")
+    with torch.no_grad():
+        assert torch.allclose(record.passes["data", FULL].logits[:, 0], model(**inputs).logits_per_image.diagonal(), atol=1e-4)
+    assert record.passes["data", FULL].importance["image"].gt(0).all()
+    found = carriers(model, inputs, modalities, target=lambda output: output.logits_per_image.diagonal(), progress=False)
+    assert found["text"].shape == (6, 8) and (found["text"][:, [0, 5, 6, 7]] == 0).all()
+
+
+@pytest.mark.parametrize("share", [0.5, 0.45, 0.2, None])
+def test_one_modality_alone_carries_every_example_whichever_heap_is_larger(share):
+    generator, n = torch.Generator().manual_seed(0), 1000
+    first = torch.randn(n, generator=generator)
+    if share is not None:  # two heaps, one for each class
+        first = torch.where(torch.arange(n) < share * n, 3.0, -3.0) + 0.2 * first
+
+    class First(torch.nn.Module):
+        def forward(self, images, tokens):
+            return images[:, 0, 0] + 0 * tokens[:, 0, 0]
+
+    inputs = {"images": first[:, None, None], "tokens": torch.randn(n, 1, 1, generator=generator)}
+    record = rounds(First().eval(), inputs, [Vectors("image", "images"), Vectors("text", "tokens")], baselines=["zero", "data"],
+                    pick=None, progress=False)
+    for baseline in record.baselines:
+        carried = (record.each(baseline) == "image alone").mean()
+        assert carried > (0.99 if share is not None else 0.9), baseline  # in one heap some stand in the middle itself
+
+
+def test_the_rounds_read_words_where_they_stand_once_others_are_deleted():
+    torch.manual_seed(0)
+    model = small_cnn(12, 10).eval()
+    images, short = torch.rand(1, 3, 24, 24), torch.tensor([[2, 6, 7, 3, 0, 0]])
+    inputs = {"images": images, "tokens": torch.tensor([[2, 5, 6, 7, 3, 0]])}
+    picture = ImageCells(layer=model.image_layer)
+    text = Tokens(layer=model.text_layer, special=(2, 3))
+    keep = torch.tensor([[True, False, True, True, True, True]])
+    gone = {"gone": {"text": Mask(keep, "delete")}}
+    long = rounds(model, inputs, [picture, text], baselines=[{"image": "zero", "text": "delete"}], extra=gone, progress=False)
+    written = rounds(model, {"images": images, "tokens": short}, [picture, text],
+                     baselines=[{"image": "zero", "text": "delete"}], target=long.target, progress=False)
+    kind = "zero + delete"
+    assert long.extra["gone"].logits == pytest.approx(written.passes[kind, FULL].logits, abs=1e-5)
+    there, here = (record.scale["text"] * values[0] for record, values in
+                   ((long, long.extra["gone"].importance["text"]), (written, written.passes[kind, FULL].importance["text"])))
+    assert there[[2, 3]].tolist() == pytest.approx(here[[1, 2]].tolist(), rel=1e-4) and there[1] == 0

@@ -1,0 +1,173 @@
+"""What follows from a table of coalitions, held to axioms, to hand-made games, to all orders, and to shapiq."""
+
+from itertools import permutations
+
+import numpy as np
+import pytest
+import shapiq
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from crossexplain.coalitions.shapley import (
+    INDICES,
+    across,
+    banzhaf,
+    best_orders,
+    dividends,
+    interactions,
+    parts,
+    shapley,
+    shares,
+    sizes,
+)
+
+NAMES = ("image", "image", "text", "text")
+
+
+def game(seed: int, players: int) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=2**players)
+
+
+def unanimity(members: int, players: int) -> np.ndarray:
+    """1 where all members are there."""
+    return (np.arange(2**players) & members == members).astype(float)
+
+
+GAMES = st.tuples(st.integers(0, 10**6), st.integers(1, 6)).map(lambda drawn: game(*drawn))
+
+
+@settings(max_examples=40, deadline=None)
+@given(GAMES)
+def test_efficiency_and_the_dividends_rebuild_the_game(v):
+    assert np.isclose(shapley(v).sum(), v[-1] - v[0])
+    m = dividends(v)
+    for S in range(len(v)):
+        assert np.isclose(m[[T for T in range(len(v)) if T & S == T]].sum(), v[S])
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10**6), st.floats(-3, 3), st.sampled_from([shapley, banzhaf, dividends, interactions]))
+def test_linearity(seed, factor, of):
+    v, w = game(seed, 4), game(seed + 1, 4)
+    assert np.allclose(of(v + factor * w), of(v) + factor * of(w))
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10**6), st.sampled_from([shapley, banzhaf]))
+def test_a_dummy_has_what_it_adds_and_twins_have_the_same(seed, of):
+    base, S = game(seed, 3), np.arange(16)
+    assert np.isclose(of(base[S & 7] + 2.5 * (S >> 3))[3], 2.5)
+    assert np.allclose(interactions(base[S & 7] + 2.5 * (S >> 3))[3], 0), "who adds the same to all meets nobody"
+    count = np.random.default_rng(seed).normal(size=(4, 3))  # a game that counts players 0 and 1 only by their number
+    twins = of(count[(S[:16] >> 2), (S & 1) + (S >> 1 & 1)])
+    assert np.isclose(twins[0], twins[1])
+
+
+def test_shapley_values_are_means_over_all_orders():
+    values, by_order = game(0, 4), np.zeros(4)
+    for order in permutations(range(4)):
+        there = 0
+        for k in order:
+            by_order[k] += (values[there | 1 << k] - values[there]) / 24
+            there |= 1 << k
+    assert np.allclose(shapley(values), by_order)
+
+
+@pytest.mark.parametrize("players", [2, 5, 8])
+def test_all_values_are_those_of_shapiq(players):
+    v = game(players, players)
+
+    def ask(sets):
+        return v[(np.asarray(sets) * (1 << np.arange(players))).sum(axis=1).astype(int)]
+
+    computer = shapiq.ExactComputer(ask, players)
+    assert np.abs(computer("SV", 1).get_n_order_values(1) - shapley(v)).max() < 1e-6
+    assert np.abs(computer("BV", 1).get_n_order_values(1) - banzhaf(v)).max() < 1e-6
+    for index in INDICES:
+        theirs = computer(index, 2).get_n_order_values(2)
+        assert np.abs(theirs - interactions(v, index)).max() < 1e-6, index
+    theirs = computer("Moebius", players)
+    for S in range(1, 2**players):
+        members = tuple(k for k in range(players) if S >> k & 1)
+        assert theirs[members] == pytest.approx(dividends(v)[S], abs=1e-6)
+
+
+def test_a_product_is_shared_by_its_members_alone():
+    v = unanimity(0b1010, 4)
+    assert shapley(v).tolist() == [0, 0.5, 0, 0.5]
+    for index in INDICES:
+        found = interactions(v, index)
+        assert found[1, 3] == found[3, 1] == 1 and np.abs(found).sum() == 2, index
+    assert across(v, NAMES).tolist() == [[0, 0], [0, 1]]
+
+
+def test_an_exclusive_or_has_no_shapley_values_but_an_interaction():
+    v = np.array([0.0, 1.0, 1.0, 0.0])
+    assert shapley(v).tolist() == [0, 0] and interactions(v)[0, 1] == -2
+
+
+@pytest.mark.parametrize(("wrong", "message"), [(np.zeros(6), "2\\*\\*P"), (np.zeros(()), "2\\*\\*P")])
+def test_a_table_of_no_coalitions_is_refused(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        shapley(wrong)
+
+
+def test_an_unknown_index_and_wrong_names_are_refused():
+    with pytest.raises(ValueError, match="SII"):
+        interactions(np.zeros(4), "XYZ")
+    with pytest.raises(ValueError, match="two modalities"):
+        across(np.zeros(16), ("image",) * 4)
+    with pytest.raises(ValueError, match="3 names"):
+        shares(np.zeros(16), ("image", "image", "text"))
+
+
+def test_shares_add_up_and_know_sums_from_products():
+    v = np.stack([game(i, 4) for i in range(5)])
+    assert np.allclose(sum(shares(v, NAMES).values()), 1)
+    S = np.arange(16)
+    added = shares((S & 1) + 2.0 * (S >> 2 & 1), NAMES)
+    assert added["across"] == added["within image"] == 0
+    assert added["image"] == pytest.approx(0.2) and added["text"] == pytest.approx(0.8)
+    xor = np.where((S & 1) ^ (S >> 2 & 1), 1.0, 0.0)
+    assert shares(xor, NAMES)["across"] == pytest.approx(1)
+    within = np.where((S & 1) ^ (S >> 1 & 1), 1.0, 0.0)
+    assert shares(within, NAMES)["within image"] == pytest.approx(1)
+    assert np.isnan(shares(np.full(16, 3.0), NAMES)["across"]), "where nothing varies there is nothing to share"
+
+
+@pytest.mark.parametrize(("v", "expected"), [
+    ([0, 1, 1, 1], (0, 0, 1, 0)), ([0, 0, 0, 1], (0, 0, 0, 1)), ([0, 1, 0, 1], (1, 0, 0, 0)), ([0, 0, 2, 2], (0, 2, 0, 0)),
+    ([0, 1, 2, 3], (0, 1, 1, 1)), ([0, 2, -1, 1], (2, -1, 0, 0)), ([1, 1, 1, 1], (0, 0, 0, 0)),
+])
+def test_uniqueness_redundancy_and_synergy_by_hand(v, expected):
+    found = parts(np.array(v, dtype=float), ("image", "text"))
+    assert tuple(map(float, found)) == expected and sum(found) == v[3] - v[0]
+
+
+@pytest.mark.parametrize("kind", ["both", "insertion", "deletion"])
+def test_no_order_beats_the_best_one(kind):
+    v = np.stack([game(seed, 5) for seed in range(4)])
+
+    def worth(values: np.ndarray, order) -> float:
+        there = np.cumsum([0, *(1 << np.array(order))])
+        inserted, deleted = values[there].sum(), values[31 - there].sum()
+        return {"both": inserted - deleted, "insertion": inserted, "deletion": -deleted}[kind]
+
+    for values, scores in zip(v, best_orders(v, kind)):
+        own = worth(values, np.argsort(-scores))
+        assert own == pytest.approx(max(worth(values, order) for order in permutations(range(5))))
+
+
+def test_players_that_are_not_there_have_no_place_in_the_best_order():
+    v = game(0, 4)
+    wide = v[np.arange(32) & 3 | (np.arange(32) >> 1 & 12)]  # player 2 of five is a dummy
+    present = np.array([[True, True, False, True, True]])
+    scores = best_orders(wide[None], present=present)[0]
+    assert np.isnan(scores[2])
+    assert np.argsort(-scores[present[0]]).tolist() == np.argsort(-best_orders(v[None])[0]).tolist()
+    with pytest.raises(ValueError, match="expected 'both'"):
+        best_orders(v[None], "sideways")
+
+
+def test_sizes_count_players():
+    assert sizes(3).tolist() == [0, 1, 1, 2, 1, 2, 2, 3]

@@ -1,0 +1,264 @@
+"""Explorers without a browser: a control that changes shows what the Python call returns, and bad input is answered."""
+
+import gc
+import io
+from datetime import UTC, datetime
+from functools import partial
+
+import nbformat
+import numpy as np
+import pytest
+import torch
+from IPython.core.formatters import DisplayFormatter
+from matplotlib.figure import Figure
+from nbformat.v4 import new_code_cell, new_notebook, new_output
+from PIL import Image
+
+from crossexplain.checks import InputError
+from crossexplain.data import collages
+from crossexplain.gradients.maps import attribute as image_map
+from crossexplain.gradients.rounds import rounds
+from crossexplain.gradients.tokens import attribute as word_scores
+from crossexplain.gradients.views import ImageCells, Tokens
+from crossexplain.recipes import collages as recipe
+from crossexplain.recipes import scenes as scene_recipe
+from crossexplain_book.assemble import CONTROLS, page
+from crossexplain_book.execute import Record
+from crossexplain_book.explorers import CaptionExplorer, PairExplorer, WordExplorer, answer, explainer
+
+KINDS = ({"image": "zero", "text": "mask"}, {"image": "mean", "text": "pad"}, "data")
+WORDS = {"name": "fig-explorer", "caption": "An explorer. Read it so."}
+
+
+@pytest.fixture(scope="module")
+def trained():
+    return recipe.load_or_train("embedded", progress=False)
+
+
+@pytest.fixture(scope="module")
+def modalities(trained):
+    return ImageCells(layer=trained.model.image_layer), Tokens(layer=trained.model.text_layer)
+
+
+@pytest.fixture
+def pairs(trained, modalities):
+    test = collages.build(trained.digits, 32, "test", 1)
+    inputs = test.inputs()
+    return PairExplorer(trained.model, inputs, modalities, [collages.words(row) for row in inputs["tokens"]],
+                        baselines=KINDS, cells=list(collages.CORNERS), labels=test.labels, **WORDS)
+
+
+@pytest.fixture
+def caption(trained, modalities):
+    explain = explainer(trained.model, recipe.encode, modalities)
+    return CaptionExplorer(explain, torch.zeros(3, 56, 56), "there are 0 even digit(s) in the picture", **WORDS)
+
+
+def upload(explorer, content: bytes, name: str = "mine.png") -> None:
+    """Do what the front-end does with a file."""
+    explorer.upload.value = ({"name": name, "type": "image/png", "size": len(content), "content": memoryview(content),
+                              "last_modified": datetime.now(UTC)},)
+
+
+def png(pixels: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "png")
+    return stream.getvalue()
+
+
+def test_covered_cells_and_words_give_what_the_package_gives(pairs, trained, modalities):
+    inputs = {key: value[:1].clone() for key, value in pairs.inputs.items()}
+    pairs.cells[2].value = pairs.ticks[1].value = True
+    inputs["images"][:, :, 28:, :28] = 0
+    inputs["tokens"][0, 1] = collages.VOCABULARY.index(collages.MASK)
+    logit = float(trained.model(**inputs))
+    image, text = modalities
+    found = pairs.read(0, [2], [1])
+    assert found.explained.logit == pytest.approx(logit, abs=1e-4) and answer(logit) in pairs.said
+    assert torch.allclose(found.explained.heat, image_map(trained.model, inputs, image.layer)[0])
+    scores = word_scores(trained.model, inputs, text.layer, special="keep")[0]
+    assert found.explained.scores[1].isnan() and torch.equal(found.explained.scores[2:], scores[2:len(pairs.words[0])])
+    assert "'largest' covered" not in pairs.picture.alt or pairs.words[0][1] == "largest"
+    assert "lower left" in pairs.picture.alt and answer(logit) in pairs.picture.alt
+
+
+def test_the_methods_can_be_chosen_and_bring_their_sign(pairs, trained, modalities):
+    pairs.map.value, pairs.word.value = "gradient x input", "gradient-x-input"
+    found = pairs.read(0).explained
+    one = {key: value[:1] for key, value in pairs.inputs.items()}
+    assert found.signed == (True, True)
+    assert torch.allclose(found.heat, image_map(trained.model, one, modalities[0].layer, "gradient x input")[0])
+
+
+@pytest.mark.parametrize("kind", range(len(KINDS)))
+def test_the_verdict_is_that_of_the_rounds(pairs, trained, modalities, kind):
+    pairs.baseline.value = kind
+    asked = rounds(trained.model, pairs.inputs, modalities, baselines=[KINDS[kind]], progress=False).verdict(draws=200)
+    found = pairs.read(0, (), (), kind)
+    assert found.n == 32 and f"covered: {asked.answer} " in pairs.more and found.verdict.answer == asked.answer
+    if "data" not in KINDS[kind]:  # else other donors
+        for name, estimate in next(iter(asked.reach.values())).items():
+            assert next(iter(found.verdict.reach.values()))[name] == pytest.approx(estimate, abs=1e-3)
+
+
+def test_without_the_image_the_text_is_left_and_the_corners_say_so(pairs):
+    for tick in pairs.cells:
+        tick.value = True
+    found = pairs.read(0, range(4))
+    assert found.verdict.answer == "text alone" and "text alone" in pairs.more
+    assert found.corners["both"] == pytest.approx(found.corners["text alone"], abs=1e-4)
+    assert found.dividend == pytest.approx(0, abs=1e-3)
+
+
+@pytest.mark.parametrize("kind", range(len(KINDS)))
+def test_everything_can_be_covered(pairs, kind):
+    found = pairs.read(0, range(4), range(len(pairs.words[0])), kind)
+    assert np.isfinite(found.explained.logit) and found.explained.scores.isnan().all()
+    alt = pairs._draw(found.explained, (0, [0], [0], kind)).alt
+    assert "no word has a score" in alt and "upper left" in alt
+
+
+def test_another_pair_begins_uncovered_and_its_words_can_be_covered(pairs):
+    pairs.cells[0].value = True
+    pairs.pair.value = 9
+    assert not any(tick.value for tick in [*pairs.cells, *pairs.ticks])
+    assert [tick.description for tick in pairs.ticks] == pairs.words[9]
+    before = pairs.said
+    pairs.ticks[-1].value = True
+    assert answer(pairs.read(9, (), [len(pairs.words[9]) - 1]).explained.logit) in pairs.said != before
+
+
+def test_what_is_borrowed_comes_from_a_pair_that_differs(pairs):
+    for i in range(32):
+        for donor in pairs._donors(i):
+            assert not torch.equal(pairs.inputs["images"][donor], pairs.inputs["images"][i])
+            assert not torch.equal(pairs.inputs["tokens"][donor], pairs.inputs["tokens"][i])
+
+
+def test_a_picture_and_a_sentence_of_ones_own(caption, trained):
+    test = collages.build(trained.digits, 32, "test", 5)
+    own = np.uint8(255 - 255 * test.images([0])[0, 0].numpy())  # as on paper
+    upload(caption, png(np.kron(own, np.ones((3, 3), np.uint8))))
+    assert "bright ink on dark paper" in caption.more and "168 x 168" in caption.more
+    for i in range(0, 32, 4):
+        caption.sentence.value = collages.SENTENCES[test.sentence_id[i]].capitalize() + "."
+        small = torch.from_numpy(np.kron(own, np.ones((3, 3), np.uint8)) / 255).float().expand(3, -1, -1)
+        explained = caption.models["model"](small, caption.sentence.value)
+        assert answer(explained.logit) in caption.said and answer(explained.logit) in caption.picture.alt
+    right = [(recipe.encode(image.expand(3, -1, -1), collages.SENTENCES[s])[0], bool(label))
+             for image, s, label in zip(test.images(), test.sentence_id, test.labels)]
+    assert np.mean([(float(trained.model(**inputs)) > 0) == label for inputs, label in right]) > 0.9
+
+
+NOISE = png(np.random.default_rng(0).integers(0, 256, (56, 56), dtype=np.uint8))
+
+
+@pytest.mark.parametrize(("content", "name", "why"), [
+    (b"", "nothing.png", "nothing.png is empty .0 bytes."),
+    (b"<html>not found</html>", "page.png", "page.png cannot be read as an image"),
+    (NOISE[:900], "half.png", "half.png cannot be read as an image"),
+    (bytes(10_500_000), "large.png", "large.png has 10.5 MB, at most 10 are taken"),
+    (png(np.zeros((9000, 9000), np.uint8)), "bomb.png", "bomb.png has 9,000 x 9,000 pixels"),
+], ids=lambda value: value if isinstance(value, str) and value.endswith(".png") else "")
+def test_a_bad_upload_is_answered_and_leaves_no_picture(caption, content, name, why):
+    upload(caption, content, name)
+    assert 'role="alert"' in caption.said and "0x" not in caption.said
+    with pytest.raises(ValueError, match=why):
+        _ = caption.image
+    assert why.split(" ")[0] in caption.said and not caption._shown.value and not caption.more
+    upload(caption, png(np.zeros((56, 56), np.uint8)))
+    assert 'role="status"' in caption.said and caption._shown.value
+
+
+@pytest.mark.parametrize(("sentence", "why"), [
+    ("   ", "type at least one word"),
+    ("the largest dog", "&#x27;dog&#x27; is not among the"),
+    ("the " * 40, "has 40 words, expected 1 to"),
+    ("<b>the</b>", "&lt;b&gt;the&lt;/b&gt;"),
+], ids=["empty", "unknown", "long", "markup"])
+def test_a_bad_sentence_is_answered(caption, sentence, why):
+    caption.sentence.value = sentence
+    assert 'role="alert"' in caption.said and why in caption.said and not caption._shown.value
+
+
+def test_a_fault_of_the_model_is_shown_and_not_swallowed():
+    def explain(image, sentence):
+        if "!" in sentence:
+            raise RuntimeError("the model broke")
+        return explainer_of_nothing(image, sentence)
+
+    explorer = CaptionExplorer(explain, torch.zeros(3, 4, 4), "a", **WORDS)
+    with pytest.raises(RuntimeError):
+        explorer.sentence.value = "a!"
+    assert "the model broke" in explorer.said and gc.isenabled()
+
+
+@pytest.mark.parametrize("methods", [{"map_method": "gradcam"}, {"word_method": "attention-relevance"}])
+def test_a_method_that_explorers_do_not_have_is_refused_at_once(trained, modalities, methods):
+    with pytest.raises(InputError, match="expected one of"):
+        explainer(trained.model, recipe.encode, modalities, **methods)
+
+
+def explainer_of_nothing(image, sentence):
+    from crossexplain_book.explorers import Explained
+
+    words = sentence.split()
+    return Explained(image, words, 0.5, torch.zeros(2, 2), torch.zeros(len(words)))
+
+
+def test_a_word_is_picked_and_its_map_shown():
+    scores = np.zeros((3, 2, 2))
+    scores[1, 0, 1], scores[2, 1, 0] = 2.0, -3.0
+    explorer = WordExplorer(np.zeros((1, 8, 8)), ["a", "b", "a"], scores, **WORDS)
+    assert explorer.word.value == 2 and "row 2, column 1 with -3" in explorer.said
+    for word, place in ((1, "row 1, column 2 with +2"), (0, "with +0")):
+        explorer.word.value = word
+        assert place in explorer.said and place in explorer.picture.alt
+    for wrong in (scores[:2], scores[0], scores * np.nan):
+        with pytest.raises(InputError, match="one map a word|NaN"):
+            WordExplorer(np.zeros((1, 8, 8)), ["a", "b", "a"], wrong, **WORDS)
+
+
+def figures_in_memory() -> int:
+    return sum(type(one) is Figure for one in gc.get_objects())
+
+
+def test_a_change_leaves_no_old_picture_for_python_to_find(pairs, caption):
+    gc.collect()
+    before = figures_in_memory()
+    for k in range(3):
+        pairs.cells[0].value = not pairs.cells[0].value
+        caption.sentence.value = "a dog" if k == 1 else f"there are {k} even digit(s) in the picture"
+    assert figures_in_memory() == before and gc.isenabled()
+
+
+def test_every_control_has_a_label(pairs, caption):
+    word = WordExplorer(np.zeros((1, 8, 8)), ["a"], np.ones((1, 2, 2)), **WORDS)
+    controls = [*pairs._watched, pairs.pair, *caption._watched, *word._watched]
+    assert all(control.description for control in controls)
+
+
+def test_a_page_keeps_the_picture_and_no_controls(pairs):
+    data, metadata = DisplayFormatter().format(pairs)
+    assert CONTROLS in data and data["image/png"] and metadata["crossexplain"]["alt"] == pairs.picture.alt
+    cell = new_code_cell("explorer", outputs=[new_output("execute_result", {**data, "image/png": "aGk="}, metadata=metadata)])
+    notebook = new_notebook(cells=[nbformat.v4.new_markdown_cell("# Is it?"), cell], metadata={"widgets": {"state": {}}})
+    built = page(notebook, Record("01_a", "key", {}))
+    figure = built["cells"][-1]
+    assert "widgets" not in built["metadata"] and CONTROLS not in str(built)
+    assert figure["outputs"][0]["data"]["image/png"] and figure["metadata"]["mystnb"]["image"]["alt"] == pairs.picture.alt
+
+
+@pytest.mark.parametrize(("name", "special"), [("clip_cnn", (2, 3)), ("clip_vit", (2, 3)), ("fusion", ())])
+def test_models_of_scenes_answer_about_any_image(name, special):
+    model = scene_recipe.new_model(name).eval().requires_grad_(False)
+    grid = (8, 8) if name == "clip_vit" else (6, 6)
+    sides = ImageCells(layer=model.image_layer, grid=grid), Tokens(layer=model.text_layer, special=special)
+    explain = explainer(model, partial(scene_recipe.encode, model), sides)
+    explorer = CaptionExplorer(explain, torch.rand(3, 96, 96), "a red ball", **WORDS)
+    called = scene_recipe.inputs(model, explorer.image[None], ["a red ball"])
+    assert answer(float(model(**called))) in explorer.said and "a red ball" in explorer.picture.alt and not explorer.more
+    upload(explorer, png(np.random.default_rng(1).integers(0, 256, (50, 80, 4), dtype=np.uint8)))
+    assert "80 x 50 pixels" in explorer.more and "middle square of 50 x 50" in explorer.more
+    explorer.sentence.value = "a red zebra"
+    assert 'role="alert"' in explorer.said and "zebra" in explorer.said and not explorer.more

@@ -1,0 +1,159 @@
+import numpy as np
+import pytest
+from IPython.core.formatters import DisplayFormatter
+from PIL import Image
+
+from crossexplain.intervals import Interval
+from crossexplain_book import figures
+from crossexplain_book.page import CLAIM, ClaimError, Page, Quiz, table
+
+WORDS = {"alt": "A made-up picture whose finding is plain", "caption": "A finding.", "name": "fig-x"}
+RNG = np.random.default_rng(0)
+IMAGES, HEATS = RNG.random((2, 3, 16, 16)), RNG.normal(size=(2, 4, 4))
+SOME = Interval(0.5, 0.4, 0.6, 10)
+
+PICTURES = {
+    "maps": lambda: figures.maps(IMAGES, HEATS, signed=True, titles=["a", "b"], boxes=[[1, 1, 5, 5]] * 2, **WORDS),
+    "grey": lambda: figures.maps(IMAGES[:, :1], np.abs(HEATS), **WORDS),
+    "gallery": lambda: figures.gallery(IMAGES, {"one": HEATS, "two": HEATS * 0}, signed=True, **WORDS),
+    "one scale": lambda: figures.gallery(IMAGES, {"one": HEATS, "two": HEATS / 9}, signed=True, shared=True, **WORDS),
+    "rounds": lambda: figures.tokens([["a", "b"]] * 2, [[1.0, 2.0], [0.1, 0.2]], shared=True, **WORDS),
+    "tokens": lambda: figures.tokens([["a", "b"] * 30, ["c"]], [RNG.normal(size=60), [0.0]], signed=True, **WORDS),
+    "example": lambda: figures.example(IMAGES[0], HEATS[0], ["a", "b"], [1.0, np.nan], signed=(True, False), **WORDS),
+    "one scale for words": lambda: figures.example(IMAGES[0], HEATS[0] ** 2, ["a"] * 20, np.zeros(20), largest=9.0, **WORDS),
+    "intervals": lambda: figures.intervals({"x": SOME, "y": SOME}, xlabel="share", baseline=0.5, **WORDS),
+    "ratios": lambda: figures.intervals({"x": SOME}, xlabel="ratio", baseline=1.0, logx=True, **WORDS),
+    "groups": lambda: figures.intervals({"a": {"x": SOME}, "b": {"x": SOME, "y": SOME}}, xlabel="share", **WORDS),
+    "curves": lambda: figures.curves({"a": ([1, 2], [1, 2]), "b": ([1, 2], [2, 1], [1, 0], [3, 2])}, xlabel="epoch",
+                                     ylabel="share", **WORDS),
+}
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_every_picture_draws_something_on_an_opaque_ground(name, tmp_path):
+    path = PICTURES[name]().save(tmp_path / "a folder" / "x.png")
+    pixels = np.asarray(Image.open(path).convert("RGBA"))
+    assert (pixels[..., 3] == 255).all() and pixels[0, 0, :3].min() > 245
+    assert len(np.unique(pixels.reshape(-1, 4), axis=0)) > 20
+    assert [p.name for p in path.parent.iterdir()] == ["x.png"]
+
+
+def test_a_picture_takes_its_words_along_and_needs_them():
+    data, metadata = DisplayFormatter().format(PICTURES["intervals"]())
+    assert data["image/png"] and metadata["crossexplain"] == WORDS
+    with pytest.raises(ValueError, match="has 2 words"):
+        figures.curves({"a": ([1], [1])}, xlabel="", ylabel="", alt="a curve", caption="x", name="fig-y")
+    with pytest.raises(ValueError, match="caption is empty"):
+        figures.curves({"a": ([1], [1])}, xlabel="", ylabel="", **{**WORDS, "caption": " "})
+    with pytest.raises(ValueError, match="2 words and scores of shape"):
+        figures.example(IMAGES[0], HEATS[0], ["a", "b"], [1.0], **WORDS)
+    with pytest.raises(ValueError, match="2 tokens and 1 scores"):
+        figures.tokens([["a", "b"]], [[1.0]], **WORDS)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_maps_with_holes_are_refused(value):
+    holes = HEATS.copy()
+    holes[1, 0, :2] = value
+    with pytest.raises(ValueError, match="heat maps hold 2 values that are NaN or infinite"):
+        figures.maps(IMAGES, holes, **WORDS)
+    with pytest.raises(ValueError, match="heat maps of 'two' hold 2 values"):
+        figures.gallery(IMAGES, {"one": HEATS, "two": holes}, **WORDS)
+
+
+def test_there_is_one_score_and_one_cue_for_each_token():
+    with pytest.raises(ValueError, match="sentence 1 has 1 tokens and 2 scores"):
+        figures.tokens([["a", "b"], ["c"]], [[1.0, 2.0], [1.0, 2.0]], **WORDS)
+    with pytest.raises(ValueError, match="sentence 0 has 2 tokens and 1 cues"):
+        figures.tokens([["a", "b"]], [[1.0, 2.0]], cues=[[True]], **WORDS)
+
+
+def test_a_figure_of_pyplot_is_not_shown_twice():
+    import matplotlib.pyplot as plt
+
+    figure, _ = plt.subplots()
+    figures.Picture(figure, **WORDS)
+    assert not plt.fignum_exists(figure.number)
+
+
+def test_a_claim_that_the_run_does_not_bear_out_stops_the_page():
+    page = Page("01")
+    shown = page.claim("better", "It beats chance.", Interval(0.8, 0.7, 0.9, 50), above=0.5)
+    assert "**Claim holds.**" in str(shown) and shown.data[CLAIM]["claim"] == "01.better"
+    with pytest.raises(ClaimError, match="does not hold.*Expected above 0.750, the run gave 0.800"):
+        page.claim("much better", "It beats it by far.", Interval(0.8, 0.7, 0.9, 50), above=0.75)
+    with pytest.raises(ClaimError):
+        page.claim("worse", "It is worse.", Interval(0.8, 0.7, 0.9, 50), below=0.85)
+    with pytest.raises(ValueError, match="2 rules came"):
+        page.claim("two", "Two.", SOME, above=0.1, below=0.9)
+    page.claim("alike", "It is chance.", SOME, about=(0.4, 0.6))
+    with pytest.raises(ClaimError, match="Expected between 0.450 and 0.550"):  # the value would lie there, but not its interval
+        page.claim("unknown", "It is chance.", SOME, about=(0.45, 0.55))
+    assert "The paper's claim does not hold" in str(page.claim("p", "P.", SOME, about=(0.7, 0.8), paper=True))
+    assert "does not hold" in str(Page("01", size="small").claim("s", "S.", SOME, above=0.9))
+
+
+def test_a_page_refuses_what_it_does_not_know():
+    with pytest.raises(ValueError, match="'embedded' or 'full'"):
+        Page("01", profile="huge")
+    with pytest.raises(ValueError, match="'page' or 'small'"):
+        Page("01", size="tiny")
+
+
+def test_numbers_travel_as_glue_and_provenance_names_the_sources(capsys):
+    from types import SimpleNamespace
+
+    page = Page("01", seed=3)
+    page.number("share", 0.1234, ".1%")
+    assert page.numbers == {"share": "12.3%"}
+    found = SimpleNamespace(name="mnist", source="folder")
+    assert page.source(found) is found
+    text = str(page.provenance())
+    assert "| seed | 3 |" in text and "| source of mnist | folder |" in text and "torch" in text
+
+
+def test_an_exercise_says_what_is_wrong_and_never_stops_the_notebook():
+    def check(answer):
+        assert answer(2) == 4, "for 2 it should give 4"
+
+    def empty(x):
+        raise NotImplementedError
+
+    page = Page("01")
+    assert "still empty" in str(page.attempt(check, empty))
+    assert "for 2 it should give 4" in str(page.attempt(check, lambda x: x))
+    assert "**Not yet:**" in str(page.attempt(check, lambda x: 1 / 0))
+    assert "**Right:**" in str(page.attempt(check, lambda x: 2 * x))
+
+
+def test_a_quiz_has_one_right_answer_and_replies_without_a_script():
+    quiz = Quiz("01", [("Is <b> safe?", [("yes", True, "It is escaped."), ("no", False, "Look again.")])])
+    page = quiz._repr_html_()
+    assert "Is &lt;b&gt; safe?" in page and "Look again." in page and "<script" not in page and "http" not in page
+    with pytest.raises(ValueError, match="exactly one right"):
+        Quiz("01", [("?", [("a", True, ""), ("b", True, "")])])
+
+
+def test_a_table_escapes_its_bars():
+    assert "x\\|y" in str(table(["a"], [["x|y"]]))
+
+
+def test_provenance_carries_the_sources_that_the_run_used():
+    from types import SimpleNamespace
+
+    from crossexplain_book.page import RUN
+
+    page = Page("01")
+    page.source(SimpleNamespace(name="mnist", source="data folder"))
+    shown = page.provenance()._repr_mimebundle_()
+    assert shown[RUN] == {"sources": {"mnist": "data folder"}}
+    assert "| source of mnist | data folder |" in shown["text/markdown"]
+
+
+def test_eight_series_are_told_apart():
+    drawn = [figures.intervals({str(i): {"x": SOME} for i in range(8)}, xlabel="share", **WORDS),
+             figures.curves({str(i): ([1, 2], [1, 2]) for i in range(8)}, xlabel="x", ylabel="y", **WORDS)]
+    for picture in drawn:
+        handles = picture.figure.axes[0].get_legend().legend_handles
+        looks = {(handle.get_marker(), handle.get_color(), handle.get_markerfacecolor()) for handle in handles}
+        assert len(looks) == 8

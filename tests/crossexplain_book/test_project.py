@@ -1,0 +1,233 @@
+"""The promises that the project makes about its own files."""
+
+import ast
+import csv
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+SOURCES = sorted((ROOT / "src").rglob("*.py"))
+TEXT = {".py", ".ipynb", ".md", ".toml", ".yml", ".yaml", ".cff", ".bib", ".css", ".svg", ".csv", ".json", ".lock", ".txt", ""}
+LONGEST_CELL = 20  # lines
+# Written in pieces, since this file is searched too.
+INDEXES = ["pypi" + ".org", "python" + "hosted.org", "npm" + "js.org", "npm" + "js.com", "anaconda" + ".org"]
+PLACES = re.compile(r"(?<![\w.:/])/(?:home|root|Users|work|mnt|tmp)/\w")
+UPWARD = {"evaluation", "recipes", "crossexplain_book", "benchmarks"}
+LAYERS = {  # part of the helper, or whole package -> what it must not import
+    "checks": {"data", "models", "gradients", "coalitions"} | UPWARD,
+    "intervals": {"data", "models", "gradients", "coalitions"} | UPWARD,
+    "files": {"data", "models", "gradients", "coalitions"} | UPWARD,
+    "data": {"models", "gradients", "coalitions"} | UPWARD,
+    "models": {"data", "gradients", "coalitions"} | UPWARD,
+    "recipes": {"gradients", "coalitions"} | UPWARD - {"recipes"},
+    "gradients": {"data", "models", "coalitions"} | UPWARD,
+    "coalitions": {"data", "models"} | UPWARD,
+    "evaluation": {"data", "models"} | UPWARD - {"evaluation"},
+    "crossexplain_book": {"benchmarks"},
+}
+def tracked() -> list[Path]:
+    """Return the text files of the project: those in git, or all where there is no git."""
+    done = subprocess.run(["git", "ls-files", "-z", "--cached"], cwd=ROOT, capture_output=True, text=True, check=False)
+    names = done.stdout.split("\0") if done.returncode == 0 else []
+    paths = [ROOT / name for name in names if name] or list((ROOT / "src").rglob("*"))
+    return [path for path in paths if path.is_file() and path.suffix in TEXT]
+
+
+def cells(notebook: Path, kind: str | None = None) -> list[dict]:
+    """Return the cells of a notebook, their sources as one string."""
+    found = json.loads(notebook.read_text("utf-8"))["cells"]
+    return [{**cell, "source": "".join(cell["source"])} for cell in found if kind in (None, cell["cell_type"])]
+
+
+def prose() -> dict[str, str]:
+    """Return everything that a person reads, by file."""
+    pages = {str(path.relative_to(ROOT)): path.read_text("utf-8") for path in sorted((ROOT / "book").rglob("*.md"))}
+    return pages | {path.name: "\n".join(cell["source"] for cell in cells(path, "markdown")) for path in NOTEBOOKS}
+
+
+def code() -> dict[str, str]:
+    """Return all Python that the project runs, by file, without this one."""
+    files = SOURCES + sorted((ROOT / "benchmarks").rglob("*.py")) + sorted((ROOT / "tests").rglob("*.py"))
+    found = {str(path.relative_to(ROOT)): path.read_text("utf-8") for path in files if path != Path(__file__).resolve()}
+    return found | {path.name: "\n".join(cell["source"] for cell in cells(path, "code")) for path in NOTEBOOKS}
+
+
+def test_the_example_in_the_readme_runs_and_says_what_it_found(tmp_path):
+    readme = (ROOT / "README.md").read_text("utf-8")
+    example = re.search(r"```python\n(.*?)```", readme, re.DOTALL)[1]
+    assert len(example.strip().splitlines()) <= 15
+    command = [sys.executable, "-c", example]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("both only"), done.stdout
+
+
+def test_no_file_names_a_place_on_somebodys_machine_or_a_package_index():
+    found = []
+    for path in tracked():
+        for number, line in enumerate(path.read_text("utf-8", errors="replace").splitlines(), start=1):
+            if any(index in line for index in INDEXES) or PLACES.search(line):
+                found.append(f"{path.relative_to(ROOT)}:{number}: {line.strip()[:120]}")
+    assert not found, "\n".join(found)
+
+
+def test_licences_and_citation_are_there_and_agree():
+    licence = (ROOT / "LICENSE").read_text("utf-8")
+    assert "BSD 3-Clause" in licence and "creativecommons.org/licenses/by/4.0" in licence
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))
+    assert citation["version"] == project["version"]
+    assert set(citation["license"]) == set(project["license"].split(" AND "))
+    assert citation["references"][0]["title"].startswith("Towards More Explainable Multimodal")
+
+
+def test_every_card_names_its_terms():
+    for path in sorted((ROOT / "book" / "cards").glob("*.md")):
+        cards = path.read_text("utf-8").split("\n### ")[1:]
+        assert cards, f"{path.name} has no cards"
+        lost = [card.splitlines()[0] for card in cards if "\n| **terms** |" not in card]
+        assert not lost, f"{path.name}: {', '.join(lost)}"
+
+
+def test_every_work_that_is_cited_is_in_the_bibliography():
+    keys = set(re.findall(r"^@\w+\{([^,\s]+),", (ROOT / "book" / "references.bib").read_text("utf-8"), re.MULTILINE))
+    cited = {(file, key.strip()) for file, text in prose().items()
+             for found in re.findall(r"\{cite(?::\w+)?\}`([^`]+)`", text) for key in found.split(",")}
+    assert cited
+    assert not (unknown := sorted(pair for pair in cited if pair[1] not in keys)), unknown
+
+
+def test_every_picture_that_is_linked_by_hand_says_what_it_shows():
+    for file, text in prose().items():
+        assert not re.search(r"!\[\s*\]\(", text), f"{file}: a picture without a text alternative"
+        for block in re.findall(r"[`:]{3,}\{(?:figure|image)\}.*?\n(.*?)[`:]{3,}", text, re.DOTALL):
+            alt = re.search(r"^:alt:\s*(.+)$", block, re.MULTILINE)
+            assert alt and len(alt[1].split()) >= 6, f"{file}: {block[:60]!r} needs an :alt: that states the finding"
+
+
+def test_every_term_that_is_marked_stands_in_the_glossary():
+    glossary = (ROOT / "book" / "glossary.md").read_text("utf-8").split("```{glossary}\n")[1]
+    listed = re.findall(r"^(\S.*)$", glossary.split("```")[0], re.MULTILINE)
+    assert listed == sorted(listed, key=str.lower), "the glossary is in the order of the alphabet"
+    terms = {term.lower() for line in listed for term in line.split(", ")} | {line.lower() for line in listed}
+    for file, text in prose().items():
+        for written in re.findall(r"\{term\}`([^`]+)`", text):
+            term = re.sub(r".*<(.+)>$", r"\1", written).lower()
+            assert term in terms, f"{file}: {written!r} is not in book/glossary.md"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_figures_are_referred_to_and_claims_stand_alone(path):
+    text = "\n".join(cell["source"] for cell in cells(path, "markdown"))
+    for cell in cells(path, "code"):
+        drawn = re.findall(r"name=\"(fig-[\w-]+)\"", cell["source"])
+        if 'profile == "full"' in cell["source"]:
+            drawn = []  # a reference to what only one of the profiles draws breaks the other
+        assert not (lost := [name for name in drawn if f"{{numref}}`{name}`" not in text]), f"no word refers to {lost}"
+        for claim in re.findall(r"page\.claim\(\s*f?\"[\w-]+\",\s*f?\"([^\"]+)", cell["source"]):
+            assert not re.match(r"(It|So|Yet|Both|Neither|They|The same|On new pairs)\b", claim), f"who or what? {claim!r}"
+            assert " do the same" not in claim, f"the same as what? {claim!r}"
+
+
+@pytest.mark.parametrize(("pattern", "instead"), [
+    (r"warnings\.(?:filterwarnings|simplefilter)\(\s*[\"']ignore", "mend what warns"),
+    (r"\bsys\.path\.(?:append|insert|extend)|\bsys\.path\s*[+=]", "install the package"),
+    (r"^\s*[!%]\s*(?:pip|conda)\b", "list it in pyproject.toml"),
+    (r"\bplt\.show\(", "return the figure"),
+    (r"cmap\s*=\s*[\"'](?:jet|rainbow|hsv)", "use the colour maps of show.figures"),
+    (r"\bnp\.random\.(?:seed|rand|randn|randint|choice|shuffle|permutation)\(", "pass a seed to a generator"),
+])
+def test_house_style(pattern, instead):
+    found = [f"{file}: {match[0].strip()}" for file, text in code().items()
+             for match in re.finditer(pattern, text, re.MULTILINE)]
+    assert not found, f"{instead}: " + "; ".join(found)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT / "src").as_posix())
+def test_imports_run_one_way_and_what_is_public_is_documented(path):
+    tree = ast.parse(path.read_text("utf-8"))
+    package, part = path.relative_to(ROOT / "src").with_suffix("").parts[:2]
+    part = part if package == "crossexplain" else package
+    imported = {name for node in ast.walk(tree) for name in _imports(node)}
+    if path.name != "__main__.py":  # which hands over to the command line, where that is installed
+        assert not (wrong := imported & LAYERS.get(part, set())), f"{part} imports {', '.join(sorted(wrong))}"
+    assert ast.get_docstring(tree), "the module says nothing about itself"
+    bare = [node.name for node in _public(tree) if not ast.get_docstring(node)]
+    assert not bare, f"without a docstring: {', '.join(bare)}"
+
+
+def _imports(node: ast.AST) -> list[str]:
+    """Return the parts of the helper, and the other packages of the project, that a statement imports."""
+    names = []
+    if isinstance(node, ast.ImportFrom) and node.module:
+        names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    elif isinstance(node, ast.Import):
+        names = [alias.name for alias in node.names]
+    return [name.split(".")[1] if name.startswith("crossexplain.") else name.split(".")[0] for name in names
+            if name.split(".")[0] in ("crossexplain_book", "benchmarks") or name.startswith("crossexplain.")]
+
+
+def _public(tree: ast.Module) -> list[ast.AST]:
+    """Return public classes and functions, and the public methods of public classes."""
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    top = [node for node in tree.body if isinstance(node, kinds) and not node.name.startswith("_")]
+    inner = [node for owner in top if isinstance(owner, ast.ClassDef) for node in owner.body
+             if isinstance(node, kinds) and not node.name.startswith("_")
+             and node.name not in (ast.get_docstring(owner) or "")]  # listed among the attributes of its class
+    return top + inner
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_is_kept_clean(path):
+    whole = json.loads(path.read_text("utf-8"))
+    assert whole["metadata"]["kernelspec"]["name"] == "python3"
+    assert set(whole["metadata"]) <= {"kernelspec", "language_info"}, sorted(whole["metadata"])
+    for cell in cells(path, "code"):
+        assert not cell["outputs"] and cell["execution_count"] is None, f"{cell['id']}: run `make lint` to strip outputs"
+        lines = len(cell["source"].splitlines())
+        folded = "hide-input" in cell["metadata"].get("tags", [])  # imports; what teaches is not folded
+        assert folded or lines <= LONGEST_CELL, f"{cell['id']} has {lines} lines, at most {LONGEST_CELL} fit on a screen"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_chapter_has_all_its_parts(path):
+    text = "\n".join(cell["source"] for cell in cells(path, "markdown"))
+    titles = re.findall(r"^# .+$", text, re.MULTILINE)
+    assert len(titles) == 1 and titles[0].endswith("?"), f"the title is one question, got {titles}"
+    for part in ("You will be able to", "The paper and this page", "What this does not show"):
+        assert part.lower() in text.lower(), f"lacks {part!r}"
+    tags = [tag for cell in cells(path) for tag in cell["metadata"].get("tags", [])]
+    for tag, count in {"parameters": 1, "finding": 1, "finding-here": 1, "budget": 1, "exercise": 3, "solution": 3}.items():
+        assert tags.count(tag) == count, f"{tags.count(tag)} cells are tagged {tag!r}, expected {count}"
+    assert text.count("{exercise}") == 3
+    whole_code = "\n".join(cell["source"] for cell in cells(path, "code"))
+    assert "page.quiz(" in whole_code and "page.provenance()" in whole_code
+
+
+RESULTS = sorted((ROOT / "data" / "results").glob("*.csv"))
+
+
+@pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
+def test_a_kept_table_has_as_many_entries_in_each_row_as_it_has_columns(path):
+    with path.open(encoding="utf-8", newline="") as stream:
+        head, *lines = csv.reader(stream, strict=True)
+    assert head and len(set(head)) == len(head) and lines
+    split = [f"line {number}: {len(line)}" for number, line in enumerate(lines, 2) if len(line) != len(head)]
+    assert not split, f"{path.name} has {len(head)} columns, but {'; '.join(split)}; quote what holds a comma"
+
+
+def test_the_list_of_kept_tables_is_that_of_the_folder():
+    text = (ROOT / "data" / "README.md").read_text("utf-8").split("## Results")[1].split("\n## ")[0]
+    listed = re.findall(r"^\| `(\w+\.csv)` \|", text, re.MULTILINE)
+    assert sorted(listed) == [path.name for path in RESULTS]
+    commands = set(re.findall(r"`python -m crossexplain bench ([a-z_]+)`", text))
+    missing = commands - {path.stem for path in (ROOT / "benchmarks").glob("*.py")}
+    assert commands and not missing, f"no such benchmark: {', '.join(sorted(missing))}"
