@@ -3,13 +3,23 @@
 import numpy as np
 import pytest
 import torch
-from benchmarks.studies import leaderboard
-from benchmarks.studies.leaderboard import CELLS, METHODS, METRICS, MORE, PLAYERS, explain, of_collages, of_scenes
+from benchmarks.studies import leaderboard, pointing
+from benchmarks.studies.leaderboard import (
+    CELLS,
+    METHODS,
+    METRICS,
+    PLAYERS,
+    explain,
+    more_methods,
+    of_collages,
+    of_scenes,
+)
 from torch import nn
 
 from crossexplain.coalitions.shapley import across, shapley
 from crossexplain.data import collages, digits
-from crossexplain.evaluation.methods import CannotRun
+from crossexplain.evaluation.task import CannotRun
+from crossexplain.gradients import maps, tokens
 from crossexplain.recipes import scenes
 from crossexplain_book.page import Sortable
 
@@ -102,12 +112,12 @@ def test_words_are_dealt_into_at_most_eight_groups_of_neighbours(adds):
     assert (adds.present.sum(axis=1) == CELLS + np.minimum((tokens != 0).sum(dim=1).numpy(), 8)).all()
 
 
-@pytest.mark.parametrize("method", [*METHODS, *MORE])
+@pytest.mark.parametrize("method", [*METHODS, *more_methods()])
 def test_every_method_is_scored_by_every_metric_or_says_why_not(adds, method):
     try:
         scores, passes, seconds = explain(adds, method)
     except CannotRun as reason:
-        assert method in MORE and len(str(reason)) > 20
+        assert method in more_methods() and len(str(reason)) > 20
         return
     assert scores.shape == (N, PLAYERS) and passes >= 0 and seconds >= 0
     assert np.isnan(scores[~adds.present]).all()
@@ -118,7 +128,7 @@ def test_every_method_is_scored_by_every_metric_or_says_why_not(adds, method):
 def test_stability_and_sensitivity_are_those_of_what_a_method_says(adds):
     others, moved = adds.hidden_otherwise(), adds.moved(seed=1)
     assert len({str(some.baseline) for some in (adds, *others)}) == 4 and all(some.baseline == adds.baseline for some in moved)
-    for method in ("gradient (round 1)", "leave one out", "Shapley, exact", "sampled Shapley, features"):
+    for method in ("gradient (round 1)", "leave one out", "Shapley, exact", "sampled Shapley"):
         scores = explain(adds, method)[0]
         tau = leaderboard.stability(others, method, scores)
         assert ((tau <= 1 + 1e-9) & (tau >= -1)).all(), method
@@ -133,6 +143,16 @@ def test_stability_and_sensitivity_are_those_of_what_a_method_says(adds):
         by_hand = np.max([np.sqrt(np.nansum((explain(some, method)[0] - scores) ** 2, axis=1)) for some in moved], axis=0)
         assert np.allclose(leaderboard.sensitivity(moved, method, scores), by_hand / np.sqrt(np.nansum(scores**2, axis=1)))
         assert 0 < by_hand.max() < 0.1, "cells count up to 4, and move by 0.02 at most"
+
+
+def test_a_new_map_or_word_score_is_on_the_leaderboard_and_among_the_maps_of_scenes_by_its_title(adds, monkeypatch):
+    monkeypatch.setitem(maps.METHODS, "energy", maps.Method(lambda a, g: (a**2).sum(dim=1), "", "2026", title="Energy"))
+    monkeypatch.setitem(tokens.METHODS, "value", tokens.Method(lambda a, g: a.sum(dim=-1), True, "the vector itself"))
+    assert {"Energy", "value"} <= set(more_methods()) and "MM-SHAP" not in more_methods()
+    assert "Energy" in pointing.maps_of(scenes.new_model("clip_cnn"))
+    words = adds.model.embedding.weight[adds.inputs["tokens"], 0].detach()
+    expected = adds.joint({"text": words})
+    assert np.allclose(explain(adds, "value")[0], expected, equal_nan=True)
 
 
 def test_an_unknown_method_is_refused(adds):

@@ -341,7 +341,8 @@ def test_scores_of_whole_modalities_on_an_interaction_and_a_sum():
     masked = Masked(added).eval()
     more = inputs | {"attention_mask": torch.tensor([[1, 1], [1, 0], [0, 1], [1, 1]])}
     words = Tokens(attention="attention_mask")
-    assert torch.equal(every_pair(Question(masked, more, [words, PARTS[0]])), every_pair(Question(masked, more, [PARTS[0], words])).T)
+    one_way, other_way = (every_pair(Question(masked, more, parts)) for parts in ([words, PARTS[0]], [PARTS[0], words]))
+    assert torch.equal(one_way, other_way.T)
     split = explain(added, inputs, PARTS, "dime")
     assert split.pairs.abs().max() < 1e-6
     assert split.joint()[:2].tolist() == [pytest.approx([-5, 10]), pytest.approx([5, 10])]  # a no to (1, -1), a yes to (1, 1)
