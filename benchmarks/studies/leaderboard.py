@@ -22,7 +22,7 @@ from crossexplain.data.collages import Collages
 from crossexplain.data.scenes import Pairs
 from crossexplain.evaluation import faithfulness, methods
 from crossexplain.evaluation.sanity import largest_change, rank_stability, redrawn
-from crossexplain.evaluation.task import CannotRun
+from crossexplain.evaluation.task import CannotRun, library
 from crossexplain.evaluation.truth import (
     box_masks,
     cue_auroc,
@@ -381,7 +381,19 @@ def road(asked: Asked, method: str, seed: int = 0) -> np.ndarray:
                 for label, side in ((1, "for"), (0, "against"))}
         heat = np.where(asked.game.target.numpy()[:, None, None] == 1, both[1], both[0])
 
-    def evidence(pictures: Tensor) -> Tensor:
-        return sign * asked.model(**{**asked.inputs, "images": pictures})
+    metric = library("pytorch_grad_cam.metrics.road", "grad-cam").ROADCombined()
+    with torch.random.fork_rng(devices=[]):  # the noise in the filled pixels is from the global generator
+        torch.manual_seed(seed)
+        gains = metric(images, _places(heat, seed), [lambda evidence: evidence] * len(images),
+                       lambda pictures: sign * asked.model(**{**asked.inputs, "images": pictures}))
+    return gains / asked.range
 
-    return faithfulness.road(evidence, images, heat, seed=seed) / asked.range
+
+def _places(heat: np.ndarray, seed: int) -> np.ndarray:
+    """Return the place of each pixel of maps (N, H, W), from 0 for the coldest to 1; equally hot ones are ordered at random.
+
+    Many maps are 0 at most pixels, and as they are, none of these would be among the hottest or coldest so many per cent.
+    """
+    flat = heat.reshape(len(heat), -1)
+    order = np.lexsort((np.random.default_rng(seed).random(flat.shape), flat), axis=1)
+    return (np.argsort(order, axis=1) / (flat.shape[1] - 1)).reshape(heat.shape).astype(np.float32)

@@ -1,5 +1,7 @@
 """Scores of explanations against the values of all coalitions, held to what can be computed by hand."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -153,6 +155,32 @@ def test_a_new_map_or_word_score_is_on_the_leaderboard_and_among_the_maps_of_sce
     words = adds.model.embedding.weight[adds.inputs["tokens"], 0].detach()
     expected = adds.joint({"text": words})
     assert np.allclose(explain(adds, "value")[0], expected, equal_nan=True)
+
+
+class Bright(nn.Module):
+    """The logit is the sum of the pixels of the upper half, where all there is to see is."""
+
+    def forward(self, images, tokens):
+        return images[:, 0, :4].sum(dim=(1, 2))
+
+
+class Pictures:
+    """What :func:`leaderboard.road` reads of a question."""
+
+    model, range = Bright(), np.array([2.0, 2.0])
+    inputs = {"images": torch.cat([torch.rand(2, 1, 4, 8), torch.zeros(2, 1, 4, 8)], dim=2), "tokens": torch.zeros(2, 1)}
+    game = SimpleNamespace(target=torch.tensor([1, 1]))
+
+
+def test_pixels_are_removed_in_the_order_of_the_map_and_ties_at_random(monkeypatch):
+    right = np.zeros((2, 8, 8))
+    right[:, :4] = 1  # half of the pixels tie
+    monkeypatch.setattr(pointing, "drawn", lambda images, seed: {"right": right, "wrong": -right, "flat": 0 * right})
+    scores = {name: leaderboard.road(Pictures, name) for name in ("right", "wrong", "flat")}
+    assert (scores["right"] > 0.1).all() and (scores["wrong"] < -0.1).all()
+    assert (np.abs(scores["flat"]) < scores["right"]).all() and np.isfinite(scores["flat"]).all()
+    places = leaderboard._places(right, 0)
+    assert sorted(places[0].ravel()) == pytest.approx(np.linspace(0, 1, 64)) and places[0, :4].min() > places[0, 4:].max()
 
 
 def test_an_unknown_method_is_refused(adds):

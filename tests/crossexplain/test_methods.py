@@ -10,7 +10,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from crossexplain.checks import InputError
 from crossexplain.coalitions.game import Game
-from crossexplain.evaluation import shares
+from crossexplain.evaluation import modality_shares
 from crossexplain.evaluation.methods import METHODS, every_pair, explain, find, registry
 from crossexplain.evaluation.task import CannotRun, Explanation, Method, Scored
 from crossexplain.gradients import maps, tokens
@@ -330,7 +330,7 @@ def test_scores_of_whole_modalities_on_an_interaction_and_a_sum():
     for name in ("dime", "emap"):
         assert found[name].joint().abs().max() < 1e-6, "an exclusive or has no parts"
     assert found["dime"].pairs.flatten().tolist() == pytest.approx([5] * 4)  # for the answer given, whichever it is
-    published = shares.intershap(shares.predicted(every))
+    published = modality_shares.intershap(modality_shares.intershap_values(every))
     sizes = torch.cat([found["intershap"].pairs[:, :, 0], found["intershap"].joint()], dim=1).mean(dim=0).abs()
     assert (sizes / sizes.sum()).tolist() == pytest.approx([published.interaction, published.first, published.second])
     assert published.interaction > 0.9

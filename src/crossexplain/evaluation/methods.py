@@ -20,8 +20,8 @@ from crossexplain.checks import InputError
 from crossexplain.coalitions import shapley
 from crossexplain.coalitions.game import Game
 from crossexplain.coalitions.sampling import sampled_shapley
-from crossexplain.evaluation import methods_of_others, shares
-from crossexplain.evaluation.modality_shares import size_shares
+from crossexplain.evaluation import methods_of_others
+from crossexplain.evaluation.modality_shares import emap, intershap_values, size_shares
 from crossexplain.evaluation.task import BUDGET, CannotRun, Explanation, Method, Scored, Task
 from crossexplain.gradients import attention, maps, tokens
 from crossexplain.gradients.capture import INPUT
@@ -256,12 +256,12 @@ def _of_whole_modalities(task: Task, score: str) -> Scored:
     if score == "intershap":
         if not np.array_equal(np.diagonal(logits) > 0, target == 1):
             raise CannotRun("InterSHAP is about the predicted class; leave the target out.")
-        nothing, *alone, both = shares.predicted(logits).T
+        nothing, *alone, both = intershap_values(logits).T
         alone, interaction = [part - nothing for part in alone], both - sum(alone) + nothing
     else:
         sign = 2 * target - 1
         alone = [sign * (logits.mean(axis=axis) - logits.mean()) for axis in (1, 0)]
-        interaction = sign * (np.diagonal(logits) - shares.emap(logits))
+        interaction = sign * (np.diagonal(logits) - emap(logits))
     *parts, pairs = (torch.from_numpy(part)[:, None] for part in (*alone, interaction))
     return Scored(dict(zip(question.names, parts)), None if score == "emap" else pairs[:, :, None])
 
