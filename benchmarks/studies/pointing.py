@@ -30,7 +30,7 @@ from crossexplain.intervals import mean_interval
 from crossexplain.recipes import scenes as recipe
 
 PIXELS = "input:images"
-AT_PIXELS = "saliency", "gradient x input"  # maps that are read at the pixels as well: they fold no channels into one
+AT_PIXELS = {"pixel gradient": "saliency", "pixel gradient x input": "gradient x input"}  # maps that pixels have too
 ROUND_1, ROUNDS_2_3, CROSS, DIVIDEND = (
     registry()[key].title for key in ("gradient norm", "gradient norm, other masked", "cross gradient", "feature dividends"))
 ROUND_4 = "gradient, picked masked (round 4)"
@@ -157,7 +157,7 @@ def heat(model: nn.Module, inputs: dict[str, Tensor], method: str, sign: str = "
 def maps_of(model: nn.Module) -> dict[str, tuple[str, str]]:
     """Return all maps that a model has, by title: the layer at which each is read, and its key in the registry."""
     titles = {key: map_method(key).title for key in MAP_METHODS}
-    known = {f"{titles[key]}, pixels": (PIXELS, key) for key in AT_PIXELS}
+    known = {title: (PIXELS, key) for title, key in AT_PIXELS.items()}
     known |= {title: (model.image_layer, key) for key, title in titles.items()}
     if hasattr(model, "attention_layers"):
         known |= {registry()[key].title: (PIXELS, key) for key in ATTENTION_METHODS}

@@ -152,7 +152,7 @@ def test_a_map_is_that_of_the_package_and_does_not_depend_on_the_batch(models, d
         by_hand = upsample(attribute(model, inputs, model.image_layer, "grad-cam", 1, sign), scenes.SIDE)
         assert torch.allclose(pointing.heat(model, inputs, "Grad-CAM", sign, batch=3), by_hand, rtol=1e-4, atol=1e-7)
     pixels = attribute(model, inputs, "input:images", "saliency", 1, "for")
-    assert torch.allclose(pointing.heat(model, inputs, "saliency, pixels"), pixels, rtol=1e-4, atol=1e-7)
+    assert torch.allclose(pointing.heat(model, inputs, "pixel gradient"), pixels, rtol=1e-4, atol=1e-7)
 
 
 def test_attention_is_asked_of_the_transformer_alone(models, data, asked):
@@ -160,7 +160,7 @@ def test_attention_is_asked_of_the_transformer_alone(models, data, asked):
     assert set(of_vit) - set(of_cnn) == {"attention rollout", "attention relevance"} and len(of_vit) == 13
     with pytest.raises(InputError, match="has no map 'attention rollout'"):
         pointing.heat(models["clip_cnn"], given(models["clip_cnn"], data, asked), "attention rollout")
-    with pytest.raises(InputError, match="has no map 'grad-cam'; its maps are saliency, pixels"):
+    with pytest.raises(InputError, match="has no map 'grad-cam'; its maps are pixel gradient, pixel"):
         pointing.heat(models["clip_cnn"], given(models["clip_cnn"], data, asked), "grad-cam")
 
 
