@@ -23,7 +23,6 @@ from crossexplain.models.fusion import Fusion
 from crossexplain.models.towers import ConvTower, EncoderTower
 from crossexplain.recipes.controls import BehindTower
 
-pytestmark = pytest.mark.filterwarnings("ignore")
 TOKENS = torch.tensor([[2, 5, 6, 7, 3, 0, 0], [2, 8, 9, 3, 0, 0, 0], [2, 9, 10, 11, 4, 5, 3]])
 
 
