@@ -23,6 +23,11 @@ from crossexplain.models.fusion import Fusion
 from crossexplain.models.towers import ConvTower, EncoderTower
 from crossexplain.recipes.controls import BehindTower
 
+# Two warnings of other libraries are news to nobody: Captum announces the hooks of every DeepLIFT, and shapiq says so where it is
+# given more coalitions than there are. All others are errors.
+pytestmark = [pytest.mark.filterwarnings("error"),
+              pytest.mark.filterwarnings("ignore:Setting forward, backward hooks and attributes:UserWarning"),
+              pytest.mark.filterwarnings("ignore:Not all budget is required:UserWarning")]
 TOKENS = torch.tensor([[2, 5, 6, 7, 3, 0, 0], [2, 8, 9, 3, 0, 0, 0], [2, 9, 10, 11, 4, 5, 3]])
 
 

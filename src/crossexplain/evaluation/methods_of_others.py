@@ -97,6 +97,7 @@ def _one_baseline_each(method: object, task: Task, end: tuple, begin: tuple, **s
 def _deeplift(method: object, task: Task, end: tuple, begin: tuple, nothing: dict, **settings) -> tuple:
     if any(isinstance(module, nn.RNNBase) for module in task.question.model.modules()):
         raise CannotRun("DeepLIFT has no rule for recurrent layers.")
+    end = tuple(value.requires_grad_() for value in end)  # otherwise Captum does it, with a warning
     try:
         values = method.attribute(end, begin, additional_forward_args=torch.arange(task.question.n), **settings)
     except (RuntimeError, AssertionError, AttributeError, TypeError) as error:
