@@ -30,7 +30,7 @@ def test_sklearn_digits_are_all_there_in_the_promised_form(digits):
     assert digits.images.shape == (1797, 28, 28) and digits.images.dtype == np.float32
     assert digits.images.min() == 0 and digits.images.max() == 1
     assert digits.labels.dtype == np.int64 and set(digits.labels) == set(range(10))
-    assert digits.found.source.startswith("embedded: scikit-learn")
+    assert digits.found.origin.startswith("embedded: scikit-learn")
     assert len(digits) == 1797 and digits.tests == 0
 
 

@@ -110,7 +110,7 @@ def test_the_store_finds_the_archives_in_a_data_folder(folder, tmp_path, monkeyp
     monkeypatch.setenv("CROSSEXPLAIN_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("CROSSEXPLAIN_CACHE", str(tmp_path / "cache"))
     data = flickr8k.load()
-    assert len(data.names) == 12 and data.found.source == "data folder"
+    assert len(data.names) == 12 and data.found.origin == "data folder"
 
 
 def test_an_allowed_download_brings_the_archives_once(folder, tmp_path, monkeypatch):
@@ -127,9 +127,9 @@ def test_an_allowed_download_brings_the_archives_once(folder, tmp_path, monkeypa
         here = store.Source("flickr8k", "", "", "", (published.forms[0], form), published.folder)
         monkeypatch.setitem(store.SOURCES, "flickr8k", here)
         monkeypatch.setenv("CROSSEXPLAIN_DOWNLOAD", "1")
-        assert flickr8k.load().found.source == "download"
+        assert flickr8k.load().found.origin == "download"
     again = flickr8k.load()
-    assert again.found.source == "local cache" and len(again.names) == 12 and again.images([3], 8).shape == (1, 3, 8, 8)
+    assert again.found.origin == "local cache" and len(again.names) == 12 and again.images([3], 8).shape == (1, 3, 8, 8)
 
 
 def test_an_archive_that_was_cut_off(folder, tmp_path):

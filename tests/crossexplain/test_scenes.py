@@ -327,4 +327,4 @@ def test_phrases_are_true_and_mixed_ones_are_made_of_what_is_there():
 
 def test_a_page_can_say_where_scenes_come_from():
     found = scenes.load(seed=3, sizes=(2, 2, 2)).found
-    assert found.name == "scenes" and found.source == "embedded: drawn from seed 3"
+    assert found.name == "scenes" and found.origin == "embedded: drawn from seed 3"

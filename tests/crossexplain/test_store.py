@@ -166,7 +166,7 @@ def python(code: str, address: str, **more) -> subprocess.Popen:
     return subprocess.Popen([sys.executable, "-c", program], stdout=-1, stderr=-1, text=True, **more)
 
 
-FETCH = "print(store.fetch('sample', ask=lambda question: True).source)"
+FETCH = "print(store.fetch('sample', ask=lambda question: True).origin)"
 
 
 # ---------------------------------------------------------------- the order, and the network only with leave
@@ -199,23 +199,23 @@ def test_question_says_what_how_much_from_where_and_the_terms(sample):
     sample()
     asked = []
     found = store.fetch("sample", ask=lambda question: asked.append(question) or True)
-    assert found.source == "download" and found.path.read_bytes() == BODY
+    assert found.origin == "download" and found.path.read_bytes() == BODY
     assert all(part in asked[0] for part in ("a sample", "205 kB", "127.0.0.1", "Terms: none"))
 
 
 def test_order_is_data_folder_then_cache_then_download(sample, server, cache, monkeypatch, tmp_path):
     sample()
     monkeypatch.setenv("CROSSEXPLAIN_DOWNLOAD", "1")
-    assert store.find("sample").source == "download"
+    assert store.find("sample").origin == "download"
     found = store.find("sample")
-    assert (found.source, found.path) == ("local cache", cache / "a" / "b.bin")
+    assert (found.origin, found.path) == ("local cache", cache / "a" / "b.bin")
     data = tmp_path / "Daten"
     (data / "a").mkdir(parents=True)
     monkeypatch.setenv("CROSSEXPLAIN_DATA", str(data))
-    assert store.find("sample").source == "local cache"  # the folder is there, the file is not
+    assert store.find("sample").origin == "local cache"  # the folder is there, the file is not
     (data / "a" / "b.bin").write_bytes(BODY)
     found = store.find("sample")
-    assert (found.source, found.path) == ("data folder", data.resolve() / "a" / "b.bin")
+    assert (found.origin, found.path) == ("data folder", data.resolve() / "a" / "b.bin")
     assert server.asked == ["/good/b.bin"]
 
 
@@ -316,7 +316,7 @@ def test_corrupted_cached_file_is_detected_and_repaired(sample, server, cache, c
     with pytest.raises(store.BrokenSource, match="hash.*fetch sample"):
         store.find("sample")
     with caplog.at_level(logging.WARNING):
-        assert store.find("sample", ask=yes).source == "download"
+        assert store.find("sample", ask=yes).origin == "download"
     assert path.read_bytes() == BODY and "fetched again" in caplog.text
 
 
@@ -428,7 +428,7 @@ def test_read_only_cache_serves_and_says_that_it_cannot_be_filled(sample, monkey
     (folder / "cache").chmod(0o555)
     (folder / "cache" / "a").chmod(0o555)
     drop()
-    assert store.find("sample").source == "local cache"
+    assert store.find("sample").origin == "local cache"
     sample(names=("other.bin",))
     with pytest.raises(store.FetchError, match="cannot use the cache.*Permission denied.*CROSSEXPLAIN_CACHE"):
         store.fetch("sample", yes)
@@ -477,7 +477,7 @@ def test_recompressed_gzip_is_the_same_data(sample, cache):
     path = cache / "a" / "b.bin"
     for level in (1, 9):
         path.write_bytes(gzip.compress(BODY, level))
-        assert store.find("sample").source == "local cache"
+        assert store.find("sample").origin == "local cache"
     path.write_bytes(gzip.compress(BODY)[:-20])
     with pytest.raises(store.BrokenSource):
         store.find("sample")
@@ -485,7 +485,7 @@ def test_recompressed_gzip_is_the_same_data(sample, cache):
 
 def test_first_digits_of_a_hash_are_enough(sample):
     sample(hashes=(SHA256[: len("sha256:") + 8],))
-    assert store.fetch("sample", yes).source == "download"
+    assert store.fetch("sample", yes).origin == "download"
 
 
 # ---------------------------------------------------------------- what is in the registry
@@ -494,7 +494,7 @@ def test_first_digits_of_a_hash_are_enough(sample):
 def test_embedded_sources_are_always_there(cache):
     for name in ("sklearn-digits", "minilm"):
         found = store.find(name)
-        assert found.source.startswith("embedded: ") and found.path.is_dir()
+        assert found.origin.startswith("embedded: ") and found.path.is_dir()
 
 
 def test_package_that_is_not_installed(cache, monkeypatch):
@@ -514,7 +514,7 @@ def test_package_whose_file_is_not_the_published_one(cache, monkeypatch):
 
 def test_registry_is_complete():
     for name, source in SOURCES.items():
-        assert name == source.name and source.what and source.origin and source.terms and source.size
+        assert name == source.name and source.what and source.authors and source.terms and source.size
         assert bool(source.forms) != bool(source.package)
         for file in (file for form in source.forms for file in form):
             assert file.url is None or (file.url.startswith("https://") and file.hashes), file
@@ -540,7 +540,7 @@ def test_every_source_has_a_card_that_names_its_files_terms_and_hashes():
     for name, source in SOURCES.items():
         assert f"(cards/{name}.md) | {source.what} | {store.megabytes(source.size)} | {source.terms} |" in overview
         card = (cards / f"{name}.md").read_text(encoding="utf-8")
-        assert source.origin in card and source.terms in card and store.megabytes(source.size) in card
+        assert source.authors in card and source.terms in card and store.megabytes(source.size) in card
         for file in (file for form in source.forms or ((source.package_file,),) for file in form):
             assert f"| `{file.path}` | {file.size:,} |" in card
             assert all(f"`{digest}`" in card for digest in file.hashes)
@@ -587,7 +587,7 @@ def test_a_hub_folder_is_fetched_file_by_file_and_loads(monkeypatch, cache, tmp_
 def test_real_data_folder(name, monkeypatch, tmp_path):
     monkeypatch.setenv("CROSSEXPLAIN_CACHE", str(tmp_path))
     found = store.fetch(name)
-    assert found.source == "data folder" and found.path.exists()
+    assert found.origin == "data folder" and found.path.exists()
 
 
 @needs_data
@@ -596,8 +596,8 @@ def test_real_mnist_served_over_http(monkeypatch, cache):
     source = SOURCES["mnist"]
     with serve(Path(DATA).resolve()) as address:
         files = tuple(File(file.path, file.size, file.hashes, address + file.path) for file in source.download)
-        here = Source(source.name, source.what, source.origin, source.terms, (files,), source.folder)
+        here = Source(source.name, source.what, source.authors, source.terms, (files,), source.folder)
         monkeypatch.setitem(SOURCES, "mnist", here)
         monkeypatch.setenv("CROSSEXPLAIN_DOWNLOAD", "1")
         digits = load("mnist")
-    assert digits.found.source == "download" and digits.images.shape == (70_000, 28, 28)
+    assert digits.found.origin == "download" and digits.images.shape == (70_000, 28, 28)

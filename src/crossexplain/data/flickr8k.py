@@ -129,7 +129,7 @@ class Flickr8k:
 
     def __repr__(self) -> str:
         parts = ", ".join(f"{len(indices):,} {name}" for name, indices in self.splits.items())
-        return f"{len(self.names):,} images ({parts}), {len(self.captions):,} captions, from {self.found.source}"
+        return f"{len(self.names):,} images ({parts}), {len(self.captions):,} captions, from {self.found.origin}"
 
     def captions_of(self, images: str | Sequence[int]) -> np.ndarray:
         """Return the indices of all captions of some images, or of a split by its name, image by image.

@@ -428,7 +428,7 @@ def app_reviews() -> Reviews:
             kept.setdefault(text, row)
     labels = np.array([(0, 0, 1, 2, 2)[int(row["score"]) - 1] for row in kept.values()], dtype=np.int64)
     return Reviews(list(kept), labels, CLASSES, [row["appId"] for row in kept.values()],
-                   sources={found.name: found.source})
+                   sources={found.name: found.origin})
 
 
 def labelled_sentences() -> Reviews:
@@ -458,7 +458,7 @@ def labelled_sentences() -> Reviews:
             if text.strip():
                 kept.setdefault(" ".join(text.split()), (int(label), name))
     return Reviews(list(kept), np.array([label for label, _ in kept.values()], dtype=np.int64), ("negative", "positive"),
-                   [name for _, name in kept.values()], sources={found.name: found.source})
+                   [name for _, name in kept.values()], sources={found.name: found.origin})
 
 
 def _only_file(path: Path, name: str) -> Path:

@@ -69,13 +69,13 @@ class Found:
         Name of the source, as given to :func:`find`.
     path : Path
         The file, or the folder where a source has several.
-    source : str
+    origin : str
         In words: ``"data folder"``, ``"local cache"``, ``"download"``, ``"embedded: PACKAGE VERSION"``.
     """
 
     name: str
     path: Path
-    source: str
+    origin: str
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class Entry:
     @property
     def state(self) -> str:
         """Where it was found, ``"missing"`` or ``"broken"``."""
-        return self.found.source if self.found else "broken" if self.broken else "missing"
+        return self.found.origin if self.found else "broken" if self.broken else "missing"
 
 
 def find(name: str, ask: Callable[[str], bool] | None = None) -> Found:
@@ -120,18 +120,18 @@ def find(name: str, ask: Callable[[str], bool] | None = None) -> Found:
 
     Examples
     --------
-    >>> find("sklearn-digits").source.startswith("embedded: scikit-learn")
+    >>> find("sklearn-digits").origin.startswith("embedded: scikit-learn")
     True
     """
     source = _entry(name)
     _note(name)
     found = _find(source, ask)
-    log.info("%s: %s", name, found.source)
+    log.info("%s: %s", name, found.origin)
     return found
 
 
-def here(name: str) -> bool:
-    """Return whether a source is at hand; nothing is downloaded, whatever is allowed."""
+def is_available(name: str) -> bool:
+    """Return whether a source is on this machine; nothing is downloaded, whatever is allowed."""
     source = _entry(name)
     _note(name)
     try:
@@ -273,7 +273,7 @@ def _missing(source: Source) -> str:
     text = (
         f"{source.name} ({source.what}, {megabytes(source.size)}) was not found: {names} "
         f"neither in the data folder ({data or 'CROSSEXPLAIN_DATA is not set'}) nor in the local cache ({cache()}). "
-        f"It comes from {source.origin}; terms: {source.terms}. "
+        f"It comes from {source.authors}; terms: {source.terms}. "
     )
     if source.download:
         return text + f"Fetch it with `{command('fetch', source.name)}`, or allow downloads with CROSSEXPLAIN_DOWNLOAD=1."

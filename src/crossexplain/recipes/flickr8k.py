@@ -120,7 +120,7 @@ class Encoded:
 
 def at_hand() -> tuple[str, str]:
     """Return the names of the towers of the paper where their weights are at hand, else those of the small ones."""
-    here = [store.here(name) for name in PUBLISHED]  # both are looked for, so that a page knows when one has come
+    here = [store.is_available(name) for name in PUBLISHED]  # both are looked for, so that a page knows when one has come
     return PUBLISHED if all(here) else TOWERS
 
 
