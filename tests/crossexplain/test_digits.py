@@ -91,7 +91,7 @@ def test_shares_that_leave_a_set_empty(digits, shares):
 
 
 def test_unknown_set_of_digits():
-    with pytest.raises(ValueError, match="'svhn' came, expected 'sklearn' or 'mnist'"):
+    with pytest.raises(ValueError, match="'svhn', expected one of 'sklearn', 'mnist'"):
         load("svhn")
 
 
@@ -124,7 +124,7 @@ WHOLE = idx(np.arange(24).reshape(2, 3, 4))
         (gzip.compress(b"\x00\x00\x0d\x01" + WHOLE[4:]), "starts with the bytes 00 00 0d 01, expected 00 00 08"),
         (gzip.compress(b"<html>"), "not an IDX file"),
         (gzip.compress(b""), r"\(none\)"),
-        (gzip.compress(WHOLE[:9]), "ends within its header: 9 bytes came, expected at least 16"),
+        (gzip.compress(WHOLE[:9]), "ends within its header: got 9 bytes, expected at least 16"),
         (gzip.compress(WHOLE[:-1]), r"holds 39 bytes, its header promises 40 for shape \(2, 3, 4\)"),
         (gzip.compress(WHOLE + b"!"), "holds 41 bytes"),
         (gzip.compress(WHOLE)[:-9], "not a whole gzip file"),

@@ -292,7 +292,7 @@ def test_flickr8ks_loader_reads_scenes_that_are_written_in_its_format(tmp_path):
     (tmp_path / "Images").mkdir()
     for name, image in zip(names, few.images()):
         Image.fromarray((image.permute(1, 2, 0) * 255).byte().numpy()).save(tmp_path / "Images" / name)
-    lines = [f"{name}#{k}\t{caption.capitalize()} .\n" for name, five in zip(names, few.captions) for k, caption in enumerate(five)]
+    lines = [f"{name}#{k}\t{five[k].capitalize()} .\n" for name, five in zip(names, few.captions) for k in range(5)]
     (tmp_path / flickr8k.TOKENS).write_text("".join(lines))
     for split, indices in few.splits.items():
         (tmp_path / flickr8k.LISTS[split]).write_text("".join(f"{names[i]}\n" for i in indices))
