@@ -109,7 +109,7 @@ def test_token_masks_by_hand():
 
 
 def test_taking_and_dividing_keep_everything_together():
-    some = TEST.take([4, 0])
+    some = TEST.select([4, 0])
     assert some.texts == [TEST.texts[4], TEST.texts[0]] and some.labels.tolist() == [1, 0]
     assert some.cues == [TEST.cues[4], TEST.cues[0]] and len(some) == 2
     parts = reviews.divide(TEST, seed=0)

@@ -58,7 +58,7 @@ class Reviews:
     def __len__(self) -> int:
         return len(self.texts)
 
-    def take(self, indices) -> "Reviews":
+    def select(self, indices) -> "Reviews":
         """Return the sentences at ``indices``, in that order, with all that is known of them."""
         indices = [int(i) for i in np.asarray(indices).ravel()]
 
@@ -328,4 +328,4 @@ def divide(reviews: Reviews, seed: int, shares: tuple[float, float] = (0.1, 0.2)
         first, second = round(shares[0] * len(order)), round((shares[0] + shares[1]) * len(order))
         for name, part in zip(("validation", "test", "train"), np.split(order, [first, second])):
             parts[name].append(part)
-    return {name: reviews.take(rng.permutation(np.concatenate(part))) for name, part in parts.items()}
+    return {name: reviews.select(rng.permutation(np.concatenate(part))) for name, part in parts.items()}

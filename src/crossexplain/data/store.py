@@ -35,11 +35,6 @@ from tqdm.auto import tqdm
 from crossexplain.data.registry import SOURCES, File, Source
 from crossexplain.files import write_whole
 
-__all__ = [
-    "SOURCES", "BrokenSource", "Entry", "FetchError", "File", "Found", "MissingSource", "Source",
-    "cache", "command", "data_folder", "fetch", "find", "is_available", "megabytes", "sources",
-]
-
 log = logging.getLogger(__name__)
 
 TIMEOUT = (10, 30)  # seconds to connect, and of silence before a server is given up

@@ -293,7 +293,7 @@ class Judged:
     def __init__(self, encoded: Encoded, head: nn.Module, split: str, seed: int = 0):
         images, pairs = encoded.data.splits[split], encoded.data.pairs(split, seed)
         each = [np.flatnonzero(pairs.image == i) for i in images]
-        pairs = pairs.take(np.stack([some[: min(map(len, each))] for some in each]))  # as many for each photograph
+        pairs = pairs.select(np.stack([some[: min(map(len, each))] for some in each]))  # as many for each photograph
         self.maps, self.labels = gather(head, encoded, images), torch.from_numpy(pairs.labels)
         self.texts = encoded.read(pairs.caption.ravel()).unflatten(0, pairs.caption.shape)
 
