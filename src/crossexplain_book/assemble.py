@@ -13,6 +13,7 @@ import shutil
 from pathlib import Path
 
 from crossexplain.files import write_whole
+from crossexplain_book.cards import source_tables
 from crossexplain_book.execute import Record, digest, load_record, tree
 from crossexplain_book.layout import BookError, Build
 from crossexplain_book.page import CLAIM, RUN
@@ -20,7 +21,7 @@ from crossexplain_book.page import CLAIM, RUN
 CARRIED = (CLAIM, RUN)  # data for the book, not for the reader
 CONTROLS = "application/vnd.jupyter.widget-view+json"  # of an explorer: nothing without a kernel
 WORDS_PER_MINUTE = 200
-PLACEHOLDER = re.compile(r"^% assembled: (\w+)\s*$", re.MULTILINE)
+PLACEHOLDER = re.compile(r"^% assembled: (\w+) *$", re.MULTILINE)
 
 
 def text_of(cell: dict) -> str:
@@ -296,7 +297,8 @@ def assemble(build: Build, notebooks: list[Path], failed: list[str]) -> str:
     """
     files: dict[str, bytes | Path] = {path.relative_to(build.root / "book").as_posix(): path
                                       for path in tree(build.root / "book") if "_ext" not in path.parts}
-    files |= {f"cards/sources/{path.name}": path for path in tree(build.root / "data" / "cards", "*.md")}
+    files |= {f"cards/sources/{path.name}": _fill(path.name, path, source_tables(path.stem))
+              for path in tree(build.root / "data" / "cards", "*.md")}
     records, claims = [], []
     for path in notebooks:
         files[f"downloads/{path.name}"] = path

@@ -369,8 +369,9 @@ def _locked(root: Path, name: str) -> Iterator[None]:
 def _fetch_file(source: Source, file: File, path: Path) -> None:
     def write(part: Path) -> None:
         # Without this header some servers compress what is already compressed, and the bytes would not be the file's.
-        get = pooch.HTTPDownloader(_Progress(), chunk_size=CHUNK, timeout=TIMEOUT, headers={"Accept-Encoding": "identity"})
-        get(file.url, str(part), None)
+        headers = {"Accept-Encoding": "identity"}
+        with _Progress() as progress:
+            pooch.HTTPDownloader(progress, CHUNK, timeout=TIMEOUT, headers=headers)(file.url, str(part), None)
         if text := _difference(part, file):
             raise OSError(f"the server sent something else: {text.replace(str(part), path.name)}")
 
