@@ -94,7 +94,7 @@ def test_a_number_that_is_no_multiple_of_three_is_refused(n):
 
 
 def test_an_unknown_split_is_refused():
-    with pytest.raises(ValueError, match="got the split 'dev', expected one of train, validation, test"):
+    with pytest.raises(ValueError, match="got the split 'dev', expected one of 'train', 'validation', 'test'"):
         reviews.cue_phrases("dev")
     with pytest.raises(ValueError, match="got the split 'dev'"):
         reviews.build(3, "dev")

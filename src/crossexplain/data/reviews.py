@@ -5,7 +5,6 @@ filled three times, once a class, with cue phrases of the same number of words. 
 the same in all three classes, and no length, template or filler word can give the class away.
 """
 
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,13 +14,14 @@ import pandas as pd
 
 from crossexplain.checks import InputError
 from crossexplain.data import store
+from crossexplain.data.vocabulary import read_table, require_one_of
 
 CLASSES = ("negative", "neutral", "positive")
 KINDS = ("plain", "negation", "contrast")
 SPLITS = ("train", "validation", "test")
 SHARES = (0.7, 0.1, 0.2)  # of the cue phrases of each list, in the order of SPLITS
 
-_WORDS = tomllib.loads((Path(__file__).parent / "words" / "reviews.toml").read_text("utf-8"))
+_WORDS = read_table("reviews")
 
 
 @dataclass
@@ -86,8 +86,7 @@ def cue_phrases(split: str | None = None, split_seed: int = 0) -> dict[str, dict
     """
     if split is None:
         return {place: {name: list(phrases) for name, phrases in by.items()} for place, by in _WORDS["cues"].items()}
-    if split not in SPLITS:
-        raise InputError(f"got the split {split!r}, expected one of {', '.join(SPLITS)}.")
+    require_one_of("split", split, SPLITS)
     chosen = {}
     for p, (place, by_class) in enumerate(_WORDS["cues"].items()):
         chosen[place] = {}

@@ -11,11 +11,11 @@ from itertools import permutations
 import numpy as np
 
 from crossexplain.checks import InputError
-from crossexplain.data.vocabulary import nearest, words_of
+from crossexplain.data.vocabulary import nearest, read_table
 
 SLOTS = 3  # objects of a scene at most
 SIDES = ("left", "right")
-_WORDS = words_of("scenes")
+_WORDS = read_table("scenes")
 GROUNDS = _WORDS["grounds"]
 # What can be said of an object, by attribute: each value with the words for it. The first word is the name of the value.
 WORDS_FOR = {"noun": _WORDS["nouns"], "colour": _WORDS["colours"], "texture": _WORDS["textures"], "size": _WORDS["sizes"]}

@@ -11,9 +11,9 @@ from torch import Tensor
 from crossexplain.checks import InputError
 
 
-def words_of(name: str) -> dict:
-    """Return the words of a data set, from its file in the folder ``words``."""
-    return tomllib.loads((Path(__file__).parent / "words" / f"{name}.toml").read_text("utf-8"))
+def read_table(name: str) -> dict:
+    """Return the words, and what else is plain data, of a data set from its file in the folder ``tables``."""
+    return tomllib.loads((Path(__file__).parent / "tables" / f"{name}.toml").read_text("utf-8"))
 
 
 def require_one_of(what: str, value, choices: Collection) -> None:
