@@ -275,7 +275,7 @@ def test_tokens_are_padded_behind_and_told_where_unknown():
     (lambda: SCENES.build("test", 40, 0, "hard"), "expected one of 'random', 'foil'"),
     (lambda: load(sizes=(3, 2, 2)), "even numbers"),
     (lambda: load(side=32), "64 to 128"),
-    (lambda: load(sizes=(4, 0, 2)).build("dev", 4, 0), "has 0 pictures"),
+    (lambda: load(sizes=(4, 0, 2)).build("validation", 4, 0), "has 0 pictures"),
 ])
 def test_bad_requests_are_told(call, message):
     with pytest.raises(ValueError, match=message):

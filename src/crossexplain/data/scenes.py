@@ -6,9 +6,10 @@ many) and in many that cannot (light, small shifts, noise). A caption of the one
 then make a quadruple in which neither the words nor the picture alone are worth anything.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import islice, repeat
 from pathlib import Path
 from random import Random
 
@@ -152,7 +153,6 @@ class Scenes:
         Parameters
         ----------
         split : {"train", "validation", "test"}
-            Flickr8k calls validation "dev", which will do too.
         n_pairs : int
             A multiple of 4.
         seed : int
@@ -169,7 +169,6 @@ class Scenes:
         InputError
             For an unknown split or kind and a number of pairs that is no positive multiple of 4.
         """
-        split = "validation" if split == "dev" else split
         require_one_of("split", split, SPLITS)
         require_one_of("kind", kind, ("random", "foil"))
         if n_pairs < 4 or n_pairs % 4:
@@ -177,40 +176,35 @@ class Scenes:
         if len(self.splits[split]) < 2:
             raise InputError(f"the split {split!r} has {len(self.splits[split])} pictures, expected at least 2.")
         random = Random(f"{kind} {self.seed} {split} {seed}")
-        make = self._random if kind == "random" else self._foil
-        return make(self.splits[split], n_pairs // 4, random)
+        draw = self._random if kind == "random" else self._foils
+        one, other, a, b, word, what, of_one, of_other = zip(*islice(draw(self.splits[split], random), n_pairs // 4))
+        image, captions, words, kinds, objects = (
+            [value for four in zip(*values) for value in four]
+            for values in ((one, other, one, other), (a, b, b, a), (repeat(-1), repeat(-1), word, word), (what,) * 4,
+                           (repeat(()), repeat(()), of_one, of_other))
+        )
+        labels = np.tile([1, 1, 0, 0], n_pairs // 4)
+        return Pairs(self, np.array(image), captions, labels, np.array(words), tuple(kinds), tuple(objects))
 
-    def _random(self, pool: np.ndarray, n: int, random: Random) -> "Pairs":
-        images, captions = [], []
-        while len(captions) < 4 * n:
+    # Both draw quadruples without end: pictures A and B, captions a and b, where b differs, in what, and in which objects of
+    # A and B; of random pairs nothing is known but the captions.
+    def _random(self, pool: np.ndarray, random: Random) -> Iterator[tuple]:
+        while True:
             one, other = int(random.choice(pool)), int(random.choice(pool))
             a, b = random.choice(self.captions[one]), random.choice(self.captions[other])
             if one != other and not holds(self.facts[other], a)[0] and not holds(self.facts[one], b)[0]:
-                images += [one, other, one, other]
-                captions += [a, b, b, a]
-        words = np.full(4 * n, -1)
-        return Pairs(self, np.array(images), captions, np.tile([1, 1, 0, 0], n), words, ("random",) * (4 * n), ((),) * (4 * n))
+                yield one, other, a, b, -1, "random", (), ()
 
-    def _foil(self, pool: np.ndarray, n: int, random: Random) -> "Pairs":
-        images, captions, words, kinds, objects = [], [], [], [], []
+    def _foils(self, pool: np.ndarray, random: Random) -> Iterator[tuple]:
         twins = pool[: len(pool) // 2 * 2].reshape(-1, 2)
-        order: list[int] = []
-        while len(captions) < 4 * n:
-            if not order:  # every pair of twins takes its turn before one comes again
-                order = random.sample(range(len(twins)), len(twins))
-            one, other = map(int, twins[order.pop()])
-            if random.random() < 0.5:
-                one, other = other, one
-            pair = foil(self.facts[one], self.facts[other], random)
-            if pair is None:
-                continue
-            a, b, word, what, (of_one, of_other) = pair
-            images += [one, other, one, other]
-            captions += [a, b, b, a]
-            words += [-1, -1, word, word]
-            kinds += [what] * 4
-            objects += [(), (), of_one, of_other]
-        return Pairs(self, np.array(images), captions, np.tile([1, 1, 0, 0], n), np.array(words), tuple(kinds), tuple(objects))
+        while True:
+            for k in reversed(random.sample(range(len(twins)), len(twins))):  # all twins take their turn, then all again
+                one, other = map(int, twins[k])
+                if random.random() < 0.5:
+                    one, other = other, one
+                if pair := foil(self.facts[one], self.facts[other], random):
+                    a, b, word, what, objects = pair
+                    yield one, other, a, b, word, what, *objects
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,11 @@
-"""One place that finds every data set and every weight file, checks it, and says where it came from.
+"""The store finds every data set and every weight file, checks it, and says where it came from.
 
-The order is always the same: the folder that ``CROSSEXPLAIN_DATA`` names, the local cache (``CROSSEXPLAIN_CACHE``, else
-the user's cache folder), a download into that cache if it is allowed (``CROSSEXPLAIN_DOWNLOAD=1``, or a yes to a
-question), and what installed packages carry. Without leave, nothing here touches the network.
+It looks in the folder that ``CROSSEXPLAIN_DATA`` names, then in the local cache (``CROSSEXPLAIN_CACHE``, else the user's
+cache folder) and in the installed packages, and downloads into the cache what is allowed (``CROSSEXPLAIN_DOWNLOAD=1``, or a
+yes to a question). Nothing here touches the network unasked.
 
-A file is handed out whole and verified, or not at all: downloads go to a temporary place, are hashed there, and only
-then take their name. Hashing a large file at each start would be slow, so the cache remembers the size and the time of
+A file is handed out whole and verified, or not at all: a download goes to a temporary file, is hashed there, and only then
+takes its name. Hashing a large file at each start would be slow, so the cache remembers the size and the time of
 change of what was verified; :func:`fetch` does not trust that and hashes again.
 """
 
@@ -222,8 +222,8 @@ def _entry(name: str) -> Source:
 
 def _find(source: Source, ask: Callable | None, offline: bool = False, trust: bool = True) -> Found:
     for place, root in (("data folder", data_folder()), ("local cache", cache())):
-        form = _form(source, root)
-        if form is None:
+        present = (form for form in source.forms if root and all(os.path.exists(root / file.path) for file in form))
+        if not (form := next(present, None)):
             continue
         complaints = [text for file in form if (text := _complaint(root / file.path, file, trust))]
         if not complaints:
@@ -237,13 +237,6 @@ def _find(source: Source, ask: Callable | None, offline: bool = False, trust: bo
     if source.download and not offline and _allowed(source, ask):
         return _download(source)
     raise MissingSource(_missing(source))
-
-
-def _form(source: Source, root: Path | None) -> tuple[File, ...] | None:
-    """Return the first form of a source whose files are all there."""
-    if root is None:
-        return None
-    return next((form for form in source.forms if all(os.path.exists(root / file.path) for file in form)), None)
 
 
 def _in_package(source: Source, trust: bool) -> Found:
