@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_store import serve
+from serving import serve
 
 from crossexplain.data import flickr8k, photos, store
 from crossexplain.data.flickr8k_files import IMAGE_ARCHIVE, TEXT_ARCHIVE, CaptionError

@@ -10,16 +10,11 @@ import sys
 import tempfile
 import threading
 import time
-from contextlib import contextmanager
-from functools import partial
-from http.server import (
-    BaseHTTPRequestHandler,
-    SimpleHTTPRequestHandler,
-    ThreadingHTTPServer,
-)
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from serving import serve
 
 from crossexplain.data import store
 from crossexplain.data.digits import load
@@ -93,26 +88,6 @@ def server():
         running.over.set()
         running.shutdown()
         thread.join()
-
-
-class Files(SimpleHTTPRequestHandler):
-    """Serves a folder."""
-
-    def log_message(self, *_):
-        """Keep the tests' output quiet."""
-
-
-@contextmanager
-def serve(folder: Path):
-    """Serve a folder; give its address."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Files, directory=str(folder))) as running:
-        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{running.server_port}/"
-        finally:
-            running.shutdown()
-            thread.join()
 
 
 @pytest.fixture
