@@ -148,9 +148,9 @@ def test_a_photograph_and_a_sentence_of_ones_own(copy, encoded):
 
 
 def test_the_towers_of_the_paper_are_taken_where_they_are_at_hand(weights, monkeypatch):
-    monkeypatch.setattr(store, "here", lambda name: True)
+    monkeypatch.setattr(store, "is_available", lambda name: True)
     assert recipe.at_hand() == recipe.PUBLISHED
-    monkeypatch.setattr(store, "here", lambda name: name == "vgg16")
+    monkeypatch.setattr(store, "is_available", lambda name: name == "vgg16")
     assert recipe.at_hand() == recipe.TOWERS
 
 

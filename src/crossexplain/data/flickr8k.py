@@ -233,7 +233,7 @@ class Flickr8k:
         name = JUDGEMENTS[kind]
         images = {name: i for i, name in enumerate(self.names)}
         captions = {key: i for i, key in enumerate(self.keys)}
-        rows, left_out = [], 0
+        rows = []
         for number, line in lines_of(self.files.text(name), name):
             try:
                 image, caption, *scores = line.split("\t")
@@ -243,12 +243,11 @@ class Flickr8k:
             except ValueError:
                 raise CaptionError(f"{name}, line {number}: expected an image, a caption and three numbers with tabs "
                                    f"between them, got {line[:60]!r}; fetch the file again.") from None
-            if image in images and caption in captions:
-                rows.append((images[image], captions[caption], *(scores if kind == "expert" else scores[1:])))
-            else:
-                left_out += 1
-        table = np.array(rows, dtype=float).reshape(len(rows), 5 if kind == "expert" else 4)
-        return Judgements(table[:, 0].astype(np.int64), table[:, 1].astype(np.int64), table[:, 2:], left_out)
+            rows.append((images.get(image, -1), captions.get(caption, -1), *(scores if kind == "expert" else scores[1:])))
+        table = np.array(rows)
+        known = (table[:, :2] >= 0).all(axis=1)
+        image, caption = table[known, :2].T.astype(np.int64)
+        return Judgements(image, caption, table[known, 2:], int((~known).sum()))
 
     @cached_property
     def _by_image(self) -> list[np.ndarray]:
@@ -288,7 +287,7 @@ def load(folder: Path | str | None = None, check: bool = False, progress: bool =
     broken = {image: why for image in images if (why := files.lacks(image))}
     if check:
         broken |= _unreadable(files, [image for image in images if image not in broken], progress)
-    problems = [*_about_images(rows, images, broken), *_about_captions(rows)]
+    problems = _problems(rows, broken)
     rows = [row for row in rows if row[0] not in broken and row[2]]
     names = list(dict.fromkeys(image for image, _, _ in rows))
     index = {name: i for i, name in enumerate(names)}
@@ -353,20 +352,16 @@ def _unreadable(files: Files, images: list[str], progress: bool) -> dict[str, st
     return broken
 
 
-def _about_images(rows, images: list[str], broken: dict[str, str]) -> list[str]:
-    """Return one line for each way in which images are unusable."""
-    captions = Counter(image for image, _, _ in rows)
-    problems = []
+def _problems(rows: list[tuple[str, str, str]], broken: dict[str, str]) -> list[str]:
+    """Return one line for each way in which images or captions are unusable."""
+    captions, problems = Counter(image for image, _, _ in rows), []
     for why in dict.fromkeys(broken.values()):
-        names = [image for image in images if broken.get(image) == why]
+        names = [image for image in captions if broken.get(image) == why]
         lost = sum(captions[name] for name in names)
         problems.append(f"{_count(names, 'image')} {why}, left out with {lost} caption{'s' * (lost != 1)}: {_first(names)}.")
+    if empty := [f"{image}#{number}" for image, number, text in rows if not text]:
+        problems.append(f"{_count(empty, 'caption')} without a word, left out: {_first(empty)}.")
     return problems
-
-
-def _about_captions(rows) -> list[str]:
-    empty = [f"{image}#{number}" for image, number, text in rows if not text]
-    return [f"{_count(empty, 'caption')} without a word, left out: {_first(empty)}."] if empty else []
 
 
 def _count(things: Sequence, name: str) -> str:

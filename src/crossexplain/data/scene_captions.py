@@ -55,8 +55,8 @@ class Writer:
     def phrase(self, mixed: bool = False) -> str:
         """Return a short caption that says one or two things, each of them as often as any other.
 
-        Mixed, it says two, each of an object of its own as if they were one: "a red ball" of a red box and a blue ball. That
-        is false of most pictures with several objects, though nothing in it is missing there.
+        Mixed, it says two things as if they held of one object, though each is taken from another: "a red ball" of a red box
+        and a blue ball. Of most pictures with several objects that is false, although they hold all that it names.
         """
         names = ["size", "texture", "colour", "noun", "side"]
         chosen = self.random.sample(names if mixed else [*names, "ground", "backdrop"], 2 if mixed else self._pick(1, 2))
