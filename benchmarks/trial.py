@@ -25,8 +25,8 @@ from crossexplain.data import controls, digits
 from crossexplain.evaluation import modality_shares as dominance
 from crossexplain.evaluation import shares
 from crossexplain.files import embedded_folder, write_whole
+from crossexplain.gradients.modalities import Tokens, Vectors
 from crossexplain.gradients.rounds import FULL, Rounds, rounds
-from crossexplain.gradients.views import Tokens, Vectors
 from crossexplain.intervals import mean_interval
 from crossexplain.recipes import controls as recipe
 from crossexplain.recipes.collages import load_or_train, look

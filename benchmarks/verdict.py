@@ -14,8 +14,8 @@ import pandas as pd
 
 from crossexplain.data import controls, digits
 from crossexplain.files import embedded_folder, write_whole
+from crossexplain.gradients.modalities import Tokens, Vectors
 from crossexplain.gradients.rounds import Rounds, rounds
-from crossexplain.gradients.views import Tokens, Vectors
 from crossexplain.recipes.collages import load_or_train
 from crossexplain.recipes.controls import Control, train
 from crossexplain_book.bench import BenchError, code

@@ -21,8 +21,8 @@ from crossexplain.gradients import tokens as words_of
 from crossexplain.gradients.attention import METHODS as ATTENTION_METHODS
 from crossexplain.gradients.attention import word_by_patch
 from crossexplain.gradients.maps import attribute, upsample
+from crossexplain.gradients.modalities import ImageCells, Tokens
 from crossexplain.gradients.rounds import FULL, carriers, rounds
-from crossexplain.gradients.views import ImageCells, Tokens
 from crossexplain.intervals import mean_interval
 from crossexplain.recipes import scenes as recipe
 

@@ -24,8 +24,9 @@ from crossexplain.data import photos
 from crossexplain.gradients import maps as image_maps
 from crossexplain.gradients import tokens as text_scores
 from crossexplain.gradients.capture import capture
+from crossexplain.gradients.modalities import ImageCells, Tokens, rows_of
 from crossexplain.gradients.rounds import FULL, NOTHING, Pass, Rounds, Verdict, equal_rows_once
-from crossexplain.gradients.views import ImageCells, Mask, Tokens, rows_of, views
+from crossexplain.gradients.views import Mask, Views
 from crossexplain_book import figures
 from crossexplain_book.figures import Picture
 
@@ -404,7 +405,7 @@ class PairExplorer(Explorer):
 
     def _views(self, rows: Tensor, plan: Mapping) -> dict[str, Tensor]:
         some = rows_of(self.inputs, rows, len(self.words))
-        return views(some, self.modalities, plan, self.inputs, allow_empty=True).inputs
+        return Views(some, self.modalities, plan, self.inputs, allow_empty=True).inputs
 
     def _explain(self, pair: int, cells: Sequence[int], words: Sequence[int], baseline: int) -> tuple:
         """Return what is shown at once: the covered pair explained, its corners, and the logit with nothing covered."""

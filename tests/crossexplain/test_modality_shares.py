@@ -19,8 +19,9 @@ from crossexplain.evaluation.modality_shares import (
     table,
     text_share,
 )
+from crossexplain.gradients.modalities import ImageCells, Tokens
 from crossexplain.gradients.rounds import FULL, NOTHING, rounds
-from crossexplain.gradients.views import ImageCells, Mask, Tokens, views
+from crossexplain.gradients.views import Mask, Views
 from crossexplain.models import clip
 from crossexplain.models.fusion import Fusion
 from crossexplain.models.towers import ConvTower, EncoderTower
@@ -93,8 +94,8 @@ def test_another_model_on_the_same_towers_need_not_look_again(model, known, pict
 def test_what_stands_in_is_what_the_model_would_see(model, known, pictures, texts, kind, other):
     plan = {FULL: {}, "no image": {"image": Mask(None, kind)}, "no text": {"text": Mask(None, other)},
             NOTHING: {"image": Mask(None, kind), "text": Mask(None, other)}}
-    whole = views(written_out(pictures, texts), [IMAGE, TEXT], plan, allow_empty=True).inputs
-    numbers = views(PAIRS, known.modalities, plan, allow_empty=True).inputs
+    whole = Views(written_out(pictures, texts), [IMAGE, TEXT], plan, allow_empty=True).inputs
+    numbers = Views(PAIRS, known.modalities, plan, allow_empty=True).inputs
     assert torch.allclose(known.model(**numbers), model(**whole), atol=5e-3)
 
 
@@ -197,7 +198,7 @@ def test_shapley_values_estimate_the_mean_over_all_orders():
 def test_shapley_values_sum_to_what_the_logit_gains(model, pictures, texts):
     inputs, chosen = written_out(pictures, texts), {"image": "mean", "text": "pad"}
     found = shapley_values(model, inputs, [IMAGE, TEXT], chosen, permutations=2)
-    nothing = views(inputs, [IMAGE, TEXT], {NOTHING: {name: Mask(None, kind) for name, kind in chosen.items()}},
+    nothing = Views(inputs, [IMAGE, TEXT], {NOTHING: {name: Mask(None, kind) for name, kind in chosen.items()}},
                     allow_empty=True).inputs
     gain = (model(**inputs) - model(**nothing)).detach()
     assert torch.allclose(found["image"].sum(dim=1) + found["text"].sum(dim=1), gain, atol=1e-4)

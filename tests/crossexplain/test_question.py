@@ -3,8 +3,8 @@ import torch
 from torch import nn
 
 from crossexplain.checks import InputError
+from crossexplain.gradients.modalities import Tokens, Vectors
 from crossexplain.gradients.question import Question
-from crossexplain.gradients.views import Tokens, Vectors
 
 
 class Sum(nn.Module):

@@ -6,8 +6,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from crossexplain.checks import InputError
+from crossexplain.gradients.modalities import ImageCells, Tokens, Vectors
 from crossexplain.gradients.rounds import FULL, NOTHING, _settle, carriers, rounds
-from crossexplain.gradients.views import ImageCells, Mask, Noise, Reorder, Tokens, Vectors
+from crossexplain.gradients.views import Mask, Noise, Reorder
 from crossexplain.models.clip import small_cnn
 
 N = 96
@@ -203,8 +204,8 @@ def test_the_papers_rule_reads_norms_and_classes():
         ({"top": 0}, "top=0 came for"),
         ({"top": "2"}, "top='2' came for image, expected a whole number"),
         ({"top": {"txt": 3}}, "top names 'txt', the modalities are 'image', 'text'"),
-        ({"modalities": ImageCells()}, "modalities came as .*expected a list of modalities"),
-        ({"modalities": ["image", "text"]}, "modalities came as .'image', 'text'.*ImageCells"),
+        ({"modalities": ImageCells()}, "got modalities=.*expected a list of modalities"),
+        ({"modalities": ["image", "text"]}, "got modalities=.'image', 'text'.*ImageCells"),
         ({"modalities": [ImageCells(), Tokens(mask_id=12)]}, "hold.* 'tokens' 0 to 12.*'embedding' 0 to 11"),
         ({"extra": {"x": {"image": "zero"}}}, "view 'x' changes image by 'zero', expected a Mask"),
         ({"extra": {"x": Noise(0.1)}}, "view 'x' is Noise, expected a mapping"),

@@ -26,8 +26,8 @@ from crossexplain.gradients import maps as maps
 from crossexplain.gradients import tokens as scores
 from crossexplain.gradients.attention import RELEVANCE, ROLLOUT, patch_map
 from crossexplain.gradients.capture import INPUT, Captured, capture
+from crossexplain.gradients.modalities import ImageCells, Inputs, Modality, Tokens, require_modalities, rows_of
 from crossexplain.gradients.rounds import carriers, rounds
-from crossexplain.gradients.views import ImageCells, Inputs, Modality, Tokens, require_modalities, rows_of
 
 BUDGET = 256  # coalitions an example, where a method takes a budget
 ROWS = 512  # that go through the model at once

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from crossexplain.checks import InputError
+from crossexplain.gradients.modalities import ImageCells, Inputs, Modality, Tokens
 from crossexplain.gradients.rounds import Rounds, equal_rows_once
-from crossexplain.gradients.views import ImageCells, Inputs, Mask, Modality, Tokens, views
+from crossexplain.gradients.views import Mask, Views
 from crossexplain.intervals import Interval, difference_interval, mean_interval
 
 ANSWERS = ("image alone", "text alone", "both only", "both added", "either")
@@ -126,7 +127,7 @@ def recall(model: nn.Module, images: Callable[[np.ndarray], Tensor], count: int,
     maps, kinds = [], ["full", *baselines["image"]]
     plan = {kind: {} if kind == "full" else {image.name: Mask(None, kind)} for kind in kinds}
     for numbers in np.split(np.arange(count), np.arange(batch, count, batch)):
-        laid_out = views({image.input: images(numbers)}, [image], plan, allow_empty=True)
+        laid_out = Views({image.input: images(numbers)}, [image], plan, allow_empty=True)
         with equal_rows_once(model, ["image"]):
             seen = model.image(laid_out.inputs[image.input])
         maps.append(seen.half().unflatten(0, (len(kinds), -1)))
@@ -135,7 +136,7 @@ def recall(model: nn.Module, images: Callable[[np.ndarray], Tensor], count: int,
 
     kinds = ["full", *baselines["text"]]
     plan = {kind: {} if kind == "full" else {text.name: Mask(None, kind)} for kind in kinds}
-    laid_out = views(texts, [text], plan, allow_empty=True).inputs
+    laid_out = Views(texts, [text], plan, allow_empty=True).inputs
     # Captions of as many words are one caption once every word is hidden.
     distinct, back = torch.unique(torch.stack([laid_out[key] for key in texts], dim=1), dim=0, return_inverse=True)
     said = [model.text(*some.unbind(1)) for some in distinct.split(8 * batch)]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from crossexplain.checks import InputError, class_index, require_eval
 from crossexplain.gradients.capture import Captured, capture, first_tensor
 from crossexplain.gradients.evidence import as_logits, classes, evidence
-from crossexplain.gradients.views import Inputs, Modality, require_modalities, rows_of
+from crossexplain.gradients.modalities import Inputs, Modality, require_modalities, rows_of
 
 ROWS = 512  # rows that go through the model at once by default: enough to keep it busy, and little memory
 Target = int | Tensor | Callable[[object], Tensor] | str | None

@@ -29,7 +29,8 @@ from tqdm.auto import tqdm
 
 from crossexplain.checks import InputError, class_index, find_layer
 from crossexplain.gradients.capture import INPUT, Captured, NoGradient, capture
-from crossexplain.gradients.views import Change, Inputs, Mask, Modality, Views, require_modalities, rows_of
+from crossexplain.gradients.modalities import Inputs, Modality, require_modalities, rows_of
+from crossexplain.gradients.views import Change, Mask, Views
 from crossexplain.intervals import Interval
 
 FULL, NOTHING = "full", "all masked"
@@ -452,7 +453,7 @@ def rounds(
     ------
     InputError
         For a model in train mode, fewer than two modalities, an unknown baseline, ``pick`` or ``by``, and whatever
-        :func:`~crossexplain.gradients.capture.capture` and :func:`~crossexplain.gradients.views.views` refuse.
+        :func:`~crossexplain.gradients.capture.capture` and :func:`~crossexplain.gradients.views.Views` refuse.
 
     Notes
     -----
