@@ -355,6 +355,27 @@ def require_modalities(modalities: Sequence[Modality]) -> list[Modality]:
     raise InputError(f"got modalities={modalities!r}, expected a list of modalities, as in [ImageCells(), Tokens()].")
 
 
+def features_of(inputs: Inputs, modalities: Sequence[Modality]) -> dict[str, Tensor]:
+    """Return which features each example has in each modality, bool (N, F).
+
+    Raises
+    ------
+    InputError
+        For modalities of one name or with different numbers of examples, and an empty batch.
+    """
+    features = {modality.name: modality.features(inputs) for modality in modalities}
+    if len(features) < len(modalities):
+        raise InputError(f"got modalities named {', '.join(repr(modality.name) for modality in modalities)}, expected "
+                         "different names; pass name=...")
+    first, *_ = features
+    examples = require_batch(len(features[first]))
+    for name, present in features.items():
+        if len(present) != examples:
+            raise InputError(f"{name} has {len(present)} examples, {first} has {examples}; pass the same examples, in the same "
+                             "order, for every modality.")
+    return features
+
+
 def _positions(modality: Modality, values: Tensor, count: int) -> Tensor:
     if values.ndim != 3 or values.shape[1] < count:
         raise InputError(

@@ -6,8 +6,26 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from crossexplain.checks import InputError, require_batch
-from crossexplain.gradients.modalities import Inputs, Modality, is_batched, require_modalities, rows_of
+from crossexplain.checks import InputError
+from crossexplain.gradients.modalities import Inputs, Modality, features_of, is_batched, require_modalities, rows_of
+
+FULL, NOTHING = "full", "all masked"  # names of the views that leave everything, and nothing
+
+
+def masked(*modalities: str) -> str:
+    """Return the name of the view that masks some modalities as a whole.
+
+    Examples
+    --------
+    >>> masked("image"), masked("image", "sound")
+    ('image masked', 'image+sound masked')
+    """
+    return f"{'+'.join(modalities)} masked"
+
+
+def alone(modality: str, modalities: Sequence[str]) -> str:
+    """Return the name of the view that leaves one of the modalities and masks all others."""
+    return masked(*(name for name in modalities if name != modality))
 
 
 @dataclass(frozen=True)
@@ -109,12 +127,8 @@ class Views:
         if not self.names:
             raise InputError("the plan has no view; pass for example {'full': {}}.")
         self._inputs, self._donors = inputs, inputs if donors is None else donors
-        self._features = {modality.name: modality.features(inputs) for modality in modalities}
-        self.examples = require_batch(len(next(iter(self._features.values()))))
-        for name, features in self._features.items():
-            if len(features) != self.examples:
-                raise InputError(f"{name} has {len(features)} examples, {next(iter(self._features))} has {self.examples}; "
-                                 "pass the same examples, in the same order, for every modality.")
+        self._features = features_of(inputs, modalities)
+        self.examples = len(next(iter(self._features.values())))
         self.plan = {view: self._checked(view, changes) for view, changes in plan.items()}
         self.present = {
             name: torch.stack([
