@@ -21,7 +21,7 @@ from crossexplain.evaluation import faithfulness
 from crossexplain.evaluation import methods as peers
 from crossexplain.evaluation.truth import random_scores
 from crossexplain.files import embedded_folder, write_whole
-from crossexplain.gradients.views import ImageCells, Tokens
+from crossexplain.gradients.modalities import ImageCells, Tokens
 from crossexplain.recipes import flickr8k as recipe
 from crossexplain_book.bench import code
 

@@ -21,8 +21,8 @@ from crossexplain.coalitions.game import Game
 from crossexplain.data.flickr8k import Pairs
 from crossexplain.evaluation import modality_shares as dominance
 from crossexplain.files import embedded_folder, write_whole
+from crossexplain.gradients.modalities import ImageCells, Tokens
 from crossexplain.gradients.rounds import rounds as run_rounds
-from crossexplain.gradients.views import ImageCells, Tokens
 from crossexplain.intervals import mean_interval
 from crossexplain.models import bert
 from crossexplain.recipes import flickr8k as recipe

@@ -17,7 +17,7 @@ import torch
 from crossexplain.coalitions.game import Game
 from crossexplain.coalitions.shapley import interactions, shapley
 from crossexplain.data import collages
-from crossexplain.gradients.views import ImageCells, Tokens
+from crossexplain.gradients.modalities import ImageCells, Tokens
 from crossexplain.recipes import flickr8k, scenes
 from crossexplain.recipes.collages import load_or_train
 from crossexplain_book.bench import memory, seconds, spread

@@ -10,7 +10,7 @@ from functools import partial
 
 from crossexplain.data import collages
 from crossexplain.gradients.attention import word_by_patch
-from crossexplain.gradients.views import ImageCells, Tokens
+from crossexplain.gradients.modalities import ImageCells, Tokens
 from crossexplain.recipes import collages as pairs_recipe
 from crossexplain.recipes import flickr8k
 from crossexplain.recipes import scenes as recipe

@@ -16,8 +16,8 @@ from benchmarks.studies import hdxor
 from benchmarks.studies.hdxor import SEEDS, Concatenated, train
 from crossexplain.evaluation import shares
 from crossexplain.files import embedded_folder, write_whole
+from crossexplain.gradients.modalities import Vectors
 from crossexplain.gradients.rounds import rounds
-from crossexplain.gradients.views import Vectors
 from crossexplain_book.bench import code, spread
 
 TABLE = "hdxor.csv"

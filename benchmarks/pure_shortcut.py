@@ -19,8 +19,9 @@ from crossexplain.data import digits
 from crossexplain.evaluation import modality_shares as dominance
 from crossexplain.evaluation import shares
 from crossexplain.files import embedded_folder, write_whole
-from crossexplain.gradients.rounds import FULL, NOTHING, rounds
-from crossexplain.gradients.views import Tokens, Vectors
+from crossexplain.gradients.modalities import Tokens, Vectors
+from crossexplain.gradients.record import FULL, NOTHING
+from crossexplain.gradients.rounds import rounds
 from crossexplain.recipes.collages import load_or_train
 from crossexplain.recipes.controls import Control, prepare, train
 from crossexplain_book.bench import code

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from crossexplain.data import collages
 from crossexplain.gradients.capture import capture
+from crossexplain.gradients.modalities import ImageCells, Modality, Tokens
 from crossexplain.gradients.rounds import rounds
-from crossexplain.gradients.views import ImageCells, Modality, Tokens
 from crossexplain.recipes import flickr8k, scenes
 from crossexplain.recipes.collages import load_or_train
 from crossexplain_book.bench import memory, seconds, spread

@@ -25,8 +25,10 @@ from crossexplain.data import controls, digits
 from crossexplain.evaluation import modality_shares as dominance
 from crossexplain.evaluation import shares
 from crossexplain.files import embedded_folder, write_whole
-from crossexplain.gradients.rounds import FULL, Rounds, rounds
-from crossexplain.gradients.views import Tokens, Vectors
+from crossexplain.gradients import verdict as judging
+from crossexplain.gradients.modalities import Tokens, Vectors
+from crossexplain.gradients.record import FULL, Record
+from crossexplain.gradients.rounds import rounds
 from crossexplain.intervals import mean_interval
 from crossexplain.recipes import controls as recipe
 from crossexplain.recipes.collages import load_or_train, look
@@ -89,7 +91,7 @@ def judged(control: Control, seed: int, p: float) -> dict:
     return line
 
 
-def recorded(control: Control, seed: int, baselines=BASELINES) -> Rounds:
+def recorded(control: Control, seed: int, baselines=BASELINES) -> Record:
     """Run the project's rounds on the test pairs."""
     modalities = [Vectors("image", "seen"), Tokens(layer=control.fusion.text_layer)]
     inputs = {"seen": control.seen, "tokens": control.test.tokens()}
@@ -146,8 +148,8 @@ def block(seeds: range, architectures: tuple[str, ...]) -> list[dict]:
 
 def kept_at(seeds: range, architectures: tuple[str, ...]) -> Path:
     """Return where a block keeps what it has judged: another file for other code and other seeds."""
-    code = [Path(module.__file__) for module in (controls, digits, pairs_of, recipe, shares, dominance)]
-    code += map(inspect.getsource, (judged, recorded, met, text_share, shapley, Rounds.verdict, Rounds._judge))
+    code = [Path(module.__file__) for module in (controls, digits, pairs_of, recipe, shares, dominance, judging)]
+    code += map(inspect.getsource, (judged, recorded, met, text_share, shapley))
     folder = embedded_folder().parent / "_build" / "trial"
     return folder / f"{digest(*seeds, *architectures, BASELINES, MET, EXPLAINED, ORDERS, *code)[:16]}.json"
 

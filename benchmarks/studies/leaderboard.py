@@ -31,7 +31,7 @@ from crossexplain.evaluation.truth import (
     random_scores,
     row_correlation,
 )
-from crossexplain.gradients.views import ImageCells, Inputs, Modality, Tokens, Vectors
+from crossexplain.gradients.modalities import ImageCells, Inputs, Modality, Tokens, Vectors
 from crossexplain.recipes import scenes
 
 CELLS, GROUPS = 4, 8

@@ -5,9 +5,9 @@ import torch
 from crossexplain.gradients.attention import word_by_patch
 from crossexplain.gradients.capture import capture
 from crossexplain.gradients.maps import attribute
+from crossexplain.gradients.modalities import ImageCells, Tokens
 from crossexplain.gradients.preflight import preflight
 from crossexplain.gradients.rounds import rounds
-from crossexplain.gradients.views import ImageCells, Tokens
 from crossexplain.models import bert, checkpoints, clip
 from crossexplain.models.clip import Clip, Contrast, sigmoid_loss
 from crossexplain.models.towers import ClipTextTower, EncoderTower, Look, clip_states, pool, threshold

@@ -8,7 +8,7 @@ from crossexplain.checks import InputError
 from crossexplain.coalitions.game import Game
 from crossexplain.coalitions.shapley import shapley
 from crossexplain.data import collages
-from crossexplain.gradients.views import ImageCells, Tokens, Vectors
+from crossexplain.gradients.modalities import ImageCells, Tokens, Vectors
 from crossexplain.models import clip
 from crossexplain.models.cnn_lstm import CnnLstm
 from crossexplain.recipes.collages import load_or_train

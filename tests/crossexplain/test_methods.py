@@ -17,7 +17,7 @@ from crossexplain.evaluation.methods import (
     explain,
 )
 from crossexplain.gradients.attention import RELEVANCE, ROLLOUT
-from crossexplain.gradients.views import ImageCells, Tokens, Vectors
+from crossexplain.gradients.modalities import ImageCells, Tokens, Vectors
 from crossexplain.models import clip
 from crossexplain.models.cnn_lstm import CnnLstm
 from crossexplain.models.fusion import Fusion

@@ -17,9 +17,9 @@ from PIL import Image
 from crossexplain.checks import InputError
 from crossexplain.data import collages
 from crossexplain.gradients.maps import attribute as image_map
+from crossexplain.gradients.modalities import ImageCells, Tokens
 from crossexplain.gradients.rounds import rounds
 from crossexplain.gradients.tokens import attribute as word_scores
-from crossexplain.gradients.views import ImageCells, Tokens
 from crossexplain.recipes import collages as recipe
 from crossexplain.recipes import scenes as scene_recipe
 from crossexplain_book.assemble import CONTROLS, page

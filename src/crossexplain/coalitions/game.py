@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 
 from crossexplain.checks import InputError, class_index
 from crossexplain.gradients.capture import first_tensor
-from crossexplain.gradients.views import Inputs, Modality, require_modalities, rows_of
+from crossexplain.gradients.modalities import Inputs, Modality, require_modalities, rows_of
 
 MOST = 2**20  # coalitions of an example
 MATCHED = 8192  # pairs that go through a head at once: small beside the towers, and large enough to be quick
@@ -97,7 +97,7 @@ class Game:
 
     Examples
     --------
-    >>> from crossexplain.gradients.views import Tokens, Vectors
+    >>> from crossexplain.gradients.modalities import Tokens, Vectors
     >>> class Product(nn.Module):
     ...     def forward(self, seen, tokens):
     ...         return seen[:, :, 0].sum(dim=1) * (tokens > 1).sum(dim=1)

@@ -26,8 +26,8 @@ from crossexplain.gradients import maps as maps
 from crossexplain.gradients import tokens as scores
 from crossexplain.gradients.attention import RELEVANCE, ROLLOUT, patch_map
 from crossexplain.gradients.capture import INPUT, Captured, capture
-from crossexplain.gradients.rounds import carriers, rounds
-from crossexplain.gradients.views import ImageCells, Inputs, Modality, Tokens, require_modalities, rows_of
+from crossexplain.gradients.modalities import ImageCells, Inputs, Modality, Tokens, require_modalities, rows_of
+from crossexplain.gradients.rounds import feature_dividends, rounds
 
 BUDGET = 256  # coalitions an example, where a method takes a budget
 ROWS = 512  # that go through the model at once
@@ -316,12 +316,12 @@ def _rounds(asked: Asked, which: str) -> Scored:
                     donors=asked.donors, control=False, progress=False, seed=asked.seed)
     kind = record.baselines[0]
     if which == "cross":
-        return Scored({name: record.ends[kind, name].cross for name in record.modalities})
+        return Scored({name: record.by_side[kind, name].cross for name in record.modalities})
     return Scored({name: record.passes[kind, record.only(name)].importance[name] for name in record.modalities})
 
 
 def _carriers(asked: Asked) -> Scored:
-    return Scored(carriers(asked.model, asked.inputs, asked.modalities, baseline=asked.baselines, target=asked.target,
+    return Scored(feature_dividends(asked.model, asked.inputs, asked.modalities, baseline=asked.baselines, target=asked.target,
                           donors=asked.donors, progress=False, seed=asked.seed))
 
 

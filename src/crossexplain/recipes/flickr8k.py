@@ -88,7 +88,7 @@ class Encoded:
 
     @property
     def words(self) -> dict:
-        """What :class:`crossexplain.gradients.views.Tokens` has to know to hide words from a whole model."""
+        """What :class:`crossexplain.gradients.modalities.Tokens` has to know to hide words from a whole model."""
         ids = self.tokenizer
         return {"layer": "text.encoder.embeddings", "mask_id": ids.mask_token_id, "pad_id": ids.pad_token_id,
                 "special": (ids.cls_token_id, ids.sep_token_id), "attention": "attention_mask"}

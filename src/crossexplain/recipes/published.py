@@ -43,7 +43,7 @@ class Published:
 
     @property
     def words(self) -> dict:
-        """What :class:`crossexplain.gradients.views.Tokens` has to know to hide words: there is no mask, but padding."""
+        """What :class:`crossexplain.gradients.modalities.Tokens` has to know to hide words: there is no mask, but padding."""
         ids = self.tokenizer
         return {"layer": self.model.text_layer, "mask_id": None, "pad_id": ids.pad_token_id,
                 "special": (ids.bos_token_id, ids.eos_token_id), "attention": "attention_mask"}
