@@ -30,9 +30,10 @@ from crossexplain.gradients.modalities import Tokens, Vectors
 from crossexplain.gradients.record import FULL, Record
 from crossexplain.gradients.rounds import rounds
 from crossexplain.intervals import mean_interval
+from crossexplain.models.cnn_lstm import AfterTower
 from crossexplain.recipes import controls as recipe
 from crossexplain.recipes.collages import load_or_train, look
-from crossexplain.recipes.controls import ARCHITECTURES, UNLEARNABLE, BehindTower, Control, prepare, train
+from crossexplain.recipes.controls import ARCHITECTURES, UNLEARNABLE, Control, prepare, train
 from crossexplain_book.bench import BenchError, spread
 from crossexplain_book.execute import digest
 
@@ -266,7 +267,7 @@ def contradicted(seed: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     examples in which all or none of a modality's features decide are left out, as nothing can be wrong about them.
     """
     trained = load_or_train(progress=False)
-    model, test = BehindTower(trained.model).eval(), pairs_of.build(trained.digits, CONTRADICTING, "test", seed)
+    model, test = AfterTower(trained.model).eval(), pairs_of.build(trained.digits, CONTRADICTING, "test", seed)
     seen, tokens = look(trained.model, test).inputs["seen"].reshape(-1, 4, 10), test.tokens()
     record = rounds(model, {"seen": seen, "tokens": tokens}, [Vectors("image", "seen"), Tokens(layer=model.text_layer)],
                     baselines=BASELINES[:1], pick=None, rows=4096, progress=False, seed=seed)

@@ -14,6 +14,7 @@ from crossexplain.data.store import Found
 from crossexplain.gradients.capture import capture
 from crossexplain.models import checkpoints
 from crossexplain.models.vgg import ImageNetClassifier, SlimVGG
+from crossexplain.models.weights import WeightsError
 
 
 class Net(nn.Module):
@@ -327,11 +328,11 @@ def test_a_checkpoint_that_is_corrupt(model, tmp_path):
     before = {name: value.clone() for name, value in model.state_dict().items()}
     for content in (b"", whole[:-7], whole[:-1] + bytes([whole[-1] ^ 1]), b"<html>login</html>"):
         path.write_bytes(content)
-        with pytest.raises(checkpoints.CheckpointError, match="broken.*crossexplain train net"):
+        with pytest.raises(WeightsError, match="broken.*crossexplain train net"):
             checkpoints.load("net", model, folder=tmp_path)
     path.write_bytes(whole)
     path.with_suffix(".json").write_text("{")
-    with pytest.raises(checkpoints.CheckpointError, match="card .* is broken"):
+    with pytest.raises(WeightsError, match="card .* is broken"):
         checkpoints.load("net", model, folder=tmp_path)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 

@@ -19,10 +19,9 @@ from crossexplain.evaluation.methods import (
 from crossexplain.gradients.attention import RELEVANCE, ROLLOUT
 from crossexplain.gradients.modalities import ImageCells, Tokens, Vectors
 from crossexplain.models import clip
-from crossexplain.models.cnn_lstm import CnnLstm
+from crossexplain.models.cnn_lstm import AfterTower, CnnLstm
 from crossexplain.models.fusion import Fusion
 from crossexplain.models.towers import ConvTower, EncoderTower
-from crossexplain.recipes.controls import BehindTower
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 TOKENS = torch.tensor([[2, 5, 6, 7, 3, 0, 0], [2, 8, 9, 3, 0, 0, 0], [2, 9, 10, 11, 4, 5, 3]])
@@ -39,7 +38,7 @@ MADE = {
     "clip_cnn": (lambda: clip.small_cnn(12, 10), (3, 24, 24)),
     "clip_vit": (lambda: clip.small_vit(12, 10, side=24, patch=12, width=16, layers=2), (3, 24, 24)),
     "cnn_lstm": (lambda: CnnLstm(12), (1, 56, 56)),
-    "behind tower": (lambda: BehindTower(CnnLstm(12)), None),
+    "behind tower": (lambda: AfterTower(CnnLstm(12)), None),
 }
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from crossexplain.checks import InputError, class_index
+from crossexplain.contract import TwoTowers
 from crossexplain.gradients.capture import first_tensor
 from crossexplain.gradients.modalities import Inputs, Modality, require_modalities, rows_of
 
@@ -382,7 +383,7 @@ def _owners(players: int | Tensor | None, there: Tensor, name: str) -> tuple[Ten
 
 def _parts(model: nn.Module, inputs: Inputs, modalities: Sequence[Modality]) -> list[_Part] | None:
     """Return what encodes each modality, or None where the model does not say how it splits."""
-    if len(modalities) != 2 or not all(callable(getattr(model, name, None)) for name in ("see", "read", "match")):
+    if len(modalities) != 2 or not isinstance(model, TwoTowers):
         return None
     parts = [_Part(encode, tuple(key for key in inspect.signature(encode).parameters if key in inputs))
              for encode in (model.see, model.read)]
