@@ -24,7 +24,7 @@ from crossexplain.data import collages as pairs_of
 from crossexplain.data import controls, digits
 from crossexplain.evaluation import modality_shares as dominance
 from crossexplain.evaluation import shares
-from crossexplain.files import embedded_folder, write_whole
+from crossexplain.files import digest, embedded_folder, write_whole
 from crossexplain.gradients.rounds import FULL, Rounds, rounds
 from crossexplain.gradients.views import Tokens, Vectors
 from crossexplain.intervals import mean_interval
@@ -32,7 +32,6 @@ from crossexplain.recipes import controls as recipe
 from crossexplain.recipes.collages import load_or_train, look
 from crossexplain.recipes.controls import ARCHITECTURES, UNLEARNABLE, BehindTower, Control, prepare, train
 from crossexplain_book.bench import BenchError, spread
-from crossexplain_book.execute import digest
 
 CONTROLS = [("image", 1.0), ("text", 1.0), ("either", 1.0), ("both", 1.0), ("additive", 1.0),
             *(("shortcut", p) for p in (0.5, 0.75, 0.9, 1.0))]

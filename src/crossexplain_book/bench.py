@@ -8,23 +8,20 @@ the rows take the place of older ones with the same id in ``data/results/figures
 import csv
 import ctypes
 import inspect
-import platform
 import runpy
 import statistics
 import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from crossexplain.files import embedded_folder, write_whole
-from crossexplain_book.execute import digest, tree
+from crossexplain.files import digest, embedded_folder, tree, write_whole
+from crossexplain_book.provenance import device, versions
 
 COLUMNS = ("id", "value", "low", "high", "n", "unit", "seed", "command", "versions", "device", "date")
 OWN = COLUMNS[:6]  # what a benchmark says itself
 LIBC = ctypes.CDLL(None) if sys.platform.startswith("linux") else None
-PACKAGES = ("crossexplain", "torch", "transformers", "captum", "grad-cam", "numpy", "scikit-learn")
 
 
 class BenchError(Exception):
@@ -160,23 +157,3 @@ def spread(key: str, values: Sequence[float], unit: str, middle: Callable = stat
 def memory(key: str, calls: dict[str, Callable[[], object]]) -> list[dict]:
     """Return one row for each call: how much memory it takes above what is there before, of three runs."""
     return [spread(f"memory.{key}.{name}", [peak(call) for _ in range(3)], "MiB above rest") for name, call in calls.items()]
-
-
-def versions() -> str:
-    """Return the versions that a figure may depend on, in one line."""
-    found = [f"python {platform.python_version()}"]
-    for name in PACKAGES:
-        try:
-            found.append(f"{name} {version(name)}")
-        except PackageNotFoundError:
-            continue
-    return "; ".join(found)
-
-
-def device() -> str:
-    """Return what the figures were measured on: processor, cores, and the accelerator if torch sees one."""
-    import torch
-
-    from crossexplain_book.execute import machine
-
-    return machine() + (f"; {torch.cuda.get_device_name()}" if torch.cuda.is_available() else "")

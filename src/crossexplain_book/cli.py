@@ -11,15 +11,13 @@ import platform
 import shutil
 import signal
 import sys
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from tempfile import TemporaryFile
 
 from crossexplain import __version__
+from crossexplain_book import provenance
 
 OK, FAILED, USAGE, MISSING = 0, 1, 2, 3
-NEEDED = ("torch", "torchvision", "transformers", "scikit-learn", "captum", "grad-cam", "jupyter-book", "papermill",
-          "playwright", "pytest")
 FULL_MEMORY, FULL_DISK, FULL_MINUTES = 8, 12, 60  # GiB, GiB, minutes on two cores: of a full run with small towers
 
 
@@ -288,13 +286,10 @@ def _say_lacking(sources: list) -> None:
 
 def _say_packages() -> list[str]:
     say("packages")
-    missing = []
-    for name in NEEDED:
-        try:
-            say(f"  {name:20} {version(name)}")
-        except PackageNotFoundError:
-            missing.append(name)
-            say(f"  {name:20} missing")
+    found = provenance.installed((*provenance.PACKAGES, *provenance.TOOLS))
+    for name, number in found.items():
+        say(f"  {name:20} {number or 'missing'}")
+    missing = [name for name, number in found.items() if number is None]
     if missing:
         say("  make the environment with `make env`, or install the extras: pip install 'crossexplain[book,test]'")
     return missing

@@ -1,11 +1,5 @@
-"""Notebooks to executed pages: two at a time, each in its own processes, nothing done twice, nothing half done.
+"""Notebooks to executed pages: two at a time, each in its own processes, nothing done twice, nothing half done."""
 
-A finished chapter is two files in the build's ``pages`` folder: the executed notebook, and a record of what it was
-made from (see :func:`is_fresh`), how long it took and how much memory it needed. The record is written last, so a
-chapter is either finished or not there.
-"""
-
-import hashlib
 import json
 import os
 import platform
@@ -15,37 +9,22 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import dataclass, field
 from difflib import get_close_matches
 from importlib.metadata import version
 from pathlib import Path
 
 import psutil
 
-from crossexplain.files import write_whole
+from crossexplain.files import digest, tree
 from crossexplain_book.layout import BookError, Build
 from crossexplain_book.page import RUN
+from crossexplain_book.provenance import machine
+from crossexplain_book.records import ChapterRecord, is_fresh, save_record, source_state
 
 GIB = 2**30
 REPORT_EVERY = 15  # seconds between two lines about a chapter where the terminal cannot redraw one
 SETS = re.compile(r"^([A-Za-z_]\w*)\s*(?::[^=\n]*)?=(?!=)", re.MULTILINE)
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
-
-
-def digest(*parts) -> str:
-    """Return one hash of strings, bytes and paths (of files, by content)."""
-    total = hashlib.sha256()
-    for part in parts:
-        data = part.read_bytes() if isinstance(part, Path) else part if isinstance(part, bytes) else str(part).encode()
-        total.update(len(data).to_bytes(8, "big") + data)
-    return total.hexdigest()
-
-
-def tree(folder: Path, pattern: str = "*") -> list[Path]:
-    """Return the files below ``folder`` in a fixed order, without caches."""
-    found = folder.rglob(pattern) if folder.is_dir() else []
-    return sorted(path for path in found if path.is_file() and "__pycache__" not in path.parts
-                  and not path.name.endswith((".pyc", ".part")))
 
 
 def code_key(root: Path) -> str:
@@ -58,79 +37,12 @@ def code_key(root: Path) -> str:
     return digest(platform.python_version(), version("torch"), *names, *(root / name for name in names))
 
 
-def source_state(name: str) -> dict:
-    """Return where a source is found now, how large it is, and a hash of which files (size, time) it consists of."""
-    from crossexplain.data import store
-
-    try:
-        found = store.find(name)
-    except store.BrokenSource:
-        return {"source": "broken", "bytes": 0, "identity": ""}
-    except (OSError, ValueError):  # nowhere, not to be fetched, or no longer in the registry
-        return {"source": "missing", "bytes": 0, "identity": ""}
-    path = Path(found.path)
-    files = tree(path) if path.is_dir() else [path] if path.is_file() else []
-    stats = [(file.relative_to(path).as_posix(), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    identity = digest(found.source, str(path), json.dumps(stats))
-    return {"source": found.source, "bytes": sum(size for _, size, _ in stats), "identity": identity}
-
-
-@dataclass
-class Record:
-    """What is known of one executed chapter."""
-
-    chapter: str
-    key: str
-    parameters: dict
-    sources: dict = field(default_factory=dict)  # name -> state, see source_state; also of what was not found
-    notebook_hash: str = ""
-    seconds: float = 0.0
-    memory: float = 0.0  # GiB at the peak
-    threads: int = 1
-    jobs: int = 1
-    finished: str = ""
-    machine: str = ""
-
-
-def record_path(build: Build, chapter: str) -> Path:
-    """Return where a chapter's record stands."""
-    return build.pages / f"{chapter}.json"
-
-
-def load_record(build: Build, chapter: str) -> Record | None:
-    """Return the record of a finished chapter, or None where there is none, or none that fits its notebook."""
-    try:
-        record = Record(**json.loads(record_path(build, chapter).read_text("utf-8")))
-        whole = digest(build.pages / f"{chapter}.ipynb") == record.notebook_hash
-    except (OSError, ValueError, TypeError):
-        return None
-    return record if whole else None
-
-
-def is_fresh(build: Build, chapter: str, key: str) -> bool:
-    """Say whether a chapter need not run: same notebook, parameters, package and lock, and same sources as then."""
-    record = load_record(build, chapter)
-    return (record is not None and record.key == key
-            and all(state == source_state(name) for name, state in record.sources.items()))
-
-
-def machine() -> str:
-    """Describe this machine in a few words."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        model = platform.processor() or platform.machine()
-    memory = psutil.virtual_memory().total / GIB
-    return f"{model}, {os.cpu_count()} cores, {memory:.0f} GiB memory, {platform.system()}"
-
-
 class Chapter:
     """One chapter being executed by a worker process."""
 
     def __init__(self, build: Build, notebook: Path, key: str, parameters: dict, threads: int, jobs: int):
         self.build, self.notebook, self.name = build, notebook, notebook.stem
-        self.record = Record(self.name, key, parameters, threads=threads, jobs=jobs, machine=machine())
+        self.record = ChapterRecord(self.name, key, parameters, threads=threads, jobs=jobs, machine=machine())
         self.part = build.pages / f"{self.name}.part.ipynb"
         self.looked_for = build.pages / f"{self.name}.sources"  # names, one a line, written by the store
         self.looked_for.unlink(missing_ok=True)
@@ -218,8 +130,7 @@ class Chapter:
         self.record.sources = {name: source_state(name) for name in sorted(used)}
         self.record.notebook_hash = digest(page)
         self.record.finished = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
-        text = json.dumps(vars(self.record), indent=1)
-        write_whole(record_path(self.build, self.name), lambda part: part.write_text(text, "utf-8"))
+        save_record(self.build, self.record)
 
     def stop(self) -> None:
         """End the worker and everything it started."""

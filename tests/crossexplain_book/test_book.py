@@ -14,11 +14,13 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from crossexplain.data.registry import SOURCES, File
+from crossexplain.files import digest
 from crossexplain_book import BookError, Build
 from crossexplain_book.assemble import assemble, claims_tables, page, show_parameters
-from crossexplain_book.execute import Record, digest, execute, is_fresh, load_record, parse_parameters, record_path
+from crossexplain_book.execute import execute, parse_parameters
 from crossexplain_book.layout import chapters, find_root
 from crossexplain_book.page import CLAIM, RUN
+from crossexplain_book.records import ChapterRecord, is_fresh, load_record, record_path
 from crossexplain_book.worker import complaint
 
 SHOW = """
@@ -88,7 +90,7 @@ def test_only_what_changed_runs_again(build, monkeypatch):
 
     key = record.key
     assert is_fresh(build, "01_a", key)
-    monkeypatch.setattr("crossexplain_book.execute.source_state", lambda name: {"source": "elsewhere"})
+    monkeypatch.setattr("crossexplain_book.records.source_state", lambda name: {"source": "elsewhere"})
     assert not is_fresh(build, "01_a", key)
 
 
@@ -208,7 +210,7 @@ def _runs(pid: int) -> bool:
     return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
 
 
-def finished(build: Build, *code: str) -> tuple[dict, Record]:
+def finished(build: Build, *code: str) -> tuple[dict, ChapterRecord]:
     """Return an executed chapter with pictures and claims, and its record."""
     notebook = write_notebook(build.root / "notebooks" / "01_a.ipynb", *code)
     assert not ran(build)[0]
