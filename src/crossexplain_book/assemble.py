@@ -15,7 +15,7 @@ from pathlib import Path
 from crossexplain.files import digest, tree, write_whole
 from crossexplain_book.layout import BookError, Build
 from crossexplain_book.page import CLAIM, RUN
-from crossexplain_book.records import ChapterRecord, load_record
+from crossexplain_book.records import ChapterRecord, executed_notebook, load_record
 
 CARRIED = (CLAIM, RUN)  # data for the book, not for the reader
 CONTROLS = "application/vnd.jupyter.widget-view+json"  # of an explorer: nothing without a kernel
@@ -305,7 +305,7 @@ def assemble(build: Build, notebooks: list[Path], failed: list[str]) -> str:
             why = "failed in this build" if path.stem in failed else "was not run in this build"
             files[f"chapters/{path.stem}.md"] = missing_page(path, f"This chapter {why}.").encode()
             continue
-        executed = json.loads((build.pages / path.name).read_text("utf-8"))
+        executed = executed_notebook(build, path)
         files[f"chapters/{path.name}"] = json.dumps(page(executed, record), indent=1, ensure_ascii=False).encode()
         records.append(record)
         claims += outputs_of(executed, CLAIM)

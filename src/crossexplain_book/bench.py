@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from crossexplain.files import digest, embedded_folder, tree, write_whole
+from crossexplain_book.freshness import Imports, code_key
 from crossexplain_book.provenance import device, versions
 
 COLUMNS = ("id", "value", "low", "high", "n", "unit", "seed", "command", "versions", "device", "date")
@@ -68,7 +69,7 @@ def _complete(row: dict, path: Path) -> dict:
     return {key: f"{value:.6g}" if isinstance(value := row[key], float) else value for key in COLUMNS}
 
 
-def kept(table: Path) -> dict[str, dict]:
+def load_rows(table: Path) -> dict[str, dict]:
     """Return the rows that were measured before, by id."""
     if not table.is_file():
         return {}
@@ -76,13 +77,18 @@ def kept(table: Path) -> dict[str, dict]:
         return {row["id"]: row for row in csv.DictReader(stream)}
 
 
-def code(*more) -> str:
-    """Return a hash for the names of partial results: of the package, the checkpoints, and what else is given."""
+def code_hash(benchmark: Path, *more) -> str:
+    """Return a hash for the names of partial results: of all that a benchmark is made from, and what else is given.
+
+    That is its file, the modules that it reaches, the checkpoints and the data files of the helper.
+    """
     root = embedded_folder().parent
-    return digest(*tree(root / "src", "*.py"), *tree(root / "data" / "checkpoints"), *more)[:16]
+    tables = [path for folder in (root / "src", root / "data") for path in tree(folder, "*.toml")]
+    data = [*tree(root / "data" / "checkpoints"), *tables]
+    return digest(code_key(Imports(root), benchmark, data), *more)[:16]
 
 
-def moved(row: dict, before: dict | None) -> str:
+def drift(row: dict, before: dict | None) -> str:
     """Return what to say of a figure that lies outside the range it had when it was last measured; empty if it does not.
 
     A figure has moved if its range and the last one have nothing in common: timings on a busy machine, and seeds, may
@@ -91,9 +97,9 @@ def moved(row: dict, before: dict | None) -> str:
     Examples
     --------
     >>> last = {"value": "1.2", "low": "1.1", "high": "1.3", "date": "2026-01-01"}
-    >>> moved({"value": 1.5, "low": 1.4, "high": 1.6}, last)
+    >>> drift({"value": 1.5, "low": 1.4, "high": 1.6}, last)
     'was 1.2 [1.1, 1.3] on 2026-01-01'
-    >>> moved({"value": 1.5, "low": 1.2, "high": 1.6}, last)
+    >>> drift({"value": 1.5, "low": 1.2, "high": 1.6}, last)
     ''
     """
     try:
@@ -107,7 +113,7 @@ def moved(row: dict, before: dict | None) -> str:
 
 def merge(rows: list[dict], table: Path) -> Path:
     """Put rows into the table, each in place of the one with its id; the table is written whole or not at all."""
-    merged = kept(table) | {row["id"]: row for row in rows}
+    merged = load_rows(table) | {row["id"]: row for row in rows}
 
     def write(part: Path) -> None:
         with part.open("w", encoding="utf-8", newline="") as stream:
@@ -148,7 +154,7 @@ def peak(call: Callable[[], object]) -> float:
     return max(0, max(highest, default=rest) - rest) / 2**20
 
 
-def spread(key: str, values: Sequence[float], unit: str, middle: Callable = statistics.median) -> dict:
+def row_of(key: str, values: Sequence[float], unit: str, middle: Callable = statistics.median) -> dict:
     """Return one row: the middle of the values, their median unless told otherwise, and their range."""
     return {"id": key, "value": float(middle(values)), "low": float(min(values)), "high": float(max(values)),
             "n": len(values), "unit": unit}
@@ -156,4 +162,4 @@ def spread(key: str, values: Sequence[float], unit: str, middle: Callable = stat
 
 def memory(key: str, calls: dict[str, Callable[[], object]]) -> list[dict]:
     """Return one row for each call: how much memory it takes above what is there before, of three runs."""
-    return [spread(f"memory.{key}.{name}", [peak(call) for _ in range(3)], "MiB above rest") for name, call in calls.items()]
+    return [row_of(f"memory.{key}.{name}", [peak(call) for _ in range(3)], "MiB above rest") for name, call in calls.items()]

@@ -321,7 +321,7 @@ def _say_machine() -> None:
 def bench(options) -> int:
     """Measure and keep the figures."""
     from crossexplain_book import find_root
-    from crossexplain_book.bench import benchmarks, kept, measure, merge, moved
+    from crossexplain_book.bench import benchmarks, drift, load_rows, measure, merge
 
     root = find_root()
     known = benchmarks(root)
@@ -332,7 +332,7 @@ def bench(options) -> int:
     if unknown := [name for name in names if name not in known]:
         raise UsageError(f"there is no benchmark {unknown[0]!r}; there are {', '.join(known)} and all.")
     table = root / "data" / "results" / "figures.csv"
-    before, outside = kept(table), []
+    before, outside = load_rows(table), []
     for name in names:
         say(f"{name}")
         rows = measure(known[name], seed=options.seed, repeats=options.repeats)
@@ -340,7 +340,7 @@ def bench(options) -> int:
         for row in rows:
             line = f"  {row['id']:36} {row['value']} [{row['low']}, {row['high']}] {row['unit']}, n = {row['n']}"
             say(line)
-            if last := moved(row, before.get(row["id"])):
+            if last := drift(row, before.get(row["id"])):
                 outside.append(f"{line}; {last}")
     if outside:
         say("\n".join(["outside the range of the last time, for better or worse:", *outside]))

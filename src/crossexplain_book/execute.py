@@ -2,7 +2,6 @@
 
 import json
 import os
-import platform
 import queue
 import re
 import subprocess
@@ -10,12 +9,12 @@ import sys
 import threading
 import time
 from difflib import get_close_matches
-from importlib.metadata import version
 from pathlib import Path
 
 import psutil
 
-from crossexplain.files import digest, tree
+from crossexplain.files import digest
+from crossexplain_book.freshness import OPENED, Imports, chapter_key, code_cells, file_states
 from crossexplain_book.layout import BookError, Build
 from crossexplain_book.page import RUN
 from crossexplain_book.provenance import machine
@@ -27,16 +26,6 @@ SETS = re.compile(r"^([A-Za-z_]\w*)\s*(?::[^=\n]*)?=(?!=)", re.MULTILINE)
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
-def code_key(root: Path) -> str:
-    """Return a hash of what every chapter is made from: package, lock, embedded data, Python, torch."""
-    files = tree(root / "src", "*.py") + tree(root / "data" / "checkpoints") + [root / "requirements.lock"]
-    # Tables that a chapter reads instead of measuring for an hour; not those that chapters write (01_...), nor the
-    # figures, which every benchmark writes.
-    files += [path for path in tree(root / "data" / "results", "*.csv") if not re.match(r"figures|\d\d_", path.name)]
-    names = [path.relative_to(root).as_posix() for path in files if path.is_file()]
-    return digest(platform.python_version(), version("torch"), *names, *(root / name for name in names))
-
-
 class Chapter:
     """One chapter being executed by a worker process."""
 
@@ -45,7 +34,9 @@ class Chapter:
         self.record = ChapterRecord(self.name, key, parameters, threads=threads, jobs=jobs, machine=machine())
         self.part = build.pages / f"{self.name}.part.ipynb"
         self.looked_for = build.pages / f"{self.name}.sources"  # names, one a line, written by the store
-        self.looked_for.unlink(missing_ok=True)
+        self.opened = build.pages / f"{self.name}.opened"  # files of the checkout, written by the kernel
+        for note in (self.looked_for, self.opened):
+            note.unlink(missing_ok=True)
         self.cell, self.total, self.cell_id, self.failure = 0, 0, "", None
         self.started = self.told = time.monotonic()
         self.events: queue.Queue = queue.Queue()
@@ -64,7 +55,7 @@ class Chapter:
                 **{name: threads for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")},
                 "PYTHONHASHSEED": "0", "PYTHONIOENCODING": "utf-8", "JUPYTER_PREFER_ENV_PATH": "1",
                 "IPYTHONDIR": str(self.build.folder / "ipython"), "CROSSEXPLAIN_RESULTS": str(self.build.results),
-                "CROSSEXPLAIN_LOOKED_FOR": str(self.looked_for)}
+                "CROSSEXPLAIN_LOOKED_FOR": str(self.looked_for), OPENED: str(self.opened)}
 
     def _read(self) -> None:
         for line in self.process.stdout:
@@ -114,7 +105,8 @@ class Chapter:
             self._fail(f"the worker ended with code {self.process.returncode}: {self.errors.read()[-2000:].strip()}")
         self.errors.close()
         if self.failure is not None:
-            self.looked_for.unlink(missing_ok=True)
+            for note in (self.looked_for, self.opened):
+                note.unlink(missing_ok=True)
             self.partial = self.part.replace(self.build.pages / f"{self.name}.failed.ipynb") if self.part.exists() else None
             return False
         self._keep()
@@ -125,9 +117,12 @@ class Chapter:
         used = set(sources_of(json.loads(page.read_text("utf-8"))))
         if self.looked_for.is_file():  # among them what was not found, and so is on no page
             used |= set(self.looked_for.read_text("utf-8").split())
-        for stale in (self.build.pages / f"{self.name}.failed.ipynb", self.build.pages / f"{self.name}.log", self.looked_for):
+        opened = self.opened.read_text("utf-8").splitlines() if self.opened.is_file() else []
+        for stale in (self.build.pages / f"{self.name}.failed.ipynb", self.build.pages / f"{self.name}.log", self.looked_for,
+                      self.opened):
             stale.unlink(missing_ok=True)
         self.record.sources = {name: source_state(name) for name in sorted(used)}
+        self.record.files = file_states(self.build.root, opened)
         self.record.notebook_hash = digest(page)
         self.record.finished = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
         save_record(self.build, self.record)
@@ -218,8 +213,8 @@ def execute(build: Build, notebooks: list[Path], *, parameters: dict, jobs: int 
     build.results.mkdir(parents=True, exist_ok=True)
     require_parameters(notebooks, parameters)
     parameters = {"profile": build.profile, "size": build.size, **parameters}
-    code = code_key(build.root)
-    keys = {path.stem: digest(code, json.dumps(parameters, sort_keys=True), path) for path in notebooks}
+    imports = Imports(build.root)
+    keys = {path.stem: chapter_key(imports, path, parameters) for path in notebooks}
     waiting = [path for path in notebooks if again or not is_fresh(build, path.stem, keys[path.stem])]
     for path in notebooks:
         if path not in waiting:
@@ -289,12 +284,8 @@ class Screen:
 
 def parameters_of(notebook: Path) -> list[str]:
     """Return the names that a notebook sets in its cell tagged ``parameters``; none where it is no notebook."""
-    try:
-        cells = [cell for cell in json.loads(notebook.read_text("utf-8"))["cells"]
-                 if "parameters" in cell["metadata"].get("tags", [])]
-        return [name for cell in cells for name in SETS.findall("".join(cell["source"]))]
-    except (ValueError, TypeError, KeyError, AttributeError):  # its run will say so
-        return []
+    return [name for cell in code_cells(notebook) if "parameters" in cell.get("metadata", {}).get("tags", [])
+            for name in SETS.findall(cell["source"])]
 
 
 def require_parameters(notebooks: list[Path], parameters: dict) -> None:

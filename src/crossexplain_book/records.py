@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from crossexplain.files import digest, tree, write_whole
+from crossexplain_book.freshness import file_states
 from crossexplain_book.layout import Build
 
 
@@ -20,6 +21,7 @@ class ChapterRecord:
     key: str
     parameters: dict
     sources: dict = field(default_factory=dict)  # name -> state, see source_state; also of what was not found
+    files: dict = field(default_factory=dict)  # path in the checkout -> hash, see freshness.file_states
     notebook_hash: str = ""
     seconds: float = 0.0
     memory: float = 0.0  # GiB at the peak
@@ -51,10 +53,27 @@ def load_record(build: Build, chapter: str) -> ChapterRecord | None:
 
 
 def is_fresh(build: Build, chapter: str, key: str) -> bool:
-    """Say whether a chapter need not run: it has the same key as then, and finds the same sources."""
+    """Say whether a chapter need not run: it has the same key as then, and finds the same files and sources."""
     record = load_record(build, chapter)
     return (record is not None and record.key == key
+            and record.files == file_states(build.root, (build.root / name for name in record.files))
             and all(state == source_state(name) for name, state in record.sources.items()))
+
+
+def executed_notebook(build: Build, notebook: Path) -> dict:
+    """Return a chapter as it was executed, with the prose and the tags that its notebook has now.
+
+    Prose is no part of a chapter's key. Where the code is no longer that of the run, everything stays as in the run.
+    """
+    run, now = ({**whole, "cells": [{**cell, "source": "".join(cell["source"])} for cell in whole["cells"]]}
+                for whole in (json.loads(path.read_text("utf-8")) for path in (build.pages / notebook.name, notebook)))
+    executed = [cell for cell in run["cells"] if cell["cell_type"] == "code"
+                and "injected-parameters" not in cell["metadata"].get("tags", [])]
+    if [cell["source"] for cell in executed] != [cell["source"] for cell in now["cells"] if cell["cell_type"] == "code"]:
+        return run
+    results = iter(executed)
+    return {**run, "cells": [{**next(results), "metadata": cell["metadata"]} if cell["cell_type"] == "code" else cell
+                             for cell in now["cells"]]}
 
 
 def source_state(name: str) -> dict:
