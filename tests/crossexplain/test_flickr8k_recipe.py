@@ -4,7 +4,6 @@ import os
 
 import numpy as np
 import pytest
-import tiny_clip
 import torch
 from PIL import Image
 from safetensors.torch import save_file
@@ -19,6 +18,7 @@ from crossexplain.models.clip import softmax_loss
 from crossexplain.models.towers import GivenMaps, GivenStates, PooledLook, with_towers
 from crossexplain.recipes import flickr8k as recipe
 from crossexplain.recipes import published
+from support import tiny_clip
 
 needs_data = pytest.mark.skipif(not os.environ.get("CROSSEXPLAIN_DATA"), reason="CROSSEXPLAIN_DATA is not set")
 WORDS = "a dog cat child boat tree ball snow river street horse beside the runs".split()
