@@ -20,7 +20,7 @@ from crossexplain.data import collages
 from crossexplain.gradients.modalities import ImageCells, Tokens
 from crossexplain.recipes import flickr8k, scenes
 from crossexplain.recipes.collages import load_or_train
-from crossexplain_book.bench import memory, seconds, spread
+from crossexplain_book.bench import memory, row_of, seconds
 
 GROUPS, EXAMPLES = 8, 8
 PLAYERS, BATCHES = (6, 8, 10, 12, 14, 16), (1, 2, 4, 8, 16)  # of the curves
@@ -87,7 +87,7 @@ def rows(seed: int = 0, repeats: int = 3) -> list[dict]:
         for name in ("fusion", "clip_cnn"):
             setting = of_photographs(name, seed)
             taken = [seconds(lambda setting=setting: game(setting).table()) / 2 for _ in range(repeats)]
-            found.append(spread(f"exact.flickr8k.{name}.seconds", taken, "s an example, 12 players, photographs of Flickr8k"))
+            found.append(row_of(f"exact.flickr8k.{name}.seconds", taken, "s an example, 12 players, photographs of Flickr8k"))
     return [*found, *curves(seed)]
 
 
@@ -108,14 +108,14 @@ def measured(key: str, setting, what: str, repeats: int, peer: bool) -> list[dic
             own = ours[-1] + seconds(lambda table=table: everything(table))
             shapiq_over.append(seconds(lambda asked=asked: through_shapiq(asked)) / own)
     found = [
-        spread(f"exact.{key}.seconds", ours, f"s an example, 12 players, {what}"),
-        spread(f"exact.{key}.whole_over_ours", whole_over, f"time of 4,096 passes of the whole model / ours, {what}"),
+        row_of(f"exact.{key}.seconds", ours, f"s an example, 12 players, {what}"),
+        row_of(f"exact.{key}.whole_over_ours", whole_over, f"time of 4,096 passes of the whole model / ours, {what}"),
     ]
     if peer:
         found += [
-            spread("exact.shapiq_over_ours", shapiq_over,
+            row_of("exact.shapiq_over_ours", shapiq_over,
                    "time of shapiq's exact Shapley values and interactions of the same model / ours"),
-            spread("exact.max_difference", apart, "largest difference of a value by parts and whole, logits"),
+            row_of("exact.max_difference", apart, "largest difference of a value by parts and whole, logits"),
             *memory("exact", {"ours": lambda: game(setting).table(),
                               "whole": lambda: game(setting, split=False, some=one).table()}),
         ]

@@ -9,7 +9,7 @@ import tokenize
 from pathlib import Path
 
 from crossexplain.files import embedded_folder
-from crossexplain_book.bench import spread
+from crossexplain_book.bench import row_of
 
 ROOT = embedded_folder().parent
 HELPER = ROOT / "src" / "crossexplain"
@@ -82,12 +82,12 @@ def rows(repeats: int = 5) -> list[dict]:
     door = [seconds_of("import crossexplain") for _ in range(repeats)]
     ratio = [seconds_of("from crossexplain import rounds") / seconds_of("import torch") for _ in range(repeats)]
     return [
-        spread("house.helper.code_lines", [sum(map(code_lines, files))], "lines without docstrings, comments and blank ones"),
-        spread("house.floors", [max(floors().values())], "floors, the workshop on top"),
-        spread("house.largest_file", [largest], "lines of the helper's longest file"),
-        spread("house.import_seconds", door, "s for import crossexplain"),
-        spread("house.rounds_import_over_torch", ratio, "time of `from crossexplain import rounds` over `import torch`"),
-        spread("house.visible_cells.longest_line", [max(visible_lines())], "columns"),
+        row_of("house.helper.code_lines", [sum(map(code_lines, files))], "lines without docstrings, comments and blank ones"),
+        row_of("house.floors", [max(floors().values())], "floors, the workshop on top"),
+        row_of("house.largest_file", [largest], "lines of the helper's longest file"),
+        row_of("house.import_seconds", door, "s for import crossexplain"),
+        row_of("house.rounds_import_over_torch", ratio, "time of `from crossexplain import rounds` over `import torch`"),
+        row_of("house.visible_cells.longest_line", [max(visible_lines())], "columns"),
     ]
 
 

@@ -24,7 +24,7 @@ from crossexplain.data import collages as pairs_of
 from crossexplain.data import controls, digits
 from crossexplain.evaluation import modality_shares as dominance
 from crossexplain.evaluation import shares
-from crossexplain.files import embedded_folder, write_whole
+from crossexplain.files import digest, embedded_folder, write_whole
 from crossexplain.gradients import verdict as judging
 from crossexplain.gradients.modalities import Tokens, Vectors
 from crossexplain.gradients.record import FULL, Record
@@ -34,8 +34,7 @@ from crossexplain.models.cnn_lstm import AfterTower
 from crossexplain.recipes import controls as recipe
 from crossexplain.recipes.collages import load_or_train, look
 from crossexplain.recipes.controls import ARCHITECTURES, UNLEARNABLE, Control, prepare, train
-from crossexplain_book.bench import BenchError, spread
-from crossexplain_book.execute import digest
+from crossexplain_book.bench import BenchError, row_of
 
 CONTROLS = [("image", 1.0), ("text", 1.0), ("either", 1.0), ("both", 1.0), ("additive", 1.0),
             *(("shortcut", p) for p in (0.5, 0.75, 0.9, 1.0))]
@@ -331,7 +330,7 @@ def rows(seed: int = 0) -> list[dict]:
                            (said[OURS] == table.truth)[there], "share of models", table))
     for method, (passes, seconds) in costs(seed).items():
         for what, values, unit in (("passes", passes, "bare passes an example"), ("seconds", seconds, "s an example")):
-            found.append(spread(f"trial.{KEYS[method]}{what}", values, unit, np.mean))
+            found.append(row_of(f"trial.{KEYS[method]}{what}", values, unit, np.mean))
     return found + disagreement(seed)
 
 

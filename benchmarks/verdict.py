@@ -19,7 +19,7 @@ from crossexplain.gradients.record import Record
 from crossexplain.gradients.rounds import rounds
 from crossexplain.recipes.collages import load_or_train
 from crossexplain.recipes.controls import Control, train
-from crossexplain_book.bench import BenchError, code
+from crossexplain_book.bench import BenchError, code_hash
 
 CHOSEN_ON, SEEDS = range(100, 109), 20
 BASELINES = [{"image": "zero", "text": "mask"}, {"image": "zero", "text": "pad"}, "data"]
@@ -52,7 +52,7 @@ def judged(control: Control, record: Record, seed: int) -> dict:
 def partial(seed: int) -> Path:
     """Return where a run keeps what it has judged: another file for other code, other weights and other seeds."""
     root = embedded_folder().parent
-    return root / "_build" / "verdict" / f"{code(seed, Path(__file__))}.json"
+    return root / "_build" / "verdict" / f"{code_hash(Path(__file__), seed)}.json"
 
 
 def judge(seeds: range, kept: Path) -> list[dict]:

@@ -1,5 +1,4 @@
 import pytest
-import tiny_clip
 import torch
 
 from crossexplain.checks import InputError
@@ -14,6 +13,7 @@ from crossexplain.models.clip import Clip, Contrast, sigmoid_loss
 from crossexplain.models.towers import ClipTextTower, EncoderTower, MapPooling, clip_states, pool, threshold
 from crossexplain.models.training import TrainingError, fit
 from crossexplain.models.weights import WeightsError
+from support import tiny_clip
 
 WORDS, LENGTH, END = 12, 10, 3
 MADE = {"vit": lambda seed=0: clip.small_vit(WORDS, LENGTH, side=24, patch=12, width=16, layers=3, seed=seed),

@@ -4,7 +4,6 @@ import os
 
 import numpy as np
 import pytest
-import tiny_clip
 import torch
 from PIL import Image
 from safetensors.torch import save_file
@@ -21,6 +20,7 @@ from crossexplain.models.towers import FrozenMapPooling, GivenMaps, GivenStates
 from crossexplain.models.two_towers import with_towers
 from crossexplain.recipes import flickr8k as recipe
 from crossexplain.recipes import published
+from support import tiny_clip
 
 needs_data = pytest.mark.skipif(not os.environ.get("CROSSEXPLAIN_DATA"), reason="CROSSEXPLAIN_DATA is not set")
 WORDS = "a dog cat child boat tree ball snow river street horse beside the runs".split()

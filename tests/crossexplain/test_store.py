@@ -10,11 +10,8 @@ import sys
 import tempfile
 import threading
 import time
-from contextlib import contextmanager
-from functools import partial
 from http.server import (
     BaseHTTPRequestHandler,
-    SimpleHTTPRequestHandler,
     ThreadingHTTPServer,
 )
 from pathlib import Path
@@ -25,6 +22,7 @@ import pytest
 from crossexplain.data import store
 from crossexplain.data.digits import load
 from crossexplain.data.registry import SOURCES, File, Source
+from support.serving import serve
 
 BODY = bytes(range(256)) * 800
 SHA256 = "sha256:" + hashlib.sha256(BODY).hexdigest()
@@ -95,26 +93,6 @@ def server():
         running.over.set()
         running.shutdown()
         thread.join()
-
-
-class Files(SimpleHTTPRequestHandler):
-    """Serves a folder."""
-
-    def log_message(self, *_):
-        """Keep the tests' output quiet."""
-
-
-@contextmanager
-def serve(folder: Path):
-    """Serve a folder; give its address."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Files, directory=str(folder))) as running:
-        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{running.server_port}/"
-        finally:
-            running.shutdown()
-            thread.join()
 
 
 @pytest.fixture

@@ -23,8 +23,8 @@ from crossexplain.gradients.tokens import attribute as word_scores
 from crossexplain.recipes import collages as recipe
 from crossexplain.recipes import scenes as scene_recipe
 from crossexplain_book.assemble import CONTROLS, page
-from crossexplain_book.execute import Record
 from crossexplain_book.explorers import CaptionExplorer, PairExplorer, WordExplorer, answer, explainer
+from crossexplain_book.records import ChapterRecord
 
 KINDS = ({"image": "zero", "text": "mask"}, {"image": "mean", "text": "pad"}, "data")
 WORDS = {"name": "fig-explorer", "caption": "An explorer. Read it so."}
@@ -243,7 +243,7 @@ def test_a_page_keeps_the_picture_and_no_controls(pairs):
     assert CONTROLS in data and data["image/png"] and metadata["crossexplain"]["alt"] == pairs.picture.alt
     cell = new_code_cell("explorer", outputs=[new_output("execute_result", {**data, "image/png": "aGk="}, metadata=metadata)])
     notebook = new_notebook(cells=[nbformat.v4.new_markdown_cell("# Is it?"), cell], metadata={"widgets": {"state": {}}})
-    built = page(notebook, Record("01_a", "key", {}))
+    built = page(notebook, ChapterRecord("01_a", "key", {}))
     figure = built["cells"][-1]
     assert "widgets" not in built["metadata"] and CONTROLS not in str(built)
     assert figure["outputs"][0]["data"]["image/png"] and figure["metadata"]["mystnb"]["image"]["alt"] == pairs.picture.alt

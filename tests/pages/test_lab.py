@@ -13,7 +13,7 @@ import torch
 from nbformat.v4 import new_code_cell, new_notebook
 from PIL import Image
 
-from lab import jupyterlab
+from support.lab import jupyterlab
 
 # The cells of the notebook. This test runs them too, and so has the same explorers to compare with.
 CELLS = ["""
