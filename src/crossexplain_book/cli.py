@@ -215,7 +215,7 @@ def fetch(options) -> int:
         raise UsageError(f"there is no source {unknown[0]!r}; the sources are {', '.join(store.SOURCES)}.")
     for name in options.names:
         found = store.fetch(name, ask=(lambda question: True) if options.yes else _ask)
-        say(f"{name}: {found.source}, {found.path}")
+        say(f"{name}: {found.origin}, {found.path}")
     return OK
 
 

@@ -155,7 +155,7 @@ class Page:
 
     def source(self, found):
         """Note where data or weights came from (what ``data.store.find`` returned), and return it unchanged."""
-        self.sources[found.name] = found.source
+        self.sources[found.name] = found.origin
         return found
 
     def number(self, key: str, value, spec: str = "") -> None:

@@ -89,5 +89,5 @@ def source_state(name: str) -> dict:
     path = Path(found.path)
     files = tree(path) if path.is_dir() else [path] if path.is_file() else []
     stats = [(file.relative_to(path).as_posix(), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    identity = digest(found.source, str(path), json.dumps(stats))
-    return {"source": found.source, "bytes": sum(size for _, size, _ in stats), "identity": identity}
+    identity = digest(found.origin, str(path), json.dumps(stats))
+    return {"source": found.origin, "bytes": sum(size for _, size, _ in stats), "identity": identity}

@@ -226,7 +226,7 @@ def test_the_towers_of_the_paper_take_the_places_of_the_small_ones(copy, weights
     encoded = recipe.encode(copy, towers=recipe.PUBLISHED, progress=False)
     assert encoded.network.classes is None and encoded.states_of.shape == (32,)
     trained = recipe.train("fusion", encoded=encoded, progress=False, **SETTINGS)
-    pairs = copy.pairs("test", 0).take(range(4))
+    pairs = copy.pairs("test", 0).select(range(4))
     whole = trained.model(**encoded.inputs(pairs.image, pairs.caption))
     assert torch.allclose(whole, recipe.logits(trained.head, encoded, pairs), atol=1e-2)
 

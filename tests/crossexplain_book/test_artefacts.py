@@ -77,7 +77,7 @@ def test_3_eight_layers_behind_padding_let_nothing_of_the_words_through(publishe
 
 
 def test_4_the_published_builder_makes_wrong_labels_and_gives_them_away():
-    one, other = (collages.build(BANK, 4000, "train", seed, published=True) for seed in (0, 1))
+    one, other = (collages.build(BANK, 4000, "train", seed, as_in_paper=True) for seed in (0, 1))
     assert collages.wrong_labels(one)["all"] > 0.05 and collages.text_alone(one, other) > 0.55
     one, other = (collages.build(BANK, 4000, "train", seed) for seed in (0, 1))
     assert collages.wrong_labels(one)["all"] == 0 and abs(collages.text_alone(one, other) - 0.5) < 0.03

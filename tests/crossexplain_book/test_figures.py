@@ -106,7 +106,7 @@ def test_numbers_travel_as_glue_and_provenance_names_the_sources(capsys):
     page = Page("01", seed=3)
     page.number("share", 0.1234, ".1%")
     assert page.numbers == {"share": "12.3%"}
-    found = SimpleNamespace(name="mnist", source="folder")
+    found = SimpleNamespace(name="mnist", origin="folder")
     assert page.source(found) is found
     text = str(page.provenance())
     assert "| seed | 3 |" in text and "| source of mnist | folder |" in text and "torch" in text
@@ -144,7 +144,7 @@ def test_provenance_carries_the_sources_that_the_run_used():
     from crossexplain_book.page import RUN
 
     page = Page("01")
-    page.source(SimpleNamespace(name="mnist", source="data folder"))
+    page.source(SimpleNamespace(name="mnist", origin="data folder"))
     shown = page.provenance()._repr_mimebundle_()
     assert shown[RUN] == {"sources": {"mnist": "data folder"}}
     assert "| source of mnist | data folder |" in shown["text/markdown"]

@@ -121,7 +121,7 @@ class Encoded:
 
 def at_hand() -> tuple[str, str]:
     """Return the names of the towers of the paper where their weights are at hand, else those of the small ones."""
-    here = [store.here(name) for name in PUBLISHED]  # both are looked for, so that a page knows when one has come
+    here = [store.is_available(name) for name in PUBLISHED]  # both are looked for, so that a page knows when one has come
     return PUBLISHED if all(here) else TOWERS
 
 
@@ -294,7 +294,7 @@ class Judged:
     def __init__(self, encoded: Encoded, head: nn.Module, split: str, seed: int = 0):
         images, pairs = encoded.data.splits[split], encoded.data.pairs(split, seed)
         each = [np.flatnonzero(pairs.image == i) for i in images]
-        pairs = pairs.take(np.stack([some[: min(map(len, each))] for some in each]))  # as many for each photograph
+        pairs = pairs.select(np.stack([some[: min(map(len, each))] for some in each]))  # as many for each photograph
         self.maps, self.labels = gather(head, encoded, images), torch.from_numpy(pairs.labels)
         self.texts = encoded.read(pairs.caption.ravel()).unflatten(0, pairs.caption.shape)
 

@@ -156,7 +156,7 @@ def train_on(name: str, seed: int = 0, size: str = "page", progress: bool = True
     loader, epochs, length = REAL[name]
     parts = reviews.divide(loader(), seed)
     if size == "small":
-        parts, epochs = {part: some.take(range(48)) for part, some in parts.items()}, 1
+        parts, epochs = {part: some.select(range(48)) for part, some in parts.items()}, 1
     return _tune(find_encoder(profile), parts, epochs, length, seed, progress, checkpoint)[0]
 
 

@@ -19,17 +19,9 @@ from transformers import BertConfig, BertModel
 
 from crossexplain.data import scenes, store
 from crossexplain.data.photos import square
-from crossexplain.data.scene_words import (
-    BACKDROPS,
-    COLOUR_NAMES,
-    GROUND_NAMES,
-    KINDS,
-    SIZE_NAMES,
-    TEXTURE_NAMES,
-    Writer,
-    holds,
-)
-from crossexplain.data.scenes import LENGTH, VOCABULARY, Pairs, Scenes, foil, tokenize
+from crossexplain.data.scene_captions import Writer, foil
+from crossexplain.data.scene_words import BACKDROPS, COLOUR_NAMES, GROUND_NAMES, KINDS, SIZE_NAMES, TEXTURE_NAMES, holds
+from crossexplain.data.scenes import LENGTH, VOCABULARY, Pairs, Scenes, tokenize
 from crossexplain.models import checkpoints, clip
 from crossexplain.models.clip import Clip, ClipCNN, Contrast, sigmoid_loss
 from crossexplain.models.fusion import Aligned, Fusion
