@@ -17,7 +17,6 @@ from tqdm.auto import tqdm
 
 from crossexplain.coalitions.game import Game
 from crossexplain.coalitions.sampling import sampled_shapley
-from crossexplain.evaluation.methods import counted
 from crossexplain.files import embedded_folder, write_whole
 from crossexplain.gradients.modalities import Tokens, Vectors
 from crossexplain_book.bench import row_of
@@ -78,10 +77,9 @@ def ours(model: Unanimity, budget: int, seed: int, split: bool = True) -> tuple[
     first = players // 2
     inputs = {"seen": torch.ones(1, first, 1), "tokens": torch.full((1, players - first), 2)}
     game = Game(model.eval(), inputs, [Vectors("image", "seen"), Tokens()], target=1, split=split, progress=False)
-    before = game.passes
-    with counted(model) as rows:
-        found = sampled_shapley(game, budget, seed)[0]
-    return error(found, model.truth), game.passes - before, rows[0]
+    before, matched = game.passes, game.matched
+    estimate = sampled_shapley(game, budget, seed)[0]
+    return error(estimate, model.truth), game.passes - before, game.matched - matched
 
 
 def theirs(name: str, model: Unanimity, budget: int, seed: int) -> tuple[float, float, float]:

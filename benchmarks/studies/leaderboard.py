@@ -92,7 +92,7 @@ class Asked:
     @cached_property
     def table(self) -> np.ndarray:
         """Evidence for the answer given, of all coalitions, (N, 4096)."""
-        return self.game.table().numpy()
+        return self.game.values_of_all().numpy()
 
     @cached_property
     def range(self) -> np.ndarray:

@@ -42,7 +42,7 @@ def asked(model, cells=5, words=4, n=2, split=True, ragged=False):
 
 
 def exact(game):
-    return torch.from_numpy(shapley(game.table().numpy()))
+    return torch.from_numpy(shapley(game.values_of_all().numpy()))
 
 
 @pytest.mark.parametrize("split", [True, False])

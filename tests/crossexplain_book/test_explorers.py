@@ -83,7 +83,7 @@ def test_covered_cells_and_words_give_what_the_package_gives(pairs, trained, mod
 
 
 def test_the_methods_can_be_chosen_and_bring_their_sign(pairs, trained, modalities):
-    pairs.map.value, pairs.word.value = "gradient x input", "gradient-x-input"
+    pairs.map.value, pairs.word.value = "gradient x input", "gradient x input"
     found = pairs.read(0).explained
     one = {key: value[:1] for key, value in pairs.inputs.items()}
     assert found.signed == (True, True)

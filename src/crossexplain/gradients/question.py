@@ -105,7 +105,7 @@ class Question:
     def columns(self) -> int:
         """Number of logits an example, C, found by one pass on the first example."""
         if self._columns is None:
-            self._columns = self.logits(self.examples(torch.arange(1))).shape[1]
+            self._columns = self._logits.shape[1] if self._logits is not None else self.logits(self.examples(torch.arange(1))).shape[1]
         return self._columns
 
     @property
@@ -122,9 +122,10 @@ class Question:
         """Return the class to follow of some examples, (n,), or None where it is the predicted one."""
         return None if self._asked is None or self.scored else self.target[examples]
 
-    def examples(self, rows: Tensor) -> dict[str, object]:
-        """Return the inputs of some examples, by their row numbers."""
-        return rows_of(self.inputs, rows, self.n)
+    def examples(self, rows: Tensor, keys: Sequence[str] | None = None) -> dict[str, object]:
+        """Return the inputs of some examples, by their row numbers; ``keys`` names those that are wanted, default all."""
+        wanted = self.inputs if keys is None else {key: self.inputs[key] for key in keys}
+        return rows_of(wanted, rows, self.n)
 
     def of_output(self, output: object, rows: int) -> Tensor:
         """Return the logits (R, C) of what the model returned for R rows; of a function as target, its number (R, 1)."""
@@ -167,7 +168,8 @@ class Question:
             self._logits = self.logits(self.inputs)
         return self._logits
 
-    def hidden(self, keep: Tensor | Mapping[str, Tensor], examples: Tensor) -> dict[str, object]:
+    def hidden(self, keep: Tensor | Mapping[str, Tensor], examples: Tensor,
+               keys: Sequence[str] | None = None) -> dict[str, object]:
         """Return the inputs of some examples with only some features left.
 
         Parameters
@@ -176,8 +178,10 @@ class Question:
             Features that stay; one Tensor holds those of all modalities side by side. A modality that is not named stays.
         examples : Tensor of int64, shape (R,)
             Row number of the example of each row. Under ``"data"`` it borrows from the donor of the same number.
+        keys : sequence of str, optional
+            The inputs that are wanted, those of the modalities in ``keep`` among them; default all.
         """
-        given = self.examples(examples)
+        given = self.examples(examples, keys)
         changed = dict(given)
         keep = self.split(keep) if isinstance(keep, Tensor) else keep
         for modality in self.modalities:
