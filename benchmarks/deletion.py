@@ -21,9 +21,9 @@ from crossexplain.evaluation import faithfulness
 from crossexplain.evaluation import methods as peers
 from crossexplain.evaluation.truth import random_scores
 from crossexplain.files import embedded_folder, write_whole
-from crossexplain.gradients.views import ImageCells, Tokens
+from crossexplain.gradients.modalities import ImageCells, Tokens
 from crossexplain.recipes import flickr8k as recipe
-from crossexplain_book.bench import code
+from crossexplain_book.bench import code_hash
 
 PAIRS, CELLS, ROWS = 64, (4, 4), 48
 BASELINE = {"image": "mean", "text": "mask"}
@@ -52,7 +52,7 @@ def rows(seed: int = 0, repeats: int = 5) -> list[dict]:
 
 def once(name: str, seed: int) -> pd.DataFrame:
     """Return the table of a model, measured with one core unless the same code has measured it before."""
-    path = embedded_folder().parent / "_build" / "deletion" / f"{code(Path(__file__))}-{seed}-{name}.csv"
+    path = embedded_folder().parent / "_build" / "deletion" / f"{code_hash(Path(__file__))}-{seed}-{name}.csv"
     if not path.is_file():
         torch.set_num_threads(1)
         encoded = recipe.encode(progress=False)

@@ -21,12 +21,12 @@ from crossexplain.coalitions.game import Game
 from crossexplain.data.flickr8k import Pairs
 from crossexplain.evaluation import modality_shares as dominance
 from crossexplain.files import embedded_folder, write_whole
+from crossexplain.gradients.modalities import ImageCells, Tokens
 from crossexplain.gradients.rounds import rounds as run_rounds
-from crossexplain.gradients.views import ImageCells, Tokens
 from crossexplain.intervals import mean_interval
 from crossexplain.models import bert
 from crossexplain.recipes import flickr8k as recipe
-from crossexplain_book.bench import code
+from crossexplain_book.bench import code_hash
 
 BASELINES = [{"image": "mean", "text": "mask"}, {"image": "blur", "text": "pad"}, {"image": "zero", "text": "mask"}, "data"]
 # Pairs whose Shapley values are estimated, masks that each tower looks at for one pair, and cells: about as many as words.
@@ -53,7 +53,7 @@ def rows(seed: int = 0, repeats: int = 5) -> list[dict]:
 
 def kept_at(name: str, seed: int) -> Path:
     """Return where the table of a model is kept: another file for other code and another seed."""
-    return embedded_folder().parent / "_build" / "dominance" / f"{code(Path(__file__))}-{seed}-{name}.csv"
+    return embedded_folder().parent / "_build" / "dominance" / f"{code_hash(Path(__file__))}-{seed}-{name}.csv"
 
 
 def once(name: str, seed: int, known: dominance.Recall | None, looking: float) -> pd.DataFrame:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from crossexplain.gradients.maps import attribute
 from crossexplain.models.vgg import ImageNetClassifier
 from crossexplain.recipes import scenes
-from crossexplain_book.bench import memory, seconds, spread
+from crossexplain_book.bench import memory, row_of, seconds
 
 IMAGES = 16
 # VGG-16 takes a hundred times longer, so fewer rounds say as much; its rows have ids of their own.
@@ -52,7 +52,7 @@ def measured(key: str, repeats: int, calls: dict, what: str) -> list[dict]:
         ratio(f"speed.{key}.over_forward", rounds, "ours", "forward"),
         ratio(f"speed.{key}.captum_over_ours", rounds, "captum", "ours"),
         ratio(f"speed.{key}.grad_cam_over_ours", rounds, "grad_cam", "ours"),
-        spread(f"speed.{key}.seconds", [r["ours"] for r in rounds], f"s for {IMAGES} {what}"),
+        row_of(f"speed.{key}.seconds", [r["ours"] for r in rounds], f"s for {IMAGES} {what}"),
         *memory(key, calls),
     ]
 
@@ -117,4 +117,4 @@ def warm(calls: dict) -> dict:
 
 def ratio(key: str, rounds: list[dict], above: str, below: str) -> dict:
     """Return the row of a ratio of two contenders."""
-    return spread(key, [r[above] / r[below] for r in rounds], "ratio")
+    return row_of(key, [r[above] / r[below] for r in rounds], "ratio")

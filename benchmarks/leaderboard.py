@@ -37,10 +37,11 @@ from crossexplain.data import collages
 from crossexplain.evaluation import methods as peers
 from crossexplain.files import embedded_folder, write_whole
 from crossexplain.intervals import mean_interval
+from crossexplain.models.cnn_lstm import AfterTower
 from crossexplain.recipes import scenes
 from crossexplain.recipes.collages import load_or_train, look
-from crossexplain.recipes.controls import BehindTower, prepare, train
-from crossexplain_book.bench import code, versions
+from crossexplain.recipes.controls import prepare, train
+from crossexplain_book.bench import code_hash, versions
 
 TABLE, PAIRS, FEWER, TRAINING = "leaderboard.csv", 64, 32, 8000
 PROCESSES = 2
@@ -70,7 +71,7 @@ def asked_of(name: str, seed: int, *sizes: int) -> list[Asked]:
     trained = load_or_train(progress=False)
     if MODELS[name] is None:
         test = collages.build(trained.digits, most, "test", seed + 1)
-        seen, model = look(trained.model, test).inputs["seen"].reshape(-1, 4, 10), BehindTower(trained.model).eval()
+        seen, model = look(trained.model, test).inputs["seen"].reshape(-1, 4, 10), AfterTower(trained.model).eval()
     else:
         kind, architecture, p = MODELS[name]
         prepared = prepare(kind, trained.digits, trained.model.tower, seed, pairs=TRAINING, held_out=max(256, most), p=p)
@@ -128,7 +129,7 @@ def scored(name: str, method: str, found: dict[str, np.ndarray], seed: int, pass
 def measured(seed: int) -> tuple[pd.DataFrame, list[float]]:
     """Return all lines, and the seconds of each part; a run that was cut off goes on where it stopped."""
     folder = embedded_folder().parent / "_build" / "leaderboard"
-    same = code(Path(__file__))
+    same = code_hash(Path(__file__))
     parts = [(of, name) for name in MODELS for of in (lines_of, road_of) if of is lines_of or isinstance(MODELS[name], str)]
     kept = {part: folder / f"{same}-{seed}-{number}.json" for number, part in enumerate(parts)}
     folder.mkdir(parents=True, exist_ok=True)

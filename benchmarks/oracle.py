@@ -13,8 +13,8 @@ from crossexplain.coalitions.shapley import shapley
 from crossexplain.data import collage_oracle, collages
 from crossexplain.evaluation.truth import row_correlation
 from crossexplain.intervals import mean_interval
+from crossexplain.models.cnn_lstm import AfterTower
 from crossexplain.recipes.collages import load_or_train, look
-from crossexplain.recipes.controls import BehindTower
 
 PAIRS, DRAWS = 128, 32
 SIDES = {"": slice(None), "cells.": slice(0, CELLS), "words.": slice(CELLS, None)}
@@ -48,7 +48,7 @@ def rows(seed: int = 0) -> list[dict]:
     trained = load_or_train(progress=False)
     test = collages.build(trained.digits, PAIRS, "test", seed + 2)
     seen = look(trained.model, test).inputs["seen"].reshape(-1, 4, 10)
-    asked, quadruple = of_collages(BehindTower(trained.model).eval(), seen, test), np.arange(PAIRS) // 4
+    asked, quadruple = of_collages(AfterTower(trained.model).eval(), seen, test), np.arange(PAIRS) // 4
     chances = collage_oracle.chances(test.digits, test.sentence_id, asked.game.owner("text"))
     should = np.where(asked.present, shapley(chances), np.nan)
     own, found = shapley(asked.table), []

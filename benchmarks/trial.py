@@ -24,15 +24,17 @@ from crossexplain.data import collages as pairs_of
 from crossexplain.data import controls, digits
 from crossexplain.evaluation import modality_shares as dominance
 from crossexplain.evaluation import shares
-from crossexplain.files import embedded_folder, write_whole
-from crossexplain.gradients.rounds import FULL, Rounds, rounds
-from crossexplain.gradients.views import Tokens, Vectors
+from crossexplain.files import digest, embedded_folder, write_whole
+from crossexplain.gradients import verdict as judging
+from crossexplain.gradients.modalities import Tokens, Vectors
+from crossexplain.gradients.record import FULL, Record
+from crossexplain.gradients.rounds import rounds
 from crossexplain.intervals import mean_interval
+from crossexplain.models.cnn_lstm import AfterTower
 from crossexplain.recipes import controls as recipe
 from crossexplain.recipes.collages import load_or_train, look
-from crossexplain.recipes.controls import ARCHITECTURES, UNLEARNABLE, BehindTower, Control, prepare, train
-from crossexplain_book.bench import BenchError, spread
-from crossexplain_book.execute import digest
+from crossexplain.recipes.controls import ARCHITECTURES, UNLEARNABLE, Control, prepare, train
+from crossexplain_book.bench import BenchError, row_of
 
 CONTROLS = [("image", 1.0), ("text", 1.0), ("either", 1.0), ("both", 1.0), ("additive", 1.0),
             *(("shortcut", p) for p in (0.5, 0.75, 0.9, 1.0))]
@@ -89,7 +91,7 @@ def judged(control: Control, seed: int, p: float) -> dict:
     return line
 
 
-def recorded(control: Control, seed: int, baselines=BASELINES) -> Rounds:
+def recorded(control: Control, seed: int, baselines=BASELINES) -> Record:
     """Run the project's rounds on the test pairs."""
     modalities = [Vectors("image", "seen"), Tokens(layer=control.fusion.text_layer)]
     inputs = {"seen": control.seen, "tokens": control.test.tokens()}
@@ -146,8 +148,8 @@ def block(seeds: range, architectures: tuple[str, ...]) -> list[dict]:
 
 def kept_at(seeds: range, architectures: tuple[str, ...]) -> Path:
     """Return where a block keeps what it has judged: another file for other code and other seeds."""
-    code = [Path(module.__file__) for module in (controls, digits, pairs_of, recipe, shares, dominance)]
-    code += map(inspect.getsource, (judged, recorded, met, text_share, shapley, Rounds.verdict, Rounds._judge))
+    code = [Path(module.__file__) for module in (controls, digits, pairs_of, recipe, shares, dominance, judging)]
+    code += map(inspect.getsource, (judged, recorded, met, text_share, shapley))
     folder = embedded_folder().parent / "_build" / "trial"
     return folder / f"{digest(*seeds, *architectures, BASELINES, MET, EXPLAINED, ORDERS, *code)[:16]}.json"
 
@@ -264,7 +266,7 @@ def contradicted(seed: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     examples in which all or none of a modality's features decide are left out, as nothing can be wrong about them.
     """
     trained = load_or_train(progress=False)
-    model, test = BehindTower(trained.model).eval(), pairs_of.build(trained.digits, CONTRADICTING, "test", seed)
+    model, test = AfterTower(trained.model).eval(), pairs_of.build(trained.digits, CONTRADICTING, "test", seed)
     seen, tokens = look(trained.model, test).inputs["seen"].reshape(-1, 4, 10), test.tokens()
     record = rounds(model, {"seen": seen, "tokens": tokens}, [Vectors("image", "seen"), Tokens(layer=model.text_layer)],
                     baselines=BASELINES[:1], pick=None, rows=4096, progress=False, seed=seed)
@@ -328,7 +330,7 @@ def rows(seed: int = 0) -> list[dict]:
                            (said[OURS] == table.truth)[there], "share of models", table))
     for method, (passes, seconds) in costs(seed).items():
         for what, values, unit in (("passes", passes, "bare passes an example"), ("seconds", seconds, "s an example")):
-            found.append(spread(f"trial.{KEYS[method]}{what}", values, unit, np.mean))
+            found.append(row_of(f"trial.{KEYS[method]}{what}", values, unit, np.mean))
     return found + disagreement(seed)
 
 

@@ -31,7 +31,7 @@ from crossexplain.evaluation.truth import (
     random_scores,
     row_correlation,
 )
-from crossexplain.gradients.views import ImageCells, Inputs, Modality, Tokens, Vectors
+from crossexplain.gradients.modalities import ImageCells, Inputs, Modality, Tokens, Vectors
 from crossexplain.recipes import scenes
 
 CELLS, GROUPS = 4, 8
@@ -92,7 +92,7 @@ class Asked:
     @cached_property
     def table(self) -> np.ndarray:
         """Evidence for the answer given, of all coalitions, (N, 4096)."""
-        return self.game.table().numpy()
+        return self.game.values_of_all().numpy()
 
     @cached_property
     def range(self) -> np.ndarray:

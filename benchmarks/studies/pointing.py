@@ -21,8 +21,9 @@ from crossexplain.gradients import tokens as words_of
 from crossexplain.gradients.attention import METHODS as ATTENTION_METHODS
 from crossexplain.gradients.attention import word_by_patch
 from crossexplain.gradients.maps import attribute, upsample
-from crossexplain.gradients.rounds import FULL, carriers, rounds
-from crossexplain.gradients.views import ImageCells, Tokens
+from crossexplain.gradients.modalities import ImageCells, Tokens
+from crossexplain.gradients.record import FULL
+from crossexplain.gradients.rounds import feature_dividends, rounds
 from crossexplain.intervals import mean_interval
 from crossexplain.recipes import scenes as recipe
 
@@ -190,7 +191,7 @@ def by_rounds(model: nn.Module, inputs: dict[str, Tensor], seed: int = 0) -> dic
     for name, other in (("image", "text"), ("text", "image")):
         of = {"round 1": FULL, "rounds 2 and 3": f"{other} masked", "round 4": f"{other} picked masked"}
         found[name] = {key: record.passes[kind, view].importance[name] for key, view in of.items()}
-        found[name]["rounds 1 - 2"] = record.ends[kind, name].cross
+        found[name]["rounds 1 - 2"] = record.by_side[kind, name].cross
     return found
 
 
@@ -207,8 +208,8 @@ def maps(model: nn.Module, inputs: dict[str, Tensor], cues: np.ndarray, sign: st
     found |= {name: laid_out(cells) for name, cells in by_rounds(model, inputs, seed)["image"].items()}
     if carried:
         some = {key: values[:carried] for key, values in inputs.items()}
-        cells = carriers(model, some, sides(model, 6)[:1] + sides(model)[1:], baseline=BASELINE, target=1, progress=False,
-                         seed=seed)["image"]
+        cells = feature_dividends(model, some, sides(model, 6)[:1] + sides(model)[1:], baseline=BASELINE, target=1,
+                                  progress=False, seed=seed)["image"]
         found["carriers"] = laid_out((-cells if sign == "against" else cells).clamp(min=0))
     return {name: values.numpy() for name, values in found.items()}
 
@@ -231,7 +232,7 @@ def scores(model: nn.Module, inputs: dict[str, Tensor], sign: str = "for", carri
     found |= by_rounds(model, inputs, seed)["text"]
     if carried:
         some = {key: values[:carried] for key, values in inputs.items()}
-        words = carriers(model, some, sides(model, 1), baseline=BASELINE, target=1, progress=False, seed=seed)["text"]
+        words = feature_dividends(model, some, sides(model, 1), baseline=BASELINE, target=1, progress=False, seed=seed)["text"]
         found["carriers"] = -words if sign == "against" else words
     return {name: values.masked_fill(special[: len(values)], torch.nan).numpy() for name, values in found.items()}
 

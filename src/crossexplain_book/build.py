@@ -9,8 +9,9 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from crossexplain.files import digest, tree
 from crossexplain_book.assemble import assemble, copy_results
-from crossexplain_book.execute import digest, execute, tree
+from crossexplain_book.execute import execute
 from crossexplain_book.layout import Build, SiteError, chapters
 
 CALL = "import sys; from jupyter_book.cli.main import main; sys.exit(main())"  # it has no __main__

@@ -9,14 +9,13 @@ import platform
 import subprocess
 import sys
 import time
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from crossexplain.intervals import Interval
+from crossexplain_book.provenance import installed
 
 CLAIM = "application/vnd.crossexplain.claim+json"
 RUN = "application/vnd.crossexplain.run+json"
-PACKAGES = ("crossexplain", "torch", "torchvision", "transformers", "captum", "grad-cam", "numpy", "scikit-learn")
 
 
 class Markdown:
@@ -278,18 +277,11 @@ class Page:
         device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} thread(s)"
         rows = [("profile, size", f"{self.profile}, {self.size}"), ("seed", self.seed), ("device", device),
                 ("Python", f"{platform.python_version()} on {sys.platform}"),
-                ("packages", ", ".join(f"{name} {found}" for name in PACKAGES if (found := _version(name)))),
+                ("packages", ", ".join(f"{name} {number}" for name, number in installed().items() if number)),
                 ("run", time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(self._started))),
                 ("duration", f"{time.time() - self._started:.0f} s"), ("revision", revision())]
         rows += [(f"source of {name}", source) for name, source in self.sources.items()]
         return Markdown(str(table(["provenance", "of this page"], rows)), {RUN: {"sources": dict(self.sources)}})
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def revision() -> str:

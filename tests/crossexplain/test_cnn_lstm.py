@@ -25,7 +25,7 @@ def shipped():
     return recipe.load_or_train("embedded")
 
 
-@pytest.mark.parametrize("model", [fresh(), fresh(read="last"), fresh(PublishedCnnLstm)])
+@pytest.mark.parametrize("model", [fresh(), fresh(pooling="last"), fresh(PublishedCnnLstm)])
 def test_an_example_does_not_depend_on_its_neighbours(model):
     together = model(**PAIRS.inputs())
     alone = torch.cat([model(**PAIRS.inputs([i])) for i in range(len(PAIRS))])
@@ -36,17 +36,17 @@ def test_an_example_does_not_depend_on_its_neighbours(model):
 def test_padding_is_not_read():
     model, inputs = fresh(), PAIRS.inputs()
     longer = torch.nn.functional.pad(inputs["tokens"], (0, 5))
-    for model in (fresh(), fresh(read="last"), fresh(PublishedCnnLstm, layers=2)):
+    for model in (fresh(), fresh(pooling="last"), fresh(PublishedCnnLstm, layers=2)):
         torch.testing.assert_close(model(inputs["images"], inputs["tokens"]), model(inputs["images"], longer[:, :20]))
     nothing = model(inputs["images"], torch.zeros_like(inputs["tokens"]))
     assert torch.isfinite(nothing).all()
 
 
-def test_every_step_has_a_gradient_behind_a_maximum_and_only_one_at_the_last_step():
+def test_every_step_has_a_gradient_after_a_maximum_and_only_one_at_the_last_step():
     steps = {}
-    for read in ("max", "last"):
-        found = capture(fresh(read=read), PAIRS.inputs(), "lstm").gradients["lstm"].norm(dim=2)  # (N, T)
-        steps[read] = ((found > 0) & (PAIRS.tokens() > 0)).sum(dim=1)
+    for pooling in ("max", "last"):
+        found = capture(fresh(pooling=pooling), PAIRS.inputs(), "lstm").gradients["lstm"].norm(dim=2)  # (N, T)
+        steps[pooling] = ((found > 0) & (PAIRS.tokens() > 0)).sum(dim=1)
     assert (steps["max"] > 3).all() and (steps["last"] == 1).all()
     published = capture(fresh(PublishedCnnLstm), PAIRS.inputs(), "lstm").gradients["lstm"]
     assert (published[:, :-1] == 0).all() and (published[:, -1] != 0).any()
@@ -98,8 +98,8 @@ def test_what_is_no_collage_or_sentence_is_told(change, message):
     inputs = {"images": torch.zeros(2, 1, 56, 56), "tokens": torch.ones(2, 17, dtype=torch.int64)} | change
     with pytest.raises(ValueError, match=message):
         fresh()(**inputs)
-    with pytest.raises(ValueError, match="expected 'max'"):
-        CnnLstm(30, read="mean")
+    with pytest.raises(ValueError, match="got pooling 'mean', expected one of 'max'"):
+        CnnLstm(30, pooling="mean")
 
 
 def test_the_gain_scales_how_the_lstm_starts_and_nothing_else():

@@ -27,7 +27,7 @@ from crossexplain.evaluation.faithfulness import (
     road,
     synergistic_faithfulness,
 )
-from crossexplain.gradients.views import Tokens, Vectors
+from crossexplain.gradients.modalities import Tokens, Vectors
 
 NAMES = ("image", "image", "text", "text")
 WEIGHTS = np.array([[4.0, 3.0, 2.0, 1.0], [1.0, -2.0, 0.0, 5.0]])

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from serving import serve
 
 from crossexplain.data import flickr8k, photos, store
 from crossexplain.data.flickr8k_files import IMAGE_ARCHIVE, TEXT_ARCHIVE, CaptionError
+from support.serving import serve
 
 needs_data = pytest.mark.skipif(not os.environ.get("CROSSEXPLAIN_DATA"), reason="CROSSEXPLAIN_DATA is not set")
 WORDS = "dog cat child boat tree ball snow river street horse".split()

@@ -4,7 +4,6 @@ import os
 
 import numpy as np
 import pytest
-import tiny_clip
 import torch
 from PIL import Image
 from safetensors.torch import save_file
@@ -12,13 +11,16 @@ from transformers import BertConfig, BertModel, BertTokenizerFast
 
 from crossexplain.data import flickr8k, store
 from crossexplain.gradients.capture import capture
-from crossexplain.gradients.rounds import FULL, rounds
-from crossexplain.gradients.views import ImageCells, Tokens
+from crossexplain.gradients.modalities import ImageCells, Tokens
+from crossexplain.gradients.record import FULL
+from crossexplain.gradients.rounds import rounds
 from crossexplain.models import checkpoints, vgg
 from crossexplain.models.clip import softmax_loss
-from crossexplain.models.towers import GivenMaps, GivenStates, PooledLook, with_towers
+from crossexplain.models.towers import FrozenMapPooling, GivenMaps, GivenStates
+from crossexplain.models.two_towers import with_towers
 from crossexplain.recipes import flickr8k as recipe
 from crossexplain.recipes import published
+from support import tiny_clip
 
 needs_data = pytest.mark.skipif(not os.environ.get("CROSSEXPLAIN_DATA"), reason="CROSSEXPLAIN_DATA is not set")
 WORDS = "a dog cat child boat tree ball snow river street horse beside the runs".split()
@@ -250,7 +252,7 @@ def test_small_takes_some_photographs_of_each_split(copy, monkeypatch):
 
 def test_what_was_gathered_before_gives_the_same_vector():
     torch.manual_seed(0)
-    look, maps = PooledLook(3, 4, classes=torch.nn.Conv2d(3, 5, 1)).eval(), torch.randn(6, 3, 7, 7)
+    look, maps = FrozenMapPooling(3, 4, classes=torch.nn.Conv2d(3, 5, 1)).eval(), torch.randn(6, 3, 7, 7)
     gathered = look.gather(maps)
     look.standardise(gathered)
     assert gathered.shape == (6, 16) and torch.allclose(look(gathered), look(maps)) and not look.classes.weight.requires_grad

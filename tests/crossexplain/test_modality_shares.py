@@ -19,8 +19,10 @@ from crossexplain.evaluation.modality_shares import (
     table,
     text_share,
 )
-from crossexplain.gradients.rounds import FULL, NOTHING, rounds
-from crossexplain.gradients.views import ImageCells, Mask, Tokens, views
+from crossexplain.gradients.modalities import ImageCells, Tokens
+from crossexplain.gradients.record import FULL, NOTHING
+from crossexplain.gradients.rounds import rounds
+from crossexplain.gradients.views import Mask, Views
 from crossexplain.models import clip
 from crossexplain.models.fusion import Fusion
 from crossexplain.models.towers import ConvTower, EncoderTower
@@ -93,8 +95,8 @@ def test_another_model_on_the_same_towers_need_not_look_again(model, known, pict
 def test_what_stands_in_is_what_the_model_would_see(model, known, pictures, texts, kind, other):
     plan = {FULL: {}, "no image": {"image": Mask(None, kind)}, "no text": {"text": Mask(None, other)},
             NOTHING: {"image": Mask(None, kind), "text": Mask(None, other)}}
-    whole = views(written_out(pictures, texts), [IMAGE, TEXT], plan, allow_empty=True).inputs
-    numbers = views(PAIRS, known.modalities, plan, allow_empty=True).inputs
+    whole = Views(written_out(pictures, texts), [IMAGE, TEXT], plan, allow_empty=True).inputs
+    numbers = Views(PAIRS, known.modalities, plan, allow_empty=True).inputs
     assert torch.allclose(known.model(**numbers), model(**whole), atol=5e-3)
 
 
@@ -105,7 +107,7 @@ def test_rounds_on_a_recall_are_the_rounds_on_the_model(model, known, pictures, 
     donors = [{"images": torch.arange(5), "tokens": torch.arange(5)}, {"images": pictures} | texts]
     one, other = (rounds(*some, donors=pool, **settings) for some, pool in zip(
         [(known.model, PAIRS, known.modalities), (model, written_out(pictures, texts), direct)], donors))
-    assert one.passes.keys() == other.passes.keys() and not one.ends
+    assert one.passes.keys() == other.passes.keys() and not one.by_side
     for key, run in one.passes.items():
         assert torch.allclose(run.logits, other.passes[key].logits, atol=5e-3)
     full = [record.passes["data", FULL].norms["image"] for record in (one, other)]
@@ -155,10 +157,10 @@ def test_picks_are_held_against_random_ones(model, pictures, texts):
     record = rounds(model, inputs, sides, baselines=["data"], progress=False)
     found = picks(record, "data")
     for name in record.modalities:
-        end = record.ends["data", name]
-        picked, at_random = (np.nanmean(of.cosine.numpy()) for of in (end.alike, end.alike_random))
+        end = record.by_side["data", name]
+        picked, at_random = (np.nanmean(of.cosine.numpy()) for of in (end.similarity, end.similarity_random))
         assert found[name]["picked"].value == pytest.approx(picked) and found[name]["random"].value == pytest.approx(at_random)
-        less = np.nanmean((end.alike.cosine - end.alike_random.cosine).numpy())
+        less = np.nanmean((end.similarity.cosine - end.similarity_random.cosine).numpy())
         assert found[name]["difference"].value == pytest.approx(less)
     for setting in ({"control": False}, {"pick": None}):
         with pytest.raises(InputError, match="no round 4 with a control for 'data' and 'image'"):
@@ -197,7 +199,7 @@ def test_shapley_values_estimate_the_mean_over_all_orders():
 def test_shapley_values_sum_to_what_the_logit_gains(model, pictures, texts):
     inputs, chosen = written_out(pictures, texts), {"image": "mean", "text": "pad"}
     found = shapley_values(model, inputs, [IMAGE, TEXT], chosen, permutations=2)
-    nothing = views(inputs, [IMAGE, TEXT], {NOTHING: {name: Mask(None, kind) for name, kind in chosen.items()}},
+    nothing = Views(inputs, [IMAGE, TEXT], {NOTHING: {name: Mask(None, kind) for name, kind in chosen.items()}},
                     allow_empty=True).inputs
     gain = (model(**inputs) - model(**nothing)).detach()
     assert torch.allclose(found["image"].sum(dim=1) + found["text"].sum(dim=1), gain, atol=1e-4)

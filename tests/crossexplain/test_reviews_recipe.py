@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 import torch
 
+from crossexplain.checks import InputError
 from crossexplain.data import reviews, store
-from crossexplain.models import bert, checkpoints
+from crossexplain.models import checkpoints
 from crossexplain.recipes import RECIPES
 from crossexplain.recipes import reviews as recipe
 
@@ -30,10 +31,10 @@ def test_logits_come_in_the_order_of_the_sentences(reader):
     assert torch.allclose(reader.logits(texts), expected, atol=1e-4)
 
 
-@pytest.mark.parametrize(("texts", "says"), [("good app", "one string came"), ([""], "sentence 0 is ''"),
+@pytest.mark.parametrize(("texts", "says"), [("good app", "got one string"), ([""], "sentence 0 is ''"),
                                              ([None], "sentence 0 is None"), ([], "0 sentences")])
 def test_what_is_no_list_of_sentences_has_no_logits(reader, texts, says):
-    with pytest.raises(bert.EncoderError, match=says):
+    with pytest.raises(InputError, match=says):
         reader.logits(texts)
 
 

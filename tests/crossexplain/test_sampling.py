@@ -23,7 +23,7 @@ from crossexplain.coalitions.sampling import (
     sampled_shapley,
 )
 from crossexplain.coalitions.shapley import shapley
-from crossexplain.gradients.views import Tokens, Vectors
+from crossexplain.gradients.modalities import Tokens, Vectors
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def asked(model, cells=5, words=4, n=2, split=True, ragged=False):
 
 
 def exact(game):
-    return torch.from_numpy(shapley(game.table().numpy()))
+    return torch.from_numpy(shapley(game.values_of_all().numpy()))
 
 
 @pytest.mark.parametrize("split", [True, False])

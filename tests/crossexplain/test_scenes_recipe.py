@@ -6,8 +6,8 @@ import torch
 
 from crossexplain.data import scenes
 from crossexplain.data.scene_words import KINDS, holds
+from crossexplain.gradients.modalities import ImageCells, Tokens
 from crossexplain.gradients.preflight import preflight
-from crossexplain.gradients.views import ImageCells, Tokens
 from crossexplain.models import checkpoints
 from crossexplain.recipes import scenes as recipe
 
@@ -78,7 +78,7 @@ def test_the_frozen_part_is_asked_once_and_stays_frozen(data, pictures):
     model = recipe.new_model("clip_cnn")
     before = {name: values.clone() for name, values in model.image.state_dict().items()}
     maps = recipe.freeze(model, pictures)
-    assert torch.allclose(maps[[40, 2]], model.map(pictures[[40, 2]]), atol=1e-2)
+    assert torch.allclose(maps[[40, 2]], model.image_map(pictures[[40, 2]]), atol=1e-2)
     recipe.train("clip_cnn", data=data, pictures=pictures, plan=[(0, 0.0), (1, 1e-3), (0, 0.0)], progress=False)
     assert all(torch.equal(values, before[name]) for name, values in model.image.state_dict().items())
 

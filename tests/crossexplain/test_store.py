@@ -14,12 +14,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from serving import serve
 
 from crossexplain.data import store
 from crossexplain.data.digits import load
 from crossexplain.data.registry import SOURCES, File, Source
 from crossexplain.files import embedded_folder
+from support.serving import serve
 
 BODY = bytes(range(256)) * 800
 SHA256 = "sha256:" + hashlib.sha256(BODY).hexdigest()

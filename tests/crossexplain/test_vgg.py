@@ -3,9 +3,11 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from crossexplain.checks import InputError
 from crossexplain.gradients.capture import capture
 from crossexplain.models import checkpoints
-from crossexplain.models.vgg import NETWORKS, ImageNetClassifier, SlimVGG, WeightsError, load_imagenet
+from crossexplain.models.vgg import NETWORKS, ImageNetClassifier, SlimVGG, load_imagenet
+from crossexplain.models.weights import WeightsError
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +72,7 @@ def test_weights_that_do_not_fit_or_are_broken_are_refused(tmp_path, weights):
                        (tmp_path / "none.pth", "there is no weight file")):
         with pytest.raises(WeightsError, match=says):
             load_imagenet("squeezenet1_0", path)
-    with pytest.raises(WeightsError, match="network 'resnet' came, expected one of vgg16, vgg19"):
+    with pytest.raises(InputError, match="got network 'resnet', expected one of 'vgg16', 'vgg19'"):
         load_imagenet("resnet", good)
     with pytest.raises(WeightsError, match="does not fit vgg16"):
         load_imagenet("vgg16", good)

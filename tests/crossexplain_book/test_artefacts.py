@@ -6,9 +6,11 @@ import torch
 
 from crossexplain.data import collages, digits
 from crossexplain.gradients.capture import capture
+from crossexplain.gradients.modalities import ImageCells, Tokens
 from crossexplain.gradients.preflight import preflight
-from crossexplain.gradients.rounds import FULL, rounds
-from crossexplain.gradients.views import ImageCells, Mask, Tokens, views
+from crossexplain.gradients.record import FULL
+from crossexplain.gradients.rounds import rounds
+from crossexplain.gradients.views import Mask, Views
 from crossexplain.models.cnn_lstm import CnnLstm, PublishedCnnLstm
 
 BANK = digits.load("sklearn")
@@ -48,7 +50,7 @@ def test_1_the_published_reading_place_has_a_gradient_at_its_last_step_only(publ
 
 def test_2_the_published_difference_prints_round_one_whatever_is_masked(published):
     plan = {"nothing": {}, "image": {"image": Mask(None, "zero")}, "text": {"text": Mask(None, "mask")}}
-    batch = views(INPUTS, modalities(published), plan).inputs
+    batch = Views(INPUTS, modalities(published), plan).inputs
     raw = capture(published, batch, published.text_layer).gradients[published.text_layer].mean(dim=2).reshape(3, 32, 20)
     first = (raw[0] / raw[0].abs().amax(dim=1, keepdim=True)).softmax(dim=1)  # the unmasked round alone is rescaled
     for masked in raw:  # the first of them is the unmasked round itself: its difference to itself should be 0
@@ -105,7 +107,7 @@ def test_7_the_published_slice_leaves_ink_and_a_masked_cell_has_none():
     sliced[:, :, 28:-1, 28:-1] = 0
     assert sliced[:, :, 28:, 28:].sum() == 2 * 28 - 1  # a row and a column
     keep = torch.tensor([True, True, True, False])
-    masked = views({"images": ink}, [ImageCells()], {"view": {"image": Mask(keep, "zero")}}).inputs["images"]
+    masked = Views({"images": ink}, [ImageCells()], {"view": {"image": Mask(keep, "zero")}}).inputs["images"]
     assert masked[:, :, 28:, 28:].sum() == 0 and masked.sum() == 3 * 28 * 28
 
 

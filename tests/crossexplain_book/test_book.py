@@ -14,11 +14,14 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from crossexplain.data.registry import SOURCES, File
+from crossexplain.files import digest
 from crossexplain_book import BookError, Build
 from crossexplain_book.assemble import assemble, claims_tables, page, show_parameters
-from crossexplain_book.execute import Record, digest, execute, is_fresh, load_record, parse_parameters, record_path
+from crossexplain_book.execute import execute, parse_parameters
+from crossexplain_book.freshness import Imports, chapter_key
 from crossexplain_book.layout import chapters, find_root
 from crossexplain_book.page import CLAIM, RUN
+from crossexplain_book.records import ChapterRecord, executed_notebook, is_fresh, load_record, record_path
 from crossexplain_book.worker import complaint
 
 SHOW = """
@@ -88,7 +91,7 @@ def test_only_what_changed_runs_again(build, monkeypatch):
 
     key = record.key
     assert is_fresh(build, "01_a", key)
-    monkeypatch.setattr("crossexplain_book.execute.source_state", lambda name: {"source": "elsewhere"})
+    monkeypatch.setattr("crossexplain_book.records.source_state", lambda name: {"source": "elsewhere"})
     assert not is_fresh(build, "01_a", key)
 
 
@@ -112,15 +115,42 @@ def test_a_chapter_that_did_without_a_source_runs_again_once_it_is_there(build, 
 
 
 def test_the_key_holds_package_lock_and_parameters(build):
-    write_notebook(build.root / "notebooks" / "01_a.ipynb", "pass")
-    assert started(ran(build)[1]) == ["01_a"]
+    chapter = write_notebook(build.root / "notebooks" / "01_a.ipynb", "import crossexplain")
+
+    def key(**parameters) -> str:
+        return chapter_key(Imports(build.root), chapter, parameters)
+
+    keys = [key(), key(seed=1)]
     for name in ("src/crossexplain/__init__.py", "requirements.lock"):
         with (build.root / name).open("a") as file:
             file.write("# changed\n")
-        assert started(ran(build)[1]) == ["01_a"], name
-    lines: list[str] = []
-    execute(build, chapters(build.root), parameters={"seed": 1}, say=lines.append)
-    assert started(lines) == ["01_a"]
+        keys.append(key())
+    assert len(set(keys)) == 4
+
+
+def test_data_that_a_chapter_reads_counts_and_its_prose_does_not(build):
+    data = build.root / "data" / "checkpoints"
+    data.mkdir(parents=True)
+    for name in ("read.json", "other.json"):
+        (data / name).write_text("{}")
+    chapter = write_notebook(build.root / "notebooks" / "01_a.ipynb", "from pathlib import Path\n"
+                             "Path('data/checkpoints/read.json').read_text()\nPath('data/new.csv').write_text('1')\nprint(7)")
+    assert started(ran(build)[1]) == ["01_a"]
+    record = load_record(build, "01_a")
+    assert list(record.files) == ["data/checkpoints/read.json"] and not list(build.pages.glob("*.opened"))
+
+    notebook = nbformat.read(chapter, 4)
+    notebook.cells[0].source = "# Is it really so?\n\nOther words."
+    notebook.cells[-1].metadata["tags"] = ["hide-cell"]
+    nbformat.write(notebook, chapter)
+    (data / "other.json").write_text("[]")
+    assert started(ran(build)[1]) == []
+    cells = executed_notebook(build, chapter)["cells"]
+    assert "really" in cells[0]["source"] and "".join(cells[-1]["outputs"][0]["text"]) == "7\n"
+    assert cells[-1]["metadata"]["tags"] == ["hide-cell"]
+
+    (data / "read.json").write_text("[]")
+    assert not is_fresh(build, "01_a", record.key)
 
 
 def test_a_chapter_that_fails_is_named_and_kept_and_the_others_run(build):
@@ -208,7 +238,7 @@ def _runs(pid: int) -> bool:
     return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
 
 
-def finished(build: Build, *code: str) -> tuple[dict, Record]:
+def finished(build: Build, *code: str) -> tuple[dict, ChapterRecord]:
     """Return an executed chapter with pictures and claims, and its record."""
     notebook = write_notebook(build.root / "notebooks" / "01_a.ipynb", *code)
     assert not ran(build)[0]

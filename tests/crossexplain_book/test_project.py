@@ -60,14 +60,16 @@ def code() -> dict[str, str]:
     return found | {path.name: "\n".join(cell["source"] for cell in cells(path, "code")) for path in NOTEBOOKS}
 
 
-def test_the_example_in_the_readme_runs_and_says_what_it_found(tmp_path):
+def test_the_examples_in_the_readme_run_and_say_what_they_found(tmp_path):
     readme = (ROOT / "README.md").read_text("utf-8")
-    example = re.search(r"```python\n(.*?)```", readme, re.DOTALL)[1]
-    assert len(example.strip().splitlines()) <= 15
-    command = [sys.executable, "-c", example]
+    examples = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    assert all(len(example.strip().splitlines()) <= 15 for example in examples)
+    command = [sys.executable, "-W", "error::DeprecationWarning", "-c", "\n".join(examples)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("both only"), done.stdout
+    verdict, *others = done.stdout.split("nothing found")
+    assert verdict.startswith("both only"), done.stdout
+    assert others and "torch.Size([200, 32])" in others[0], done.stdout  # four cells and a word
 
 
 def test_no_file_names_a_place_on_somebodys_machine_or_a_package_index():

@@ -2,7 +2,7 @@
 
 import re
 
-from visit import Visit, open_page
+from support.visit import Visit, open_page
 
 LEFTOVERS = re.compile(r"\{glue|glue:|\{(?:ref|numref|cite|doc|term|exercise)[^}]*\}|\?\?|\bNone\b \[|<crossexplain")
 

@@ -16,8 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from crossexplain.checks import InputError
-from crossexplain.gradients.rounds import Rounds, equal_rows_once
-from crossexplain.gradients.views import ImageCells, Inputs, Mask, Modality, Tokens, views
+from crossexplain.gradients.modalities import ImageCells, Inputs, Modality, Tokens
+from crossexplain.gradients.record import Record
+from crossexplain.gradients.sharing import equal_rows_once
+from crossexplain.gradients.views import Mask, Views
 from crossexplain.intervals import Interval, difference_interval, mean_interval
 
 ANSWERS = ("image alone", "text alone", "both only", "both added", "either")
@@ -126,7 +128,7 @@ def recall(model: nn.Module, images: Callable[[np.ndarray], Tensor], count: int,
     maps, kinds = [], ["full", *baselines["image"]]
     plan = {kind: {} if kind == "full" else {image.name: Mask(None, kind)} for kind in kinds}
     for numbers in np.split(np.arange(count), np.arange(batch, count, batch)):
-        laid_out = views({image.input: images(numbers)}, [image], plan, allow_empty=True)
+        laid_out = Views({image.input: images(numbers)}, [image], plan, allow_empty=True)
         with equal_rows_once(model, ["image"]):
             seen = model.image(laid_out.inputs[image.input])
         maps.append(seen.half().unflatten(0, (len(kinds), -1)))
@@ -135,7 +137,7 @@ def recall(model: nn.Module, images: Callable[[np.ndarray], Tensor], count: int,
 
     kinds = ["full", *baselines["text"]]
     plan = {kind: {} if kind == "full" else {text.name: Mask(None, kind)} for kind in kinds}
-    laid_out = views(texts, [text], plan, allow_empty=True).inputs
+    laid_out = Views(texts, [text], plan, allow_empty=True).inputs
     # Captions of as many words are one caption once every word is hidden.
     distinct, back = torch.unique(torch.stack([laid_out[key] for key in texts], dim=1), dim=0, return_inverse=True)
     said = [model.text(*some.unbind(1)) for some in distinct.split(8 * batch)]
@@ -143,7 +145,7 @@ def recall(model: nn.Module, images: Callable[[np.ndarray], Tensor], count: int,
     order = torch.cat([own, torch.arange(len(distinct))])  # the captions first, in their order
     states, real = (torch.cat(parts)[order] for parts in zip(*((states.half(), real) for states, real in said)))
     captions = Rows(text.name, "tokens", "text", {kind: rows + len(own) for kind, rows in zip(kinds[1:], others)})
-    towers = {id(model.image): Remembered(seen), id(model.text): Remembered(states, real)}
+    towers = {id(model.image): Remembered(seen).eval(), id(model.text): Remembered(states, real).eval()}
     return Recall(copy.deepcopy(model, towers), [pictures, captions])
 
 
@@ -153,19 +155,19 @@ def shares(answers: np.ndarray, groups: np.ndarray | None = None, seed: int = 0)
     Parameters
     ----------
     answers : ndarray of str, shape (N,)
-        From :meth:`~crossexplain.gradients.rounds.Rounds.each`.
+        From :meth:`~crossexplain.gradients.record.Record.each`.
     groups : array_like, shape (N,), optional
         The picture of each pair; its pairs are drawn together.
     """
     return {answer: mean_interval(answers == answer, seed, groups=groups) for answer in ANSWERS}
 
 
-def table(record: Rounds, parts: Mapping[str, np.ndarray], groups: np.ndarray, seed: int = 0) -> pd.DataFrame:
+def table(record: Record, parts: Mapping[str, np.ndarray], groups: np.ndarray, seed: int = 0) -> pd.DataFrame:
     """Return what the pairs rest on and what the paper reads, for every baseline and part of the pairs.
 
     Parameters
     ----------
-    record : Rounds
+    record : Record
         Of modalities called image and text.
     parts : mapping of str to ndarray of bool, shape (N,)
         Which pairs: ``{"all": ..., "match": ...}``.
@@ -177,7 +179,7 @@ def table(record: Rounds, parts: Mapping[str, np.ndarray], groups: np.ndarray, s
     DataFrame
         ``baseline, part, measure, value, low, high, n, pairs``, where ``n`` is the number of pictures, which the intervals
         draw, and ``pairs`` that of the pairs; the measures are ``ANSWERS`` (shares of the pairs),
-        ``reach of ...`` and ``flips without ...`` as in :class:`~crossexplain.gradients.rounds.Verdict`, and ``norm at ...``:
+        ``reach of ...`` and ``flips without ...`` as in :class:`~crossexplain.gradients.verdict.Verdict`, and ``norm at ...``:
         the gradient norm with the other modality hidden over that with nothing hidden, geometric mean over the pairs where
         neither is 0; NaN where no gradient reaches the modality.
     """
@@ -239,12 +241,12 @@ def perceptual_scores(model: nn.Module, inputs: Inputs, labels: Tensor, groups: 
     return {name: mean_interval(whole - np.mean(values, axis=0), seed, groups=groups) for name, values in lost.items()}
 
 
-def picks(record: Rounds, baseline: str, seed: int = 0, groups=None) -> dict[str, dict[str, Interval]]:
+def picks(record: Record, baseline: str, seed: int = 0, groups=None) -> dict[str, dict[str, Interval]]:
     """Hold round 4 against round 3: are they more alike where what round 2 picked is masked than where anything is?
 
     Parameters
     ----------
-    record : Rounds
+    record : Record
         With its control, as many features picked at random.
     baseline : str
     seed : int
@@ -266,11 +268,11 @@ def picks(record: Rounds, baseline: str, seed: int = 0, groups=None) -> dict[str
     """
     found = {}
     for name in record.modalities:
-        end = record.ends.get((baseline, name))
-        if end is None or end.alike_random is None:
+        end = record.by_side.get((baseline, name))
+        if end is None or end.similarity_random is None:
             raise InputError(f"the record has no round 4 with a control for {baseline!r} and {name!r}; run the rounds with a "
                              f"pick and control=True, under one of {', '.join(map(repr, record.baselines))}.")
-        picked, at_random = end.alike.cosine, end.alike_random.cosine
+        picked, at_random = end.similarity.cosine, end.similarity_random.cosine
         found[name] = {"picked": mean_interval(picked, seed, groups=groups),
                        "random": mean_interval(at_random, seed, groups=groups),
                        "difference": difference_interval(picked, at_random, seed, groups=groups)}

@@ -36,6 +36,8 @@ class Method:
         Whether the method as published keeps only what is positive.
     gradients : bool
         Whether it needs gradients at all.
+    title : str
+        Its name for readers; default its key.
     """
 
     fold: Callable[[Tensor, Tensor | None], Tensor]
@@ -43,6 +45,7 @@ class Method:
     source: str
     positive: bool = True
     gradients: bool = True
+    title: str = ""
 
 
 def attribute(
@@ -255,22 +258,24 @@ METHODS = {
         _gradient_x_input, "gradient times value, summed over the channels, with its sign",
         "Shrikumar et al. 2016; Ancona et al. 2018, table 1", positive=False),
     "grad-cam": Method(
-        _grad_cam, "channels weighted by their mean gradient", "Selvaraju et al. 2017, eq. 1 and 2"),
+        _grad_cam, "channels weighted by their mean gradient", "Selvaraju et al. 2017, eq. 1 and 2",
+        title="Grad-CAM"),
     "grad-cam++": Method(
         _grad_cam_plus_plus, "channels weighted by a weighted mean of their positive gradients",
-        "Chattopadhay et al. 2018, eq. 7 and 19"),
+        "Chattopadhay et al. 2018, eq. 7 and 19", title="Grad-CAM++"),
     "xgrad-cam": Method(
         _x_grad_cam, "channels weighted by their gradient, averaged where the channel is active",
-        "Fu et al. 2020, eq. 8"),
+        "Fu et al. 2020, eq. 8", title="XGrad-CAM"),
     "eigengrad-cam": Method(
         _eigen_grad_cam, "first principal component of gradient times activation", "Muhammad and Yeasin 2020; "
-        "the gradient is an addition of the library grad-cam"),
+        "the gradient is an addition of the library grad-cam", title="EigenGrad-CAM"),
     "eigen-cam": Method(
         _eigen_cam, "first principal component of the activations, whatever the class",
-        "Muhammad and Yeasin 2020, eq. 3", gradients=False),
+        "Muhammad and Yeasin 2020, eq. 3", gradients=False, title="Eigen-CAM"),
     "layer-cam": Method(
-        _layer_cam, "each place weighted by its own positive gradient", "Jiang et al. 2021, eq. 6 and 7"),
+        _layer_cam, "each place weighted by its own positive gradient", "Jiang et al. 2021, eq. 6 and 7",
+        title="LayerCAM"),
     "hires-cam": Method(
         _gradient_x_input, "gradient times activation at each place, summed over the channels",
-        "Draelos and Carin 2020, eq. 4"),
+        "Draelos and Carin 2020, eq. 4", title="HiResCAM"),
 }

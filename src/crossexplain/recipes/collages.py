@@ -162,7 +162,7 @@ def train_fusion(model: CnnLstm, train_set: TensorBatches, validation: TensorBat
                progress=progress, checkpoint=checkpoint)
 
 
-def train(profile: str = "embedded", seed: int = 0, n_pairs: int = 40_000, size: str = "page", read: str = "max",
+def train(profile: str = "embedded", seed: int = 0, n_pairs: int = 40_000, size: str = "page", pooling: str = "max",
           tower: Tower | None = None, without: str | None = None, progress: bool = True) -> Trained:
     """Train the whole model: the tower, unless there is one, and the fusion.
 
@@ -176,7 +176,7 @@ def train(profile: str = "embedded", seed: int = 0, n_pairs: int = 40_000, size:
         Pairs to train on, a multiple of 4.
     size : {"page", "small"}
         ``"small"`` is one epoch on a few pairs, to see that everything runs.
-    read : {"max", "last"}
+    pooling : {"max", "last"}
         How the LSTM is read, see :class:`CnnLstm`.
     tower : Tower, optional
         One that was trained before.
@@ -192,7 +192,7 @@ def train(profile: str = "embedded", seed: int = 0, n_pairs: int = 40_000, size:
     named = None
     if tower is None:
         tower, named = train_tower(bank, seed, n, epochs, progress)
-    model = new_model(tower, seed, read)
+    model = new_model(tower, seed, pooling)
     train_set, validation = (look(model, data) for data in pairs(bank, n_pairs, seed, size))
     epochs = 1 if size == "small" else epochs_for(n_pairs)
     history = train_fusion(model, train_set, validation, seed=seed, epochs=epochs, without=without, progress=progress)
@@ -210,11 +210,11 @@ def epochs_for(n_pairs: int) -> int:
     return EPOCHS.get(n_pairs) or max(1, round(20 * 40_000 / n_pairs))
 
 
-def new_model(tower: Tower, seed: int, read: str = "max", **options) -> CnnLstm:
+def new_model(tower: Tower, seed: int, pooling: str = "max", **options) -> CnnLstm:
     """Return a model with this tower and fresh weights elsewhere; further options are those of :class:`CnnLstm`."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = CnnLstm(len(VOCABULARY), read=read, **options)
+        model = CnnLstm(len(VOCABULARY), pooling=pooling, **options)
     model.tower.load_state_dict(tower.state_dict())
     return model
 

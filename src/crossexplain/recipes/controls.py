@@ -17,8 +17,9 @@ from crossexplain.data import controls
 from crossexplain.data.collages import LENGTH, SENTENCES, VOCABULARY, Collages, tokenize
 from crossexplain.data.digits import Digits
 from crossexplain.models import checkpoints
-from crossexplain.models.cnn_lstm import DIGITS, CnnLstm, Tower
+from crossexplain.models.cnn_lstm import DIGITS, AfterTower, CnnLstm, Tower
 from crossexplain.models.training import TensorBatches, accuracy, fit
+from crossexplain.models.two_towers import TwoTowerModel
 from crossexplain.recipes.collages import Trained, load_or_train, look, train_fusion
 
 SPEAKS = 1 / 3  # of the control "either", the share of training pairs in which both speak: else one alone could be learned
@@ -27,49 +28,10 @@ SUSPECTS, GIVEN_AWAY = "pure_shortcut", {"pure": 0.0, "shortcut": 0.75}  # share
 OF_EACH, TAUGHT = 6, 8000  # models of each kind, and pairs that each was taught with
 
 
-class BehindTower(nn.Module):
-    """A :class:`~crossexplain.models.cnn_lstm.CnnLstm` that is given what its tower sees instead of the picture.
-
-    Parameters
-    ----------
-    whole : CnnLstm
-        Shares its weights.
-    """
-
-    text_layer = "whole.embedding"
-
-    def __init__(self, whole: CnnLstm):
-        super().__init__()
-        self.whole = whole
-
-    def see(self, seen: Tensor) -> Tensor:
-        """Return the digits' probabilities as one vector, (N, 40)."""
-        return seen.flatten(1)
-
-    def read(self, tokens: Tensor) -> Tensor:
-        """Return the sentence as one vector, (N, width)."""
-        return self.whole.read(tokens)
-
-    def match(self, seen: Tensor, said: Tensor) -> Tensor:
-        """Return the logits (N,) of what was seen and read before."""
-        return self.whole.match(seen, said)
-
-    def forward(self, seen: Tensor, tokens: Tensor) -> Tensor:
-        """Return the logit, shape (N,).
-
-        Parameters
-        ----------
-        seen : Tensor, shape (N, 4, 10)
-            Probabilities of the digits of each cell, as :meth:`CnnLstm.see` gives them.
-        tokens : Tensor, shape (N, T), int64
-        """
-        return self.match(self.see(seen), self.read(tokens))
-
-
-class Head(nn.Module):
+class Head(TwoTowerModel):
     """What the small architectures have in common: how they read, and how they are called.
 
-    Called with ``seen`` (N, 4, 10) and ``tokens`` (N, T) as :class:`BehindTower` is. The words are read as a bag that knows
+    Called with ``seen`` (N, 4, 10) and ``tokens`` (N, T) as an ``AfterTower`` is. The words are read as a bag that knows
     their places: the masked word's vector is 0 in the beginning and stays so.
     """
 
@@ -87,22 +49,14 @@ class Head(nn.Module):
         real = (tokens != 0).float()[..., None]
         return self.word(self.embedding(tokens) + self.place[: tokens.shape[1]]), real / real.sum(1, keepdim=True).clamp(min=1)
 
-    def see(self, seen: Tensor) -> Tensor:
-        """Return what is kept of a picture, (N, ...)."""
-        raise NotImplementedError
-
     def read(self, tokens: Tensor) -> Tensor:
         """Return what is kept of a sentence, (N, ...)."""
         states, weight = self.states(tokens)
         return (states * weight).sum(dim=1)
 
-    def match(self, seen: Tensor, said: Tensor) -> Tensor:
-        """Return the logits (N,) of what was seen and read before."""
-        raise NotImplementedError
-
     def forward(self, seen: Tensor, tokens: Tensor) -> Tensor:
-        """Return the logit, shape (N,)."""
-        return self.match(self.see(seen), self.read(tokens))
+        """Return the logits, (N,)."""
+        return super().forward(seen, tokens)
 
 
 class LateFusion(Head):
@@ -121,12 +75,12 @@ class LateFusion(Head):
         """Return the sentence's logit, (N, 1)."""
         return self.said(super().read(tokens))
 
-    def match(self, seen: Tensor, said: Tensor) -> Tensor:
+    def match(self, seen: Tensor, read: Tensor) -> Tensor:
         """Return their sum, (N,)."""
-        return (seen + said)[:, 0]
+        return (seen + read)[:, 0]
 
 
-class DualEncoder(Head):
+class CosineHead(Head):
     """The cosine of a vector of the picture and a vector of the sentence, scaled and shifted, as CLIP's."""
 
     def __init__(self):
@@ -143,9 +97,9 @@ class DualEncoder(Head):
         """Return a vector of length 1, (N, WIDTH)."""
         return functional.normalize(self.said(super().read(tokens)), dim=1)
 
-    def match(self, seen: Tensor, said: Tensor) -> Tensor:
+    def match(self, seen: Tensor, read: Tensor) -> Tensor:
         """Return the scaled cosine, (N,)."""
-        return self.log_scale.exp() * (seen * said).sum(dim=1) + self.shift
+        return self.log_scale.exp() * (seen * read).sum(dim=1) + self.shift
 
 
 class CrossAttention(Head):
@@ -167,15 +121,15 @@ class CrossAttention(Head):
         """Return a vector of each word and its weight behind it, (N, T, WIDTH + 1)."""
         return torch.cat(self.states(tokens), dim=2)
 
-    def match(self, seen: Tensor, said: Tensor) -> Tensor:
+    def match(self, seen: Tensor, read: Tensor) -> Tensor:
         """Return the logits, (N,)."""
-        states, weight = said[..., :WIDTH], said[..., WIDTH:]
+        states, weight = read[..., :WIDTH], read[..., WIDTH:]
         looked = functional.scaled_dot_product_attention(self.ask(states), self.key(seen), self.value(seen))  # (N, T, WIDTH)
         states = self.norm(states + looked)
         return self.last(((states + self.found(states)) * weight).sum(dim=1))[:, 0]
 
 
-ARCHITECTURES = {"early fusion": None, "late fusion": LateFusion, "dual encoder": DualEncoder,
+ARCHITECTURES = {"early fusion": None, "late fusion": LateFusion, "dual encoder": CosineHead,
                  "cross-attention": CrossAttention}
 UNLEARNABLE = {("both", "late fusion")}  # no sum of two logits is an exclusive or
 
@@ -216,7 +170,7 @@ class Control:
         What its predictions rest on.
     whole : CnnLstm or None
         On pictures and tokens; of early fusion alone.
-    fusion : BehindTower or Head
+    fusion : AfterTower or Head
         The same on what the tower sees: faster.
     test : Collages
         Held out; of "either", pairs in which both speak.
@@ -305,7 +259,7 @@ def train(kind: str, digits: Digits, tower: Tower, seed: int, *, architecture: s
     else:
         whole.tower = tower.requires_grad_(False).eval()
         history = train_fusion(whole, looked["train"], looked["validation"], seed=seed, epochs=epochs or 24, progress=False)
-        fusion = BehindTower(whole.requires_grad_(False).eval())
+        fusion = AfterTower(whole.requires_grad_(False).eval())
     fusion.requires_grad_(False).eval()
     with torch.no_grad():
         right = accuracy(fusion(prepared.seen, prepared.test.tokens()), looked["test"].labels)
@@ -348,7 +302,7 @@ def teach_suspects(seed: int = 0, size: str = "page", progress: bool = True,
 
 
 def suspects(seed: int = 0, retrain: bool = False, size: str = "page", progress: bool = True,
-             trained: Trained | None = None) -> dict[str, list[DualEncoder]]:
+             trained: Trained | None = None) -> dict[str, list[CosineHead]]:
     """Return the dual encoders that travel with the book, ``"pure"`` ones and ones taught a ``"shortcut"``.
 
     Parameters
@@ -360,13 +314,13 @@ def suspects(seed: int = 0, retrain: bool = False, size: str = "page", progress:
 
     Returns
     -------
-    dict of str to list of DualEncoder
+    dict of str to list of CosineHead
         Frozen, in eval mode.
     """
     if retrain:
         models = teach_suspects(seed, size, progress, trained)[0]
     else:
-        models = nn.ModuleDict({f"{kind}-{number}": DualEncoder() for kind in GIVEN_AWAY for number in range(OF_EACH)})
+        models = nn.ModuleDict({f"{kind}-{number}": CosineHead() for kind in GIVEN_AWAY for number in range(OF_EACH)})
         checkpoints.load(SUSPECTS, models)
     models.requires_grad_(False).eval()
     return {kind: [model for name, model in models.items() if name.startswith(kind)] for kind in GIVEN_AWAY}

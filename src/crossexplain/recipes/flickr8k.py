@@ -29,17 +29,18 @@ from crossexplain.models.encodings import Encodings
 from crossexplain.models.fusion import Aligned, Fusion
 from crossexplain.models.towers import (
     EncoderTower,
+    FrozenMapPooling,
     GivenMaps,
     GivenStates,
     ImageNetTower,
-    PooledLook,
+    accuracy_at_best_threshold,
     coarse,
     pool,
-    threshold,
-    with_towers,
 )
 from crossexplain.models.training import History, fit, predict
+from crossexplain.models.two_towers import with_towers
 from crossexplain.models.vgg import ImageNetClassifier
+from crossexplain.models.weights import WeightsError
 from crossexplain.recipes import encodings
 
 NAMES = {"fusion": "flickr8k_fusion", "clip_cnn": "flickr8k_clip_cnn"}
@@ -88,7 +89,7 @@ class Encoded:
 
     @property
     def words(self) -> dict:
-        """What :class:`crossexplain.gradients.views.Tokens` has to know to hide words from a whole model."""
+        """What :class:`crossexplain.gradients.modalities.Tokens` has to know to hide words from a whole model."""
         ids = self.tokenizer
         return {"layer": "text.encoder.embeddings", "mask_id": ids.mask_token_id, "pad_id": ids.pad_token_id,
                 "special": (ids.cls_token_id, ids.sep_token_id), "attention": "attention_mask"}
@@ -129,8 +130,8 @@ def ask(encoded: Encoded, image: Tensor, sentence: str) -> tuple[dict[str, Tenso
 
     Raises
     ------
-    crossexplain.models.bert.EncoderError
-        A ValueError, for a sentence without a word, or of more than ``LONGEST`` tokens.
+    crossexplain.checks.InputError
+        For a sentence without a word, or of more than ``LONGEST`` tokens.
     """
     image, note = square(image, encoded.network.size)
     read = bert.encode(encoded.tokenizer, [sentence], LONGEST)
@@ -195,7 +196,7 @@ def new_model(name: str, encoded: Encoded, seed: int = 0, **settings) -> Fusion 
     image, text = GivenMaps(ImageNetTower.width), GivenStates(encoded.encoder.config.hidden_size)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        look = PooledLook(image.width, chosen["width"], chosen["dropout"], encoded.network.classes)
+        look = FrozenMapPooling(image.width, chosen["width"], chosen["dropout"], encoded.network.classes)
         if name == "clip_cnn":
             return ClipCNN(image, text, READ, **chosen, look=look)
         # Dropout before the dense layers would drop one side of a difference and not the other.
@@ -352,10 +353,10 @@ def train(name: str, seed: int = 0, size: str = "page", progress: bool = True, d
             learned.every = False
         learner = Aligned(head) if step == "contrast" and isinstance(head, Fusion) else head
         epochs, lr = chosen[step]
-        done[step] = fit(Contrast(learner), learned, held, epochs=epochs, lr=lr, seed=seed, loss=softmax_loss, score=divided,
-                         batch_size=BATCH[step], weight_decay=0.05, half=True, progress=progress,
-                         checkpoint=keep and keep[step])
-    head.centre(*predict(Contrast(head), held, 200))
+        done[step] = fit(Contrast(learner), learned, held, epochs=epochs, lr=lr, seed=seed, loss=softmax_loss,
+                         score=accuracy_at_best_threshold, batch_size=BATCH[step], weight_decay=0.05, half=True,
+                         progress=progress, checkpoint=keep and keep[step])
+    head.set_threshold(*predict(Contrast(head), held, 200))
     return Trained(head.requires_grad_(False).eval(), encoded, **done)
 
 
@@ -390,7 +391,7 @@ def load_or_train(name: str, seed: int = 0, retrain: bool = False, size: str = "
             card = checkpoints.load(file, head, folder())
             steps = {step: History(**history) for step, history in card["history"].items()}
             return Trained(head.requires_grad_(False), encoded, card, **steps)
-        except checkpoints.CheckpointError:
+        except WeightsError:
             pass  # not trained yet, or damaged
     keep = {step: folder() / f"{file}-{step}.pt" for step in STEPS}
     folder().mkdir(parents=True, exist_ok=True)
@@ -407,11 +408,6 @@ def load_or_train(name: str, seed: int = 0, retrain: bool = False, size: str = "
 def folder() -> Path:
     """Return the folder of the heads that were trained here, in the local cache."""
     return store.cache() / "heads"
-
-
-def divided(logits: Tensor, labels: Tensor) -> float:
-    """Return the accuracy at the best threshold; where yes begins is set when training is done."""
-    return ((logits > threshold(logits, labels)) == (labels != 0)).float().mean().item()
 
 
 @torch.no_grad()
@@ -492,7 +488,7 @@ def retrieval(model: Fusion | ClipCNN, encoded: Encoded, split: str = "test") ->
     """
     model.eval()
     said = read(model, encoded, encoded.data.captions_of(split))
-    scores = [model.every(one, said) for one in see(model, encoded, encoded.data.splits[split]).split(16)]
+    scores = [model.logits_of_all_pairs(one, said) for one in see(model, encoded, encoded.data.splits[split]).split(16)]
     return ranked(torch.cat(scores).cpu().numpy(), encoded.data, split)
 
 

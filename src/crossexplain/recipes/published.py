@@ -43,7 +43,7 @@ class Published:
 
     @property
     def words(self) -> dict:
-        """What :class:`crossexplain.gradients.views.Tokens` has to know to hide words: there is no mask, but padding."""
+        """What :class:`crossexplain.gradients.modalities.Tokens` has to know to hide words: there is no mask, but padding."""
         ids = self.tokenizer
         return {"layer": self.model.text_layer, "mask_id": None, "pad_id": ids.pad_token_id,
                 "special": (ids.bos_token_id, ids.eos_token_id), "attention": "attention_mask"}
@@ -87,14 +87,15 @@ def load(data: Flickr8k, seed: int = 0, progress: bool = True) -> Published:
     ------
     crossexplain.data.store.MissingSource
         If its weights are not at hand.
-    crossexplain.models.bert.EncoderError
+    crossexplain.models.weights.WeightsError
         If a file is broken.
     """
     folder = store.find(NAME).path
     model, tokenizer = clip.load(folder), bert.load_tokenizer(folder)
     scores = {split: _every(model, tokenizer, data, split, progress) for split in ("validation", "test")}
     chosen = data.pairs("validation", seed)
-    model.centre(torch.from_numpy(_of_pairs(scores["validation"], data, "validation", chosen)), torch.from_numpy(chosen.labels))
+    logits = torch.from_numpy(_of_pairs(scores["validation"], data, "validation", chosen))
+    model.set_threshold(logits, torch.from_numpy(chosen.labels))
     # Only the bias has moved, and it was nothing before.
     return Published(model, tokenizer, data, scores["test"] + float(model.bias))
 
@@ -108,7 +109,7 @@ def _every(model: Clip, tokenizer: PreTrainedTokenizerBase, data: Flickr8k, spli
             for some in tqdm(parts, f"photographs, {split}", disable=not progress, delay=5)]
     read = _tokens(tokenizer, [data.captions[i] for i in captions])
     said = [model.read(*some) for some in zip(read["tokens"].split(128), read["attention_mask"].split(128))]
-    return model.every(torch.cat(seen), torch.cat(said)).numpy()
+    return model.logits_of_all_pairs(torch.cat(seen), torch.cat(said)).numpy()
 
 
 def _tokens(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> dict[str, Tensor]:

@@ -25,8 +25,9 @@ from crossexplain.data.scenes import LENGTH, VOCABULARY, Pairs, Scenes, tokenize
 from crossexplain.models import checkpoints, clip
 from crossexplain.models.clip import Clip, ClipCNN, Contrast, sigmoid_loss
 from crossexplain.models.fusion import Aligned, Fusion
-from crossexplain.models.towers import ConvTower, EncoderTower, threshold
+from crossexplain.models.towers import ConvTower, EncoderTower, accuracy_at_best_threshold
 from crossexplain.models.training import History, fit, predict
+from crossexplain.models.two_towers import in_batches
 
 NAMES = {"fusion": "scenes_fusion", "clip_vit": "scenes_clip_vit", "clip_cnn": "scenes_clip_cnn"}
 TRAIN = 18_000  # pictures to train on; the first 6,000 are those of the book
@@ -112,9 +113,7 @@ class Maps:
         self.place, numbers = pictures.place, list(pictures.place)
         device = next(model.parameters()).device
         model.eval()
-        with torch.no_grad():
-            parts = [model.map(pictures[numbers[i : i + 128]].to(device)).half().cpu() for i in range(0, len(numbers), 128)]
-        self.values = torch.cat(parts)
+        self.values = in_batches(lambda part: model.image_map(pictures[part].to(device)).half().cpu(), numbers, 128)
 
     def __getitem__(self, indices: Sequence[int]) -> Tensor:
         """Return some of them, by their numbers in the scenes; (n, ...), float32."""
@@ -191,19 +190,19 @@ class Namer(nn.Module):
     Parameters
     ----------
     model : Fusion, Clip or ClipCNN
-        What :meth:`map` of it uses is trained.
+        What ``image_map`` of it uses is trained.
     """
 
     def __init__(self, model: nn.Module):
         super().__init__()
-        self.map, self.grid = model.map, model.grid if isinstance(model, Clip) else None
+        self.image_map, self.grid = model.image_map, model.grid if isinstance(model, Clip) else None
         self.tower = model.clip.vision_model if isinstance(model, Clip) else model.image
         width = model.clip.config.vision_config.hidden_size if isinstance(model, Clip) else model.image.width
         self.head = nn.Conv2d(width, sum(PARTS), 1)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (N, 41, grid, grid): of ``WHAT``, then of colours, textures and sizes."""
-        maps = self.map(images)
+        maps = self.image_map(images)
         if self.grid:  # patches, row by row, behind the class token
             maps = maps[:, 1:].transpose(1, 2).unflatten(2, (self.grid, self.grid))
         return self.head(maps)
@@ -333,11 +332,6 @@ def trim(tokens: Tensor) -> Tensor:
     return tokens[:, : int((tokens != 0).sum(dim=1).max())]
 
 
-def divided(logits: Tensor, labels: Tensor) -> float:
-    """Return the accuracy at the best threshold; where yes begins is set when training is done."""
-    return ((logits > threshold(logits, labels)) == (labels != 0)).float().mean().item()
-
-
 # The models.
 
 
@@ -413,9 +407,9 @@ def train(name: str, seed: int = 0, size: str = "page", progress: bool = True, d
         learner = Aligned(model) if isinstance(model, Fusion) and step != "fusing" else model
         if epochs:
             done[step] = fit(Contrast(learner), texts, held, epochs=epochs, lr=lr, batch_size=12, loss=sigmoid_loss,
-                             score=divided, checkpoint=kept(step), half=True, **settings)
+                             score=accuracy_at_best_threshold, checkpoint=kept(step), half=True, **settings)
     # Yes begins where it divides pairs of any two pictures; a foil, nearly true, is better told by comparison (:func:`ranked`).
-    model.centre(*predict(Contrast(model), PairBatches(pairs[:1], maps, _ends(model))))
+    model.set_threshold(*predict(Contrast(model), PairBatches(pairs[:1], maps, _ends(model))))
     return Trained(model.requires_grad_(False).eval(), data, **done)
 
 

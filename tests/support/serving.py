@@ -1,4 +1,4 @@
-"""A server of files on this machine, for tests of downloads."""
+"""A folder served on this machine alone."""
 
 import threading
 from contextlib import contextmanager

@@ -5,8 +5,6 @@ from pathlib import Path
 
 from playwright.sync_api import BrowserContext, Page
 
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync"]
 WIDTHS = (1280, 390)
 THEMES = ("light", "dark")
 LOCAL = ("file:", "data:", "blob:", "about:")
