@@ -115,7 +115,7 @@ def test_looking_once_a_collage_gives_what_the_model_gives():
     for without, same in (("image", PAIRS.sentence_id), ("text", PAIRS.collage)):
         blind = recipe.logits(model, PAIRS, without).numpy()
         assert all(np.ptp(blind[same == value]) < 1e-6 for value in np.unique(same))
-    with pytest.raises(ValueError, match="expected 'image', 'text'"):
+    with pytest.raises(ValueError, match="got without 'sound', expected one of 'image', 'text'"):
         recipe.logits(model, PAIRS, "sound")
 
 
