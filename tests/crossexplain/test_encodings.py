@@ -277,8 +277,8 @@ def test_features_too_large_for_half_precision_are_named(inputs, tmp_path):
 
 
 @pytest.mark.parametrize(("change", "message"), [
-    ({"dtype": "bfloat16"}, "dtype 'bfloat16' came, expected one of 'float16', 'float32'"),
-    ({"lengths": [1, 2]}, "2 lengths came for 50 inputs"),
+    ({"dtype": "bfloat16"}, "got dtype 'bfloat16', expected one of 'float16', 'float32'"),
+    ({"lengths": [1, 2]}, "got 2 lengths for 50 inputs"),
     ({"batch_size": 0}, "batch_size 0"),
     ({"settings": {"layer": nn.ReLU()}}, "settings hold something that is no number, text, list or dict"),
     ({"forward": lambda x: x[:1]}, "the model gave 1 rows for 3 inputs"),
