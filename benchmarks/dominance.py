@@ -25,7 +25,9 @@ from crossexplain.gradients.modalities import ImageCells, Tokens
 from crossexplain.gradients.rounds import rounds as run_rounds
 from crossexplain.intervals import mean_interval
 from crossexplain.models import bert
+from crossexplain.recipes import Trained, load_or_train
 from crossexplain.recipes import flickr8k as recipe
+from crossexplain.recipes.encodings import LONGEST, Encoded
 from crossexplain_book.bench import code_hash
 
 BASELINES = [{"image": "mean", "text": "mask"}, {"image": "blur", "text": "pad"}, {"image": "zero", "text": "mask"}, "data"]
@@ -37,7 +39,7 @@ ANSWERS = {"image": "image alone", "text": "text alone", "both": "both only"}
 def rows(seed: int = 0, repeats: int = 5) -> list[dict]:
     """Return the rows of both models, and keep the table."""
     encoded = recipe.encode()
-    trained = {name: recipe.load_or_train(name, seed, encoded=encoded) for name in recipe.NAMES}
+    trained = {name: load_or_train(f"flickr8k_{name}", seed=seed, encoded=encoded) for name in recipe.NAMES}
     known, started = None, time.perf_counter()
     if not all(kept_at(name, seed).is_file() for name in recipe.NAMES):
         known = looked(trained["fusion"], asked(encoded, seed))  # once, for both: they have the same towers
@@ -65,7 +67,7 @@ def once(name: str, seed: int, known: dominance.Recall | None, looking: float) -
     if not path.is_file():
         torch.set_num_threads(1)
         encoded, started = recipe.encode(progress=False), time.perf_counter() - looking
-        trained = recipe.load_or_train(name, seed, encoded=encoded)
+        trained = load_or_train(f"flickr8k_{name}", seed=seed, encoded=encoded)
         table = measured(trained, asked(encoded, seed), known.of(trained.model), seed)
         took = {"baseline": "", "part": "", "measure": "seconds", "value": time.perf_counter() - started}
         table = pd.concat([table, pd.DataFrame([took])], ignore_index=True)
@@ -103,26 +105,26 @@ class Question(NamedTuple):
     given: dict[str, torch.Tensor]
 
 
-def asked(encoded: recipe.Encoded, seed: int) -> Question:
+def asked(encoded: Encoded, seed: int) -> Question:
     """Return what both models are asked."""
-    pairs = encoded.data.pairs("test", seed)
+    pairs = encoded.flickr8k.pairs("test", seed)
     images, captions = np.unique(pairs.image), np.unique(pairs.caption)
-    read = bert.encode(encoded.tokenizer, [encoded.data.captions[i] for i in captions], recipe.LONGEST, truncate=True).inputs
+    read = bert.encode(encoded.tokenizer, [encoded.flickr8k.captions[i] for i in captions], LONGEST, truncate=True).inputs
     texts = {"tokens": read["input_ids"], "attention_mask": read["attention_mask"]}
     given = {"images": torch.from_numpy(np.searchsorted(images, pairs.image)),
              "tokens": torch.from_numpy(np.searchsorted(captions, pairs.caption))}
     return Question(pairs, images, texts, given)
 
 
-def looked(trained: recipe.Trained, question: Question) -> dominance.Recall:
+def looked(trained: Trained, question: Question) -> dominance.Recall:
     """Let the towers look at everything once."""
-    encoded, prepared = trained.encoded, {"image": ("mean", "blur", "zero"), "text": ("mask", "pad")}
+    encoded, prepared = trained.data, {"image": ("mean", "blur", "zero"), "text": ("mask", "pad")}
     return dominance.recall(
-        trained.model, lambda some: encoded.data.images(question.images[some], encoded.network.size), len(question.images),
+        trained.model, lambda some: encoded.flickr8k.images(question.images[some], encoded.network.size), len(question.images),
         question.texts, ImageCells(layer=trained.model.image_layer, grid=(6, 6)), Tokens(**encoded.words), prepared)
 
 
-def measured(trained: recipe.Trained, question: Question, known: dominance.Recall, seed: int) -> pd.DataFrame:
+def measured(trained: Trained, question: Question, known: dominance.Recall, seed: int) -> pd.DataFrame:
     """Return the table of a model: one line a baseline, part of the pairs, and measure."""
     record = run_rounds(known.model, question.given, known.modalities, baselines=BASELINES, pick=None, seed=seed, progress=True)
     found = dominance.table(record, parts(question), question.pairs.image, seed)
@@ -137,9 +139,9 @@ def parts(question: Question) -> dict[str, np.ndarray]:
             "short captions": short, "long captions": ~short}
 
 
-def beside(trained: recipe.Trained, question: Question, known: dominance.Recall, seed: int) -> pd.DataFrame:
+def beside(trained: Trained, question: Question, known: dominance.Recall, seed: int) -> pd.DataFrame:
     """Return what others read: MM-SHAP's text share on a sample of pairs, and the perceptual score on all."""
-    pairs, encoded = question.pairs, trained.encoded
+    pairs, encoded = question.pairs, trained.data
     lost = dominance.perceptual_scores(known.model, question.given, torch.from_numpy(pairs.labels), pairs.image, seed=seed)
     lines = [{"baseline": "dealt anew", "part": "all", "measure": f"perceptual score, {name}", **value._asdict(),
               "pairs": len(pairs.labels)} for name, value in lost.items()]

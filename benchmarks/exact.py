@@ -18,8 +18,7 @@ from crossexplain.coalitions.game import Game
 from crossexplain.coalitions.shapley import interactions, shapley
 from crossexplain.data import collages
 from crossexplain.gradients.modalities import ImageCells, Tokens
-from crossexplain.recipes import flickr8k, scenes
-from crossexplain.recipes.collages import load_or_train
+from crossexplain.recipes import flickr8k, load_or_train, scenes
 from crossexplain_book.bench import memory, row_of, seconds
 
 GROUPS, EXAMPLES = 8, 8
@@ -30,8 +29,8 @@ TABLE = Path(__file__).parent.parent / "data/results/exact_cost.csv"
 
 def of_collages(seed: int, n: int = EXAMPLES, words: int = GROUPS):
     """Return the model of chapters 3 and 4, n collages with sentences of so many words or more, and how they are hidden."""
-    trained = load_or_train(progress=False)
-    found = collages.build(trained.digits, 32 * n, "test", seed)
+    trained = load_or_train("collages", progress=False)
+    found = collages.build(trained.data, 32 * n, "test", seed)
     long = np.flatnonzero((found.tokens().numpy() != 0).sum(axis=1) >= words)[:n]
     model = trained.model.eval()
     return model, found.select(long).inputs(), [ImageCells(), Tokens(layer=model.text_layer)]
@@ -39,7 +38,7 @@ def of_collages(seed: int, n: int = EXAMPLES, words: int = GROUPS):
 
 def of_scenes(seed: int):
     """Return the dual encoder with convolutions, scenes with captions of eight words or more, and how they are hidden."""
-    trained = scenes.load_or_train("clip_cnn", progress=False)
+    trained = load_or_train("scenes_clip_cnn", progress=False)
     pairs = trained.data.build("test", 16 * EXAMPLES, seed)
     pairs = pairs.select([i for i, caption in enumerate(pairs.captions) if len(caption.split()) >= GROUPS][:EXAMPLES])
     inputs = scenes.inputs(trained.model, pairs.images(), pairs.captions)
@@ -49,7 +48,8 @@ def of_scenes(seed: int):
 def of_photographs(name: str, seed: int):
     """Return a model of Flickr8k, and some pairs."""
     encoded = flickr8k.encode(progress=False)
-    model, pairs = flickr8k.load_or_train(name, seed, encoded=encoded, progress=False).model, encoded.data.pairs("test", seed)
+    model = load_or_train(f"flickr8k_{name}", seed=seed, encoded=encoded, progress=False).model
+    pairs = encoded.flickr8k.pairs("test", seed)
     words = Tokens(layer=model.text_layer, mask_id=encoded.tokenizer.mask_token_id, pad_id=encoded.tokenizer.pad_token_id,
                    special=(encoded.tokenizer.cls_token_id, encoded.tokenizer.sep_token_id), attention="attention_mask")
     return model.eval(), encoded.inputs(pairs.image[:2], pairs.caption[:2]), [ImageCells(), words]

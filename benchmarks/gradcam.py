@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from crossexplain.gradients.maps import attribute
 from crossexplain.models.vgg import ImageNetClassifier
-from crossexplain.recipes import scenes
+from crossexplain.recipes import load_or_train, scenes
 from crossexplain_book.bench import memory, row_of, seconds
 
 IMAGES = 16
@@ -89,7 +89,7 @@ def contenders(model: torch.nn.Module, images: torch.Tensor) -> dict:
 
 def of_pairs(seed: int) -> dict:
     """Return what is timed on pairs of a picture and a text: the evidence for the match at the last map of the convolutions."""
-    trained = scenes.load_or_train("clip_cnn")
+    trained = load_or_train("scenes_clip_cnn")
     model, pairs = trained.model.eval(), trained.data.build("test", IMAGES, seed)
     inputs = scenes.inputs(model, trained.data.images(pairs.image), pairs.captions)
     whole, layer = OfImages(model, inputs["tokens"]), model.get_submodule(model.image_layer)

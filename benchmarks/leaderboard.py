@@ -38,8 +38,8 @@ from crossexplain.evaluation import methods as peers
 from crossexplain.files import embedded_folder, write_whole
 from crossexplain.intervals import mean_interval
 from crossexplain.models.cnn_lstm import AfterTower
-from crossexplain.recipes import scenes
-from crossexplain.recipes.collages import load_or_train, look
+from crossexplain.recipes import load_or_train
+from crossexplain.recipes.collages import look
 from crossexplain.recipes.controls import prepare, train
 from crossexplain_book.bench import code_hash, versions
 
@@ -65,17 +65,17 @@ def asked_of(name: str, seed: int, *sizes: int) -> list[Asked]:
     """Return a model and held-out pairs, the first of them for each of the sizes."""
     most = max(sizes)
     if isinstance(MODELS[name], str):
-        trained = scenes.load_or_train(MODELS[name], progress=False)
+        trained = load_or_train(f"scenes_{MODELS[name]}", progress=False)
         pairs = trained.data.build("test", most, seed, "foil")
         return [of_scenes(trained.model.eval(), pairs.select(range(size))) for size in sizes]
-    trained = load_or_train(progress=False)
+    trained = load_or_train("collages", progress=False)
     if MODELS[name] is None:
-        test = collages.build(trained.digits, most, "test", seed + 1)
+        test = collages.build(trained.data, most, "test", seed + 1)
         seen, model = look(trained.model, test).inputs["seen"].reshape(-1, 4, 10), AfterTower(trained.model).eval()
     else:
         kind, architecture, p = MODELS[name]
-        prepared = prepare(kind, trained.digits, trained.model.tower, seed, pairs=TRAINING, held_out=max(256, most), p=p)
-        control = train(kind, trained.digits, trained.model.tower, seed, architecture=architecture, p=p, prepared=prepared)
+        prepared = prepare(kind, trained.data, trained.model.tower, seed, pairs=TRAINING, held_out=max(256, most), p=p)
+        control = train(kind, trained.data, trained.model.tower, seed, architecture=architecture, p=p, prepared=prepared)
         seen, model, test = control.seen, control.fusion.eval(), control.test
     return [of_collages(model, seen[:size], test.select(range(size))) for size in sizes]
 

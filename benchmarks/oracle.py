@@ -14,7 +14,8 @@ from crossexplain.data import collage_oracle, collages
 from crossexplain.evaluation.truth import row_correlation
 from crossexplain.intervals import mean_interval
 from crossexplain.models.cnn_lstm import AfterTower
-from crossexplain.recipes.collages import load_or_train, look
+from crossexplain.recipes import load_or_train
+from crossexplain.recipes.collages import look
 
 PAIRS, DRAWS = 128, 32
 SIDES = {"": slice(None), "cells.": slice(0, CELLS), "words.": slice(CELLS, None)}
@@ -45,8 +46,8 @@ def drawn(asked: Asked, test: collages.Collages, seed: int) -> np.ndarray:
 
 def rows(seed: int = 0) -> list[dict]:
     """Compare all with the oracle and with the model's own values, over all players and over those of each side."""
-    trained = load_or_train(progress=False)
-    test = collages.build(trained.digits, PAIRS, "test", seed + 2)
+    trained = load_or_train("collages", progress=False)
+    test = collages.build(trained.data, PAIRS, "test", seed + 2)
     seen = look(trained.model, test).inputs["seen"].reshape(-1, 4, 10)
     asked, quadruple = of_collages(AfterTower(trained.model).eval(), seen, test), np.arange(PAIRS) // 4
     chances = collage_oracle.chances(test.digits, test.sentence_id, asked.game.owner("text"))

@@ -22,7 +22,7 @@ from crossexplain.files import embedded_folder, write_whole
 from crossexplain.gradients.modalities import Tokens, Vectors
 from crossexplain.gradients.record import FULL, NOTHING
 from crossexplain.gradients.rounds import rounds
-from crossexplain.recipes.collages import load_or_train
+from crossexplain.recipes import load_or_train
 from crossexplain.recipes.controls import Control, prepare, train
 from crossexplain_book.bench import code_hash
 
@@ -88,7 +88,7 @@ def measured(seeds: range) -> pd.DataFrame:
     """Return one line for each model and share; a run that was cut off goes on where it stopped."""
     folder = embedded_folder().parent / "_build" / "pure_shortcut"
     same = code_hash(Path(__file__))
-    bank, tower, lines = digits.load("sklearn"), load_or_train(progress=False).model.tower, []
+    bank, tower, lines = digits.load("sklearn"), load_or_train("collages", progress=False).model.tower, []
     for seed in tqdm(seeds, desc="seeds"):
         kept = folder / f"{same}-{seed}.json"
         if not kept.is_file():

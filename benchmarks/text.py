@@ -8,7 +8,7 @@ import torch
 
 from crossexplain.data import reviews
 from crossexplain.gradients.tokens import METHODS, attribute
-from crossexplain.recipes import reviews as recipe
+from crossexplain.recipes import load_or_train
 from crossexplain_book.bench import memory, row_of, seconds
 
 SENTENCES = 256
@@ -16,7 +16,7 @@ SENTENCES = 256
 
 def rows(seed: int = 0, repeats: int = 5) -> list[dict]:
     """Return the rows of the table, from twice ``repeats`` rounds."""
-    reader = recipe.load_or_train()
+    reader = load_or_train("reviews_minilm")
     texts = reviews.build(3 * (SENTENCES // 3 + 1), "test", seed).texts[:SENTENCES]
     encoded, model = reader.encode(texts), reader.model
     gradient_only = [name for name, method in METHODS.items() if method.read is not None]

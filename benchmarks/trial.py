@@ -32,7 +32,8 @@ from crossexplain.gradients.rounds import rounds
 from crossexplain.intervals import mean_interval
 from crossexplain.models.cnn_lstm import AfterTower
 from crossexplain.recipes import controls as recipe
-from crossexplain.recipes.collages import load_or_train, look
+from crossexplain.recipes import load_or_train
+from crossexplain.recipes.collages import look
 from crossexplain.recipes.controls import ARCHITECTURES, UNLEARNABLE, Control, prepare, train
 from crossexplain_book.bench import BenchError, row_of
 
@@ -136,7 +137,7 @@ def block(seeds: range, architectures: tuple[str, ...]) -> list[dict]:
     lines = json.loads(kept.read_text("utf-8")) if kept.is_file() else []
     if len(lines) == len(wanted):
         return lines
-    bank, tower, last = digits.load("sklearn"), load_or_train(progress=False).model.tower, None
+    bank, tower, last = digits.load("sklearn"), load_or_train("collages", progress=False).model.tower, None
     for kind, p, seed, architecture in wanted[len(lines):]:
         if last != (kind, p, seed):
             prepared, last = prepare(kind, bank, tower, seed, p=p), (kind, p, seed)
@@ -200,7 +201,7 @@ def costs(seed: int = 0) -> dict[str, tuple[list[float], list[float]]]:
     Of one model of each architecture. InterSHAP and EMAP are given the test pairs as donors, as they are judged
     here; InterSHAP's authors take 1,000 donors.
     """
-    bank, tower = digits.load("sklearn"), load_or_train(progress=False).model.tower
+    bank, tower = digits.load("sklearn"), load_or_train("collages", progress=False).model.tower
     prepared = prepare("text", bank, tower, seed)
     found = [cost(train("text", bank, tower, seed, architecture=architecture, prepared=prepared), seed)
              for architecture in ARCHITECTURES]
@@ -265,8 +266,8 @@ def contradicted(seed: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     Sampled Shapley values of the model of chapters 3 and 4 over four cells and all words, zero and the mask standing in;
     examples in which all or none of a modality's features decide are left out, as nothing can be wrong about them.
     """
-    trained = load_or_train(progress=False)
-    model, test = AfterTower(trained.model).eval(), pairs_of.build(trained.digits, CONTRADICTING, "test", seed)
+    trained = load_or_train("collages", progress=False)
+    model, test = AfterTower(trained.model).eval(), pairs_of.build(trained.data, CONTRADICTING, "test", seed)
     seen, tokens = look(trained.model, test).inputs["seen"].reshape(-1, 4, 10), test.tokens()
     record = rounds(model, {"seen": seen, "tokens": tokens}, [Vectors("image", "seen"), Tokens(layer=model.text_layer)],
                     baselines=BASELINES[:1], pick=None, rows=4096, progress=False, seed=seed)

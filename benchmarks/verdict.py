@@ -17,7 +17,7 @@ from crossexplain.files import embedded_folder, write_whole
 from crossexplain.gradients.modalities import Tokens, Vectors
 from crossexplain.gradients.record import Record
 from crossexplain.gradients.rounds import rounds
-from crossexplain.recipes.collages import load_or_train
+from crossexplain.recipes import load_or_train
 from crossexplain.recipes.controls import Control, train
 from crossexplain_book.bench import BenchError, code_hash
 
@@ -57,7 +57,7 @@ def partial(seed: int) -> Path:
 
 def judge(seeds: range, kept: Path) -> list[dict]:
     """Judge every control of every seed, in order; a run that was cut off goes on where it stopped."""
-    bank, tower = digits.load("sklearn"), load_or_train().model.tower
+    bank, tower = digits.load("sklearn"), load_or_train("collages").model.tower
     lines = json.loads(kept.read_text("utf-8")) if kept.is_file() else []
     for seed, kind in list(product(seeds, controls.ANSWERS))[len(lines):]:
         lines.append(judged(*run(kind, seed, bank, tower), seed))
@@ -94,7 +94,7 @@ def share(name: str, hits: pd.Series, unit: str, table: pd.DataFrame) -> dict:
 
 def choose() -> None:
     """Print what each candidate threshold gets right on the seeds that are there to choose on."""
-    bank, tower = digits.load("sklearn"), load_or_train().model.tower
+    bank, tower = digits.load("sklearn"), load_or_train("collages").model.tower
     records = [run(kind, seed, bank, tower) for seed in CHOSEN_ON for kind in controls.ANSWERS]
     for enough in (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9):
         answers = [record.verdict(enough).answer for _, record in records]

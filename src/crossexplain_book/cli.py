@@ -5,7 +5,6 @@ Exit codes: 0, all went well; 1, a chapter, a claim, a page or a measurement fai
 """
 
 import argparse
-import importlib
 import os
 import platform
 import shutil
@@ -349,10 +348,11 @@ def bench(options) -> int:
 
 def train(options) -> int:
     """Train one system of the paper again and write its checkpoint."""
-    from crossexplain.recipes import RECIPES
+    from crossexplain.data import store
+    from crossexplain.recipes import RECIPES, keep
 
     if options.name not in RECIPES:
         raise UsageError(f"there is no recipe {options.name!r}; there are {', '.join(RECIPES) or 'none yet'}.")
-    module, function = RECIPES[options.name].split(":")
-    say(str(getattr(importlib.import_module(module), function)(seed=options.seed, out=options.out)))
+    trained = RECIPES[options.name].train(seed=options.seed, resume=store.cache() / "training")
+    say(str(keep(trained, options.out)))
     return OK

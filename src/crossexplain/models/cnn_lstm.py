@@ -143,6 +143,7 @@ class AfterTower(TwoTowerModel):
     def __init__(self, whole: CnnLstm):
         super().__init__()
         self.whole = whole
+        self.train(whole.training)  # wrapping a model must not switch its mode
 
     def see(self, seen: Tensor) -> Tensor:
         """Return the digits' probabilities as one vector, (N, 40)."""
