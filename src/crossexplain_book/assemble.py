@@ -137,8 +137,10 @@ def page(notebook: dict, record: ChapterRecord) -> dict:
 def _code_cell(cell: dict, record: ChapterRecord) -> dict:
     if "parameters" in tags(cell):
         cell = show_parameters(cell, record.parameters)
-    if "solution" in tags(cell) and "hide-cell" not in tags(cell):
-        cell["metadata"]["tags"] = [*tags(cell), "hide-cell"]
+    folded = {"publish": "hide-input", "solution": "hide-cell"}  # our tag -> the theme's: one click away
+    added = [fold for tag, fold in folded.items() if tag in tags(cell) and fold not in tags(cell)]
+    if added:
+        cell["metadata"]["tags"] = [*tags(cell), *added]
     return cell
 
 

@@ -31,7 +31,7 @@ display({"text/plain": "four words are enough here", "image/png": "aGk="}, raw=T
 """
 STATE = f"""
 from IPython.display import display
-claim = dict(claim="01.a", text="It | is so.", value=0.5, low=0.4, high=0.6, n=1000, rule="above 0.1", holds=True,
+claim = dict(claim="01-a", text="It | is so.", value=0.5, low=0.4, high=0.6, n=1000, rule="above 0.1", holds=True,
              paper=False, chapter="01", profile=profile, size=size, spec=".2f")
 display({{"{CLAIM}": claim, "text/plain": "claim"}}, raw=True)
 display({{"{RUN}": {{"sources": {{"sklearn-digits": "embedded"}}}}, "text/plain": "run"}}, raw=True)
@@ -250,6 +250,7 @@ def test_a_page_is_assembled_from_a_run(build):
     notebook = nbformat.read(write_notebook(build.root / "notebooks" / "01_a.ipynb", *code), 4)
     notebook.cells[4].metadata["tags"] = ["finding"]
     notebook.cells[-1].metadata["tags"] = ["solution"]
+    notebook.cells[-2].metadata["tags"] = ["publish"]
     nbformat.write(notebook, build.root / "notebooks" / "01_a.ipynb")
     assert not ran(build)[0]
     executed = json.loads((build.pages / "01_a.ipynb").read_text("utf-8"))
@@ -267,6 +268,7 @@ def test_a_page_is_assembled_from_a_run(build):
     assert len(second["outputs"]) == 1 and figure["metadata"]["mystnb"]["figure"]["name"] == "fig-y"
     assert not any("injected-parameters" in cell["metadata"].get("tags", []) for cell in made["cells"])
     assert "hide-cell" in made["cells"][-1]["metadata"]["tags"]
+    assert made["cells"][-2]["metadata"]["tags"] == ["publish", "hide-input"]
     carried = [mime for cell in made["cells"] for output in cell.get("outputs", []) for mime in output.get("data", {})]
     assert CLAIM not in carried and RUN not in carried
     nbformat.validate(nbformat.from_dict(made))
