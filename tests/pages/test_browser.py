@@ -62,6 +62,12 @@ def test_no_page_scrolls_sideways(visits):
     assert not (wrong := _complaints(visits, find)), wrong
 
 
+def test_no_visible_code_scrolls_on_a_desk(visits):
+    chapters = {page: visit for page, visit in visits.items() if page.startswith("chapters/")}
+    assert chapters
+    assert not (wrong := _complaints(chapters, lambda visit: visit.scrolling_code)), wrong
+
+
 def test_every_fold_opens(visits):
     assert not (wrong := _complaints(visits, lambda visit: visit.stuck)), wrong
 
