@@ -635,7 +635,7 @@ METHODS: dict[str, Method] = {
     "exact banzhaf": Method(_named(_exact, "banzhaf"), True, "of all coalitions (Banzhaf 1965)"),
     "exact interactions": Method(_named(_exact, "interactions"), False,
                                  "Shapley interactions of all coalitions, summed over the other modality (Grabisch 1999)"),
-    **{name: Method(_named(_cam, name), not method.positive, method.line) for name, method in maps.METHODS.items()
+    **{name: Method(_named(_cam, name), method.signed, method.line) for name, method in maps.METHODS.items()
        if "cam" in name},
     "integrated gradients": Method(_named(_at_layers, "IntegratedGradients"), True, "Captum, Sundararajan et al. 2017"),
     "gradient shap": Method(_named(_at_layers, "GradientShap"), True, "Captum, Lundberg and Lee 2017"),
