@@ -130,7 +130,7 @@ def explainer(model: nn.Module, encode: Encode, modalities: tuple[ImageCells, To
 
 def signed_by(map_method: str, word_method: str) -> tuple[bool, bool]:
     """Return whether the map and the scores of the methods have a sign."""
-    return not image_maps.METHODS[map_method].positive, text_scores.METHODS[word_method].signed
+    return image_maps.METHODS[map_method].signed, text_scores.METHODS[word_method].signed
 
 
 def _explain(model, inputs, modalities, map_method: str, word_method: str) -> tuple[float, Tensor, Tensor]:
