@@ -14,7 +14,7 @@ from sklearn.metrics import f1_score
 
 from benchmarks.studies import hdxor
 from benchmarks.studies.hdxor import SEEDS, Concatenated, train
-from crossexplain.evaluation import shares
+from crossexplain.evaluation.modality_shares import emap, intershap, intershap_values
 from crossexplain.files import embedded_folder, write_whole
 from crossexplain.gradients.modalities import Vectors
 from crossexplain.gradients.rounds import rounds
@@ -31,7 +31,7 @@ def judged(setting: str, seed: int, parts: dict) -> dict:
     model, test = train(parts["train"], seed), parts["test"]
     score, every, own = measured(model, test, parts["validation"], seed)
     labels = test.labels[:PROJECTED]
-    macro = [f1_score(labels, logits > 0, average="macro") for logits in (np.diagonal(every), shares.emap(every))]
+    macro = [f1_score(labels, logits > 0, average="macro") for logits in (np.diagonal(every), emap(every))]
     verdict, published = verdict_of(model, test), PUBLISHED[setting]
     line = {"seed": seed, "f1": 100 * f1_score(test.labels, own > 0, average="macro"),
             "intershap": 100 * score.interaction, "published": published[0], "published deviation": published[1],
@@ -45,11 +45,11 @@ def measured(model: Concatenated, test: hdxor.HdXor, held: hdxor.HdXor, seed: in
     """Return InterSHAP, the logits of each first with each second vector (for EMAP), and those of the test pairs."""
     donors = torch.randperm(len(held), generator=torch.Generator().manual_seed(seed))[:DONORS]
     own, few = model(test.first, test.second).diff(dim=1)[:, 0], slice(0, EXPLAINED)
-    table = shares.predicted(own[few], (
+    table = intershap_values(own[few], (
         model.every(test.first[few], held.second[donors]), model.every(held.first[donors], test.second[few]),
         model(held.first, held.second).diff(dim=1)[:, 0],
     ))
-    return shares.intershap(table), model.every(test.first[:PROJECTED], test.second[:PROJECTED]), own
+    return intershap(table), model.every(test.first[:PROJECTED], test.second[:PROJECTED]), own
 
 
 def verdict_of(model: Concatenated, test: hdxor.HdXor):

@@ -15,13 +15,13 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
+from benchmarks.studies.permutations import shapley_values
 from crossexplain.data import digits
-from crossexplain.evaluation import modality_shares as dominance
-from crossexplain.evaluation import shares
+from crossexplain.evaluation.modality_shares import intershap, perceptual_scores, size_shares
 from crossexplain.files import embedded_folder, write_whole
 from crossexplain.gradients.modalities import Tokens, Vectors
-from crossexplain.gradients.record import FULL, NOTHING
 from crossexplain.gradients.rounds import rounds
+from crossexplain.gradients.views import FULL, NOTHING
 from crossexplain.recipes import load_or_train
 from crossexplain.recipes.controls import Control, prepare, train
 from crossexplain_book.bench import code_hash
@@ -54,17 +54,17 @@ def said(model, asked: Control, seed: int) -> dict[str, float]:
     norms, verdict = record.passes[first, FULL].norms, record.verdict(draws=50)
     parts = [record.margin("data", view) for view in (NOTHING, "text masked", "image masked", FULL)]
     few = {key: value[:EXPLAINED] for key, value in inputs.items()}
-    values = dominance.shapley_values(model, few, [Vectors("image", "images"), Tokens(layer="")], BASELINE, ORDERS, seed)
+    values = shapley_values(model, few, [Vectors("image", "images"), Tokens(layer="")], BASELINE, ORDERS, seed)
     right = ((record.passes[first, FULL].logits[:, 0] > 0).numpy() == asked.test.labels).mean()
     return {
         "wrong here": 1 - right,
         "gradient share": float((norms["text"] / (norms["text"] + norms["image"])).nanmean()),
         "norm ratio": float(np.nanmedian(record.norm_ratio(first, "text"))),
         "unflipped": 1 - record.flips(first, "image masked").mean(),
-        "MM-SHAP": float(np.nanmean(dominance.text_share(values))),
-        "InterSHAP": 1 - shares.intershap(np.stack(parts, axis=1)).local,
+        "MM-SHAP": float(np.nanmean(size_shares(values)["text"].numpy())),
+        "InterSHAP": 1 - intershap(np.stack(parts, axis=1)).local,
         "text accounts for": min(reach["text"].value for reach in verdict.reach.values()),
-        "perceptual": right - dominance.perceptual_scores(model, inputs, labels, seed=seed)["image"].value,
+        "perceptual": right - perceptual_scores(model, inputs, labels, seed=seed)["image"].value,
     }
 
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from crossexplain.checks import InputError
 from crossexplain.data import photos
+from crossexplain.evaluation import methods
 from crossexplain.gradients import maps as image_maps
 from crossexplain.gradients import tokens as text_scores
 from crossexplain.gradients.capture import capture
@@ -33,8 +34,6 @@ from crossexplain_book import figures
 from crossexplain_book.figures import Picture
 
 LARGEST = 10_000_000  # bytes of an upload; what is larger, a server with its usual settings drops without a word
-WORD_METHODS = tuple(name for name, method in text_scores.METHODS.items() if method.read is not None)
-MAP_METHODS = tuple(image_maps.METHODS)
 CORNERS = ("both", "image alone", "text alone", "neither")
 
 
@@ -103,7 +102,7 @@ def explainer(model: nn.Module, encode: Encode, modalities: tuple[ImageCells, To
     modalities : (ImageCells, Tokens)
         Where to read the model, as for :func:`~crossexplain.gradients.rounds.rounds`.
     map_method, word_method : str
-        One of ``MAP_METHODS`` and one of ``WORD_METHODS``.
+        Keys of :func:`map_choices` and :func:`word_choices`.
 
     Returns
     -------
@@ -115,8 +114,8 @@ def explainer(model: nn.Module, encode: Encode, modalities: tuple[ImageCells, To
     InputError
         For methods that are not among them.
     """
-    for method, known in ((map_method, MAP_METHODS), (word_method, WORD_METHODS)):
-        if method not in known:
+    for method, choices in ((map_method, map_choices()), (word_method, word_choices())):
+        if method not in (known := [key for _, key in choices]):
             raise InputError(f"got method {method!r}, expected one of {', '.join(known)}.")
 
     def explain(image: Tensor, sentence: str) -> Explained:
@@ -126,6 +125,16 @@ def explainer(model: nn.Module, encode: Encode, modalities: tuple[ImageCells, To
         return Explained(shown, words, logit, heat, scores[is_word], signed_by(map_method, word_method), note)
 
     return explain
+
+
+def map_choices() -> list[tuple[str, str]]:
+    """Return title and key of every map of the registry."""
+    return [(methods.map_method(key).title, key) for key in image_maps.METHODS]
+
+
+def word_choices() -> list[tuple[str, str]]:
+    """Return title and key of every word score of the registry that needs no attention."""
+    return [(methods.registry()[key].title, key) for key, method in text_scores.METHODS.items() if method.read is not None]
 
 
 def signed_by(map_method: str, word_method: str) -> tuple[bool, bool]:
@@ -332,7 +341,7 @@ class PairExplorer(Explorer):
         self.pair = _chosen("Pair", [(f"{i + 1}: {title}", i) for i, title in enumerate(titles)], start)
         self.baseline = _chosen("Stand-in", [(self._named(baseline), i) for i, baseline in enumerate(baselines)], 0)
         self.baselines = [self.question.choose(baseline) for baseline in baselines]
-        self.map, self.word = _chosen("Map", MAP_METHODS, "grad-cam"), _chosen("Word scores", WORD_METHODS, "l2")
+        self.map, self.word = _chosen("Map", map_choices(), "grad-cam"), _chosen("Word scores", word_choices(), "l2")
         self.cells = _ticks(self.cell_names, [f"cover the cell {name}" for name in self.cell_names])
         self.word_box = ipw.Box(layout={"flex_flow": "row wrap"})
         self._fill_words()

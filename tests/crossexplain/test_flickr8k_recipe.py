@@ -12,8 +12,8 @@ from transformers import BertConfig, BertModel, BertTokenizerFast
 from crossexplain.data import flickr8k, store
 from crossexplain.gradients.capture import capture
 from crossexplain.gradients.modalities import ImageCells, Tokens
-from crossexplain.gradients.record import FULL
 from crossexplain.gradients.rounds import rounds
+from crossexplain.gradients.views import FULL
 from crossexplain.models import checkpoints, vgg
 from crossexplain.models.clip import softmax_loss
 from crossexplain.models.towers import FrozenMapPooling, GivenMaps, GivenStates

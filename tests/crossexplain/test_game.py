@@ -121,7 +121,8 @@ def test_importances_go_to_the_players_and_back():
 
 def test_of_several_classes_the_followed_one_counts_less_the_mean():
     game = of(Whole(classes=3), target=1)
-    assert game.values_of_all()[0, -1] == pytest.approx(-18) and of(Whole(classes=3)).values_of_all()[0, -1] == pytest.approx(18)
+    assert game.values_of_all()[0, -1] == pytest.approx(-18)
+    assert of(Whole(classes=3)).values_of_all()[0, -1] == pytest.approx(18)
     assert of(Whole(), target=0).values_of_all()[0, -1] == pytest.approx(-18), "of one logit, 0 is no"
 
 

@@ -10,7 +10,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from crossexplain.checks import InputError
 from crossexplain.coalitions.game import Game
-from crossexplain.evaluation import shares
+from crossexplain.evaluation import modality_shares
 from crossexplain.evaluation.methods import METHODS, every_pair, explain, find, registry
 from crossexplain.evaluation.task import CannotRun, Explanation, Method, Scored
 from crossexplain.gradients import maps, tokens
@@ -22,7 +22,11 @@ from crossexplain.models.cnn_lstm import AfterTower, CnnLstm
 from crossexplain.models.fusion import Fusion
 from crossexplain.models.towers import ConvTower, EncoderTower
 
-pytestmark = pytest.mark.filterwarnings("ignore")
+# Two warnings of other libraries are news to nobody: Captum announces the hooks of every DeepLIFT, and shapiq says so where it is
+# given more coalitions than there are. All others are errors.
+pytestmark = [pytest.mark.filterwarnings("error"),
+              pytest.mark.filterwarnings("ignore:Setting forward, backward hooks and attributes:UserWarning"),
+              pytest.mark.filterwarnings("ignore:Not all budget is required:UserWarning")]
 TOKENS = torch.tensor([[2, 5, 6, 7, 3, 0, 0], [2, 8, 9, 3, 0, 0, 0], [2, 9, 10, 11, 4, 5, 3]])
 
 
@@ -258,7 +262,8 @@ class Blocker:
 sys.meta_path.insert(0, Blocker())
 import torch
 from torch import nn
-from crossexplain.evaluation.methods import CannotRun, explain
+from crossexplain.evaluation.task import CannotRun
+from crossexplain.evaluation.methods import explain
 from crossexplain.gradients.modalities import ImageCells, Tokens
 class Product(nn.Module):
     def forward(self, images, tokens):
@@ -329,7 +334,7 @@ def test_scores_of_whole_modalities_on_an_interaction_and_a_sum():
     for name in ("dime", "emap"):
         assert found[name].joint().abs().max() < 1e-6, "an exclusive or has no parts"
     assert found["dime"].pairs.flatten().tolist() == pytest.approx([5] * 4)  # for the answer given, whichever it is
-    published = shares.intershap(shares.predicted(every))
+    published = modality_shares.intershap(modality_shares.intershap_values(every))
     sizes = torch.cat([found["intershap"].pairs[:, :, 0], found["intershap"].joint()], dim=1).mean(dim=0).abs()
     assert (sizes / sizes.sum()).tolist() == pytest.approx([published.interaction, published.first, published.second])
     assert published.interaction > 0.9
@@ -340,7 +345,8 @@ def test_scores_of_whole_modalities_on_an_interaction_and_a_sum():
     masked = Masked(added).eval()
     more = inputs | {"attention_mask": torch.tensor([[1, 1], [1, 0], [0, 1], [1, 1]])}
     words = Tokens(attention="attention_mask")
-    assert torch.equal(every_pair(Question(masked, more, [words, PARTS[0]])), every_pair(Question(masked, more, [PARTS[0], words])).T)
+    one_way, other_way = (every_pair(Question(masked, more, parts)) for parts in ([words, PARTS[0]], [PARTS[0], words]))
+    assert torch.equal(one_way, other_way.T)
     split = explain(added, inputs, PARTS, "dime")
     assert split.pairs.abs().max() < 1e-6
     assert split.joint()[:2].tolist() == [pytest.approx([-5, 10]), pytest.approx([5, 10])]  # a no to (1, -1), a yes to (1, 1)

@@ -7,10 +7,9 @@ from torch import nn
 
 from crossexplain.checks import InputError
 from crossexplain.gradients.modalities import ImageCells, Tokens, Vectors
-from crossexplain.gradients.record import FULL, NOTHING
 from crossexplain.gradients.rounds import feature_dividends, rounds
 from crossexplain.gradients.verdict import _settle, verdict
-from crossexplain.gradients.views import Mask, Noise, Reorder
+from crossexplain.gradients.views import FULL, NOTHING, Mask, Noise, Reorder
 from crossexplain.models.clip import small_cnn
 
 N = 96

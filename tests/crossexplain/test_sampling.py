@@ -19,7 +19,7 @@ from crossexplain.coalitions.sampling import (
     _pairs,
     _process,
     _regression,
-    _shares,
+    _shapley_kernel,
     sampled_shapley,
 )
 from crossexplain.coalitions.shapley import shapley
@@ -128,7 +128,7 @@ def test_covariance_and_shares_are_the_sums_over_all_odd_parities(players, rate,
     assert np.allclose((parities * variance) @ parities.T, _covariance(players, rate, linear)[differ])
     other_gone = (signs < 0).sum(axis=1, keepdims=True) - (signs < 0)
     want = np.stack([shapley((parities * variance * of).sum(axis=1)) for of in parities])     # of each coalition's covariances
-    assert np.allclose(signs * _shares(players, rate, linear)[other_gone], want)
+    assert np.allclose(signs * _shapley_kernel(players, rate, linear)[other_gone], want)
 
 
 def test_a_sum_is_fitted_to_more_coalitions_than_a_process_can_take(products):

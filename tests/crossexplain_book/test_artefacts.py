@@ -8,9 +8,8 @@ from crossexplain.data import collages, digits
 from crossexplain.gradients.capture import capture
 from crossexplain.gradients.modalities import ImageCells, Tokens
 from crossexplain.gradients.preflight import preflight
-from crossexplain.gradients.record import FULL
 from crossexplain.gradients.rounds import rounds
-from crossexplain.gradients.views import Mask, Views
+from crossexplain.gradients.views import FULL, Mask, Views
 from crossexplain.models.cnn_lstm import CnnLstm, PublishedCnnLstm
 
 BANK = digits.load("sklearn")

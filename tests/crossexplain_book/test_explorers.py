@@ -16,6 +16,7 @@ from PIL import Image
 
 from crossexplain.checks import InputError
 from crossexplain.data import collages
+from crossexplain.gradients import maps
 from crossexplain.gradients.maps import attribute as image_map
 from crossexplain.gradients.modalities import ImageCells, Tokens
 from crossexplain.gradients.rounds import rounds
@@ -24,7 +25,15 @@ from crossexplain.recipes import collages as recipe
 from crossexplain.recipes import load_or_train
 from crossexplain.recipes import scenes as scene_recipe
 from crossexplain_book.assemble import CONTROLS, page
-from crossexplain_book.explorers import CaptionExplorer, PairExplorer, WordExplorer, answer, explainer
+from crossexplain_book.explorers import (
+    CaptionExplorer,
+    PairExplorer,
+    WordExplorer,
+    answer,
+    explainer,
+    map_choices,
+    word_choices,
+)
 from crossexplain_book.records import ChapterRecord
 
 KINDS = ({"image": "zero", "text": "mask"}, {"image": "mean", "text": "pad"}, "data")
@@ -198,6 +207,12 @@ def test_a_fault_of_the_model_is_shown_and_not_swallowed():
 def test_a_method_that_explorers_do_not_have_is_refused_at_once(trained, modalities, methods):
     with pytest.raises(InputError, match="expected one of"):
         explainer(trained.model, recipe.from_reader, modalities, **methods)
+
+
+def test_a_new_map_can_be_chosen_by_its_title(monkeypatch):
+    monkeypatch.setitem(maps.METHODS, "energy", maps.Method(lambda a, g: (a**2).sum(dim=1), "", "2026", title="Energy"))
+    assert map_choices()[-1] == ("Energy", "energy") and ("Grad-CAM", "grad-cam") in map_choices()
+    assert ("gradient x input", "gradient x input") in word_choices()
 
 
 def explainer_of_nothing(image, sentence):

@@ -24,6 +24,8 @@ PICTURES = {
     "intervals": lambda: figures.intervals({"x": SOME, "y": SOME}, xlabel="share", baseline=0.5, **WORDS),
     "ratios": lambda: figures.intervals({"x": SOME}, xlabel="ratio", baseline=1.0, logx=True, **WORDS),
     "groups": lambda: figures.intervals({"a": {"x": SOME}, "b": {"x": SOME, "y": SOME}}, xlabel="share", **WORDS),
+    "heat map": lambda: figures.heat_map(HEATS[0], list("abcd"), list("wxyz"), label="share", signed=True, numbers=".1f",
+                                         bold=[1], after=[2], **WORDS),
     "curves": lambda: figures.curves({"a": ([1, 2], [1, 2]), "b": ([1, 2], [2, 1], [1, 0], [3, 2])}, xlabel="epoch",
                                      ylabel="share", **WORDS),
 }
@@ -49,6 +51,18 @@ def test_a_picture_takes_its_words_along_and_needs_them():
         figures.example(IMAGES[0], HEATS[0], ["a", "b"], [1.0], **WORDS)
     with pytest.raises(ValueError, match="2 tokens and 1 scores"):
         figures.tokens([["a", "b"]], [[1.0]], **WORDS)
+
+
+def test_a_heat_map_is_centred_at_zero_leaves_undefined_cells_empty_and_names_its_rows():
+    values = np.array([[1.0, -4.0, np.nan], [0.0, 2.0, 3.0]])
+    axis, bar = figures.heat_map(values, ["a", "b"], ["x", "y", "z"], label="share", signed=True, numbers=".0f", bold=[1],
+                                 **WORDS).figure.axes
+    mesh = axis.collections[0]
+    assert mesh.get_clim() == (-4, 4) and bar.get_ylabel() == "share" and mesh.get_array().mask.sum() == 1
+    assert [text.get_text() for text in axis.texts] == ["1", "-4", "0", "2", "3"]
+    assert [label.get_fontweight() for label in axis.get_xticklabels()] == ["normal", "bold", "normal"]
+    with pytest.raises(ValueError, match=r"shape \(2, 3\) for 2 rows and 2 columns"):
+        figures.heat_map(values, ["a", "b"], ["x", "y"], label="share", **WORDS)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

@@ -20,8 +20,8 @@ from crossexplain.checks import InputError
 from crossexplain.coalitions import shapley
 from crossexplain.coalitions.game import Game
 from crossexplain.coalitions.sampling import sampled_shapley
-from crossexplain.evaluation import methods_of_others, shares
-from crossexplain.evaluation.modality_shares import size_shares
+from crossexplain.evaluation import methods_of_others
+from crossexplain.evaluation.modality_shares import emap, intershap_values, size_shares
 from crossexplain.evaluation.task import BUDGET, CannotRun, Explanation, Method, Scored, Task
 from crossexplain.gradients import attention, maps, tokens
 from crossexplain.gradients.capture import INPUT
@@ -134,7 +134,7 @@ def registry() -> dict[str, Method]:
 def map_method(key: str) -> Method:
     """Return a map of :data:`crossexplain.gradients.maps.METHODS` as a method; of an image alone, whatever it is called."""
     method = maps.METHODS[key]
-    return Method(key, method.title or key, f"{method.line} ({method.source})", _named(_map, key), not method.positive,
+    return Method(key, method.title or key, f"{method.line} ({method.source})", _named(_map, key), method.signed,
                   ("image",))
 
 
@@ -220,8 +220,8 @@ def _exact(task: Task, index: str, game: Game | None = None) -> Scored:
     """Read the model's value of every coalition; ``game`` may hold them already, or have groups of features as players."""
     game = Game.about(task.question) if game is None else game
     if len(game) != task.question.n or not torch.equal(game.target, task.question.target):
-        raise InputError(f"the game is about {len(game)} other examples or classes, expected the {task.question.n} examples and "
-                         "the target that are explained; make it of the same inputs and target.")
+        raise InputError(f"the game is about {len(game)} other examples or classes, expected the {task.question.n} examples "
+                         "and the target that are explained; make it of the same inputs and target.")
     table, passes, pairs = game.values_of_all().numpy(), game.cost().coalitions / task.question.n, None
     if index == "interactions":
         pairs = torch.from_numpy(shapley.across(table, game.names)).float()
@@ -236,7 +236,7 @@ def _exact(task: Task, index: str, game: Game | None = None) -> Scored:
 
 @torch.no_grad()
 def every_pair(question: Question) -> Tensor:
-    """Return the logit of every example's first with every example's second modality, (N, N), of a model with one logit."""
+    """Return the logit of each first with each second modality of the examples, (N, N), of a model with one logit."""
     first, n = question.modalities[0], question.n
     keys = [key for key in (first.input, getattr(first, "attention", None)) if key in question.inputs]
     lines = []
@@ -256,12 +256,12 @@ def _of_whole_modalities(task: Task, score: str) -> Scored:
     if score == "intershap":
         if not np.array_equal(np.diagonal(logits) > 0, target == 1):
             raise CannotRun("InterSHAP is about the predicted class; leave the target out.")
-        nothing, *alone, both = shares.predicted(logits).T
+        nothing, *alone, both = intershap_values(logits).T
         alone, interaction = [part - nothing for part in alone], both - sum(alone) + nothing
     else:
         sign = 2 * target - 1
         alone = [sign * (logits.mean(axis=axis) - logits.mean()) for axis in (1, 0)]
-        interaction = sign * (np.diagonal(logits) - shares.emap(logits))
+        interaction = sign * (np.diagonal(logits) - emap(logits))
     *parts, pairs = (torch.from_numpy(part)[:, None] for part in (*alone, interaction))
     return Scored(dict(zip(question.names, parts)), None if score == "emap" else pairs[:, :, None])
 
@@ -296,8 +296,8 @@ METHODS: dict[str, Method] = {method.key: method for method in (
     Method("exact interactions", "Shapley interactions across, exact",
            "Shapley interactions of all coalitions, summed over the other modality (Grabisch 1999)",
            _named(_exact, "interactions"), False, TWO),
-    Method("mm-shap", "MM-SHAP", "share of each modality in the sizes of Shapley values (Parcalabescu and Frank 2023)", _mm_shap,
-           False, whole=True),
+    Method("mm-shap", "MM-SHAP", "share of each modality in the sizes of Shapley values (Parcalabescu and Frank 2023)",
+           _mm_shap, False, whole=True),
     Method("intershap", "InterSHAP",
            "each modality by itself, and as pairs their interaction, of the probability (Wenderoth et al. 2024)",
            _named(_of_whole_modalities, "intershap"), True, TWO, whole=True),

@@ -97,14 +97,16 @@ def _one_baseline_each(method: object, task: Task, end: tuple, begin: tuple, **s
 def _deeplift(method: object, task: Task, end: tuple, begin: tuple, nothing: dict, **settings) -> tuple:
     if any(isinstance(module, nn.RNNBase) for module in task.question.model.modules()):
         raise CannotRun("DeepLIFT has no rule for recurrent layers.")
+    end = tuple(value.requires_grad_() for value in end)  # otherwise Captum does it, with a warning
     try:
         values = method.attribute(end, begin, additional_forward_args=torch.arange(task.question.n), **settings)
     except (RuntimeError, AssertionError, AttributeError, TypeError) as error:
         raise CannotRun(f"DeepLIFT does not run on this model: {str(error).splitlines()[0]}") from error
     everyone = torch.arange(task.question.n)
-    full, empty = (task.question.evidence(task.question.logits(inputs), everyone) for inputs in (task.question.inputs, nothing))
-    gained = full - empty
-    missed = (sum(part.flatten(1).sum(dim=1).cpu() for part in values) - gained).abs().max() / gained.abs().max().clamp(min=1e-6)
+    full, empty = (task.question.evidence(task.question.logits(inputs), everyone)
+                   for inputs in (task.question.inputs, nothing))
+    gained, total = full - empty, sum(part.flatten(1).sum(dim=1).cpu() for part in values)
+    missed = (total - gained).abs().max() / gained.abs().max().clamp(min=1e-6)
     if missed > COMPLETE:
         raise CannotRun(f"DeepLIFT's values miss the change of the logit by {missed:.0%}: the model has layers without a rule "
                         "(products, softmax of attention, functional activations).")
@@ -229,17 +231,20 @@ METHODS: tuple[Method, ...] = (
            _named(_at_layers, "IntegratedGradients"), True, CAPTUM),
     Method("gradient shap", "gradient SHAP (Captum)", "Captum, Lundberg and Lee 2017", _named(_at_layers, "GradientShap"),
            True, CAPTUM),
-    Method("deeplift", "DeepLIFT (Captum)", "Captum, Shrikumar et al. 2017", _named(_at_layers, "DeepLift"), True, CAPTUM, True),
+    Method("deeplift", "DeepLIFT (Captum)", "Captum, Shrikumar et al. 2017", _named(_at_layers, "DeepLift"), True, CAPTUM,
+           True),
     Method("occlusion", "occlusion (Captum)", "Captum, Zeiler and Fergus 2014", _occlusion, True, CAPTUM),
     Method("feature ablation", "feature ablation (Captum)", "Captum: each feature hidden for itself",
            _named(_through_masks, "FeatureAblation", alone=False), True, CAPTUM),
     Method("kernel shap", "KernelSHAP (Captum)", "Captum, Lundberg and Lee 2017", _kernel_shap, True, CAPTUM),
-    Method("shapley sampling", "Shapley sampling (Captum)", "Captum, Castro et al. 2009", _shapley_sampling, True, CAPTUM, True),
+    Method("shapley sampling", "Shapley sampling (Captum)", "Captum, Castro et al. 2009", _shapley_sampling, True, CAPTUM,
+           True),
     Method("shapiq shapley", "KernelSHAP (shapiq)", "shapiq's KernelSHAP, paired (Muschalik et al. 2024)",
            _named(_shapiq, "KernelSHAP"), True, SHAPIQ, True),
     Method("shapiq pairs", "pairs (shapiq)", "shapiq: Shapley values and interactions of pairs (Muschalik et al. 2024)",
            _named(_shapiq, "KernelSHAPIQ", "k-SII"), True, (*SHAPIQ, "two modalities")),
-    *(Method(f"{key} (library)", f"{title} (grad-cam)", "the library grad-cam", _named(_grad_cam_library, name), False, GRAD_CAM)
+    *(Method(f"{key} (library)", f"{title} (grad-cam)", "the library grad-cam", _named(_grad_cam_library, name), False,
+             GRAD_CAM)
       for key, title, name in (
           ("grad-cam", "Grad-CAM", "GradCAM"), ("grad-cam++", "Grad-CAM++", "GradCAMPlusPlus"),
           ("xgrad-cam", "XGrad-CAM", "XGradCAM"), ("layer-cam", "LayerCAM", "LayerCAM"), ("hires-cam", "HiResCAM", "HiResCAM"),

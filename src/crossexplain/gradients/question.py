@@ -105,7 +105,8 @@ class Question:
     def columns(self) -> int:
         """Number of logits an example, C, found by one pass on the first example."""
         if self._columns is None:
-            self._columns = self._logits.shape[1] if self._logits is not None else self.logits(self.examples(torch.arange(1))).shape[1]
+            logits = self.logits(self.examples(torch.arange(1))) if self._logits is None else self._logits
+            self._columns = logits.shape[1]
         return self._columns
 
     @property
