@@ -17,6 +17,7 @@ from crossexplain.data.registry import SOURCES, File
 from crossexplain.files import digest
 from crossexplain_book import BookError, Build
 from crossexplain_book.assemble import assemble, claims_tables, page, show_parameters
+from crossexplain_book.build import frame
 from crossexplain_book.execute import execute, parse_parameters
 from crossexplain_book.freshness import Imports, chapter_key
 from crossexplain_book.layout import chapters, find_root
@@ -287,6 +288,30 @@ def test_claims_are_collected_and_a_chapter_without_a_run_is_a_note(build):
     assemble(build, chapters(build.root)[:1], failed=["01_a"])
     assert not (build.source / "chapters" / "02_b.md").exists() and not (build.source / "chapters" / "01_a.ipynb").exists()
     assert "failed" in (build.source / "chapters" / "01_a.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize(("line", "only_here"), [
+    ("Plain words, other ones.", True), ("A number {glue:text}`n` and a {ref}`chapter-2`.", True), ("# Another title?", False),
+    ("## A part", False), ("(fig-x)=", False), ("```{exercise}", False), (":label: ex-1", False), ("So {cite}`a` says.", False)])
+def test_plain_prose_changes_one_page_and_what_others_show_of_it_all(build, line, only_here):
+    page = build.source / "chapters" / "01_a.ipynb"
+    page.parent.mkdir(parents=True)
+    for name, text in {"intro.md": "# In", "downloads/01_a.ipynb": "{}"}.items():
+        (build.source / name).parent.mkdir(exist_ok=True)
+        (build.source / name).write_text(text)
+    cells = [{"cell_type": "markdown", "source": "# Is it so?\n\nWords."}, {"cell_type": "code", "source": "1", "outputs": []}]
+    page.write_text(json.dumps({"cells": cells}))
+    before = frame(build.source)
+    cells[0]["source"] += f"\n\n{line}"
+    page.write_text(json.dumps({"cells": cells}))
+    (build.source / "downloads/01_a.ipynb").write_text('{"cells": []}')
+    assert (frame(build.source) == before) == only_here
+    before, cells[1]["outputs"] = frame(build.source), [1]
+    page.write_text(json.dumps({"cells": cells}))
+    assert frame(build.source) != before
+    before = frame(build.source)
+    (build.source / "intro.md").write_text("# In here")
+    assert frame(build.source) != before
 
 
 def test_the_claims_of_the_paper_stand_apart():
