@@ -18,8 +18,8 @@ from tqdm.auto import tqdm
 from crossexplain.coalitions.game import Game
 from crossexplain.coalitions.sampling import sampled_shapley
 from crossexplain.files import embedded_folder, write_whole
-from crossexplain.gradients.views import Tokens, Vectors
-from crossexplain_book.bench import spread
+from crossexplain.gradients.modalities import Tokens, Vectors
+from crossexplain_book.bench import row_of
 
 PLAYERS, FACTORS = (16, 24, 40), (4, 16, 64)  # the budget is so many times the players + 1
 GAMES = 15  # of each number of players and budget: of five, the best of six estimators differs by luck
@@ -118,7 +118,7 @@ def rows(seed: int = 0) -> list[dict]:
         errors = of.pivot(index=["budget", "game"], columns="estimator", values="error")
         best = errors[list(PEERS)].min(axis=1)  # on this very game
         for name, key in ((OURS, "ours"), (WHOLE, "whole")):
-            found.append(spread(f"approximations.{players}.{key}_over_shapiq", (errors[name] / best).to_numpy(),
+            found.append(row_of(f"approximations.{players}.{key}_over_shapiq", (errors[name] / best).to_numpy(),
                                 f"error of {name} over that of the best of shapiq's {len(PEERS)} estimators on the same game, "
                                 f"{len(FACTORS)} budgets, {GAMES} games"))
     return found

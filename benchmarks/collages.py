@@ -18,12 +18,13 @@ from crossexplain.data import collages, digits
 from crossexplain.data.collages import KINDS, Collages
 from crossexplain.data.store import MissingSource
 from crossexplain.files import embedded_folder, write_whole
+from crossexplain.recipes import Trained, load_or_train
 from crossexplain.recipes import collages as recipe
-from crossexplain_book.bench import memory, spread
+from crossexplain_book.bench import memory, row_of
 
 SEEDS = 3
 TEST = 8000  # pairs
-mean = functools.partial(spread, middle=np.mean)  # a row over seeds
+mean = functools.partial(row_of, middle=np.mean)  # a row over seeds
 
 
 def rows(seed: int = 0, repeats: int = 5) -> list[dict]:
@@ -46,21 +47,21 @@ def building(seed: int, repeats: int) -> list[dict]:
             pairs.inputs(np.arange(first, first + 256))
         gathered.append(4096 / (time.perf_counter() - start))
     return [
-        spread("collage.builder.pairs_per_second", built, "pairs/s, median"),
-        spread("collage.builder.gathered_per_second", gathered, "pairs/s with images, median"),
+        row_of("collage.builder.pairs_per_second", built, "pairs/s, median"),
+        row_of("collage.builder.gathered_per_second", gathered, "pairs/s with images, median"),
         *memory("collages", {"builder": lambda: collages.build(bank, 40_000, "train", seed)}),
     ]
 
 
 def blind(seed: int) -> list[dict]:
     """Return the accuracy of models that were trained with one modality hidden."""
-    shipped = recipe.load_or_train()
+    shipped = load_or_train("collages")
     found = {"image": [], "text": []}
     for s in range(seed, seed + SEEDS):
         train_set, validation = (
-            recipe.look(shipped.model, pairs) for pairs in recipe.pairs(shipped.digits, 8000, s)
+            recipe.look(shipped.model, pairs) for pairs in recipe.pairs(shipped.data, 8000, s)
         )
-        test = collages.build(shipped.digits, TEST, "test", s)
+        test = collages.build(shipped.data, TEST, "test", s)
         for alone, without in (("image", "text"), ("text", "image")):
             model = recipe.new_model(shipped.model.tower, s)
             recipe.train_fusion(model, train_set, validation, seed=s, epochs=20, without=without)
@@ -70,11 +71,11 @@ def blind(seed: int) -> list[dict]:
 
 def starts(seed: int) -> list[dict]:
     """Train by how the LSTM is read and how large its weights start, five seeds each, and keep ``starts.csv``."""
-    shipped = recipe.load_or_train()
+    shipped = load_or_train("collages")
     lines = []
     for s in range(seed, seed + 5):
-        looked, held = (recipe.look(shipped.model, pairs) for pairs in recipe.pairs(shipped.digits, 40_000, s))
-        test = collages.build(shipped.digits, TEST, "test", s)
+        looked, held = (recipe.look(shipped.model, pairs) for pairs in recipe.pairs(shipped.data, 40_000, s))
+        test = collages.build(shipped.data, TEST, "test", s)
         counts = test.kind >= KINDS.index("even, precise")
         for read, gain in itertools.product(("max", "last"), (1, 2)):
             model = recipe.new_model(shipped.model.tower, s, read, gain=gain)
@@ -95,11 +96,11 @@ def trained(profile: str, many: str, few: str, seed: int) -> list[dict]:
         start = time.perf_counter()
         model = recipe.train(profile, s)
         seconds.append(time.perf_counter() - start)
-        test = collages.build(model.digits, TEST, "test", s)
+        test = collages.build(model.data, TEST, "test", s)
         found = measured(model, test)
         accuracy.append(found["all"])
         by_kind.append([found[kind] for kind in KINDS])
-        smaller.append(measured(recipe.train(profile, s, 8000, tower=model.model.tower), test)["all"])
+        smaller.append(measured(recipe.train(profile, s, n_pairs=8000, tower=model.model.tower), test)["all"])
     worst = int(np.mean(by_kind, axis=0).argmin())
     timed = "collage.training.seconds" if profile == "full" else f"collage.{many}.training.seconds"
     return [
@@ -119,6 +120,6 @@ def mnist(seed: int) -> list[dict]:
         return []
 
 
-def measured(model: recipe.Trained, test: Collages) -> dict[str, float]:
+def measured(model: Trained, test: Collages) -> dict[str, float]:
     """Return the held-out accuracy of all pairs and by kind."""
     return recipe.accuracy_by_kind(recipe.logits(model.model, test), test)

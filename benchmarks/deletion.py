@@ -21,9 +21,10 @@ from crossexplain.evaluation import faithfulness
 from crossexplain.evaluation.methods import explain, registry
 from crossexplain.evaluation.truth import random_scores
 from crossexplain.files import embedded_folder, write_whole
-from crossexplain.gradients.views import ImageCells, Tokens
+from crossexplain.gradients.modalities import ImageCells, Tokens
+from crossexplain.recipes import Trained, load_or_train
 from crossexplain.recipes import flickr8k as recipe
-from crossexplain_book.bench import code
+from crossexplain_book.bench import code_hash
 
 PAIRS, CELLS, ROWS = 64, (4, 4), 48
 BASELINE = {"image": "mean", "text": "mask"}
@@ -38,7 +39,7 @@ def rows(seed: int = 0, repeats: int = 5) -> list[dict]:
     """Return what round 1 scores, and keep the table."""
     encoded = recipe.encode()
     for name in recipe.NAMES:
-        recipe.load_or_train(name, seed, encoded=encoded)
+        load_or_train(f"flickr8k_{name}", seed=seed, encoded=encoded)
     tables = Parallel(n_jobs=len(recipe.NAMES))(delayed(once)(name, seed) for name in recipe.NAMES)
     table = pd.concat([part.assign(model=name, pairs=PAIRS) for name, part in zip(recipe.NAMES, tables)], ignore_index=True)
     write_whole(embedded_folder() / "results" / "deletion.csv",
@@ -50,19 +51,19 @@ def rows(seed: int = 0, repeats: int = 5) -> list[dict]:
 
 def once(name: str, seed: int) -> pd.DataFrame:
     """Return the table of a model, measured with one core unless the same code has measured it before."""
-    path = embedded_folder().parent / "_build" / "deletion" / f"{code(Path(__file__))}-{seed}-{name}.csv"
+    path = embedded_folder().parent / "_build" / "deletion" / f"{code_hash(Path(__file__))}-{seed}-{name}.csv"
     if not path.is_file():
         torch.set_num_threads(1)
         encoded = recipe.encode(progress=False)
-        table = measured(recipe.load_or_train(name, seed, encoded=encoded), seed)
+        table = measured(load_or_train(f"flickr8k_{name}", seed=seed, encoded=encoded), seed)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, lambda part: table.to_csv(part, index=False))
     return pd.read_csv(path)
 
 
-def measured(trained: recipe.Trained, seed: int, n: int = PAIRS) -> pd.DataFrame:
+def measured(trained: Trained, seed: int, n: int = PAIRS) -> pd.DataFrame:
     """Return one line for each method and part, words or cells."""
-    encoded, pairs = trained.encoded, trained.data.pairs("test", seed)
+    encoded, pairs = trained.data, trained.data.flickr8k.pairs("test", seed)
     some = np.random.default_rng(seed).choice(len(pairs.labels), min(n, len(pairs.labels)), replace=False)
     inputs = encoded.inputs(pairs.image[some], pairs.caption[some])
     sides = [ImageCells(layer=trained.model.image_layer, grid=CELLS), Tokens(**encoded.words)]
@@ -74,7 +75,7 @@ def measured(trained: recipe.Trained, seed: int, n: int = PAIRS) -> pd.DataFrame
     return pd.DataFrame(lines)
 
 
-def scores_of(trained: recipe.Trained, game: Game, method: str, seed: int) -> np.ndarray:
+def scores_of(trained: Trained, game: Game, method: str, seed: int) -> np.ndarray:
     """Return a method's scores of all players, (N, P); NaN where it does not speak of a modality, or there is no player."""
     if method == RANDOM:
         return random_scores(game.present.numpy(), seed)

@@ -22,12 +22,14 @@ from crossexplain.data.flickr8k import Pairs
 from crossexplain.evaluation import modality_shares
 from crossexplain.evaluation.precomputed import Precomputed, precompute
 from crossexplain.files import embedded_folder, write_whole
+from crossexplain.gradients.modalities import ImageCells, Tokens
 from crossexplain.gradients.rounds import rounds as run_rounds
-from crossexplain.gradients.views import ImageCells, Tokens
 from crossexplain.intervals import mean_interval
 from crossexplain.models import bert
+from crossexplain.recipes import Trained, load_or_train
 from crossexplain.recipes import flickr8k as recipe
-from crossexplain_book.bench import code
+from crossexplain.recipes.encodings import LONGEST, Encoded
+from crossexplain_book.bench import code_hash
 
 BASELINES = [{"image": "mean", "text": "mask"}, {"image": "blur", "text": "pad"}, {"image": "zero", "text": "mask"}, "data"]
 # Pairs whose Shapley values are estimated, masks that each tower looks at for one pair, and cells: about as many as words.
@@ -38,7 +40,7 @@ ANSWERS = {"image": "image alone", "text": "text alone", "both": "both only"}
 def rows(seed: int = 0, repeats: int = 5) -> list[dict]:
     """Return the rows of both models, and keep the table."""
     encoded = recipe.encode()
-    trained = {name: recipe.load_or_train(name, seed, encoded=encoded) for name in recipe.NAMES}
+    trained = {name: load_or_train(f"flickr8k_{name}", seed=seed, encoded=encoded) for name in recipe.NAMES}
     known, started = None, time.perf_counter()
     if not all(kept_at(name, seed).is_file() for name in recipe.NAMES):
         known = looked(trained["fusion"], asked(encoded, seed))  # once, for both: they have the same towers
@@ -54,7 +56,7 @@ def rows(seed: int = 0, repeats: int = 5) -> list[dict]:
 
 def kept_at(name: str, seed: int) -> Path:
     """Return where the table of a model is kept: another file for other code and another seed."""
-    return embedded_folder().parent / "_build" / "dominance" / f"{code(Path(__file__))}-{seed}-{name}.csv"
+    return embedded_folder().parent / "_build" / "dominance" / f"{code_hash(Path(__file__))}-{seed}-{name}.csv"
 
 
 def once(name: str, seed: int, known: Precomputed | None, looking: float) -> pd.DataFrame:
@@ -66,7 +68,7 @@ def once(name: str, seed: int, known: Precomputed | None, looking: float) -> pd.
     if not path.is_file():
         torch.set_num_threads(1)
         encoded, started = recipe.encode(progress=False), time.perf_counter() - looking
-        trained = recipe.load_or_train(name, seed, encoded=encoded)
+        trained = load_or_train(f"flickr8k_{name}", seed=seed, encoded=encoded)
         table = measured(trained, asked(encoded, seed), known.of(trained.model), seed)
         took = {"baseline": "", "part": "", "measure": "seconds", "value": time.perf_counter() - started}
         table = pd.concat([table, pd.DataFrame([took])], ignore_index=True)
@@ -104,26 +106,26 @@ class Question(NamedTuple):
     given: dict[str, torch.Tensor]
 
 
-def asked(encoded: recipe.Encoded, seed: int) -> Question:
+def asked(encoded: Encoded, seed: int) -> Question:
     """Return what both models are asked."""
-    pairs = encoded.data.pairs("test", seed)
+    pairs = encoded.flickr8k.pairs("test", seed)
     images, captions = np.unique(pairs.image), np.unique(pairs.caption)
-    read = bert.encode(encoded.tokenizer, [encoded.data.captions[i] for i in captions], recipe.LONGEST, truncate=True).inputs
+    read = bert.encode(encoded.tokenizer, [encoded.flickr8k.captions[i] for i in captions], LONGEST, truncate=True).inputs
     texts = {"tokens": read["input_ids"], "attention_mask": read["attention_mask"]}
     given = {"images": torch.from_numpy(np.searchsorted(images, pairs.image)),
              "tokens": torch.from_numpy(np.searchsorted(captions, pairs.caption))}
     return Question(pairs, images, texts, given)
 
 
-def looked(trained: recipe.Trained, question: Question) -> Precomputed:
+def looked(trained: Trained, question: Question) -> Precomputed:
     """Let the towers look at everything once."""
-    encoded, prepared = trained.encoded, {"image": ("mean", "blur", "zero"), "text": ("mask", "pad")}
+    encoded, prepared = trained.data, {"image": ("mean", "blur", "zero"), "text": ("mask", "pad")}
     return precompute(
-        trained.model, lambda some: encoded.data.images(question.images[some], encoded.network.size), len(question.images),
+        trained.model, lambda some: encoded.flickr8k.images(question.images[some], encoded.network.size), len(question.images),
         question.texts, ImageCells(layer=trained.model.image_layer, grid=(6, 6)), Tokens(**encoded.words), prepared)
 
 
-def measured(trained: recipe.Trained, question: Question, known: Precomputed, seed: int) -> pd.DataFrame:
+def measured(trained: Trained, question: Question, known: Precomputed, seed: int) -> pd.DataFrame:
     """Return the table of a model: one line a baseline, part of the pairs, and measure."""
     record = run_rounds(known.model, question.given, known.modalities, baselines=BASELINES, pick=None, seed=seed, progress=True)
     found = modality_shares.dominance_frame(record, parts(question), question.pairs.image, seed)
@@ -138,9 +140,9 @@ def parts(question: Question) -> dict[str, np.ndarray]:
             "short captions": short, "long captions": ~short}
 
 
-def beside(trained: recipe.Trained, question: Question, known: Precomputed, seed: int) -> pd.DataFrame:
+def beside(trained: Trained, question: Question, known: Precomputed, seed: int) -> pd.DataFrame:
     """Return what others read: MM-SHAP's text share on a sample of pairs, and the perceptual score on all."""
-    pairs, encoded = question.pairs, trained.encoded
+    pairs, encoded = question.pairs, trained.data
     labels = torch.from_numpy(pairs.labels)
     lost = modality_shares.perceptual_scores(known.model, question.given, labels, pairs.image, seed=seed)
     lines = [{"baseline": "dealt anew", "part": "all", "measure": f"perceptual score, {name}", **value._asdict(),

@@ -17,10 +17,9 @@ import torch
 from crossexplain.coalitions.game import Game
 from crossexplain.coalitions.shapley import interactions, shapley
 from crossexplain.data import collages
-from crossexplain.gradients.views import ImageCells, Tokens
-from crossexplain.recipes import flickr8k, scenes
-from crossexplain.recipes.collages import load_or_train
-from crossexplain_book.bench import memory, seconds, spread
+from crossexplain.gradients.modalities import ImageCells, Tokens
+from crossexplain.recipes import flickr8k, load_or_train, scenes
+from crossexplain_book.bench import memory, row_of, seconds
 
 GROUPS, EXAMPLES = 8, 8
 PLAYERS, BATCHES = (6, 8, 10, 12, 14, 16), (1, 2, 4, 8, 16)  # of the curves
@@ -30,8 +29,8 @@ TABLE = Path(__file__).parent.parent / "data/results/exact_cost.csv"
 
 def of_collages(seed: int, n: int = EXAMPLES, words: int = GROUPS):
     """Return the model of chapters 3 and 4, n collages with sentences of so many words or more, and how they are hidden."""
-    trained = load_or_train(progress=False)
-    found = collages.build(trained.digits, 32 * n, "test", seed)
+    trained = load_or_train("collages", progress=False)
+    found = collages.build(trained.data, 32 * n, "test", seed)
     long = np.flatnonzero((found.tokens().numpy() != 0).sum(axis=1) >= words)[:n]
     model = trained.model.eval()
     return model, found.select(long).inputs(), [ImageCells(), Tokens(layer=model.text_layer)]
@@ -39,7 +38,7 @@ def of_collages(seed: int, n: int = EXAMPLES, words: int = GROUPS):
 
 def of_scenes(seed: int):
     """Return the dual encoder with convolutions, scenes with captions of eight words or more, and how they are hidden."""
-    trained = scenes.load_or_train("clip_cnn", progress=False)
+    trained = load_or_train("scenes_clip_cnn", progress=False)
     pairs = trained.data.build("test", 16 * EXAMPLES, seed)
     pairs = pairs.select([i for i, caption in enumerate(pairs.captions) if len(caption.split()) >= GROUPS][:EXAMPLES])
     inputs = scenes.inputs(trained.model, pairs.images(), pairs.captions)
@@ -49,7 +48,8 @@ def of_scenes(seed: int):
 def of_photographs(name: str, seed: int):
     """Return a model of Flickr8k, and some pairs."""
     encoded = flickr8k.encode(progress=False)
-    model, pairs = flickr8k.load_or_train(name, seed, encoded=encoded, progress=False).model, encoded.data.pairs("test", seed)
+    model = load_or_train(f"flickr8k_{name}", seed=seed, encoded=encoded, progress=False).model
+    pairs = encoded.flickr8k.pairs("test", seed)
     words = Tokens(layer=model.text_layer, mask_id=encoded.tokenizer.mask_token_id, pad_id=encoded.tokenizer.pad_token_id,
                    special=(encoded.tokenizer.cls_token_id, encoded.tokenizer.sep_token_id), attention="attention_mask")
     return model.eval(), encoded.inputs(pairs.image[:2], pairs.caption[:2]), [ImageCells(), words]
@@ -87,7 +87,7 @@ def rows(seed: int = 0, repeats: int = 3) -> list[dict]:
         for name in ("fusion", "clip_cnn"):
             setting = of_photographs(name, seed)
             taken = [seconds(lambda setting=setting: game(setting).values_of_all()) / 2 for _ in range(repeats)]
-            found.append(spread(f"exact.flickr8k.{name}.seconds", taken, "s an example, 12 players, photographs of Flickr8k"))
+            found.append(row_of(f"exact.flickr8k.{name}.seconds", taken, "s an example, 12 players, photographs of Flickr8k"))
     return [*found, *curves(seed)]
 
 
@@ -108,14 +108,14 @@ def measured(key: str, setting, what: str, repeats: int, peer: bool) -> list[dic
             own = ours[-1] + seconds(lambda table=table: everything(table))
             shapiq_over.append(seconds(lambda asked=asked: through_shapiq(asked)) / own)
     found = [
-        spread(f"exact.{key}.seconds", ours, f"s an example, 12 players, {what}"),
-        spread(f"exact.{key}.whole_over_ours", whole_over, f"time of 4,096 passes of the whole model / ours, {what}"),
+        row_of(f"exact.{key}.seconds", ours, f"s an example, 12 players, {what}"),
+        row_of(f"exact.{key}.whole_over_ours", whole_over, f"time of 4,096 passes of the whole model / ours, {what}"),
     ]
     if peer:
         found += [
-            spread("exact.shapiq_over_ours", shapiq_over,
+            row_of("exact.shapiq_over_ours", shapiq_over,
                    "time of shapiq's exact Shapley values and interactions of the same model / ours"),
-            spread("exact.max_difference", apart, "largest difference of a value by parts and whole, logits"),
+            row_of("exact.max_difference", apart, "largest difference of a value by parts and whole, logits"),
             *memory("exact", {"ours": lambda: game(setting).values_of_all(),
                               "whole": lambda: game(setting, split=False, some=one).values_of_all()}),
         ]

@@ -10,11 +10,10 @@ from functools import partial
 
 from crossexplain.data import collages
 from crossexplain.gradients.attention import word_by_patch
-from crossexplain.gradients.views import ImageCells, Tokens
-from crossexplain.recipes import collages as pairs_recipe
-from crossexplain.recipes import flickr8k
+from crossexplain.gradients.modalities import ImageCells, Tokens
+from crossexplain.recipes import encodings, load_or_train
 from crossexplain.recipes import scenes as recipe
-from crossexplain_book.bench import seconds, spread
+from crossexplain_book.bench import row_of, seconds
 from crossexplain_book.explorers import CaptionExplorer, PairExplorer, WordExplorer, explainer
 
 SENTENCES = ("a red ball on the grass", "a blue box")
@@ -29,7 +28,7 @@ def rows(seed: int = 0, repeats: int = 5) -> list[dict]:
     found["word"] = changes(of_words(), repeats)
     if os.environ.get("CROSSEXPLAIN_DATA"):
         found["caption.photograph"] = changes(of_photographs(seed), repeats)
-    return [spread(f"speed.explorer.{name}.seconds", times[1:], "s from a changed control to the whole answer")
+    return [row_of(f"speed.explorer.{name}.seconds", times[1:], "s from a changed control to the whole answer")
             for name, times in found.items()]
 
 
@@ -41,8 +40,8 @@ def changes(control: tuple, repeats: int) -> list[float]:
 
 def of_pairs(seed: int) -> tuple:
     """Return a control of the pair explorer, and the values to give it."""
-    trained = pairs_recipe.load_or_train(progress=False)
-    test = collages.build(trained.digits, 32, "test", seed + 1)
+    trained = load_or_train("collages", progress=False)
+    test = collages.build(trained.data, 32, "test", seed + 1)
     inputs, model = test.inputs(), trained.model
     explorer = PairExplorer(model, inputs, (ImageCells(layer=model.image_layer), Tokens(layer=model.text_layer)),
                             [collages.words(row) for row in inputs["tokens"]], labels=test.labels, **SHOWN)
@@ -53,7 +52,7 @@ def of_captions(name: str) -> tuple:
     """Return the sentence of the caption explorer of a model of scenes, and the values to give it."""
     model, images = scene(name)
     sides = ImageCells(layer=model.image_layer), Tokens(layer=model.text_layer, special=() if name == "fusion" else (2, 3))
-    explorer = CaptionExplorer(explainer(model, partial(recipe.encode, model), sides), images[0], SENTENCES[0], **SHOWN)
+    explorer = CaptionExplorer(explainer(model, partial(recipe.from_reader, model), sides), images[0], SENTENCES[0], **SHOWN)
     return explorer.sentence, SENTENCES
 
 
@@ -63,10 +62,10 @@ def of_photographs(seed: int) -> tuple:
     Early fusion on the small towers, trained on a few photographs only, which takes a minute; it answers as fast as one
     that was trained on all.
     """
-    photo = flickr8k.load_or_train("fusion", seed, size="small", progress=False)
-    sides = ImageCells(layer=photo.model.image_layer, grid=(4, 4)), Tokens(**photo.encoded.words)
-    image = photo.data.images(photo.data.splits["test"][:1], photo.encoded.network.size)[0]
-    explain = explainer(photo.model, partial(flickr8k.ask, photo.encoded), sides)
+    photo = load_or_train("flickr8k_fusion", seed=seed, size="small", progress=False)
+    sides = ImageCells(layer=photo.model.image_layer, grid=(4, 4)), Tokens(**photo.data.words)
+    image = photo.data.flickr8k.images(photo.data.flickr8k.splits["test"][:1], photo.data.network.size)[0]
+    explain = explainer(photo.model, partial(encodings.from_reader, photo.data), sides)
     explorer = CaptionExplorer(explain, image, SENTENCES[0], **SHOWN)
     return explorer.sentence, SENTENCES
 
@@ -80,5 +79,5 @@ def of_words() -> tuple:
 
 def scene(name: str) -> tuple:
     """Return a model of scenes and one picture, (1, 3, H, W)."""
-    trained = recipe.load_or_train(name, progress=False)
+    trained = load_or_train(f"scenes_{name}", progress=False)
     return trained.model, trained.data.images(trained.data.splits["test"][:1])

@@ -16,7 +16,9 @@ import pandas as pd
 
 from crossexplain.files import embedded_folder, write_whole
 from crossexplain.intervals import mean_interval
+from crossexplain.recipes import Trained, load_or_train
 from crossexplain.recipes import flickr8k as recipe
+from crossexplain.recipes.encodings import Encoded
 
 SEEDS = 3
 COURSES = "flickr8k_training.csv"
@@ -25,38 +27,38 @@ COURSES = "flickr8k_training.csv"
 def rows(seed: int = 0, repeats: int = 5) -> list[dict]:
     """Return the rows of the table."""
     encoded, seeds = recipe.encode(), range(seed, seed + SEEDS)
-    trained = {name: [recipe.load_or_train(name, each, encoded=encoded) for each in seeds] for name in recipe.NAMES}
+    trained = {name: [load_or_train(f"flickr8k_{name}", seed=each, encoded=encoded) for each in seeds] for name in recipe.NAMES}
     lines = pd.DataFrame([line for name, of in trained.items() for each, one in zip(seeds, of)
                           for line in course(name, each, one)])
     write_whole(embedded_folder() / "results" / COURSES, lambda part: lines.to_csv(part, index=False, float_format="%.4f"))
     return [row for name, of in trained.items() for row in rows_of(name, of, encoded, seed)]
 
 
-def course(name: str, seed: int, trained: recipe.Trained) -> list[dict]:
+def course(name: str, seed: int, trained: Trained) -> list[dict]:
     """Return one line for each epoch."""
     return [{"model": name, "seed": seed, "step": step, "epoch": epoch, "loss": loss, "validation": score}
-            for step in recipe.STEPS if (history := getattr(trained, step))
+            for step, history in trained.histories.items()
             for epoch, (loss, score) in enumerate(zip(history.train_loss, history.validation_score), 1)]
 
 
-def rows_of(name: str, of: list[recipe.Trained], encoded: recipe.Encoded, seed: int) -> list[dict]:
+def rows_of(name: str, of: list[Trained], encoded: Encoded, seed: int) -> list[dict]:
     """Return the rows of a model, from its trainings."""
-    pairs, right, found, seconds = encoded.data.pairs("test", seed), [], [], []
+    pairs, right, found, seconds = encoded.flickr8k.pairs("test", seed), [], [], []
     order = np.argsort(pairs.image, kind="stable")  # the pairs of a photograph one below the other
     for trained in of:
-        right.append(((recipe.logits(trained.head, encoded, pairs).numpy() > 0) == pairs.labels)[order])
+        right.append(((recipe.logits(trained.part, encoded, pairs).numpy() > 0) == pairs.labels)[order])
         seconds.append(trained.seconds)
         if name == "clip_cnn":
-            found.append(recipe.retrieval(trained.head, encoded).image_rank < 10)
+            found.append(recipe.retrieval(trained.part, encoded).image_rank < 10)
     rows = over_seeds(f"flickr8k.{name}.accuracy", right, "share of pairs", seed)
     if found:
         rows += over_seeds(f"flickr8k.{name}.recall_at_10", found, "share of captions, 1,000 photographs", seed)
-    alike = encoded.data.pairs("test", seed, "hard")
-    on_alike = (recipe.logits(of[0].head, encoded, alike).numpy() > 0) == alike.labels
+    alike = encoded.flickr8k.pairs("test", seed, "hard")
+    on_alike = (recipe.logits(of[0].part, encoded, alike).numpy() > 0) == alike.labels
     rows.append(row(f"flickr8k.{name}.alike", on_alike[np.argsort(alike.image, kind="stable")],
                     "share of pairs, other captions read alike", seed))
     for kind in ("expert", "crowd"):
-        judged = recipe.agreement(of[0].head, encoded, kind, seed)
+        judged = recipe.agreement(of[0].part, encoded, kind, seed)
         rows.append({"id": f"flickr8k.{name}.{kind}", **judged._asdict(), "unit": "rank correlation with people's judgements"})
     return [*rows, {"id": f"flickr8k.{name}.seconds", "value": statistics.median(seconds), "low": min(seconds),
                     "high": max(seconds), "n": SEEDS,

@@ -16,9 +16,9 @@ from benchmarks.studies import hdxor
 from benchmarks.studies.hdxor import SEEDS, Concatenated, train
 from crossexplain.evaluation.modality_shares import emap, intershap, intershap_values
 from crossexplain.files import embedded_folder, write_whole
+from crossexplain.gradients.modalities import Vectors
 from crossexplain.gradients.rounds import rounds
-from crossexplain.gradients.views import Vectors
-from crossexplain_book.bench import code, spread
+from crossexplain_book.bench import code_hash, row_of
 
 TABLE = "hdxor.csv"
 PUBLISHED = {"synergy": (98.0, 0.5), "uniqueness": (0.2, 0.1), "redundancy": (38.6, 0.5), "random": (57.8, 1.1)}
@@ -62,7 +62,7 @@ def verdict_of(model: Concatenated, test: hdxor.HdXor):
 
 def rows(seed: int = 0) -> list[dict]:
     """Measure three models of each setting and keep the table as ``data/results/hdxor.csv``; resumable."""
-    kept = embedded_folder().parent / "_build" / "hdxor" / f"{code(seed, Path(__file__))}.json"
+    kept = embedded_folder().parent / "_build" / "hdxor" / f"{code_hash(Path(__file__), seed)}.json"
     lines = json.loads(kept.read_text("utf-8")) if kept.is_file() else []
     # Each of the published seeds of the weights has its own data: the authors draw one data set, without a seed, and the
     # redundancy depends on the draw more than on the weights.
@@ -71,7 +71,7 @@ def rows(seed: int = 0) -> list[dict]:
         write_whole(kept, lambda part: part.write_text(json.dumps(lines, default=float), "utf-8"))
     table = pd.DataFrame(lines)
     write_whole(embedded_folder() / "results" / TABLE, lambda part: table.to_csv(part, index=False, float_format="%.4g"))
-    found = [spread(f"hdxor.{setting}", list(table.intershap[table.setting == setting]),
+    found = [row_of(f"hdxor.{setting}", list(table.intershap[table.setting == setting]),
                     "InterSHAP, per cent; published {} +- {}".format(*PUBLISHED[setting]), np.mean)
              for setting in hdxor.SETTINGS]
     kept.unlink()

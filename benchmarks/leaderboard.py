@@ -38,10 +38,12 @@ from crossexplain.evaluation.methods import registry
 from crossexplain.evaluation.task import CannotRun
 from crossexplain.files import embedded_folder, write_whole
 from crossexplain.intervals import mean_interval
-from crossexplain.recipes import scenes
-from crossexplain.recipes.collages import load_or_train, look
-from crossexplain.recipes.controls import BehindTower, prepare, train
-from crossexplain_book.bench import code, versions
+from crossexplain.models.cnn_lstm import AfterTower
+from crossexplain.recipes import load_or_train
+from crossexplain.recipes.collages import look
+from crossexplain.recipes.controls import prepare, train
+from crossexplain_book.bench import code_hash
+from crossexplain_book.provenance import versions
 
 TABLE, PAIRS, FEWER, TRAINING = "leaderboard.csv", 64, 32, 8000
 PROCESSES = 2
@@ -66,17 +68,17 @@ def asked_of(name: str, seed: int, *sizes: int) -> list[Asked]:
     """Return a model and held-out pairs, the first of them for each of the sizes."""
     most = max(sizes)
     if isinstance(MODELS[name], str):
-        trained = scenes.load_or_train(MODELS[name], progress=False)
+        trained = load_or_train(f"scenes_{MODELS[name]}", progress=False)
         pairs = trained.data.build("test", most, seed, "foil")
         return [of_scenes(trained.model.eval(), pairs.select(range(size))) for size in sizes]
-    trained = load_or_train(progress=False)
+    trained = load_or_train("collages", progress=False)
     if MODELS[name] is None:
-        test = collages.build(trained.digits, most, "test", seed + 1)
-        seen, model = look(trained.model, test).inputs["seen"].reshape(-1, 4, 10), BehindTower(trained.model).eval()
+        test = collages.build(trained.data, most, "test", seed + 1)
+        seen, model = look(trained.model, test).inputs["seen"].reshape(-1, 4, 10), AfterTower(trained.model).eval()
     else:
         kind, architecture, p = MODELS[name]
-        prepared = prepare(kind, trained.digits, trained.model.tower, seed, pairs=TRAINING, held_out=max(256, most), p=p)
-        control = train(kind, trained.digits, trained.model.tower, seed, architecture=architecture, p=p, prepared=prepared)
+        prepared = prepare(kind, trained.data, trained.model.tower, seed, pairs=TRAINING, held_out=max(256, most), p=p)
+        control = train(kind, trained.data, trained.model.tower, seed, architecture=architecture, p=p, prepared=prepared)
         seen, model, test = control.seen, control.fusion.eval(), control.test
     return [of_collages(model, seen[:size], test.select(range(size))) for size in sizes]
 
@@ -130,7 +132,7 @@ def scored(name: str, method: str, found: dict[str, np.ndarray], seed: int, pass
 def measured(seed: int) -> tuple[pd.DataFrame, list[float]]:
     """Return all lines, and the seconds of each part; a run that was cut off goes on where it stopped."""
     folder = embedded_folder().parent / "_build" / "leaderboard"
-    same = code(Path(__file__))
+    same = code_hash(Path(__file__))
     parts = [(of, name) for name in MODELS for of in (lines_of, road_of) if of is lines_of or isinstance(MODELS[name], str)]
     kept = {part: folder / f"{same}-{seed}-{number}.json" for number, part in enumerate(parts)}
     folder.mkdir(parents=True, exist_ok=True)

@@ -8,6 +8,7 @@ import pandas as pd
 
 from benchmarks.studies import pointing
 from crossexplain.files import embedded_folder, write_whole
+from crossexplain.recipes import load_or_train
 from crossexplain.recipes import scenes as recipe
 
 KEYS = {"scenes.pointing": ("thing", "pointing game"), "scenes.pointing.energy": ("thing", "energy in the box"),
@@ -19,7 +20,7 @@ RANDOM = "random map", "random scores"
 
 def rows(seed: int = 0, repeats: int = 5) -> list[dict]:
     """Return the rows of the table, and keep the whole of it."""
-    trained = {name: recipe.load_or_train(name) for name in recipe.NAMES}
+    trained = {name: load_or_train(f"scenes_{name}") for name in recipe.NAMES}
     unlearned = {name: recipe.new_model(name, seed + 1).requires_grad_(False).eval() for name in trained}
     data = next(iter(trained.values())).data
     table = pointing.table(data, {name: found.model for name, found in trained.items()}, unlearned, seed=seed)

@@ -19,11 +19,12 @@ from benchmarks.studies.permutations import shapley_values
 from crossexplain.data import digits
 from crossexplain.evaluation.modality_shares import intershap, perceptual_scores, size_shares
 from crossexplain.files import embedded_folder, write_whole
-from crossexplain.gradients.rounds import FULL, NOTHING, rounds
-from crossexplain.gradients.views import Tokens, Vectors
-from crossexplain.recipes.collages import load_or_train
+from crossexplain.gradients.modalities import Tokens, Vectors
+from crossexplain.gradients.rounds import rounds
+from crossexplain.gradients.views import FULL, NOTHING
+from crossexplain.recipes import load_or_train
 from crossexplain.recipes.controls import Control, prepare, train
-from crossexplain_book.bench import code
+from crossexplain_book.bench import code_hash
 
 ARCHITECTURES, SHARES, SEEDS = ("early fusion", "dual encoder"), (0.25, 0.5, 0.75, 1.0), 6
 PAIRS, ASKED, EXPLAINED, ORDERS = 8000, 256, 64, 8  # to train on, held out, with Shapley values, orders of the features
@@ -86,8 +87,8 @@ def seed_lines(seed: int, bank: digits.Digits, tower) -> list[dict]:
 def measured(seeds: range) -> pd.DataFrame:
     """Return one line for each model and share; a run that was cut off goes on where it stopped."""
     folder = embedded_folder().parent / "_build" / "pure_shortcut"
-    same = code(Path(__file__))
-    bank, tower, lines = digits.load("sklearn"), load_or_train(progress=False).model.tower, []
+    same = code_hash(Path(__file__))
+    bank, tower, lines = digits.load("sklearn"), load_or_train("collages", progress=False).model.tower, []
     for seed in tqdm(seeds, desc="seeds"):
         kept = folder / f"{same}-{seed}.json"
         if not kept.is_file():

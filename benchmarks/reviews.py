@@ -20,7 +20,7 @@ def generated(seed: int) -> dict:
     """Return the accuracy on generated reviews; each seed has its own sentences and its own division of the phrases."""
     found = []
     for each in range(seed, seed + SEEDS):
-        trained = recipe.train(each, split_seed=each)
+        trained = recipe.train(seed=each, split_seed=each)
         found.append(trained.right(reviews.build(1500, "test", each, split_seed=each)).mean())
     return over_seeds("reviews.accuracy", found)
 
@@ -33,7 +33,7 @@ def labelled(seed: int) -> list[dict]:
         print(f"labelled_sentences.accuracy is left out, its row stays as it was: {error}")
         return []
     trained = [recipe.train_on("labelled-sentences", each, profile="embedded") for each in range(seed, seed + SEEDS)]
-    return [over_seeds("labelled_sentences.accuracy", [reader.right(reader.test).mean() for reader in trained])]
+    return [over_seeds("labelled_sentences.accuracy", [reader.right(reader.data).mean() for reader in trained])]
 
 
 def over_seeds(key: str, accuracies: list[float]) -> dict:

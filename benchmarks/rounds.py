@@ -13,11 +13,10 @@ from torch import Tensor, nn
 
 from crossexplain.data import collages
 from crossexplain.gradients.capture import capture
+from crossexplain.gradients.modalities import ImageCells, Modality, Tokens
 from crossexplain.gradients.rounds import rounds
-from crossexplain.gradients.views import ImageCells, Modality, Tokens
-from crossexplain.recipes import flickr8k, scenes
-from crossexplain.recipes.collages import load_or_train
-from crossexplain_book.bench import memory, seconds, spread
+from crossexplain.recipes import flickr8k, load_or_train, scenes
+from crossexplain_book.bench import memory, row_of, seconds
 
 EXAMPLES, SINGLE = 256, 96  # collages; rows that go through the model one by one
 PAIRS, AT_ONCE = 64, 256  # photographs with captions; rows that go through the model at once
@@ -32,8 +31,8 @@ def rows(seed: int = 0, repeats: int = 5) -> list[dict]:
 
 def of_collages(seed: int, repeats: int) -> list[dict]:
     """Measure the rounds on collages, with one pass a view and example beside them."""
-    trained = load_or_train()
-    model, inputs = trained.model, collages.build(trained.digits, EXAMPLES, "test", seed).inputs()
+    trained = load_or_train("collages")
+    model, inputs = trained.model, collages.build(trained.data, EXAMPLES, "test", seed).inputs()
     modalities = [ImageCells(layer=model.image_layer), Tokens(layer=model.text_layer)]
     ours, bare, batches = contenders(model, inputs, modalities, seed)
     passes = sum(len(batch["tokens"]) for batch in batches)
@@ -50,9 +49,9 @@ def of_collages(seed: int, repeats: int) -> list[dict]:
         over.append(taken / alone)
         naive_over.append(single / SINGLE * passes / taken)
     return [
-        spread("speed.rounds.over_forward", over,
+        row_of("speed.rounds.over_forward", over,
                f"time of the rounds / time of the bare forward passes of the same {passes:,} rows"),
-        spread("speed.rounds.naive_over_ours", naive_over,
+        row_of("speed.rounds.naive_over_ours", naive_over,
                f"time of one pass a view and example (from {SINGLE} of them) / time of the rounds"),
         *memory("rounds", {"ours": ours, "forward": bare}),
     ]
@@ -65,7 +64,7 @@ def of_photographs(name: str, seed: int, repeats: int) -> list[dict]:
     ours, bare, batches = contenders(model, inputs, modalities, seed, baselines=[NEUTRAL], rows=AT_ONCE)
     over = [seconds(ours) / seconds(bare) for _ in range(repeats)]
     views = sum(len(batch["tokens"]) for batch in batches)
-    return [spread(f"speed.rounds.{KEYS[name]}.over_forward", over,
+    return [row_of(f"speed.rounds.{KEYS[name]}.over_forward", over,
                    f"time of the rounds / time of the bare forward passes of the same {views:,} rows, {PAIRS} pairs of "
                    + ("Flickr8k" if real else "drawn scenes"))]
 
@@ -73,7 +72,7 @@ def of_photographs(name: str, seed: int, repeats: int) -> list[dict]:
 def of_flickr8k(name: str, seed: int) -> tuple[nn.Module, dict[str, Tensor], list[Modality]]:
     """Return a model of photographs, 64 test pairs of Flickr8k, and how they are hidden."""
     encoded = flickr8k.encode()
-    model, pairs = flickr8k.load_or_train(name, seed, encoded=encoded).model, encoded.data.pairs("test", seed)
+    model, pairs = load_or_train(f"flickr8k_{name}", seed=seed, encoded=encoded).model, encoded.flickr8k.pairs("test", seed)
     some = torch.randperm(len(pairs.labels), generator=torch.Generator().manual_seed(seed))[:PAIRS].numpy()
     words = Tokens(layer=model.text_layer, mask_id=encoded.tokenizer.mask_token_id, pad_id=encoded.tokenizer.pad_token_id,
                    special=(encoded.tokenizer.cls_token_id, encoded.tokenizer.sep_token_id), attention="attention_mask")
@@ -83,7 +82,7 @@ def of_flickr8k(name: str, seed: int) -> tuple[nn.Module, dict[str, Tensor], lis
 
 def of_scenes(name: str, seed: int) -> tuple[nn.Module, dict[str, Tensor], list[Modality]]:
     """Return a model of scenes, 64 test pairs, and how they are hidden."""
-    trained = scenes.load_or_train(name)
+    trained = load_or_train(f"scenes_{name}")
     model, pairs = trained.model, trained.data.build("test", PAIRS, seed)
     inputs = scenes.inputs(model, trained.data.images(pairs.image), pairs.captions)
     return model, inputs, [ImageCells(layer=model.image_layer, grid=(6, 6)), Tokens(layer=model.text_layer, special=(2, 3))]

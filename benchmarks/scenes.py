@@ -7,6 +7,7 @@ pairs of two pictures and two captions stand or fall together.
 import numpy as np
 
 from crossexplain.intervals import mean_interval
+from crossexplain.recipes import load_or_train
 from crossexplain.recipes import scenes as recipe
 
 UNITS = {"accuracy": "share of pairs, any two pictures", "foils": "share of pictures whose caption outranks its foil",
@@ -20,7 +21,7 @@ def rows(seed: int = 0, repeats: int = 5) -> list[dict]:
 
 def accuracies(name: str, seed: int) -> list[dict]:
     """Return how often a model is right: on pairs of any two pictures, and on foils by rank and at its one threshold."""
-    trained, found = recipe.load_or_train(name), []
+    trained, found = load_or_train(f"scenes_{name}"), []
     for kind in ("random", "foil"):
         pairs = trained.data.build("test", recipe.TEST, seed, kind)
         outputs = recipe.logits(trained.model, pairs)

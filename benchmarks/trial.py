@@ -32,15 +32,19 @@ from crossexplain.evaluation.modality_shares import (
     perceptual_scores,
     size_shares,
 )
-from crossexplain.files import embedded_folder, write_whole
-from crossexplain.gradients.rounds import FULL, Rounds, rounds
-from crossexplain.gradients.views import Tokens, Vectors
+from crossexplain.files import digest, embedded_folder, write_whole
+from crossexplain.gradients import verdict as judging
+from crossexplain.gradients.modalities import Tokens, Vectors
+from crossexplain.gradients.record import Record
+from crossexplain.gradients.rounds import rounds
+from crossexplain.gradients.views import FULL
 from crossexplain.intervals import mean_interval
+from crossexplain.models.cnn_lstm import AfterTower
 from crossexplain.recipes import controls as recipe
-from crossexplain.recipes.collages import load_or_train, look
-from crossexplain.recipes.controls import ARCHITECTURES, UNLEARNABLE, BehindTower, Control, prepare, train
-from crossexplain_book.bench import BenchError, spread
-from crossexplain_book.execute import digest
+from crossexplain.recipes import load_or_train
+from crossexplain.recipes.collages import look
+from crossexplain.recipes.controls import ARCHITECTURES, UNLEARNABLE, Control, prepare, train
+from crossexplain_book.bench import BenchError, row_of
 
 CONTROLS = [("image", 1.0), ("text", 1.0), ("either", 1.0), ("both", 1.0), ("additive", 1.0),
             *(("shortcut", p) for p in (0.5, 0.75, 0.9, 1.0))]
@@ -97,7 +101,7 @@ def judged(control: Control, seed: int, p: float) -> dict:
     return line
 
 
-def recorded(control: Control, seed: int, baselines=BASELINES) -> Rounds:
+def recorded(control: Control, seed: int, baselines=BASELINES) -> Record:
     """Run the project's rounds on the test pairs."""
     modalities = [Vectors("image", "seen"), Tokens(layer=control.fusion.text_layer)]
     inputs = {"seen": control.seen, "tokens": control.test.tokens()}
@@ -142,7 +146,7 @@ def block(seeds: range, architectures: tuple[str, ...]) -> list[dict]:
     lines = json.loads(kept.read_text("utf-8")) if kept.is_file() else []
     if len(lines) == len(wanted):
         return lines
-    bank, tower, last = digits.load("sklearn"), load_or_train(progress=False).model.tower, None
+    bank, tower, last = digits.load("sklearn"), load_or_train("collages", progress=False).model.tower, None
     for kind, p, seed, architecture in wanted[len(lines):]:
         if last != (kind, p, seed):
             prepared, last = prepare(kind, bank, tower, seed, p=p), (kind, p, seed)
@@ -154,8 +158,8 @@ def block(seeds: range, architectures: tuple[str, ...]) -> list[dict]:
 
 def kept_at(seeds: range, architectures: tuple[str, ...]) -> Path:
     """Return where a block keeps what it has judged: another file for other code and other seeds."""
-    code = [Path(module.__file__) for module in (controls, digits, pairs_of, recipe, modality_shares, permutations)]
-    code += map(inspect.getsource, (judged, recorded, met, text_share, shapley, Rounds.verdict, Rounds._judge))
+    code = [Path(module.__file__) for module in (controls, digits, pairs_of, recipe, modality_shares, permutations, judging)]
+    code += map(inspect.getsource, (judged, recorded, met, text_share, shapley))
     folder = embedded_folder().parent / "_build" / "trial"
     return folder / f"{digest(*seeds, *architectures, BASELINES, MET, EXPLAINED, ORDERS, *code)[:16]}.json"
 
@@ -206,7 +210,7 @@ def costs(seed: int = 0) -> dict[str, tuple[list[float], list[float]]]:
     Of one model of each architecture. InterSHAP and EMAP are given the test pairs as donors, as they are judged
     here; InterSHAP's authors take 1,000 donors.
     """
-    bank, tower = digits.load("sklearn"), load_or_train(progress=False).model.tower
+    bank, tower = digits.load("sklearn"), load_or_train("collages", progress=False).model.tower
     prepared = prepare("text", bank, tower, seed)
     found = [cost(train("text", bank, tower, seed, architecture=architecture, prepared=prepared), seed)
              for architecture in ARCHITECTURES]
@@ -271,8 +275,8 @@ def contradicted(seed: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     Sampled Shapley values of the model of chapters 3 and 4 over four cells and all words, zero and the mask standing in;
     examples in which all or none of a modality's features decide are left out, as nothing can be wrong about them.
     """
-    trained = load_or_train(progress=False)
-    model, test = BehindTower(trained.model).eval(), pairs_of.build(trained.digits, CONTRADICTING, "test", seed)
+    trained = load_or_train("collages", progress=False)
+    model, test = AfterTower(trained.model).eval(), pairs_of.build(trained.data, CONTRADICTING, "test", seed)
     seen, tokens = look(trained.model, test).inputs["seen"].reshape(-1, 4, 10), test.tokens()
     record = rounds(model, {"seen": seen, "tokens": tokens}, [Vectors("image", "seen"), Tokens(layer=model.text_layer)],
                     baselines=BASELINES[:1], pick=None, rows=4096, progress=False, seed=seed)
@@ -336,7 +340,7 @@ def rows(seed: int = 0) -> list[dict]:
                            (said[OURS] == table.truth)[there], "share of models", table))
     for method, (passes, seconds) in costs(seed).items():
         for what, values, unit in (("passes", passes, "bare passes an example"), ("seconds", seconds, "s an example")):
-            found.append(spread(f"trial.{KEYS[method]}{what}", values, unit, np.mean))
+            found.append(row_of(f"trial.{KEYS[method]}{what}", values, unit, np.mean))
     return found + disagreement(seed)
 
 

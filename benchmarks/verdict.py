@@ -14,18 +14,19 @@ import pandas as pd
 
 from crossexplain.data import controls, digits
 from crossexplain.files import embedded_folder, write_whole
-from crossexplain.gradients.rounds import Rounds, rounds
-from crossexplain.gradients.views import Tokens, Vectors
-from crossexplain.recipes.collages import load_or_train
+from crossexplain.gradients.modalities import Tokens, Vectors
+from crossexplain.gradients.record import Record
+from crossexplain.gradients.rounds import rounds
+from crossexplain.recipes import load_or_train
 from crossexplain.recipes.controls import Control, train
-from crossexplain_book.bench import BenchError, code
+from crossexplain_book.bench import BenchError, code_hash
 
 CHOSEN_ON, SEEDS = range(100, 109), 20
 BASELINES = [{"image": "zero", "text": "mask"}, {"image": "zero", "text": "pad"}, "data"]
 TABLE = "verdict.csv"
 
 
-def run(kind: str, seed: int, bank: digits.Digits, tower) -> tuple[Control, Rounds]:
+def run(kind: str, seed: int, bank: digits.Digits, tower) -> tuple[Control, Record]:
     """Train one control and record its rounds."""
     control = train(kind, bank, tower, seed)
     modalities = [Vectors("image", "seen"), Tokens(layer=control.fusion.text_layer)]
@@ -34,7 +35,7 @@ def run(kind: str, seed: int, bank: digits.Digits, tower) -> tuple[Control, Roun
                            progress=False, seed=seed)
 
 
-def judged(control: Control, record: Rounds, seed: int) -> dict:
+def judged(control: Control, record: Record, seed: int) -> dict:
     """Return one line of the table."""
     verdict = record.verdict()
     first = record.baselines[0]
@@ -51,12 +52,12 @@ def judged(control: Control, record: Rounds, seed: int) -> dict:
 def partial(seed: int) -> Path:
     """Return where a run keeps what it has judged: another file for other code, other weights and other seeds."""
     root = embedded_folder().parent
-    return root / "_build" / "verdict" / f"{code(seed, Path(__file__))}.json"
+    return root / "_build" / "verdict" / f"{code_hash(Path(__file__), seed)}.json"
 
 
 def judge(seeds: range, kept: Path) -> list[dict]:
     """Judge every control of every seed, in order; a run that was cut off goes on where it stopped."""
-    bank, tower = digits.load("sklearn"), load_or_train().model.tower
+    bank, tower = digits.load("sklearn"), load_or_train("collages").model.tower
     lines = json.loads(kept.read_text("utf-8")) if kept.is_file() else []
     for seed, kind in list(product(seeds, controls.ANSWERS))[len(lines):]:
         lines.append(judged(*run(kind, seed, bank, tower), seed))
@@ -93,7 +94,7 @@ def share(name: str, hits: pd.Series, unit: str, table: pd.DataFrame) -> dict:
 
 def choose() -> None:
     """Print what each candidate threshold gets right on the seeds that are there to choose on."""
-    bank, tower = digits.load("sklearn"), load_or_train().model.tower
+    bank, tower = digits.load("sklearn"), load_or_train("collages").model.tower
     records = [run(kind, seed, bank, tower) for seed in CHOSEN_ON for kind in controls.ANSWERS]
     for enough in (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9):
         answers = [record.verdict(enough).answer for _, record in records]

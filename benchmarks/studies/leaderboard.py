@@ -32,7 +32,7 @@ from crossexplain.evaluation.truth import (
     row_correlation,
 )
 from crossexplain.gradients.attention import METHODS as ATTENTION_METHODS
-from crossexplain.gradients.views import ImageCells, Inputs, Modality, Tokens, Vectors
+from crossexplain.gradients.modalities import ImageCells, Inputs, Modality, Tokens, Vectors
 from crossexplain.recipes import scenes
 
 CELLS, GROUPS = 4, 8

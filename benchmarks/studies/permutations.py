@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from crossexplain.gradients.views import Inputs, Modality
+from crossexplain.gradients.modalities import Inputs, Modality
 
 
 @torch.no_grad()

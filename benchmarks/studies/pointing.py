@@ -24,8 +24,9 @@ from crossexplain.gradients.attention import METHODS as ATTENTION_METHODS
 from crossexplain.gradients.attention import ROLLOUT, word_by_patch
 from crossexplain.gradients.maps import METHODS as MAP_METHODS
 from crossexplain.gradients.maps import attribute, upsample
-from crossexplain.gradients.rounds import FULL, carriers, rounds
-from crossexplain.gradients.views import ImageCells, Tokens
+from crossexplain.gradients.modalities import ImageCells, Tokens
+from crossexplain.gradients.rounds import feature_dividends, rounds
+from crossexplain.gradients.views import FULL
 from crossexplain.intervals import mean_interval
 from crossexplain.recipes import scenes as recipe
 
@@ -197,7 +198,7 @@ def by_rounds(model: nn.Module, inputs: dict[str, Tensor], seed: int = 0) -> dic
     for name, other in (("image", "text"), ("text", "image")):
         views = {ROUND_1: FULL, ROUNDS_2_3: record.only(name), ROUND_4: f"{other} picked masked"}
         importances[name] = {title: record.passes[baseline, view].importance[name] for title, view in views.items()}
-        importances[name][CROSS] = record.ends[baseline, name].cross
+        importances[name][CROSS] = record.by_side[baseline, name].cross
     return importances
 
 
@@ -214,8 +215,8 @@ def maps(model: nn.Module, inputs: dict[str, Tensor], cues: np.ndarray, sign: st
     found |= {name: laid_out(cells) for name, cells in by_rounds(model, inputs, seed)["image"].items()}
     if carried:
         some = {key: values[:carried] for key, values in inputs.items()}
-        cells = carriers(model, some, sides(model, 6)[:1] + sides(model)[1:], baseline=BASELINE, target=1, progress=False,
-                         seed=seed)["image"]
+        cells = feature_dividends(model, some, sides(model, 6)[:1] + sides(model)[1:], baseline=BASELINE, target=1,
+                                  progress=False, seed=seed)["image"]
         found[DIVIDEND] = laid_out((-cells if sign == "against" else cells).clamp(min=0))
     return {name: values.numpy() for name, values in found.items()}
 
@@ -238,7 +239,7 @@ def scores(model: nn.Module, inputs: dict[str, Tensor], sign: str = "for", carri
     found = {registry()[key].title: values for key, values in found.items()} | by_rounds(model, inputs, seed)["text"]
     if carried:
         some = {key: values[:carried] for key, values in inputs.items()}
-        words = carriers(model, some, sides(model, 1), baseline=BASELINE, target=1, progress=False, seed=seed)["text"]
+        words = feature_dividends(model, some, sides(model, 1), baseline=BASELINE, target=1, progress=False, seed=seed)["text"]
         found[DIVIDEND] = -words if sign == "against" else words
     return {name: values.masked_fill(special[: len(values)], torch.nan).numpy() for name, values in found.items()}
 

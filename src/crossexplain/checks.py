@@ -3,7 +3,7 @@
 Every error says what came, what was expected and what to do.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 
 import torch
@@ -227,3 +227,47 @@ def require_eval(model: nn.Module) -> nn.Module:
     where = "the model is" if model.training else parts
     raise InputError(f"{where} in train mode, where dropout draws anew at each pass and batch statistics depend on the other "
                      "examples; call model.eval() first.")
+
+
+def require_tokens(tokens: Tensor, vocabulary: int, longest: int | None = None) -> Tensor:
+    """Return a batch of texts unchanged if it is one.
+
+    Parameters
+    ----------
+    tokens : Tensor, shape (N, T), int64
+    vocabulary : int
+        Number of words that the model knows, which are 0 to ``vocabulary - 1``.
+    longest : int, optional
+        Greatest number of tokens of a text that the model can read.
+
+    Raises
+    ------
+    InputError
+        For another shape or dtype, unknown words, and texts that are too long.
+    """
+    if tokens.ndim != 2 or tokens.dtype != torch.int64 or tokens.shape[1] < 1:
+        raise InputError(f"got tokens of {tokens.dtype} and shape {tuple(tokens.shape)}, expected int64 (N, T).")
+    if longest is not None and tokens.shape[1] > longest:
+        raise InputError(f"got texts of {tokens.shape[1]} tokens, at most {longest} can be read; shorten them.")
+    if tokens.numel() and not (0 <= int(tokens.min()) and int(tokens.max()) < vocabulary):
+        raise InputError(
+            f"got tokens from {int(tokens.min())} to {int(tokens.max())}, the model knows words 0 to {vocabulary - 1}; use "
+            "the words or the tokenizer that it was trained with."
+        )
+    return tokens
+
+
+def require_pairs(images: Tensor, tokens: Tensor) -> None:
+    """Raise :class:`InputError` unless there is one text for each picture."""
+    if len(images) != len(tokens):
+        raise InputError(
+            f"got {len(images)} images and {len(tokens)} texts, expected as many of both, since they are pairs; "
+            "similarity() compares each image with each text."
+        )
+
+
+def require_one_of(value: object, allowed: Iterable, what: str) -> None:
+    """Raise :class:`InputError` unless a value is one of those that are allowed; the message lists them."""
+    allowed = list(allowed)
+    if value not in allowed:
+        raise InputError(f"got {what} {value!r}, expected one of {', '.join(map(repr, allowed))}.")

@@ -22,7 +22,7 @@ from crossexplain.coalitions.shapley import across, shapley
 from crossexplain.data import collages, digits
 from crossexplain.evaluation.task import CannotRun
 from crossexplain.gradients import maps, tokens
-from crossexplain.recipes import scenes
+from crossexplain.recipes import load_or_train, scenes
 from crossexplain_book.page import Sortable
 
 N, WHOLE = 8, 2**PLAYERS - 1
@@ -204,7 +204,7 @@ def test_words_alone_have_no_joint_area(adds):
 
 
 def test_a_method_that_reads_the_inputs_alone_does_not_change_with_the_weights():
-    trained = scenes.load_or_train("clip_cnn", progress=False)
+    trained = load_or_train("scenes_clip_cnn", progress=False)
     pairs = trained.data.build("test", 8, 0, "foil")
     about = of_scenes(trained.model.eval(), pairs)
     blank = about.redrawn(0)

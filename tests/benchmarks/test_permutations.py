@@ -4,8 +4,8 @@ import torch
 from benchmarks.studies.permutations import shapley_values
 from torch import nn
 
-from crossexplain.gradients.rounds import NOTHING
-from crossexplain.gradients.views import ImageCells, Mask, Tokens, views
+from crossexplain.gradients.modalities import ImageCells, Tokens
+from crossexplain.gradients.views import NOTHING, Mask, Views
 from crossexplain.models import clip
 
 
@@ -72,7 +72,7 @@ def test_shapley_values_sum_to_what_the_logit_gains():
     sides = [ImageCells(grid=(2, 2)), Tokens(special=(2, 3))]
     inputs, chosen = {"images": torch.rand(2, 3, 32, 32), "tokens": tokens}, {"image": "mean", "text": "pad"}
     found = shapley_values(model, inputs, sides, chosen, permutations=2)
-    nothing = views(inputs, sides, {NOTHING: {name: Mask(None, kind) for name, kind in chosen.items()}},
+    nothing = Views(inputs, sides, {NOTHING: {name: Mask(None, kind) for name, kind in chosen.items()}},
                     allow_empty=True).inputs
     gain = (model(**inputs) - model(**nothing)).detach()
     assert torch.allclose(found["image"].sum(dim=1) + found["text"].sum(dim=1), gain, atol=1e-4)

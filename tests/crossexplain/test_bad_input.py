@@ -14,6 +14,7 @@ from crossexplain.data.store import Found
 from crossexplain.gradients.capture import capture
 from crossexplain.models import checkpoints
 from crossexplain.models.vgg import ImageNetClassifier, SlimVGG
+from crossexplain.models.weights import WeightsError
 
 
 class Net(nn.Module):
@@ -220,7 +221,7 @@ def test_a_layer_and_an_input_of_whole_numbers():
         (torch.tensor([0, 1, 2]), "3 entries, the batch has 2"),
         (0.5, "whole class indices"),
         (torch.tensor([True, False]), "whole class indices"),
-        ("cat", "target 'cat' came.*expected 'predicted'"),
+        ("cat", "got target='cat'.*expected 'predicted'"),
         (lambda output: output, r"gave \(2, 3\), expected one number an example, shape \(2,\)"),
         (lambda output: 1.0, "gave float"),
         (lambda output: output[:, 0] * torch.nan, "the target: 2 of 2 entries are NaN"),
@@ -327,11 +328,11 @@ def test_a_checkpoint_that_is_corrupt(model, tmp_path):
     before = {name: value.clone() for name, value in model.state_dict().items()}
     for content in (b"", whole[:-7], whole[:-1] + bytes([whole[-1] ^ 1]), b"<html>login</html>"):
         path.write_bytes(content)
-        with pytest.raises(checkpoints.CheckpointError, match="broken.*crossexplain train net"):
+        with pytest.raises(WeightsError, match="broken.*crossexplain train net"):
             checkpoints.load("net", model, folder=tmp_path)
     path.write_bytes(whole)
     path.with_suffix(".json").write_text("{")
-    with pytest.raises(checkpoints.CheckpointError, match="card .* is broken"):
+    with pytest.raises(WeightsError, match="card .* is broken"):
         checkpoints.load("net", model, folder=tmp_path)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from crossexplain.models import checkpoints
-from crossexplain.models.checkpoints import CheckpointError
+from crossexplain.models.weights import WeightsError
 
 CARD = {"data": "made up", "seed": 0, "command": "python -m crossexplain train tiny", "accuracy": {"all": 0.9}}
 
@@ -28,10 +28,10 @@ def test_weights_and_card_come_back(tmp_path):
 
 def test_a_missing_checkpoint_names_those_that_are_there_and_the_command(tmp_path):
     checkpoints.save(model(), "tiny", CARD, tmp_path)
-    with pytest.raises(CheckpointError, match="there are: tiny. Make it with `python -m crossexplain train big`"):
+    with pytest.raises(WeightsError, match="there are: tiny. Make it with `python -m crossexplain train big`"):
         checkpoints.load("big", model(), tmp_path)
     (tmp_path / "tiny.json").unlink()
-    with pytest.raises(CheckpointError, match="no checkpoint 'tiny' with a card"):
+    with pytest.raises(WeightsError, match="no checkpoint 'tiny' with a card"):
         checkpoints.load("tiny", model(), tmp_path)
 
 
@@ -41,7 +41,7 @@ def test_a_broken_file_is_told_and_leaves_the_model_alone(tmp_path, damage):
     path.write_bytes(damage(path.read_bytes()))
     other = model()
     nn.init.ones_(other[0].weight)
-    with pytest.raises(CheckpointError, match="is broken.*make it again"):
+    with pytest.raises(WeightsError, match="is broken.*make it again"):
         checkpoints.load("tiny", other, tmp_path)
     assert (other[0].weight == 1).all()
 
@@ -51,30 +51,30 @@ def test_a_file_with_the_right_digest_but_no_weights_is_told(tmp_path):
     path.write_bytes(b"not weights")
     card = json.loads(path.with_suffix(".json").read_text())
     path.with_suffix(".json").write_text(json.dumps(card | {"sha256": checkpoints._digest(path)}))
-    with pytest.raises(CheckpointError, match="cannot be read"):
+    with pytest.raises(WeightsError, match="cannot be read"):
         checkpoints.load("tiny", model(), tmp_path)
     path.with_suffix(".json").write_text("{")
-    with pytest.raises(CheckpointError, match="card .* is broken"):
+    with pytest.raises(WeightsError, match="card .* is broken"):
         checkpoints.load("tiny", model(), tmp_path)
 
 
 def test_weights_of_another_architecture_are_told(tmp_path):
     checkpoints.save(model(), "tiny", CARD, tmp_path)
-    with pytest.raises(CheckpointError, match=r"does not fit Sequential: 6 entries differ, first '0.bias' \(\(4,\) in"):
+    with pytest.raises(WeightsError, match=r"does not fit Sequential: 6 entries differ, first '0.bias' \(\(4,\) in"):
         checkpoints.load("tiny", model(5), tmp_path)
-    with pytest.raises(CheckpointError, match="absent"):
+    with pytest.raises(WeightsError, match="absent"):
         checkpoints.load("tiny", nn.Sequential(model()[0]), tmp_path)
 
 
 def test_what_nobody_could_judge_or_use_is_not_kept(tmp_path):
-    with pytest.raises(CheckpointError, match="lacks seed, accuracy"):
+    with pytest.raises(WeightsError, match="lacks seed, accuracy"):
         checkpoints.save(model(), "tiny", {"data": "x", "command": "y"}, tmp_path)
     broken = model()
     broken[0].weight.data[0, 0] = float("nan")
-    with pytest.raises(CheckpointError, match="NaN or infinity in 0.weight"):
+    with pytest.raises(WeightsError, match="NaN or infinity in 0.weight"):
         checkpoints.save(broken, "tiny", CARD, tmp_path)
-    with pytest.raises(CheckpointError, match="at most 10 may"):
+    with pytest.raises(WeightsError, match="at most 10 may"):
         checkpoints.save(model(), "tiny", CARD, tmp_path, limit=10)
-    with pytest.raises(CheckpointError, match="plain name"):
+    with pytest.raises(WeightsError, match="plain name"):
         checkpoints.save(model(), "../tiny", CARD, tmp_path)
     assert not list(tmp_path.iterdir())

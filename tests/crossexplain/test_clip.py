@@ -1,17 +1,19 @@
 import pytest
-import tiny_clip
 import torch
 
+from crossexplain.checks import InputError
 from crossexplain.gradients.attention import word_by_patch
 from crossexplain.gradients.capture import capture
 from crossexplain.gradients.maps import attribute
+from crossexplain.gradients.modalities import ImageCells, Tokens
 from crossexplain.gradients.preflight import preflight
 from crossexplain.gradients.rounds import rounds
-from crossexplain.gradients.views import ImageCells, Tokens
 from crossexplain.models import bert, checkpoints, clip
 from crossexplain.models.clip import Clip, Contrast, sigmoid_loss
-from crossexplain.models.towers import ClipTextTower, EncoderTower, Look, clip_states, pool, threshold
+from crossexplain.models.towers import ClipTextTower, EncoderTower, MapPooling, clip_states, pool, threshold
 from crossexplain.models.training import TrainingError, fit
+from crossexplain.models.weights import WeightsError
+from support import tiny_clip
 
 WORDS, LENGTH, END = 12, 10, 3
 MADE = {"vit": lambda seed=0: clip.small_vit(WORDS, LENGTH, side=24, patch=12, width=16, layers=3, seed=seed),
@@ -97,8 +99,8 @@ def test_a_gradient_behind_the_last_block_of_the_vit_is_zero_at_the_patches(batc
 
 
 def test_what_was_seen_before_can_be_looked_at(model, batch):
-    maps = model.map(batch["images"])
-    assert torch.allclose(model.look(maps), model.see(batch["images"]), atol=1e-5)
+    maps = model.image_map(batch["images"])
+    assert torch.allclose(model.pool_map(maps), model.see(batch["images"]), atol=1e-5)
     if isinstance(model, Clip):
         assert maps.shape == (3, 5, 16)
 
@@ -125,11 +127,11 @@ def test_initial_weights_come_from_the_seed_alone():
 
 
 @pytest.mark.parametrize(("change", "message"), [
-    ({"images": torch.rand(3, 1, 24, 24)}, r"expected floats \(N, 3, H, W\)"),
+    ({"images": torch.rand(3, 1, 24, 24)}, "images have 1 channel"),
     ({"images": torch.zeros(3, 3, 24, 24, dtype=torch.uint8)}, "uint8"),
     ({"images": torch.rand(2, 3, 24, 24)}, "2 images and 3 texts"),
     ({"tokens": torch.tensor([[2, 5, 6]] * 3)}, "no attended end-of-text token"),
-    ({"tokens": torch.tensor([[2, 5, 99]] * 3)}, "the model knows 0 to 11"),
+    ({"tokens": torch.tensor([[2, 5, 99]] * 3)}, "the model knows words 0 to 11"),
     ({"tokens": torch.rand(3, 4)}, "expected int64"),
     ({"tokens": torch.full((3, 11), 3)}, "at most 10"),
     ({"attention_mask": torch.ones(3, 4)}, "attention mask has shape"),
@@ -141,7 +143,7 @@ def test_bad_input_is_told(model, batch, change, message):
 
 
 def test_the_vit_reads_one_size_only(batch):
-    with pytest.raises(ValueError, match="32 x 32 pixels, this model reads 24 x 24"):
+    with pytest.raises(ValueError, match="32 x 32 pixels, the model takes 24 x 24"):
         MADE["vit"]()(torch.rand(3, 3, 32, 32), batch["tokens"])
     with pytest.raises(ValueError, match="patches have to cover"):
         clip.small_vit(WORDS, LENGTH, side=25)
@@ -163,8 +165,8 @@ class FourPairs:
     def __init__(self, model):
         with torch.no_grad():
             for _ in range(30):
-                model.train().map(self.images)  # batch statistics like after training
-            self.maps = model.eval().map(self.images)
+                model.train().image_map(self.images)  # batch statistics like after training
+            self.maps = model.eval().image_map(self.images)
 
     def __len__(self):
         return 4
@@ -188,12 +190,12 @@ def test_contrast_teaches_it_pairs(name):
         fit(Contrast(model.requires_grad_(False)), data, None, epochs=1, lr=1e-3, seed=0, progress=False)
 
 
-def test_centring_puts_yes_above_zero(model, batch):
+def test_setting_the_threshold_puts_yes_above_zero(model, batch):
     tokens = batch["tokens"].repeat_interleave(2, dim=0)
     images = torch.rand(6, 3, 24, 24)
     logits = model(images, tokens)
     labels = (logits > logits.median()).long()
-    found = model.centre(logits, labels)
+    found = model.set_threshold(logits, labels)
     again = model(images, tokens)
     assert ((again > 0).long() == labels).all() and again.argsort().equal(logits.argsort())
     assert torch.allclose(model.log_scale.exp() * found + model.bias, torch.tensor(0.0), atol=1e-4)
@@ -212,7 +214,7 @@ def test_the_threshold_makes_the_fewest_mistakes():
 
 def test_a_checkpoint_holds_the_whole_model(model, batch, tmp_path):
     card = {"data": "none", "seed": 0, "command": "none", "accuracy": 0.5}
-    model.centre(torch.tensor([0.0, 1.0]), torch.tensor([0, 1]))
+    model.set_threshold(torch.tensor([0.0, 1.0]), torch.tensor([0, 1]))
     checkpoints.save(model, "tiny", card, tmp_path)
     other = MADE["vit" if isinstance(model, Clip) else "cnn"](seed=7)
     checkpoints.load("tiny", other, tmp_path)
@@ -229,13 +231,13 @@ def test_a_frozen_tower_stays_as_it_is():
 def test_every_way_to_pool_and_no_other():
     states, real = torch.arange(6.0).reshape(1, 3, 2), torch.tensor([[True, True, False]])
     assert pool(states, real, "last").tolist() == [[2.0, 3.0]] and pool(states, real, "mean").tolist() == [[1.0, 2.0]]
-    with pytest.raises(ValueError, match="'middle' came"):
+    with pytest.raises(ValueError, match="got pooling 'middle'"):
         pool(states, real, "middle")
 
 
 def test_a_look_is_the_same_in_training_and_when_it_is_explained():
     torch.manual_seed(0)
-    look, maps = Look(3, 8), torch.randn(4, 3, 5, 6, requires_grad=True)
+    look, maps = MapPooling(3, 8), torch.randn(4, 3, 5, 6, requires_grad=True)
     weights = torch.randn(4, 8)
     found = []
     for mode in (True, False):
@@ -248,7 +250,7 @@ def test_a_look_is_the_same_in_training_and_when_it_is_explained():
 
 def test_a_look_tells_left_from_right():
     torch.manual_seed(0)
-    look, maps = Look(2, 8).eval(), torch.zeros(2, 2, 4, 4)
+    look, maps = MapPooling(2, 8).eval(), torch.zeros(2, 2, 4, 4)
     maps[0, 0, 1, 0] = maps[1, 0, 1, 3] = 1
     left, right = look(maps)
     assert not torch.allclose(left, right, atol=1e-3)
@@ -294,7 +296,7 @@ def test_the_published_format_is_centred_on_pairs_of_ones_own(published):
     with torch.no_grad():
         before = model(images, ids)
         labels = (before > before.median()).long()
-        model.centre(before, labels)
+        model.set_threshold(before, labels)
         assert ((model(images, ids) > 0).long() == labels).all()
 
 
@@ -329,11 +331,11 @@ def test_the_published_format_reads_any_caption_to_its_end_or_tells_why_not(publ
     model, tokenizer = clip.load(published[0]), bert.load_tokenizer(published[0])
     texts = ["a dog", caption]
     if not tokens:
-        with pytest.raises(bert.EncoderError, match="sentence 1 is .*leave it out of the batch"):
+        with pytest.raises(InputError, match="sentence 1 is .*leave it out of the batch"):
             bert.encode(tokenizer, texts, truncate=True)
         return
     if tokens > 8:
-        with pytest.raises(bert.EncoderError, match=f"sentence 1 has {tokens} tokens, at most 8 can be read.*truncate=True"):
+        with pytest.raises(InputError, match=f"sentence 1 has {tokens} tokens, at most 8 can be read.*truncate=True"):
             bert.encode(tokenizer, texts)
     read = bert.encode(tokenizer, texts, truncate=True).inputs
     ids, length = read["input_ids"], int(read["attention_mask"][1].sum())
@@ -344,14 +346,14 @@ def test_the_published_format_reads_any_caption_to_its_end_or_tells_why_not(publ
 
 
 def test_broken_folders_are_told(published, tmp_path):
-    with pytest.raises(bert.EncoderError, match=r"lacks config\.json, preprocessor_config\.json"):
+    with pytest.raises(WeightsError, match=r"lacks config\.json, preprocessor_config\.json"):
         clip.load(tmp_path)
     for name in ("config.json", "preprocessor_config.json"):
         (tmp_path / name).write_bytes((published[0] / name).read_bytes())
-    with pytest.raises(bert.EncoderError, match="cannot be loaded"):
+    with pytest.raises(WeightsError, match="cannot be loaded"):
         clip.load(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"nothing")
-    with pytest.raises(bert.EncoderError, match="cannot be loaded"):
+    with pytest.raises(WeightsError, match="cannot be loaded"):
         clip.load(tmp_path)
 
 
@@ -361,7 +363,7 @@ def test_towers_of_others_fit_in():
     torch.manual_seed(0)
     encoder = BertModel(BertConfig(vocab_size=WORDS, hidden_size=8, num_hidden_layers=1, num_attention_heads=2,
                                    intermediate_size=8))
-    model = clip.ClipCNN(MADE["cnn"]().image, EncoderTower(encoder), read="mean", width=16).eval()
+    model = clip.ClipCNN(MADE["cnn"]().image, EncoderTower(encoder), pooling="mean", width=16).eval()
     assert model.text_layer == "text.encoder.embeddings"
     assert model(torch.rand(2, 3, 24, 24), torch.tensor([[5, 6, 0], [7, 0, 0]])).shape == (2,)
     assert ClipTextTower(MADE["vit"]().clip.text_model, pad=0).width == 128

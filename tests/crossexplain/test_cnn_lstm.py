@@ -7,7 +7,7 @@ from crossexplain.data.collages import VOCABULARY
 from crossexplain.gradients.capture import capture
 from crossexplain.models import checkpoints
 from crossexplain.models.cnn_lstm import CnnLstm, PublishedCnnLstm, Tower
-from crossexplain.recipes import RECIPES
+from crossexplain.recipes import RECIPES, load_or_train
 from crossexplain.recipes import collages as recipe
 
 BANK = digits.load("sklearn")
@@ -22,10 +22,10 @@ def fresh(kind=CnnLstm, seed=0, **options):
 
 @pytest.fixture(scope="module")
 def shipped():
-    return recipe.load_or_train("embedded")
+    return load_or_train("collages")
 
 
-@pytest.mark.parametrize("model", [fresh(), fresh(read="last"), fresh(PublishedCnnLstm)])
+@pytest.mark.parametrize("model", [fresh(), fresh(pooling="last"), fresh(PublishedCnnLstm)])
 def test_an_example_does_not_depend_on_its_neighbours(model):
     together = model(**PAIRS.inputs())
     alone = torch.cat([model(**PAIRS.inputs([i])) for i in range(len(PAIRS))])
@@ -36,17 +36,17 @@ def test_an_example_does_not_depend_on_its_neighbours(model):
 def test_padding_is_not_read():
     model, inputs = fresh(), PAIRS.inputs()
     longer = torch.nn.functional.pad(inputs["tokens"], (0, 5))
-    for model in (fresh(), fresh(read="last"), fresh(PublishedCnnLstm, layers=2)):
+    for model in (fresh(), fresh(pooling="last"), fresh(PublishedCnnLstm, layers=2)):
         torch.testing.assert_close(model(inputs["images"], inputs["tokens"]), model(inputs["images"], longer[:, :20]))
     nothing = model(inputs["images"], torch.zeros_like(inputs["tokens"]))
     assert torch.isfinite(nothing).all()
 
 
-def test_every_step_has_a_gradient_behind_a_maximum_and_only_one_at_the_last_step():
+def test_every_step_has_a_gradient_after_a_maximum_and_only_one_at_the_last_step():
     steps = {}
-    for read in ("max", "last"):
-        found = capture(fresh(read=read), PAIRS.inputs(), "lstm").gradients["lstm"].norm(dim=2)  # (N, T)
-        steps[read] = ((found > 0) & (PAIRS.tokens() > 0)).sum(dim=1)
+    for pooling in ("max", "last"):
+        found = capture(fresh(pooling=pooling), PAIRS.inputs(), "lstm").gradients["lstm"].norm(dim=2)  # (N, T)
+        steps[pooling] = ((found > 0) & (PAIRS.tokens() > 0)).sum(dim=1)
     assert (steps["max"] > 3).all() and (steps["last"] == 1).all()
     published = capture(fresh(PublishedCnnLstm), PAIRS.inputs(), "lstm").gradients["lstm"]
     assert (published[:, :-1] == 0).all() and (published[:, -1] != 0).any()
@@ -98,8 +98,8 @@ def test_what_is_no_collage_or_sentence_is_told(change, message):
     inputs = {"images": torch.zeros(2, 1, 56, 56), "tokens": torch.ones(2, 17, dtype=torch.int64)} | change
     with pytest.raises(ValueError, match=message):
         fresh()(**inputs)
-    with pytest.raises(ValueError, match="expected 'max'"):
-        CnnLstm(30, read="mean")
+    with pytest.raises(ValueError, match="got pooling 'mean', expected one of 'max'"):
+        CnnLstm(30, pooling="mean")
 
 
 def test_the_gain_scales_how_the_lstm_starts_and_nothing_else():
@@ -115,18 +115,19 @@ def test_looking_once_a_collage_gives_what_the_model_gives():
     for without, same in (("image", PAIRS.sentence_id), ("text", PAIRS.collage)):
         blind = recipe.logits(model, PAIRS, without).numpy()
         assert all(np.ptp(blind[same == value]) < 1e-6 for value in np.unique(same))
-    with pytest.raises(ValueError, match="expected 'image', 'text'"):
+    with pytest.raises(ValueError, match="got without 'sound', expected one of 'image', 'text'"):
         recipe.logits(model, PAIRS, "sound")
 
 
 def test_the_small_recipe_trains_every_part_and_only_the_fusion_later():
     trained = recipe.train("embedded", seed=1, n_pairs=320, size="small", progress=False)
-    assert len(trained.tower.train_loss) == len(trained.fusion.train_loss) == 1 and trained.seconds > 0
+    epochs = {step: len(history.train_loss) for step, history in trained.histories.items()}
+    assert epochs == {"tower": 1, "fusion": 1} and trained.seconds > 0
     assert not any(parameter.requires_grad for parameter in trained.model.parameters()) and not trained.model.training
     tower = Tower()
     tower.load_state_dict(trained.model.tower.state_dict())
     again = recipe.train("embedded", seed=1, n_pairs=320, size="small", tower=tower, progress=False)
-    assert again.tower is None
+    assert list(again.histories) == ["fusion"]
     assert all(torch.equal(a, b) for a, b in zip(trained.model.state_dict().values(), again.model.state_dict().values()))
 
 
@@ -149,7 +150,7 @@ def test_accuracy_comes_by_kind():
 
 
 def test_the_shipped_model_is_as_good_as_its_card_says(shipped):
-    data = collages.build(shipped.digits, 1600, "test", seed=11)
+    data = collages.build(shipped.data, 1600, "test", seed=11)
     found = recipe.accuracy_by_kind(recipe.logits(shipped.model, data), data)
     assert found["all"] == pytest.approx(shipped.card["accuracy"]["all"], abs=0.015)
     assert min(value for key, value in found.items() if key != "all") > 0.93

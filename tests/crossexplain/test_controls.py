@@ -9,7 +9,7 @@ from crossexplain.data.collages import KINDS, STATEMENTS, holds, tokenize
 from crossexplain.evaluation.modality_shares import perceptual_scores
 from crossexplain.models import checkpoints
 from crossexplain.models.cnn_lstm import Tower
-from crossexplain.recipes import RECIPES, collages
+from crossexplain.recipes import RECIPES, load_or_train
 from crossexplain.recipes import controls as recipe
 from crossexplain.recipes.controls import ARCHITECTURES, prepare, train
 
@@ -87,9 +87,9 @@ def test_pictures_show_their_digits_and_splits_share_none():
 
 
 def test_what_is_no_control_is_refused():
-    with pytest.raises(ValueError, match="control 'xor' came, expected one of 'image', 'text'"):
+    with pytest.raises(ValueError, match="got the control 'xor', expected one of 'image', 'text'"):
         controls.build("xor", BANK, 40, "train", 0)
-    with pytest.raises(ValueError, match="p=1.5 came"):
+    with pytest.raises(ValueError, match="got p=1.5"):
         controls.build("shortcut", BANK, 40, "train", 0, p=1.5)
 
 
@@ -145,25 +145,25 @@ def test_another_architecture_learns_a_control_from_the_same_pairs():
 def test_what_cannot_be_learned_or_is_unknown_is_refused():
     with pytest.raises(ValueError, match="late fusion cannot learn the control 'both'"):
         train("both", BANK, Tower(), 0, architecture="late fusion")
-    with pytest.raises(ValueError, match="architecture 'clip' came, expected one of 'early fusion'"):
+    with pytest.raises(ValueError, match="got architecture 'clip', expected one of 'early fusion'"):
         train("text", BANK, Tower(), 0, architecture="clip")
 
 
-def test_the_suspects_that_travel_can_be_told_apart_by_pictures_dealt_anew():
-    tower = collages.load_or_train(progress=False).model.tower
-    told = prepare("shortcut", BANK, tower, 50, pairs=64, held_out=256, p=recipe.GIVEN_AWAY["shortcut"])
+def test_the_shortcut_models_that_travel_can_be_told_apart_by_pictures_dealt_anew():
+    tower = load_or_train("collages").model.tower
+    told = prepare("shortcut", BANK, tower, 50, pairs=64, held_out=256, p=recipe.SHORTCUT_SHARES["shortcut"])
     inputs, labels = {"images": told.seen, "tokens": told.test.tokens()}, torch.from_numpy(told.test.labels)
-    found = recipe.suspects()
-    assert {kind: len(models) for kind, models in found.items()} == dict.fromkeys(recipe.GIVEN_AWAY, recipe.OF_EACH)
+    found = recipe.shortcut_pairs(load_or_train("pure_shortcut"))
+    assert {kind: len(models) for kind, models in found.items()} == dict.fromkeys(recipe.SHORTCUT_SHARES, recipe.OF_EACH)
     lost = {kind: [perceptual_scores(model, inputs, labels)["image"].value for model in models]
             for kind, models in found.items()}
     assert np.mean(lost["pure"]) > np.mean(lost["shortcut"])
-    card = checkpoints.read_card(recipe.SUSPECTS)
-    assert card["command"] == "python -m crossexplain train pure_shortcut --seed 0" and RECIPES[recipe.SUSPECTS]
+    card = checkpoints.read_card(recipe.SHORTCUT)
+    assert card["command"] == "python -m crossexplain train pure_shortcut --seed 0" and recipe.SHORTCUT in RECIPES
     assert card["accuracy"]["pure"] < card["accuracy"]["shortcut"]
 
 
-def test_suspects_can_be_taught_again():
-    found = recipe.suspects(retrain=True, size="small")
-    assert {kind: len(models) for kind, models in found.items()} == dict.fromkeys(recipe.GIVEN_AWAY, 1)
+def test_shortcut_models_can_be_trained_again():
+    found = recipe.shortcut_pairs(load_or_train("pure_shortcut", retrain=True, size="small"))
+    assert {kind: len(models) for kind, models in found.items()} == dict.fromkeys(recipe.SHORTCUT_SHARES, 1)
     assert not any(parameter.requires_grad for models in found.values() for parameter in models[0].parameters())

@@ -277,8 +277,8 @@ def test_features_too_large_for_half_precision_are_named(inputs, tmp_path):
 
 
 @pytest.mark.parametrize(("change", "message"), [
-    ({"dtype": "bfloat16"}, "dtype 'bfloat16' came, expected one of 'float16', 'float32'"),
-    ({"lengths": [1, 2]}, "2 lengths came for 50 inputs"),
+    ({"dtype": "bfloat16"}, "got dtype 'bfloat16', expected one of 'float16', 'float32'"),
+    ({"lengths": [1, 2]}, "got 2 lengths for 50 inputs"),
     ({"batch_size": 0}, "batch_size 0"),
     ({"settings": {"layer": nn.ReLU()}}, "settings hold something that is no number, text, list or dict"),
     ({"forward": lambda x: x[:1]}, "the model gave 1 rows for 3 inputs"),
@@ -325,7 +325,7 @@ def test_photographs_and_captions_through_the_real_towers(tmp_path):
     data = flickr8k.load()
     model = vgg.load_imagenet("squeezenet1_0", store.find("squeezenet1_0").path)
     images = data.splits["test"][:20]
-    maps = recipe.photographs(model, data, images, progress=False, where=tmp_path)
+    maps = recipe.encode_photographs(model, data, images, progress=False, where=tmp_path)
     assert maps.shape == (512, 13, 13) and len(maps) == 20
     with torch.no_grad():
         truth = model(data.images(images, model.size))
@@ -334,7 +334,7 @@ def test_photographs_and_captions_through_the_real_towers(tmp_path):
     folder = store.find("minilm").path
     encoder, tokenizer = bert.load(folder, 2).encoder, bert.load_tokenizer(folder)
     some = data.captions_of(images)
-    states = recipe.captions(encoder, tokenizer, data, some, progress=False, where=tmp_path)
+    states = recipe.encode_captions(encoder, tokenizer, data, some, progress=False, where=tmp_path)
     assert states.ragged and states.shape == (384,) and len(states) == 100
     values, mask = states.padded([3, 50, 99])
     for row, kept, caption in zip(values, mask, some[[3, 50, 99]]):
@@ -348,6 +348,7 @@ def test_captions_of_any_kind_through_a_real_encoder(tmp_path):
     texts = ["dog", "dog " * 300, "🐕‍🦺 runs 🏃🏽‍♀️", "كلب يركض على الشاطئ"]
     data = flickr8k.Flickr8k(["a.jpg"], texts, np.zeros(4, np.int64), [f"a.jpg#{i}" for i in range(4)], {}, None)
     folder = store.find("minilm").path
-    states = recipe.captions(bert.load(folder, 2).encoder, bert.load_tokenizer(folder), data, progress=False, where=tmp_path)
+    encoder, tokenizer = bert.load(folder, 2).encoder, bert.load_tokenizer(folder)
+    states = recipe.encode_captions(encoder, tokenizer, data, progress=False, where=tmp_path)
     values, mask = states.padded(range(4))
     assert mask.sum(1)[:2].tolist() == [3, 64] and (mask.sum(1) > 2).all() and torch.isfinite(values).all()

@@ -19,7 +19,7 @@ from crossexplain.evaluation.faithfulness import (
     curves,
     synergistic_faithfulness,
 )
-from crossexplain.gradients.views import Tokens, Vectors
+from crossexplain.gradients.modalities import Tokens, Vectors
 
 NAMES = ("image", "image", "text", "text")
 WEIGHTS = np.array([[4.0, 3.0, 2.0, 1.0], [1.0, -2.0, 0.0, 5.0]])

@@ -4,7 +4,6 @@ import os
 
 import numpy as np
 import pytest
-import tiny_clip
 import torch
 from PIL import Image
 from safetensors.torch import save_file
@@ -12,13 +11,16 @@ from transformers import BertConfig, BertModel, BertTokenizerFast
 
 from crossexplain.data import flickr8k, store
 from crossexplain.gradients.capture import capture
-from crossexplain.gradients.rounds import FULL, rounds
-from crossexplain.gradients.views import ImageCells, Tokens
+from crossexplain.gradients.modalities import ImageCells, Tokens
+from crossexplain.gradients.rounds import rounds
+from crossexplain.gradients.views import FULL
 from crossexplain.models import checkpoints, vgg
 from crossexplain.models.clip import softmax_loss
-from crossexplain.models.towers import GivenMaps, GivenStates, PooledLook, with_towers
+from crossexplain.models.towers import FrozenMapPooling, GivenMaps, GivenStates
+from crossexplain.models.two_towers import with_towers
+from crossexplain.recipes import encodings, load_or_train, openai_clip
 from crossexplain.recipes import flickr8k as recipe
-from crossexplain.recipes import published
+from support import tiny_clip
 
 needs_data = pytest.mark.skipif(not os.environ.get("CROSSEXPLAIN_DATA"), reason="CROSSEXPLAIN_DATA is not set")
 WORDS = "a dog cat child boat tree ball snow river street horse beside the runs".split()
@@ -39,7 +41,7 @@ def weights(tmp_path_factory):
         BertTokenizerFast(str(folder / "vocab.txt"), model_max_length=64).save_pretrained(folder)
         BertModel(BertConfig(vocab_size=len(vocabulary), hidden_size=width, num_hidden_layers=2, num_attention_heads=2,
                              intermediate_size=16, max_position_embeddings=64)).save_pretrained(folder)
-    tiny_clip.write(where / published.NAME)
+    tiny_clip.write(where / openai_clip.NAME)
     return where
 
 
@@ -75,30 +77,32 @@ def encoded(copy, weights, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CROSSEXPLAIN_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.setattr(store, "find", finder(weights))
-        return recipe.encode(copy, progress=False)
+        return encodings.encode(copy, progress=False)
 
 
 @pytest.mark.parametrize("name", recipe.NAMES)
 def test_the_whole_way_from_photographs_to_a_head_and_back_to_pixels(name, copy, encoded):
-    trained = recipe.load_or_train(name, encoded=encoded, progress=False, **SETTINGS)
-    assert len(trained.contrast.train_loss) == 2 == len(trained.contrast.validation_score) and trained.card["seed"] == 0
-    assert (trained.fusing is None) == (name == "clip_cnn") and trained.seconds >= trained.contrast.seconds > 0
-    assert not any(parameter.requires_grad for parameter in trained.head.parameters()) and not trained.head.training
+    trained = load_or_train(f"flickr8k_{name}", encoded=encoded, progress=False, **SETTINGS)
+    course = trained.courses["contrast"]
+    assert len(course["loss"]) == len(course["validation"]) == 2 and trained.card["seed"] == 0
+    assert ("fusing" in trained.histories) == (name == "fusion")
+    assert trained.seconds >= trained.histories["contrast"].seconds > 0
+    assert not any(parameter.requires_grad for parameter in trained.part.parameters()) and not trained.part.training
     pairs = copy.pairs("test", 0)
-    outputs = recipe.logits(trained.head, encoded, pairs)
+    outputs = recipe.logits(trained.part, encoded, pairs)
     assert outputs.shape == (50,) and torch.isfinite(outputs).all() and outputs.std() > 1e-4
-    given = trained.head(**encoded.given(pairs.image, pairs.caption))
+    given = trained.part(**encoded.given(pairs.image, pairs.caption))
     assert torch.allclose(given, outputs, atol=1e-4)
     whole = trained.model(**encoded.inputs(pairs.image[:20], pairs.caption[:20]))
     assert torch.allclose(whole, outputs[:20], atol=0.02 * outputs.std().item())  # encodings are kept in half precision
     assert torch.allclose(recipe.logits(trained.model, encoded, pairs), outputs)
-    again = recipe.load_or_train(name, encoded=encoded, progress=False, **SETTINGS)
-    assert (again.contrast, again.fusing) == (trained.contrast, trained.fusing)
-    assert torch.equal(recipe.logits(again.head, encoded, pairs), outputs)
+    again = load_or_train(f"flickr8k_{name}", encoded=encoded, progress=False, **SETTINGS)
+    assert again.histories == trained.histories and again.courses == trained.courses
+    assert torch.equal(recipe.logits(again.part, encoded, pairs), outputs)
     anew = recipe.train(name, encoded=encoded, progress=False, **SETTINGS)
-    assert torch.equal(recipe.logits(anew.head, encoded, pairs), outputs)
-    other = recipe.load_or_train(name, seed=1, encoded=encoded, progress=False, **SETTINGS)
-    assert not torch.equal(recipe.logits(other.head, encoded, pairs), outputs)
+    assert torch.equal(recipe.logits(anew.part, encoded, pairs), outputs)
+    other = load_or_train(f"flickr8k_{name}", seed=1, encoded=encoded, progress=False, **SETTINGS)
+    assert not torch.equal(recipe.logits(other.part, encoded, pairs), outputs)
     assert len(list(recipe.folder().glob("*.json"))) == 2
 
 
@@ -110,12 +114,12 @@ def test_gradients_of_the_whole_model_reach_every_cell_and_every_word(copy, enco
     assert seen.shape == (3, 512, 13, 13) and (seen[..., :13, :13].norm(dim=1) > 0).all()
     assert ((said.norm(dim=2) > 0) == (inputs["attention_mask"] == 1)).all()
     head = encoded.given(copy.splits["test"][:3], copy.captions_of("test")[:15:5])
-    taken = capture(trained.head, head, [trained.head.image_layer, trained.head.text_layer])
-    assert (taken.gradients[trained.head.image_layer].norm(dim=1) > 0).all()
+    taken = capture(trained.part, head, [trained.part.image_layer, trained.part.text_layer])
+    assert (taken.gradients[trained.part.image_layer].norm(dim=1) > 0).all()
 
 
 def test_a_training_that_was_cut_off_goes_on_and_ends_alike(encoded, monkeypatch):
-    whole = recipe.load_or_train("fusion", seed=3, encoded=encoded, progress=False, **SETTINGS)
+    whole = load_or_train("flickr8k_fusion", seed=3, encoded=encoded, progress=False, **SETTINGS)
     for path in recipe.folder().iterdir():
         path.unlink()
     fit, calls, learned = recipe.fit, [], []
@@ -129,33 +133,33 @@ def test_a_training_that_was_cut_off_goes_on_and_ends_alike(encoded, monkeypatch
 
     monkeypatch.setattr(recipe, "fit", cut)
     with pytest.raises(KeyboardInterrupt):
-        recipe.load_or_train("fusion", seed=3, encoded=encoded, progress=False, **SETTINGS)
+        load_or_train("flickr8k_fusion", seed=3, encoded=encoded, progress=False, **SETTINGS)
     assert calls[0].is_file() and calls[0] != calls[1], "what was learned by contrast is kept"
-    again = recipe.load_or_train("fusion", seed=3, encoded=encoded, progress=False, **SETTINGS)
-    assert again.contrast.seconds == learned[0].seconds, "what was learned by contrast was not learned again"
-    assert all(torch.equal(a, b) for a, b in zip(whole.head.state_dict().values(), again.head.state_dict().values()))
+    again = load_or_train("flickr8k_fusion", seed=3, encoded=encoded, progress=False, **SETTINGS)
+    assert again.histories["contrast"].seconds == learned[0].seconds, "what was learned by contrast was not learned again"
+    assert all(torch.equal(a, b) for a, b in zip(whole.part.state_dict().values(), again.part.state_dict().values()))
     assert not list(recipe.folder().glob("*.pt")), "and is removed when all is done"
 
 
 def test_a_photograph_and_a_sentence_of_ones_own(copy, encoded):
     trained = recipe.train("fusion", encoded=encoded, progress=False, **SETTINGS)
-    inputs, shown, words, note = recipe.ask(encoded, torch.rand(3, 60, 90), "a dog runs")
+    inputs, shown, words, note = encodings.from_reader(encoded, torch.rand(3, 60, 90), "a dog runs")
     assert words == ["a", "dog", "runs"] and shown.shape == (3, 227, 227) and "90 x 60 pixels" in note
     features = Tokens(**encoded.words).features(inputs)[0]
     assert features.tolist() == [False, True, True, True, False] and trained.model(**inputs).shape == (1,)
     with pytest.raises(ValueError, match="sentence 0 has 102 tokens, at most 64"):
-        recipe.ask(encoded, torch.rand(3, 60, 90), "a " * 100)
+        encodings.from_reader(encoded, torch.rand(3, 60, 90), "a " * 100)
 
 
-def test_the_towers_of_the_paper_are_taken_where_they_are_at_hand(weights, monkeypatch):
-    monkeypatch.setattr(store, "here", lambda name: True)
-    assert recipe.at_hand() == recipe.PUBLISHED
-    monkeypatch.setattr(store, "here", lambda name: name == "vgg16")
-    assert recipe.at_hand() == recipe.TOWERS
+def test_the_towers_of_the_paper_are_taken_where_they_are_available(weights, monkeypatch):
+    monkeypatch.setattr(store, "is_available", lambda name: True)
+    assert encodings.available_towers() == encodings.PAPER_TOWERS
+    monkeypatch.setattr(store, "is_available", lambda name: name == "vgg16")
+    assert encodings.available_towers() == encodings.TOWERS
 
 
 def test_the_published_clip_is_asked_about_photographs(copy):
-    held, found = copy.pairs("test", 0), published.load(copy, progress=False)
+    held, found = copy.pairs("test", 0), openai_clip.load(copy, progress=False)
     assert found.scores.shape == (5, 25)
     order = np.random.default_rng(0).permutation(len(held.labels))[:6]
     inputs = found.inputs(held.image[order], held.caption[order])
@@ -172,12 +176,12 @@ def test_the_published_clip_is_asked_about_photographs(copy):
     words, picture = Tokens(**found.words), ImageCells(layer=found.model.image_layer, grid=(2, 2))
     record = rounds(found.model, inputs, [picture, words], baselines=[{"image": "mean", "text": "pad"}, "data"], progress=False)
     assert np.allclose(record.passes["data", FULL].logits[:, 0], found.logits(held)[order], atol=1e-3)
-    asked, shown, pieces, note = found.ask(torch.rand(3, 30, 20), "a dog")
+    asked, shown, pieces, note = found.from_reader(torch.rand(3, 30, 20), "a dog")
     assert words.features(asked).sum() == len(pieces) == 2 and shown.shape == (3, 16, 16) and "20 x 20" in note
 
 
 def test_agreement_with_people_is_a_rank_correlation(copy, encoded):
-    head = recipe.train("clip_cnn", encoded=encoded, progress=False, **SETTINGS).head
+    head = recipe.train("clip_cnn", encoded=encoded, progress=False, **SETTINGS).part
     pairs = copy.pairs("test", 0)
     logits = recipe.logits(head, encoded, pairs).numpy()
     marks = np.stack([logits, logits, logits], axis=1)
@@ -192,17 +196,17 @@ def test_agreement_with_people_is_a_rank_correlation(copy, encoded):
 
 
 def test_a_damaged_head_is_trained_again(encoded):
-    first = recipe.load_or_train("clip_cnn", encoded=encoded, progress=False, **SETTINGS)
+    first = load_or_train("flickr8k_clip_cnn", encoded=encoded, progress=False, **SETTINGS)
     path, = recipe.folder().glob("*.safetensors")
     path.write_bytes(path.read_bytes()[:-10])
-    again = recipe.load_or_train("clip_cnn", encoded=encoded, progress=False, **SETTINGS)
+    again = load_or_train("flickr8k_clip_cnn", encoded=encoded, progress=False, **SETTINGS)
     assert again.history.train_loss == first.history.train_loss
     assert checkpoints.load(path.stem, recipe.new_model("clip_cnn", encoded, width=16, hidden=8), recipe.folder())["seed"] == 0
 
 
 @pytest.mark.parametrize("name", recipe.NAMES)
 def test_retrieval_counts_who_comes_before_the_right_one(name, copy, encoded):
-    head = recipe.train(name, encoded=encoded, progress=False, **SETTINGS).head
+    head = recipe.train(name, encoded=encoded, progress=False, **SETTINGS).part
     found = recipe.retrieval(head, encoded)
     scores = head.similarity(encoded.maps(found.images), *encoded.states(found.captions))
     for j, caption in enumerate(found.captions):
@@ -221,12 +225,12 @@ def test_the_towers_of_the_paper_take_the_places_of_the_small_ones(copy, weights
     monkeypatch.setattr("torchvision.models.get_model", lambda name, weights: slim_vgg())
     torch.manual_seed(1)
     save_file(slim_vgg().state_dict(), weights / "vgg16.safetensors")
-    encoded = recipe.encode(copy, towers=recipe.PUBLISHED, progress=False)
+    encoded = encodings.encode(copy, towers=encodings.PAPER_TOWERS, progress=False)
     assert encoded.network.classes is None and encoded.states_of.shape == (32,)
     trained = recipe.train("fusion", encoded=encoded, progress=False, **SETTINGS)
-    pairs = copy.pairs("test", 0).take(range(4))
+    pairs = copy.pairs("test", 0).select(range(4))
     whole = trained.model(**encoded.inputs(pairs.image, pairs.caption))
-    assert torch.allclose(whole, recipe.logits(trained.head, encoded, pairs), atol=1e-2)
+    assert torch.allclose(whole, recipe.logits(trained.part, encoded, pairs), atol=1e-2)
 
 
 def slim_vgg():
@@ -240,17 +244,17 @@ def slim_vgg():
 
 
 def test_small_takes_some_photographs_of_each_split(copy, monkeypatch):
-    monkeypatch.setattr(recipe, "SMALL", {"train": 6, "validation": 3, "test": 2})
+    monkeypatch.setattr(encodings, "SMALL", {"train": 6, "validation": 3, "test": 2})
     trained = recipe.train("clip_cnn", data=copy, size="small", progress=False, width=8)
-    assert [len(trained.data.splits[split]) for split in ("train", "validation", "test")] == [6, 3, 2]
-    assert len(recipe.logits(trained.head, trained.encoded, trained.data.pairs("test", 0))) == 20
+    assert [len(trained.data.flickr8k.splits[split]) for split in ("train", "validation", "test")] == [6, 3, 2]
+    assert len(recipe.logits(trained.part, trained.data, trained.data.flickr8k.pairs("test", 0))) == 20
     with pytest.raises(ValueError, match="photograph 23 was not encoded"):
-        trained.encoded.maps([23])
+        trained.data.maps([23])
 
 
 def test_what_was_gathered_before_gives_the_same_vector():
     torch.manual_seed(0)
-    look, maps = PooledLook(3, 4, classes=torch.nn.Conv2d(3, 5, 1)).eval(), torch.randn(6, 3, 7, 7)
+    look, maps = FrozenMapPooling(3, 4, classes=torch.nn.Conv2d(3, 5, 1)).eval(), torch.randn(6, 3, 7, 7)
     gathered = look.gather(maps)
     look.standardise(gathered)
     assert gathered.shape == (6, 16) and torch.allclose(look(gathered), look(maps)) and not look.classes.weight.requires_grad
@@ -268,10 +272,9 @@ def test_the_softmax_loss_is_that_of_the_class_where_there_is_one_right_answer()
 
 
 def test_unknown_names_settings_and_encodings_are_told(encoded):
-    for call in (recipe.train, recipe.load_or_train):
-        with pytest.raises(ValueError, match="'vit' came, expected one of 'fusion'"):
-            call("vit")
-    with pytest.raises(ValueError, match="settings layers came"):
+    with pytest.raises(ValueError, match="got model 'vit', expected one of 'fusion'"):
+        recipe.train("vit")
+    with pytest.raises(ValueError, match="got setting 'layers', expected one of 'width', 'dropout'"):
         recipe.train("fusion", encoded=encoded, layers=3)
     with pytest.raises(ValueError, match=r"expected \(N, 512, h, w\)"):
         recipe.new_model("fusion", encoded)(images=torch.rand(1, 3, 8, 8), tokens=torch.rand(1, 2, 24))
@@ -284,14 +287,14 @@ def test_unknown_names_settings_and_encodings_are_told(encoded):
 @needs_data
 def test_real_photographs_from_pixels_and_from_encodings_alike(tmp_path, monkeypatch):
     monkeypatch.setenv("CROSSEXPLAIN_CACHE", str(tmp_path))
-    monkeypatch.setattr(recipe, "SMALL", {"train": 40, "validation": 10, "test": 8})
-    encoded = recipe.encode(size="small", progress=False)
-    pairs = encoded.data.pairs("test", 0)
+    monkeypatch.setattr(encodings, "SMALL", {"train": 40, "validation": 10, "test": 8})
+    encoded = encodings.encode(size="small", progress=False)
+    pairs = encoded.flickr8k.pairs("test", 0)
     for name in recipe.NAMES:
-        trained = recipe.load_or_train(name, size="small", encoded=encoded, progress=False)
-        outputs = recipe.logits(trained.head, encoded, pairs)
+        trained = load_or_train(f"flickr8k_{name}", size="small", encoded=encoded, progress=False)
+        outputs = recipe.logits(trained.part, encoded, pairs)
         some = range(0, 80, 7)
         whole = trained.model(**encoded.inputs(pairs.image[some], pairs.caption[some]))
         assert torch.allclose(whole, outputs[some], atol=0.02 * outputs.std().item())
-        assert torch.allclose(trained.head(**encoded.given(pairs.image[some], pairs.caption[some])), outputs[some], atol=1e-4)
+        assert torch.allclose(trained.part(**encoded.given(pairs.image[some], pairs.caption[some])), outputs[some], atol=1e-4)
     assert encoded.maps(pairs.image[:2]).shape == (2, 512, 6, 6)

@@ -45,10 +45,10 @@ def test_padding_changes_nothing_with_and_without_a_mask(model, batch):
     assert not torch.allclose(model(**first), model(**first, attention_mask=hidden), atol=1e-5)
 
 
-@pytest.mark.parametrize("read", ["mean", "max"])
-def test_every_place_and_every_word_reaches_the_logit(batch, read):
+@pytest.mark.parametrize("pooling", ["mean", "max"])
+def test_every_place_and_every_word_reaches_the_logit(batch, pooling):
     torch.manual_seed(0)
-    model = Fusion(ConvTower((4, 4, 8, 8, 8)), EncoderTower(encoder()), read=read, width=16).eval()
+    model = Fusion(ConvTower((4, 4, 8, 8, 8)), EncoderTower(encoder()), pooling=pooling, width=16).eval()
     taken = capture(model, batch, [model.image_layer, model.text_layer])
     seen, said = taken.gradients[model.image_layer], taken.gradients[model.text_layer]
     assert seen.shape == (3, 8, 4, 4) and (seen.norm(dim=1) > 0).all()
@@ -64,19 +64,19 @@ def test_what_was_seen_and_read_before_gives_the_same_logits(model, batch):
     assert torch.allclose(every[0, 2], model(**other)[0], atol=1e-6)
 
 
-def test_centring_puts_yes_above_zero(model, batch):
+def test_setting_the_threshold_puts_yes_above_zero(model, batch):
     images, tokens = torch.rand(6, 3, 32, 32), batch["tokens"].repeat(2, 1)
     with torch.no_grad():
         before = model(images, tokens)
         labels = (before > before.median()).long()
-        found = model.centre(before, labels)
+        found = model.set_threshold(before, labels)
         assert torch.allclose(model(images, tokens), before - found, atol=1e-6)
         assert ((model(images, tokens) > 0).long() == labels).all()
 
 
 def test_networks_of_torchvision_and_the_hub_are_towers(batch):
     network = ImageNetClassifier.seeded(0, "squeezenet1_0").requires_grad_(False)
-    model = Fusion(ImageNetTower(network), EncoderTower(encoder().requires_grad_(False)), read="first", width=16)
+    model = Fusion(ImageNetTower(network), EncoderTower(encoder().requires_grad_(False)), pooling="first", width=16)
     assert model.image_layer == "image.network.network.features.12" and model.text_layer == "text.encoder.embeddings"
     photographs = batch | {"images": torch.rand(3, 3, 64, 64)}
     taken = capture(model.eval(), photographs, [model.image_layer, model.text_layer])
@@ -140,7 +140,7 @@ def test_aligned_it_is_a_dual_encoder_of_the_vectors_that_are_fused(model, batch
     seen, said = model.seen(model.see(batch["images"])), model.said(model.read(batch["tokens"]))
     expected = aligned.logits(nn.functional.cosine_similarity(seen, said))
     assert torch.allclose(aligned(**batch), expected, atol=1e-5)
-    assert torch.allclose(aligned.look(model.map(batch["images"])), seen, atol=1e-6)
+    assert torch.allclose(aligned.pool_map(model.image_map(batch["images"])), seen, atol=1e-6)
     aligned(**batch).sum().backward()
     assert all(p.grad is None for p in model.dense.parameters()) and model.look.place.weight.grad.abs().sum() > 0
 
@@ -153,9 +153,9 @@ def test_it_learns_what_neither_picture_nor_word_tells_alone():
 
 
 @pytest.mark.parametrize(("change", "message"), [
-    ({"images": torch.rand(3, 1, 32, 32)}, r"expected floats \(N, 3, H, W\)"),
+    ({"images": torch.rand(3, 1, 32, 32)}, "images have 1 channel"),
     ({"images": torch.rand(2, 3, 32, 32)}, "2 images and 3 texts"),
-    ({"tokens": torch.tensor([[5, 99]] * 3)}, "the model knows 0 to 11"),
+    ({"tokens": torch.tensor([[5, 99]] * 3)}, "the model knows words 0 to 11"),
     ({"tokens": torch.zeros(3, 0, dtype=torch.long)}, "expected int64"),
     ({"tokens": torch.zeros(3, 4, dtype=torch.long)}, "text 0 has no token"),
     ({"attention_mask": torch.tensor([[1, 1, 1, 1], [1, 1, 1, 1], [0, 0, 0, 0]])}, "text 2 has no token"),
@@ -167,5 +167,8 @@ def test_bad_input_is_told(model, batch, change, message):
 
 
 def test_towers_name_the_layer_and_the_width_to_build_on():
-    with pytest.raises(AttributeError, match="layer"):
-        Fusion(nn.Identity(), EncoderTower(encoder()))
+    tower = nn.Identity()
+    for missing, given in (("width", {}), ("layer", {"width": 3})):
+        vars(tower).update(given)
+        with pytest.raises(AttributeError, match=missing):
+            Fusion(tower, EncoderTower(encoder()))

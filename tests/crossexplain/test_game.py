@@ -8,10 +8,10 @@ from crossexplain.checks import InputError
 from crossexplain.coalitions.game import Game
 from crossexplain.coalitions.shapley import shapley
 from crossexplain.data import collages
-from crossexplain.gradients.views import ImageCells, Tokens, Vectors
+from crossexplain.gradients.modalities import ImageCells, Tokens, Vectors
 from crossexplain.models import clip
 from crossexplain.models.cnn_lstm import CnnLstm
-from crossexplain.recipes.collages import load_or_train
+from crossexplain.recipes import load_or_train
 
 TOKENS = torch.tensor([[2, 5, 6, 7, 3, 0, 0], [2, 8, 9, 3, 0, 0, 0], [2, 9, 10, 11, 4, 5, 3]])
 SIDES = [Vectors("image", "seen"), Tokens(special=())]
@@ -68,7 +68,7 @@ def test_a_table_by_hand():
 
 def models():
     torch.manual_seed(0)
-    yield "collages", load_or_train(progress=False).model, ImageCells(), {"special": ()}, (1, 56, 56)
+    yield "collages", load_or_train("collages", progress=False).model, ImageCells(), {"special": ()}, (1, 56, 56)
     vit = clip.small_vit(12, 10, side=24, patch=12, width=16, layers=2)
     yield from ((name, model, ImageCells(), {"special": (2, 3)}, (3, 24, 24))
                 for name, model in (("clip_cnn", clip.small_cnn(12, 10)), ("clip_vit", vit)))

@@ -15,13 +15,12 @@ from crossexplain.evaluation.methods import METHODS, every_pair, explain, find, 
 from crossexplain.evaluation.task import CannotRun, Explanation, Method, Scored
 from crossexplain.gradients import maps, tokens
 from crossexplain.gradients.attention import RELEVANCE, ROLLOUT
+from crossexplain.gradients.modalities import ImageCells, Tokens, Vectors
 from crossexplain.gradients.question import Question
-from crossexplain.gradients.views import ImageCells, Tokens, Vectors
 from crossexplain.models import clip
-from crossexplain.models.cnn_lstm import CnnLstm
+from crossexplain.models.cnn_lstm import AfterTower, CnnLstm
 from crossexplain.models.fusion import Fusion
 from crossexplain.models.towers import ConvTower, EncoderTower
-from crossexplain.recipes.controls import BehindTower
 
 # Two warnings of other libraries are expected: Captum announces the hooks of every DeepLIFT, and shapiq says where it is
 # given more coalitions than there are. All other warnings are errors.
@@ -42,7 +41,7 @@ MADE = {
     "clip_cnn": (lambda: clip.small_cnn(12, 10), (3, 24, 24)),
     "clip_vit": (lambda: clip.small_vit(12, 10, side=24, patch=12, width=16, layers=2), (3, 24, 24)),
     "cnn_lstm": (lambda: CnnLstm(12), (1, 56, 56)),
-    "behind tower": (lambda: BehindTower(CnnLstm(12)), None),
+    "behind tower": (lambda: AfterTower(CnnLstm(12)), None),
 }
 
 
@@ -263,8 +262,9 @@ class Blocker:
 sys.meta_path.insert(0, Blocker())
 import torch
 from torch import nn
-from crossexplain.evaluation.methods import CannotRun, explain
-from crossexplain.gradients.views import ImageCells, Tokens
+from crossexplain.evaluation.task import CannotRun
+from crossexplain.evaluation.methods import explain
+from crossexplain.gradients.modalities import ImageCells, Tokens
 class Product(nn.Module):
     def forward(self, images, tokens):
         return images[:, 0, 0, 0] * (tokens[:, 0] - 1)

@@ -16,8 +16,9 @@ from crossexplain.evaluation.modality_shares import (
     size_shares,
 )
 from crossexplain.evaluation.precomputed import RowNumbers, precompute
-from crossexplain.gradients.rounds import FULL, NOTHING, rounds
-from crossexplain.gradients.views import ImageCells, Mask, Tokens, views
+from crossexplain.gradients.modalities import ImageCells, Tokens
+from crossexplain.gradients.rounds import rounds
+from crossexplain.gradients.views import FULL, NOTHING, Mask, Views
 from crossexplain.models import clip
 from crossexplain.models.fusion import Fusion
 from crossexplain.models.towers import ConvTower, EncoderTower
@@ -90,8 +91,8 @@ def test_another_model_on_the_same_towers_need_not_look_again(model, known, pict
 def test_what_stands_in_is_what_the_model_would_see(model, known, pictures, texts, kind, other):
     plan = {FULL: {}, "no image": {"image": Mask(None, kind)}, "no text": {"text": Mask(None, other)},
             NOTHING: {"image": Mask(None, kind), "text": Mask(None, other)}}
-    whole = views(written_out(pictures, texts), [IMAGE, TEXT], plan, allow_empty=True).inputs
-    numbers = views(PAIRS, known.modalities, plan, allow_empty=True).inputs
+    whole = Views(written_out(pictures, texts), [IMAGE, TEXT], plan, allow_empty=True).inputs
+    numbers = Views(PAIRS, known.modalities, plan, allow_empty=True).inputs
     assert torch.allclose(known.model(**numbers), model(**whole), atol=5e-3)
 
 
@@ -102,7 +103,7 @@ def test_rounds_on_a_recall_are_the_rounds_on_the_model(model, known, pictures, 
     donors = [{"images": torch.arange(5), "tokens": torch.arange(5)}, {"images": pictures} | texts]
     one, other = (rounds(*some, donors=pool, **settings) for some, pool in zip(
         [(known.model, PAIRS, known.modalities), (model, written_out(pictures, texts), direct)], donors))
-    assert one.passes.keys() == other.passes.keys() and not one.ends
+    assert one.passes.keys() == other.passes.keys() and not one.by_side
     for key, run in one.passes.items():
         assert torch.allclose(run.logits, other.passes[key].logits, atol=5e-3)
     full = [record.passes["data", FULL].norms["image"] for record in (one, other)]
@@ -152,10 +153,10 @@ def test_picks_are_held_against_random_ones(model, pictures, texts):
     record = rounds(model, inputs, sides, baselines=["data"], progress=False)
     found = picks(record, "data")
     for name in record.modalities:
-        end = record.ends["data", name]
-        picked, at_random = (np.nanmean(of.cosine.numpy()) for of in (end.alike, end.alike_random))
+        end = record.by_side["data", name]
+        picked, at_random = (np.nanmean(of.cosine.numpy()) for of in (end.similarity, end.similarity_random))
         assert found[name]["picked"].value == pytest.approx(picked) and found[name]["random"].value == pytest.approx(at_random)
-        less = np.nanmean((end.alike.cosine - end.alike_random.cosine).numpy())
+        less = np.nanmean((end.similarity.cosine - end.similarity_random.cosine).numpy())
         assert found[name]["difference"].value == pytest.approx(less)
     for setting in ({"control": False}, {"pick": None}):
         with pytest.raises(InputError, match="no round 4 with a control for 'data' and 'image'"):

@@ -3,8 +3,8 @@ import torch
 from torch import nn
 
 from crossexplain.checks import InputError
+from crossexplain.gradients.modalities import Tokens, Vectors
 from crossexplain.gradients.question import Question
-from crossexplain.gradients.views import Tokens, Vectors
 
 
 class Sum(nn.Module):
@@ -78,7 +78,7 @@ def test_what_does_not_fit_is_refused_with_the_same_words_for_all():
     with pytest.raises(InputError, match=r"1 part\(s\) of the model \('drop'\) are in train mode"):
         Question(half, INPUTS, MODALITIES)
     assert Question(half, INPUTS, MODALITIES, any_mode=True).n == 2
-    with pytest.raises(InputError, match="target 'yes' came"):
+    with pytest.raises(InputError, match="got target='yes'"):
         Question(Sum().eval(), INPUTS, MODALITIES, target="yes")
     with pytest.raises(InputError, match="holds class 3"):
         assert Question(Sum(three=True).eval(), INPUTS, MODALITIES, target=3).target

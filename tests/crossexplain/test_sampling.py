@@ -23,7 +23,7 @@ from crossexplain.coalitions.sampling import (
     sampled_shapley,
 )
 from crossexplain.coalitions.shapley import shapley
-from crossexplain.gradients.views import Tokens, Vectors
+from crossexplain.gradients.modalities import Tokens, Vectors
 
 
 @pytest.fixture(scope="module")

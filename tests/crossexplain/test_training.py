@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 
+from crossexplain.checks import InputError
 from crossexplain.models.training import (
     TensorBatches,
     TrainingError,
@@ -86,19 +87,16 @@ def test_a_checkpoint_of_another_run_or_a_broken_one_is_refused(tmp_path):
         fit(Line(), data(), None, checkpoint=file, **SETTINGS)
 
 
-def test_it_stops_early_and_keeps_the_best_epoch():
-    scores = iter([0.5, 0.9, 0.6, 0.7, 0.8, 0.99])
-    history = fit(Line(), data(), data(), patience=2, score=lambda *_: next(scores), **SETTINGS)
-    assert history.validation_score == [0.5, 0.9, 0.6, 0.7] and history.best_epoch == 1
+def test_it_keeps_the_best_epoch():
+    scores = iter([0.5, 0.9, 0.6, 0.7, 0.8, 0.85])
+    history = fit(Line(), data(), data(), score=lambda *_: next(scores), **SETTINGS)
+    assert history.validation_score == [0.5, 0.9, 0.6, 0.7, 0.8, 0.85] and history.best_epoch == 1
 
 
 def test_of_epochs_that_score_alike_the_last_is_kept():
     scores = iter((1.0, 0.9, 1.0, 1.0, 0.8, 0.7))
     history = fit(Line(), data(), data(), score=lambda *_: next(scores), **SETTINGS)
     assert history.best_epoch == 3
-    scores = iter((1.0, 1.0, 1.0))
-    history = fit(Line(), data(), data(), patience=2, score=lambda *_: next(scores), **SETTINGS)
-    assert len(history.train_loss) == 3 and history.best_epoch == 2  # as good is not better
 
 
 def test_frozen_parameters_stay():
@@ -115,7 +113,7 @@ def test_frozen_parameters_stay():
     ({"loss": lambda logits, labels: logits.sum() * float("nan")}, "loss became nan"),
 ])
 def test_unusable_settings_are_told(change, message):
-    with pytest.raises(TrainingError, match=message):
+    with pytest.raises(InputError, match=message):
         fit(Line(), data(), None, **SETTINGS | change)
 
 
@@ -142,7 +140,7 @@ def test_prediction_keeps_order_and_mode():
 
 @pytest.mark.parametrize("device", ["cuda", "gpu", "nope"])
 def test_a_device_that_would_not_be_used_is_refused(device):
-    with pytest.raises(TrainingError, match=f"device '{device}' came, expected None .* or 'cpu'"):
+    with pytest.raises(TrainingError, match=f"got device '{device}', expected None .* or 'cpu'"):
         fit(Line(), data(), None, **SETTINGS | {"device": device})
 
 
@@ -153,10 +151,10 @@ def test_no_examples_to_judge_by_are_refused_before_training():
 
     model = Line()
     before = [parameter.clone() for parameter in model.parameters()]
-    with pytest.raises(TrainingError, match="0 validation examples came; expected at least 1, or None"):
+    with pytest.raises(TrainingError, match="got 0 validation examples, expected at least 1, or None"):
         fit(model, data(), Nothing(), **SETTINGS)
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters()))
-    with pytest.raises(TrainingError, match="0 examples came"):
+    with pytest.raises(TrainingError, match="got 0 examples"):
         predict(model, Nothing())
 
 

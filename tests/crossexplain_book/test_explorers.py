@@ -18,13 +18,13 @@ from crossexplain.checks import InputError
 from crossexplain.data import collages
 from crossexplain.gradients import maps
 from crossexplain.gradients.maps import attribute as image_map
+from crossexplain.gradients.modalities import ImageCells, Tokens
 from crossexplain.gradients.rounds import rounds
 from crossexplain.gradients.tokens import attribute as word_scores
-from crossexplain.gradients.views import ImageCells, Tokens
 from crossexplain.recipes import collages as recipe
+from crossexplain.recipes import load_or_train
 from crossexplain.recipes import scenes as scene_recipe
 from crossexplain_book.assemble import CONTROLS, page
-from crossexplain_book.execute import Record
 from crossexplain_book.explorers import (
     CaptionExplorer,
     PairExplorer,
@@ -34,6 +34,7 @@ from crossexplain_book.explorers import (
     map_choices,
     word_choices,
 )
+from crossexplain_book.records import ChapterRecord
 
 KINDS = ({"image": "zero", "text": "mask"}, {"image": "mean", "text": "pad"}, "data")
 WORDS = {"name": "fig-explorer", "caption": "An explorer. Read it so."}
@@ -41,7 +42,7 @@ WORDS = {"name": "fig-explorer", "caption": "An explorer. Read it so."}
 
 @pytest.fixture(scope="module")
 def trained():
-    return recipe.load_or_train("embedded", progress=False)
+    return load_or_train("collages", progress=False)
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +52,7 @@ def modalities(trained):
 
 @pytest.fixture
 def pairs(trained, modalities):
-    test = collages.build(trained.digits, 32, "test", 1)
+    test = collages.build(trained.data, 32, "test", 1)
     inputs = test.inputs()
     return PairExplorer(trained.model, inputs, modalities, [collages.words(row) for row in inputs["tokens"]],
                         baselines=KINDS, cells=list(collages.CORNERS), labels=test.labels, **WORDS)
@@ -59,7 +60,7 @@ def pairs(trained, modalities):
 
 @pytest.fixture
 def caption(trained, modalities):
-    explain = explainer(trained.model, recipe.encode, modalities)
+    explain = explainer(trained.model, recipe.from_reader, modalities)
     return CaptionExplorer(explain, torch.zeros(3, 56, 56), "there are 0 even digit(s) in the picture", **WORDS)
 
 
@@ -145,7 +146,7 @@ def test_what_is_borrowed_comes_from_a_pair_that_differs(pairs):
 
 
 def test_a_picture_and_a_sentence_of_ones_own(caption, trained):
-    test = collages.build(trained.digits, 32, "test", 5)
+    test = collages.build(trained.data, 32, "test", 5)
     own = np.uint8(255 - 255 * test.images([0])[0, 0].numpy())  # as on paper
     upload(caption, png(np.kron(own, np.ones((3, 3), np.uint8))))
     assert "bright ink on dark paper" in caption.more and "168 x 168" in caption.more
@@ -154,7 +155,7 @@ def test_a_picture_and_a_sentence_of_ones_own(caption, trained):
         small = torch.from_numpy(np.kron(own, np.ones((3, 3), np.uint8)) / 255).float().expand(3, -1, -1)
         explained = caption.models["model"](small, caption.sentence.value)
         assert answer(explained.logit) in caption.said and answer(explained.logit) in caption.picture.alt
-    right = [(recipe.encode(image.expand(3, -1, -1), collages.SENTENCES[s])[0], bool(label))
+    right = [(recipe.from_reader(image.expand(3, -1, -1), collages.SENTENCES[s])[0], bool(label))
              for image, s, label in zip(test.images(), test.sentence_id, test.labels)]
     assert np.mean([(float(trained.model(**inputs)) > 0) == label for inputs, label in right]) > 0.9
 
@@ -205,7 +206,7 @@ def test_a_fault_of_the_model_is_shown_and_not_swallowed():
 @pytest.mark.parametrize("methods", [{"map_method": "gradcam"}, {"word_method": "attention-relevance"}])
 def test_a_method_that_explorers_do_not_have_is_refused_at_once(trained, modalities, methods):
     with pytest.raises(InputError, match="expected one of"):
-        explainer(trained.model, recipe.encode, modalities, **methods)
+        explainer(trained.model, recipe.from_reader, modalities, **methods)
 
 
 def test_a_new_map_can_be_chosen_by_its_title(monkeypatch):
@@ -258,7 +259,7 @@ def test_a_page_keeps_the_picture_and_no_controls(pairs):
     assert CONTROLS in data and data["image/png"] and metadata["crossexplain"]["alt"] == pairs.picture.alt
     cell = new_code_cell("explorer", outputs=[new_output("execute_result", {**data, "image/png": "aGk="}, metadata=metadata)])
     notebook = new_notebook(cells=[nbformat.v4.new_markdown_cell("# Is it?"), cell], metadata={"widgets": {"state": {}}})
-    built = page(notebook, Record("01_a", "key", {}))
+    built = page(notebook, ChapterRecord("01_a", "key", {}))
     figure = built["cells"][-1]
     assert "widgets" not in built["metadata"] and CONTROLS not in str(built)
     assert figure["outputs"][0]["data"]["image/png"] and figure["metadata"]["mystnb"]["image"]["alt"] == pairs.picture.alt
@@ -269,7 +270,7 @@ def test_models_of_scenes_answer_about_any_image(name, special):
     model = scene_recipe.new_model(name).eval().requires_grad_(False)
     grid = (8, 8) if name == "clip_vit" else (6, 6)
     sides = ImageCells(layer=model.image_layer, grid=grid), Tokens(layer=model.text_layer, special=special)
-    explain = explainer(model, partial(scene_recipe.encode, model), sides)
+    explain = explainer(model, partial(scene_recipe.from_reader, model), sides)
     explorer = CaptionExplorer(explain, torch.rand(3, 96, 96), "a red ball", **WORDS)
     called = scene_recipe.inputs(model, explorer.image[None], ["a red ball"])
     assert answer(float(model(**called))) in explorer.said and "a red ball" in explorer.picture.alt and not explorer.more

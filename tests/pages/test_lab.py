@@ -13,18 +13,19 @@ import torch
 from nbformat.v4 import new_code_cell, new_notebook
 from PIL import Image
 
-from lab import jupyterlab
+from support.lab import jupyterlab
 
 # The cells of the notebook. This test runs them too, and so has the same explorers to compare with.
 CELLS = ["""
 import torch
 from crossexplain.data import collages
-from crossexplain.gradients.views import ImageCells, Mask, Tokens, views
-from crossexplain.recipes import collages as recipe
+from crossexplain.gradients.modalities import ImageCells, Tokens
+from crossexplain.gradients.views import Mask, Views
+from crossexplain.recipes import collages as recipe, load_or_train
 from crossexplain_book.explorers import CaptionExplorer, PairExplorer, WordExplorer, explainer
 
-trained = recipe.load_or_train("embedded", progress=False)
-model, test = trained.model, collages.build(trained.digits, 32, "test", 1)
+trained = load_or_train("collages", progress=False)
+model, test = trained.model, collages.build(trained.data, 32, "test", 1)
 modalities = ImageCells(layer=model.image_layer), Tokens(layer=model.text_layer)
 inputs = test.inputs()
 words = [collages.words(row) for row in inputs["tokens"]]
@@ -33,8 +34,8 @@ pairs = PairExplorer(model, inputs, modalities, words, cells=list(collages.CORNE
                      name="fig-pairs", caption="What is left when parts are covered. Click to cover.")
 pairs
 """, """
-caption = CaptionExplorer({"collages": explainer(model, recipe.encode, modalities),
-                           "collages, signed": explainer(model, recipe.encode, modalities, map_method="gradient x input")},
+caption = CaptionExplorer({"collages": explainer(model, recipe.from_reader, modalities),
+                           "collages, signed": explainer(model, recipe.from_reader, modalities, map_method="gradient x input")},
                           test.images([0])[0].expand(3, -1, -1), " ".join(words[0]),
                           name="fig-caption", caption="Your own image and sentence. Upload and type.")
 caption
@@ -44,7 +45,7 @@ cells = [torch.ones(4, dtype=torch.bool), *(~torch.eye(4, dtype=torch.bool))]   
 plan = {(t, c): {"image": Mask(kept, "zero")} | ({"text": Mask(without[t - 1], "mask")} if t else {})
         for t in range(len(words[0]) + 1) for c, kept in enumerate(cells)}
 one = {key: value[:1] for key, value in inputs.items()}
-value = model(**views(one, modalities, plan).inputs).reshape(-1, 5)          # (1 + T, 1 + 4), nothing covered first
+value = model(**Views(one, modalities, plan).inputs).reshape(-1, 5)          # (1 + T, 1 + 4), nothing covered first
 together = value[:1, :1] - value[1:, :1] - value[:1, 1:] + value[1:, 1:]     # dividend of each word and cell
 maps = WordExplorer(one["images"][0], words[0], together.reshape(-1, 2, 2), label="dividend of word and cell",
                     name="fig-words", caption="A word and the cells it goes with. Pick a word.")
@@ -55,11 +56,11 @@ from crossexplain.data import scenes
 from crossexplain.recipes import scenes as scene_recipe
 
 drawn = scenes.load(sizes=(2, 2, 20))
-nets = {name: scene_recipe.load_or_train(name, progress=False).model for name in ("clip_cnn", "clip_vit", "fusion")}
+nets = {name: load_or_train(f"scenes_{name}", progress=False).model for name in ("clip_cnn", "clip_vit", "fusion")}
 grids = {"clip_cnn": (6, 6), "clip_vit": (8, 8), "fusion": (6, 6)}
 sides = {name: (ImageCells(layer=net.image_layer, grid=grids[name]),
                 Tokens(layer=net.text_layer, special=() if name == "fusion" else (2, 3))) for name, net in nets.items()}
-own = CaptionExplorer({name: explainer(net, partial(scene_recipe.encode, net), sides[name]) for name, net in nets.items()},
+own = CaptionExplorer({name: explainer(net, partial(scene_recipe.from_reader, net), sides[name]) for name, net in nets.items()},
                       drawn.images([4])[0], drawn.captions[4][0], name="fig-own",
                       caption="Your own image and sentence. Upload and type.")
 own

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from crossexplain.checks import InputError
+from crossexplain.contract import TwoTowers
+from crossexplain.gradients.modalities import Inputs, Modality
 from crossexplain.gradients.question import ROWS, Question, Target
-from crossexplain.gradients.views import Inputs, Modality
 
-CONTRACT = "see", "read", "match"  # what a model of two towers has
 MOST = 2**20  # coalitions of an example that are asked for at most: a table of 8 MB, and hours for most models
 MATCHED = 8192  # pairs that go through a head at once; a head is small beside the towers, and this many keep it busy
 AGREE = 1e-3  # largest difference of the same value asked in two ways, as a share of the largest value; float32 differs by less
@@ -88,7 +88,7 @@ class Game:
 
     Examples
     --------
-    >>> from crossexplain.gradients.views import Tokens, Vectors
+    >>> from crossexplain.gradients.modalities import Tokens, Vectors
     >>> class Product(nn.Module):
     ...     def forward(self, seen, tokens):
     ...         return seen[:, :, 0].sum(dim=1) * (tokens > 1).sum(dim=1)
@@ -353,7 +353,7 @@ def _towers(question: Question) -> list[_Tower] | None:
     """Return what encodes each modality, or None where the model does not say how it splits."""
     model, modalities, inputs = question.model, question.modalities, question.inputs
     # What a function makes of the model's output it need not make of the logits of ``match``.
-    if question.scored or len(modalities) != 2 or not all(callable(getattr(model, name, None)) for name in CONTRACT):
+    if question.scored or len(modalities) != 2 or not isinstance(model, TwoTowers):
         return None
     takes = [[key for key in inspect.signature(encode).parameters if key in inputs] for encode in (model.see, model.read)]
     owners = [[modality for modality in modalities if modality.input in keys] for keys in takes]

@@ -62,7 +62,7 @@ def sampled_shapley(game: Game, budget: int = 256, seed: int = 0, matched: int =
 
     Examples
     --------
-    >>> from crossexplain.gradients.views import Tokens, Vectors
+    >>> from crossexplain.gradients.modalities import Tokens, Vectors
     >>> class Product(torch.nn.Module):
     ...     def forward(self, seen, tokens):
     ...         return seen[:, :, 0].sum(dim=1) * (tokens > 1).sum(dim=1)

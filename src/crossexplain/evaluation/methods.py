@@ -25,9 +25,9 @@ from crossexplain.evaluation.modality_shares import emap, intershap_values, size
 from crossexplain.evaluation.task import BUDGET, CannotRun, Explanation, Method, Scored, Task
 from crossexplain.gradients import attention, maps, tokens
 from crossexplain.gradients.capture import INPUT
+from crossexplain.gradients.modalities import ImageCells, Inputs, Modality, Tokens
 from crossexplain.gradients.question import Question, Target
-from crossexplain.gradients.rounds import carriers, rounds
-from crossexplain.gradients.views import ImageCells, Inputs, Modality, Tokens
+from crossexplain.gradients.rounds import run_dividends, run_rounds
 
 RENAMED = {  # keys of the version before, which go on with a warning for this one
     "cross": "cross gradient", "carriers": "feature dividends", "round 2": "gradient norm, other masked",
@@ -70,7 +70,7 @@ def explain(model: nn.Module, inputs: Inputs, modalities: Sequence[Modality], me
 
     Examples
     --------
-    >>> from crossexplain.gradients.views import Vectors
+    >>> from crossexplain.gradients.modalities import Vectors
     >>> class Product(nn.Module):
     ...     def forward(self, seen, heard):
     ...         return seen[:, 0, 0] * heard[:, 0, 0]
@@ -87,7 +87,7 @@ def explain(model: nn.Module, inputs: Inputs, modalities: Sequence[Modality], me
     before = question.passes
     with question.counted():
         started = time.perf_counter()
-        scored = chosen.run(Task(question, budget or BUDGET, seed, target), **options)
+        scored = chosen.run(Task(question, budget or BUDGET, seed), **options)
         seconds = time.perf_counter() - started
     present = {name: part.cpu() for name, part in question.present.items()}
     if chosen.whole:
@@ -134,7 +134,7 @@ def registry() -> dict[str, Method]:
 def map_method(key: str) -> Method:
     """Return a map of :data:`crossexplain.gradients.maps.METHODS` as a method; of an image alone, whatever it is called."""
     method = maps.METHODS[key]
-    return Method(key, method.title or key, f"{method.line} ({method.source})", _named(_map, key), not method.positive,
+    return Method(key, method.title or key, f"{method.line} ({method.source})", _named(_map, key), method.signed,
                   ("image",))
 
 
@@ -159,19 +159,15 @@ def _gradient_x_input(task: Task) -> Scored:
 
 
 def _rounds(task: Task, which: str) -> Scored:
-    question, target = task.question, task.target if task.question.scored else task.question.target
-    record = rounds(question.model, question.inputs, question.modalities, baselines=[question.baselines], target=target,
-                    donors=question.donors, control=False, progress=False, seed=task.seed)
+    record = run_rounds(task.question, baselines=[task.question.baselines], control=False, progress=False, seed=task.seed)
     baseline = record.baselines[0]
     if which == "cross":
-        return Scored({name: record.ends[baseline, name].cross for name in record.modalities})
+        return Scored({name: record.by_side[baseline, name].cross for name in record.modalities})
     return Scored({name: record.passes[baseline, record.only(name)].importance[name] for name in record.modalities})
 
 
 def _feature_dividends(task: Task) -> Scored:
-    question, target = task.question, task.target if task.question.scored else task.question.target
-    return Scored(carriers(question.model, question.inputs, question.modalities, baseline=question.baselines,
-                           target=target, donors=question.donors, progress=False, seed=task.seed))
+    return Scored(run_dividends(task.question, progress=False, seed=task.seed))
 
 
 def _map(task: Task, key: str, layer: str | None = None, patches: tuple[int, int] | None = None) -> Scored:

@@ -12,7 +12,7 @@ from crossexplain.evaluation.task import CannotRun, Method, Scored, Task, librar
 from crossexplain.gradients.attention import patch_map
 from crossexplain.gradients.capture import INPUT, capture
 from crossexplain.gradients.maps import to_cells
-from crossexplain.gradients.views import ImageCells
+from crossexplain.gradients.modalities import ImageCells
 
 # DeepLIFT's values of an example promise to sum to the change of the logit. It counts as not applicable where they miss it by
 # more than this share of the largest change: rounding misses less than a thousandth, a layer without a rule much more.

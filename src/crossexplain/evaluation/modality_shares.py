@@ -16,8 +16,8 @@ from scipy.special import expit
 from torch import Tensor, nn
 
 from crossexplain.checks import InputError
-from crossexplain.gradients.rounds import Rounds
-from crossexplain.gradients.views import Inputs
+from crossexplain.gradients.modalities import Inputs
+from crossexplain.gradients.record import Record
 from crossexplain.intervals import Interval, difference_interval, mean_interval
 
 ANSWERS = ("image alone", "text alone", "both only", "both added", "either")
@@ -29,19 +29,19 @@ def answer_shares(answers: np.ndarray, groups: np.ndarray | None = None, seed: i
     Parameters
     ----------
     answers : ndarray of str, shape (N,)
-        From :meth:`~crossexplain.gradients.rounds.Rounds.each`.
+        From :meth:`~crossexplain.gradients.record.Record.each`.
     groups : array_like, shape (N,), optional
         The picture of each pair; its pairs are drawn together.
     """
     return {answer: mean_interval(answers == answer, seed, groups=groups) for answer in ANSWERS}
 
 
-def dominance_frame(record: Rounds, parts: Mapping[str, np.ndarray], groups: np.ndarray, seed: int = 0) -> pd.DataFrame:
+def dominance_frame(record: Record, parts: Mapping[str, np.ndarray], groups: np.ndarray, seed: int = 0) -> pd.DataFrame:
     """Return what the pairs rest on and what the paper reads, for every baseline and part of the pairs.
 
     Parameters
     ----------
-    record : Rounds
+    record : Record
         Of modalities called image and text.
     parts : mapping of str to ndarray of bool, shape (N,)
         Which pairs: ``{"all": ..., "match": ...}``.
@@ -53,7 +53,7 @@ def dominance_frame(record: Rounds, parts: Mapping[str, np.ndarray], groups: np.
     DataFrame
         ``baseline, part, measure, value, low, high, n, pairs``, where ``n`` is the number of pictures, which the intervals
         draw, and ``pairs`` that of the pairs; the measures are ``ANSWERS`` (shares of the pairs),
-        ``reach of ...`` and ``flips without ...`` as in :class:`~crossexplain.gradients.rounds.Verdict`, and ``norm at ...``:
+        ``reach of ...`` and ``flips without ...`` as in :class:`~crossexplain.gradients.verdict.Verdict`, and ``norm at ...``:
         the gradient norm with the other modality hidden over that with nothing hidden, geometric mean over the pairs where
         neither is 0; NaN where no gradient reaches the modality.
     """
@@ -115,12 +115,12 @@ def perceptual_scores(model: nn.Module, inputs: Inputs, labels: Tensor, groups: 
     return {name: mean_interval(whole - np.mean(values, axis=0), seed, groups=groups) for name, values in lost.items()}
 
 
-def picks(record: Rounds, baseline: str, seed: int = 0, groups=None) -> dict[str, dict[str, Interval]]:
+def picks(record: Record, baseline: str, seed: int = 0, groups=None) -> dict[str, dict[str, Interval]]:
     """Compare rounds 3 and 4: are they more alike where the features that round 2 picked are masked than where random ones are?
 
     Parameters
     ----------
-    record : Rounds
+    record : Record
         With its control, as many features picked at random.
     baseline : str
     seed : int
@@ -142,11 +142,11 @@ def picks(record: Rounds, baseline: str, seed: int = 0, groups=None) -> dict[str
     """
     comparisons = {}
     for name in record.modalities:
-        end = record.ends.get((baseline, name))
-        if end is None or end.alike_random is None:
+        end = record.by_side.get((baseline, name))
+        if end is None or end.similarity_random is None:
             raise InputError(f"the record has no round 4 with a control for {baseline!r} and {name!r}; run the rounds with a "
                              f"pick and control=True, under one of {', '.join(map(repr, record.baselines))}.")
-        picked, at_random = end.alike.cosine, end.alike_random.cosine
+        picked, at_random = end.similarity.cosine, end.similarity_random.cosine
         comparisons[name] = {"picked": mean_interval(picked, seed, groups=groups),
                              "random": mean_interval(at_random, seed, groups=groups),
                              "difference": difference_interval(picked, at_random, seed, groups=groups)}

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from crossexplain.gradients.rounds import equal_rows_once
-from crossexplain.gradients.views import ImageCells, Inputs, Mask, Modality, Tokens, views
+from crossexplain.gradients.modalities import ImageCells, Inputs, Modality, Tokens
+from crossexplain.gradients.sharing import equal_rows_once
+from crossexplain.gradients.views import Mask, Views
 
 
 class RowNumbers(Modality):
@@ -119,7 +120,7 @@ def precompute(model: nn.Module, images: Callable[[np.ndarray], Tensor], count: 
     maps, kinds = [], ["full", *baselines["image"]]
     plan = {kind: {} if kind == "full" else {image.name: Mask(None, kind)} for kind in kinds}
     for numbers in np.split(np.arange(count), np.arange(batch, count, batch)):
-        laid_out = views({image.input: images(numbers)}, [image], plan, allow_empty=True)
+        laid_out = Views({image.input: images(numbers)}, [image], plan, allow_empty=True)
         with equal_rows_once(model, ["image"]):
             seen = model.image(laid_out.inputs[image.input])
         maps.append(seen.half().unflatten(0, (len(kinds), -1)))
@@ -128,7 +129,7 @@ def precompute(model: nn.Module, images: Callable[[np.ndarray], Tensor], count: 
 
     kinds = ["full", *baselines["text"]]
     plan = {kind: {} if kind == "full" else {text.name: Mask(None, kind)} for kind in kinds}
-    laid_out = views(texts, [text], plan, allow_empty=True).inputs
+    laid_out = Views(texts, [text], plan, allow_empty=True).inputs
     # Captions of the same length are equal once all their words are hidden.
     distinct, back = torch.unique(torch.stack([laid_out[key] for key in texts], dim=1), dim=0, return_inverse=True)
     encoded = [model.text(*rows.unbind(1)) for rows in distinct.split(8 * batch)]

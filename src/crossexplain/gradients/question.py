@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from crossexplain.checks import InputError, class_index, require_eval
-from crossexplain.gradients.capture import Captured, capture, first_tensor
+from crossexplain.gradients.capture import Captured, capture, first_tensor, run
 from crossexplain.gradients.evidence import as_logits, classes, evidence
-from crossexplain.gradients.views import Inputs, Modality, require_modalities, rows_of
+from crossexplain.gradients.modalities import Inputs, Modality, features_of, require_modalities, rows_of
 
 ROWS = 512  # rows that go through the model at once by default: enough to keep it busy, and little memory
 Target = int | Tensor | Callable[[object], Tensor] | str | None
@@ -69,11 +69,11 @@ class Question:
         self.modalities = require_modalities(modalities)
         self.names = [modality.name for modality in self.modalities]
         self.layers = [modality.layer for modality in self.modalities]
-        self.present = {modality.name: modality.features(inputs) for modality in self.modalities}
+        self.present = features_of(inputs, self.modalities)
         self.n = len(next(iter(self.present.values())))
         self.baselines = self.choose(baselines)
         if isinstance(target, str) and target != "predicted":
-            raise InputError(f"target {target!r} came, expected 'predicted', a class index, a function or None.")
+            raise InputError(f"got target={target!r}, expected 'predicted', a class index, a function or None.")
         self._asked = None if isinstance(target, str) else target
         self._logits: Tensor | None = None  # of the whole examples
         self._columns: int | None = None
@@ -142,10 +142,26 @@ class Question:
     def logits(self, inputs: Inputs) -> Tensor:
         """Return the logits (R, C) of R rows of inputs, without a graph."""
         rows = len(self.modalities[0].value(inputs))
-        logits = torch.cat([self.of_output(self.model(**rows_of(inputs, part, rows)), len(part))
-                            for part in torch.arange(rows).split(self.rows)])
+        parts = [inputs] if rows <= self.rows else (rows_of(inputs, part, rows) for part in torch.arange(rows).split(self.rows))
+        logits = torch.cat([self.of_output(run(self.model, part), len(self.modalities[0].value(part))) for part in parts])
         self.passes += rows
         return logits
+
+    def read(self, inputs: Inputs, follow: Tensor | None = None, gradients: bool = True,
+             allow_unused: bool = False) -> tuple[Tensor, Captured]:
+        """Return the logits (R, C) of R rows of inputs and what was captured where the modalities say.
+
+        Parameters
+        ----------
+        follow : Tensor of int64, shape (R,), optional
+            Class whose logit is differentiated; default the only logit, or that of the predicted class.
+        gradients, allow_unused
+            As for :func:`~crossexplain.gradients.capture.capture`.
+        """
+        rows = len(self.modalities[0].value(inputs))
+        captured = capture(self.model, inputs, self.layers, self._asked if self.scored else follow, gradients, allow_unused)
+        self.passes += rows * (3 if gradients else 1)
+        return captured.score[:, None] if self.scored else as_logits(captured.output, rows), captured
 
     def whole(self) -> Tensor:
         """Return the logits of the whole examples, (N, C); computed once."""

@@ -11,7 +11,7 @@ from crossexplain.checks import InputError
 from crossexplain.gradients.attention import METHODS as ATTENTION_METHODS
 from crossexplain.gradients.attention import RELEVANCE, attention_maps, require_readout, roll
 from crossexplain.gradients.capture import capture
-from crossexplain.gradients.views import rows_of
+from crossexplain.gradients.modalities import rows_of
 
 SPECIAL = ("drop", "keep", "show")
 

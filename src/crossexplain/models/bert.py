@@ -5,29 +5,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
-from transformers import (
-    AutoModel,
-    AutoTokenizer,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
-from transformers.utils import logging
+from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from crossexplain.checks import InputError, require_one_of
+from crossexplain.models.weights import WeightsError, offline
 
 POOLINGS = ("cls", "mean")
 
 
-class EncoderError(ValueError):
-    """An encoder cannot be loaded, or a text not be encoded; the message says what came and what to do."""
-
-
 class TextClassifier(nn.Module):
-    """An encoder, one vector a sentence, and a linear head.
+    """An encoder that gives one vector a sentence, and a linear head.
 
-    Called with what a tokenizer gives, by keyword: ``model(input_ids=..., attention_mask=...)``, each of shape (N, T).
-    Gives logits of shape (N, C). In eval mode the examples of a batch do not touch each other.
+    Called by keyword with the output of a tokenizer, ``model(input_ids=..., attention_mask=...)``, each of shape (N, T);
+    returns logits of shape (N, C). In eval mode the examples of a batch do not touch each other.
 
     Parameters
     ----------
@@ -45,8 +37,8 @@ class TextClassifier(nn.Module):
     text_layer : str
         ``"encoder.embeddings"``: word, position and segment embeddings, summed and normalised; shape (N, T, D).
     attention_layers : list of str
-        The self-attention modules from the first block to the last; the second thing that each gives is its map of
-        shape (N, heads, T, T).
+        The self-attention modules from the first block to the last; the second output of each is its map of shape
+        (N, heads, T, T).
     blocks : list of str
         The transformer blocks; each gives the representation of every token after it, (N, T, D).
     """
@@ -55,10 +47,9 @@ class TextClassifier(nn.Module):
 
     def __init__(self, encoder: PreTrainedModel, classes: int, pooling: str = "cls", dropout: float = 0.1):
         super().__init__()
-        if pooling not in POOLINGS:
-            raise EncoderError(f"pooling {pooling!r} came, expected one of {', '.join(map(repr, POOLINGS))}.")
+        require_one_of(pooling, POOLINGS, "pooling")
         if classes < 2:
-            raise EncoderError(f"{classes} class(es) came, expected at least 2.")
+            raise InputError(f"got {classes} class(es), expected at least 2.")
         self.encoder, self.pooling = encoder, pooling
         if getattr(encoder, "pooler", None) is not None:
             encoder.pooler = None  # its output would not be used, and its weights would stay without a gradient
@@ -99,11 +90,11 @@ class TextClassifier(nn.Module):
         Returns
         -------
         torch.nn.ModuleDict
-            ``head`` and the differences by name: all that differs from the pre-trained encoder after training, and so all
-            that a checkpoint has to hold. The differences start at zero; :meth:`merge` adds them to the weights.
+            ``head`` and the differences by name. A checkpoint has to hold no more, since everything else is the pre-trained
+            encoder. The differences start at zero; :meth:`merge` adds them to the weights.
         """
         if rank < 0:
-            raise EncoderError(f"rank {rank} came, expected 0 (the head alone) or more.")
+            raise InputError(f"got rank {rank}, expected 0 (the head alone) or more.")
         self.requires_grad_(False)
         part = nn.ModuleDict({"head": self.head.requires_grad_(True)})
         with torch.random.fork_rng(devices=[]):
@@ -126,7 +117,7 @@ class TextClassifier(nn.Module):
 
 
 class _LowRank(nn.Module):
-    """A weight and what was learned on top of it: ``weight + up @ down``."""
+    """A weight and its learned difference: ``weight + up @ down``."""
 
     def __init__(self, linear: nn.Linear, rank: int):
         super().__init__()
@@ -138,12 +129,12 @@ class _LowRank(nn.Module):
 
 
 def load(folder: str | Path, classes: int, pooling: str = "cls", seed: int = 0) -> TextClassifier:
-    """Load a pre-trained encoder from a folder of the hub's format and put a new head on it.
+    """Load a pre-trained encoder from a folder of Hugging Face's format, and add a new head.
 
     Parameters
     ----------
     folder : path
-        Holds ``config.json`` and ``model.safetensors``. Nothing is looked for anywhere else.
+        Holds ``config.json`` and ``model.safetensors``; nothing is read from anywhere else.
     classes : int
         Number of classes.
     pooling : {"cls", "mean"}
@@ -158,21 +149,11 @@ def load(folder: str | Path, classes: int, pooling: str = "cls", seed: int = 0) 
 
     Raises
     ------
-    EncoderError
+    WeightsError
         If a file is missing or broken.
     """
-    folder = _folder(folder, "config.json", "model.safetensors")
-    bar = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()  # a bar for a file of a few MB would stand on every page
-    try:
-        encoder = AutoModel.from_pretrained(folder, local_files_only=True, attn_implementation="eager",
-                                            dtype=torch.float32)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise EncoderError(f"the encoder in {folder} cannot be loaded ({type(error).__name__}: {error}); "
-                           "fetch it again.") from error
-    finally:
-        if bar:
-            logging.enable_progress_bar()
+    with offline(folder, "encoder", "config.json", "model.safetensors") as path:
+        encoder = AutoModel.from_pretrained(path, local_files_only=True, attn_implementation="eager", dtype=torch.float32)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = TextClassifier(encoder, classes, pooling)
@@ -185,26 +166,14 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
 
     Raises
     ------
-    EncoderError
-        If there is none, or it cannot say which characters a token came from.
+    WeightsError
+        If there is none, or it cannot say which characters a token stands for.
     """
-    folder = _folder(folder, "tokenizer.json")
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except Exception as error:
-        raise EncoderError(f"the tokenizer in {folder} cannot be loaded ({error}); fetch it again.") from error
+    with offline(folder, "tokenizer", "tokenizer.json") as path:
+        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
     if not tokenizer.is_fast:
-        raise EncoderError(f"the tokenizer in {folder} knows no character offsets; a tokenizer.json is needed.")
+        raise WeightsError(f"the tokenizer in {folder} knows no character offsets; a tokenizer.json is needed.")
     return tokenizer
-
-
-def _folder(folder: str | Path, *names: str) -> Path:
-    folder = Path(folder)
-    missing = [name for name in names if not (folder / name).is_file()]
-    if missing:
-        raise EncoderError(f"{folder} lacks {', '.join(missing)}; pass the folder that data.store.find gave, "
-                           "or one in which save_pretrained wrote model and tokenizer.")
-    return folder
 
 
 @dataclass(frozen=True)
@@ -214,15 +183,15 @@ class Encoded:
     Attributes
     ----------
     inputs : dict of str to Tensor, each of shape (N, T)
-        What the model is called with.
+        Inputs of the model.
     special : Tensor of bool, shape (N, T)
-        Tokens that are no part of the sentence: [CLS], [SEP], [PAD].
+        Which tokens are not part of the sentence: [CLS], [SEP], [PAD].
     offsets : Tensor of int64, shape (N, T, 2)
         First character of each token and the one after its last; (0, 0) for special tokens.
     words : Tensor of int64, shape (N, T)
         Number of the word that a token is a piece of; -1 for special tokens.
     tokens : list of lists of str
-        The tokens as strings, padding left out.
+        The tokens as strings, without padding.
     """
 
     inputs: dict[str, Tensor]
@@ -240,9 +209,9 @@ def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length:
     ----------
     tokenizer : transformers.PreTrainedTokenizerBase
     texts : sequence of str
-        Any language and emoji; what the vocabulary does not hold becomes its unknown token.
+        In any language, also with emoji; a word that is not in the vocabulary becomes its unknown token.
     max_length : int, optional
-        Most tokens of a sentence, special ones included. Default: what the tokenizer says of its model.
+        Greatest number of tokens of a sentence, special ones included; default, that of the tokenizer's model.
     truncate : bool
         Cut longer sentences off instead of refusing them.
 
@@ -252,9 +221,8 @@ def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length:
 
     Raises
     ------
-    EncoderError
-        For a batch without sentences, something that is no string, a sentence without a word, and one that is too long;
-        and for a ``max_length`` that leaves no room for a word.
+    InputError
+        As for :func:`require_texts`, and for a sentence that is too long or a ``max_length`` without room for a word.
     """
     texts = require_texts(texts)
     limit = tokenizer.model_max_length if max_length is None else _require_room(tokenizer, max_length)
@@ -263,7 +231,7 @@ def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length:
     lengths = batch["attention_mask"].sum(dim=1)
     if not truncate and int(lengths.max()) > limit:
         i = int(lengths.argmax())
-        raise EncoderError(f"sentence {i} has {int(lengths[i])} tokens, at most {limit} can be read; shorten it, split "
+        raise InputError(f"sentence {i} has {int(lengths[i])} tokens, at most {limit} can be read; shorten it, split "
                            "it into sentences, or pass truncate=True and say so to your readers.")
     special, offsets = batch.pop("special_tokens_mask").bool(), batch.pop("offset_mapping")
     _require_words(texts, [batch.word_ids(i) for i in range(len(texts))])
@@ -278,19 +246,19 @@ def require_texts(texts: Sequence[str]) -> list[str]:
 
     Raises
     ------
-    EncoderError
+    InputError
         For a bare string, no sentence at all, something that is no string, and a sentence without a word.
     """
     if isinstance(texts, str):
-        raise EncoderError("one string came, expected a list of sentences; put it in brackets: [text].")
+        raise InputError("got one string, expected a list of sentences; put it in brackets: [text].")
     texts = list(texts)
     if not texts:
-        raise EncoderError("the batch is empty (0 sentences), expected at least 1.")
+        raise InputError("the batch is empty (0 sentences), expected at least 1.")
     for i, text in enumerate(texts):
         if not isinstance(text, str) or not text.strip():
-            raise EncoderError(f"sentence {i} is {text!r}, expected at least one word; leave it out of the batch.")
+            raise InputError(f"sentence {i} is {text!r}, expected at least one word; leave it out of the batch.")
         if any("\ud800" <= character <= "\udfff" for character in text):
-            raise EncoderError(f"sentence {i}, {text!r}, holds half a character (a lone surrogate), expected whole ones; "
+            raise InputError(f"sentence {i}, {text!r}, holds half a character (a lone surrogate), expected whole ones; "
                                "read the file again with the encoding that it was written in.")
     return texts
 
@@ -299,13 +267,13 @@ def _require_words(texts: list[str], words: list[list[int | None]]) -> None:
     """Refuse a sentence of which the tokenizer leaves nothing: invisible characters, for example."""
     for i, (text, numbers) in enumerate(zip(texts, words)):
         if all(number is None for number in numbers):
-            raise EncoderError(f"sentence {i} is {text!r}, of which the tokenizer leaves no word; leave it out of the batch.")
+            raise InputError(f"sentence {i} is {text!r}, of which the tokenizer leaves no word; leave it out of the batch.")
 
 
 def _require_room(tokenizer: PreTrainedTokenizerBase, max_length: int) -> int:
     least = tokenizer.num_special_tokens_to_add() + 1
     if max_length < least:
-        raise EncoderError(f"max_length {max_length} came, expected at least {least}: the special tokens and one more.")
+        raise InputError(f"got max_length {max_length}, expected at least {least}: the special tokens and one more.")
     return max_length
 
 
@@ -322,14 +290,14 @@ class TextBatches:
 
     Raises
     ------
-    EncoderError
-        As :func:`encode` does, but for sentences that are too long; and if there are not as many labels as sentences.
+    InputError
+        As for :func:`encode`, except that long sentences are cut off; and if there are not as many labels as sentences.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], labels, max_length: int = 128):
         texts = require_texts(texts)
         if len(texts) != len(labels):
-            raise EncoderError(f"{len(texts)} sentences and {len(labels)} labels came, expected as many of both.")
+            raise InputError(f"got {len(texts)} sentences and {len(labels)} labels, expected as many of both.")
         self.tokenizer, self.labels = tokenizer, torch.as_tensor(labels)
         batch = tokenizer(texts, truncation=True, max_length=_require_room(tokenizer, max_length))
         _require_words(texts, [batch.word_ids(i) for i in range(len(texts))])
@@ -339,6 +307,6 @@ class TextBatches:
         return len(self.ids)
 
     def batch(self, indices: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """Return inputs and labels of some sentences."""
+        """Return inputs and labels of the sentences with these numbers."""
         padded = self.tokenizer.pad({"input_ids": [self.ids[i] for i in indices.tolist()]}, return_tensors="pt")
         return dict(padded), self.labels[indices]

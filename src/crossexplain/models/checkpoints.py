@@ -1,22 +1,18 @@
-"""Trained weights with a card: what they were trained on, by which command, and how good they are on held-out data."""
+"""Trained weights with a card: the data, the command that trains them, and how good they are on held-out data."""
 
 import hashlib
 import json
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 
 from crossexplain.files import embedded_folder, write_whole
+from crossexplain.models.weights import WeightsError, read_weights, require_finite_weights, require_fit
 
 LIMIT = 10_000_000  # bytes of a checkpoint that travels with the project
 REQUIRED = ("data", "seed", "command", "accuracy")
-
-
-class CheckpointError(ValueError):
-    """A checkpoint is missing, broken, or not of this model; the message says which and what to do."""
 
 
 def folder() -> Path:
@@ -47,20 +43,18 @@ def save(model: nn.Module, name: str, card: dict, folder: Path | None = None, li
 
     Raises
     ------
-    CheckpointError
+    WeightsError
         If the card lacks an entry, a weight is NaN or infinite, or the file would be too large.
     """
     missing = [key for key in REQUIRED if key not in card]
     if missing:
-        raise CheckpointError(f"the card of {name!r} lacks {', '.join(missing)}; a checkpoint nobody can make again or "
-                              "judge is not kept.")
+        raise WeightsError(f"the card of {name!r} lacks {', '.join(missing)}; a checkpoint that nobody can make again "
+                           "or judge is not kept.")
     weights = {key: value.detach().cpu().contiguous().clone() for key, value in model.state_dict().items()}
-    bad = [key for key, value in weights.items() if value.is_floating_point() and not torch.isfinite(value).all()]
-    if bad:
-        raise CheckpointError(f"{name!r} holds NaN or infinity in {', '.join(bad[:3])}; train again with a lower rate.")
+    require_finite_weights(repr(name), weights, "train again with a lower rate.")
     size = sum(value.numel() * value.element_size() for value in weights.values())
     if size > limit:
-        raise CheckpointError(f"{name!r} takes {size:,} bytes, at most {limit:,} may; make the model smaller.")
+        raise WeightsError(f"{name!r} takes {size:,} bytes, at most {limit:,} may; make the model smaller.")
     target = _path(name, folder)
     write_whole(target, lambda part: save_file(weights, part))
     count = sum(parameter.numel() for parameter in model.parameters())
@@ -76,18 +70,18 @@ def read_card(name: str, folder: Path | None = None) -> dict:
 
     Raises
     ------
-    CheckpointError
-        If there is no such checkpoint (lists those that are there) or its card cannot be read.
+    WeightsError
+        If there is no such checkpoint (lists those that exist) or its card cannot be read.
     """
     path = _path(name, folder)
     if not path.exists() or not path.with_suffix(".json").exists():
-        there = ", ".join(sorted(p.stem for p in path.parent.glob("*.safetensors"))) or "none"
-        raise CheckpointError(f"there is no checkpoint {name!r} with a card in {path.parent}; there are: {there}. "
+        present = ", ".join(sorted(p.stem for p in path.parent.glob("*.safetensors"))) or "none"
+        raise WeightsError(f"there is no checkpoint {name!r} with a card in {path.parent}; there are: {present}. "
                               f"Make it with `python -m crossexplain train {name}`.")
     try:
         return json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"the card {path.with_suffix('.json')} is broken ({error}); "
+        raise WeightsError(f"the card {path.with_suffix('.json')} is broken ({error}); "
                               f"{_again(name)}") from error
 
 
@@ -102,25 +96,15 @@ def load(name: str, model: nn.Module, folder: Path | None = None) -> dict:
 
     Raises
     ------
-    CheckpointError
+    WeightsError
         If the checkpoint is missing, its bytes are not those the card was written for, or its weights do not fit.
     """
     card, path = read_card(name, folder), _path(name, folder)
     if _digest(path) != card.get("sha256"):
-        raise CheckpointError(f"checkpoint {path} is broken: its bytes are not those of its card; {_again(name)}")
-    try:
-        weights = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"checkpoint {path} cannot be read ({error}); {_again(name)}") from error
-    wanted = {key: tuple(value.shape) for key, value in model.state_dict().items()}
-    found = {key: tuple(value.shape) for key, value in weights.items()}
-    if wanted != found:
-        differ = sorted(key for key in wanted | found if wanted.get(key) != found.get(key))
-        first = differ[0]
-        here, there = wanted.get(first, "absent"), found.get(first, "absent")
-        raise CheckpointError(f"checkpoint {name!r} does not fit {type(model).__name__}: {len(differ)} entries differ, "
-                              f"first {first!r} ({there} in the file, {here} in the model); build the model with the "
-                              "sizes of the card.")
+        raise WeightsError(f"checkpoint {path} is broken: its bytes are not those of its card; {_again(name)}")
+    weights = read_weights(path, _again(name))
+    require_fit(f"checkpoint {name!r}", weights, model.state_dict(), type(model).__name__,
+                "build the model with the sizes of the card.")
     model.load_state_dict(weights)
     model.eval()
     return card
@@ -128,7 +112,7 @@ def load(name: str, model: nn.Module, folder: Path | None = None) -> dict:
 
 def _path(name: str, where: Path | None) -> Path:
     if not name or Path(name).name != name:
-        raise CheckpointError(f"checkpoint name {name!r} came, expected a plain name without a folder.")
+        raise WeightsError(f"got checkpoint name {name!r}, expected a plain name without a folder.")
     return (folder() if where is None else Path(where)) / f"{name}.safetensors"
 
 

@@ -1,8 +1,7 @@
-"""CLIP (Radford et al. 2021): two towers, two vectors of length 1, and one number, the cosine of the angle between them.
+"""CLIP (Radford et al. 2021): two towers give two vectors of length 1, whose cosine is the one number that is compared.
 
-:class:`Clip` is the published architecture, trained here in small or loaded; :class:`ClipCNN` has convolutions for its image
-tower, so that Grad-CAM has a map to read. Both are called the same way, for pairs, and give one logit a pair:
-``scale * cosine + bias``, above 0 where picture and text match.
+:class:`Clip` is the published architecture, trained here in small or loaded; :class:`ClipCNN` has a convolutional image tower,
+so that Grad-CAM has a map to read.
 """
 
 import json
@@ -10,42 +9,28 @@ import math
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTextModel
-from transformers.utils import logging
 
-from crossexplain.models.bert import EncoderError
-from crossexplain.models.towers import (
-    ClipTextTower,
-    ConvTower,
-    Look,
-    clip_states,
-    dense,
-    pool,
-    require_images,
-    require_pairs,
-    threshold,
-)
+from crossexplain.checks import InputError, require_images
+from crossexplain.models.towers import ClipTextTower, ConvTower, MapPooling, clip_states, dense, pool, threshold
+from crossexplain.models.two_towers import JoinedTowers, TwoTowerModel
+from crossexplain.models.weights import offline
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # of CLIP's pixels
-# To begin training with. A caption with one wrong word is not far from the right one, so the cosine is multiplied by more
-# than the 10 of SigLIP (Zhai et al. 2023); the bias says, as there, that most captions are not true of a picture.
+# Where training begins. A caption with one wrong word is close to the right one, so the cosine is multiplied by more than the
+# 10 of SigLIP (Zhai et al. 2023); as there, the negative bias says that most captions are not true of a picture.
 SCALE, BIAS = 40.0, -10.0
 
 
-class DualEncoder(nn.Module):
-    """What all models of this file share: how two vectors become a number.
+class DualEncoder(TwoTowerModel):
+    """A model that matches two vectors by the cosine of the angle between them: ``scale * cosine + bias``.
 
-    Subclasses give ``see(images) -> (N, D)``, ``read(tokens, attention_mask) -> (N, D)``, the logarithm of the ``scale``,
-    ``image_layer`` and ``text_layer``.
+    Subclasses have ``log_scale``, the logarithm of the scale; ``see`` and ``read`` return vectors (N, D).
     """
 
-    image_layer: str
-    text_layer: str
-
-    def __init__(self):
-        super().__init__()
+    def __init__(self, *towers):
+        super().__init__(*towers)
         self.bias = nn.Parameter(torch.tensor(BIAS))
 
     def encode_images(self, images: Tensor) -> Tensor:
@@ -56,32 +41,23 @@ class DualEncoder(nn.Module):
         """Return vectors of length 1, (N, D), of texts (N, T) that begin with start-of-text and end in end-of-text."""
         return nn.functional.normalize(self.read(tokens, attention_mask), dim=1)
 
-    def match(self, seen: Tensor, said: Tensor) -> Tensor:
-        """Return the logits (N,) of pictures (N, D) that were seen and texts (N, D) that were read before."""
-        return self.logits(nn.functional.cosine_similarity(seen, said, dim=-1))
+    def match(self, seen: Tensor, read: Tensor) -> Tensor:
+        """Return the logits (N,) of vectors of pictures (N, D) and of texts (N, D)."""
+        return self.logits(nn.functional.cosine_similarity(seen, read, dim=-1))
 
-    def similarity(self, images: Tensor, tokens: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """Return the logits of every picture with every text, (N, M)."""
-        return self.every(self.see(images), self.read(tokens, attention_mask))
-
-    def every(self, seen: Tensor, said: Tensor) -> Tensor:
-        """Return the logits of every picture (N, D) with every text (M, D), (N, M)."""
-        return self.logits(nn.functional.normalize(seen, dim=1) @ nn.functional.normalize(said, dim=1).T)
+    def logits_of_all_pairs(self, seen: Tensor, read: Tensor) -> Tensor:
+        """Return the logits (N, M) of every picture (N, D) with every text (M, D)."""
+        return self.logits(nn.functional.normalize(seen, dim=1) @ nn.functional.normalize(read, dim=1).T)
 
     def logits(self, cosines: Tensor) -> Tensor:
         """Return ``scale * cosine + bias``."""
         return self.log_scale.exp() * cosines + self.bias
 
-    def forward(self, images: Tensor, tokens: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """Return the logits that each text describes its picture, shape (N,)."""
-        require_pairs(images, tokens)
-        return self.match(self.see(images), self.read(tokens, attention_mask))
-
     @torch.no_grad()
-    def centre(self, logits: Tensor, labels: Tensor) -> float:
-        """Set the bias so that 0 divides pairs that match from pairs that do not as well as it can be done.
+    def set_threshold(self, logits: Tensor, labels: Tensor) -> float:
+        """Set the bias so that logits above 0 separate pairs that match from pairs that do not with the fewest mistakes.
 
-        Training sees far more pairs that do not match than pairs that do, and what was published has no bias at all.
+        Training shows far more pairs that do not match than pairs that do, and the published CLIP has no bias at all.
 
         Parameters
         ----------
@@ -93,12 +69,11 @@ class DualEncoder(nn.Module):
         Returns
         -------
         float
-            The cosine that divides them.
+            The cosine at the threshold.
         """
-        cosines = (logits.float() - self.bias.item()) / self.log_scale.exp().item()
-        found = threshold(cosines, labels)
-        self.bias.fill_(-found * self.log_scale.exp().item())
-        return found
+        cosine = threshold((logits.float() - self.bias.item()) / self.log_scale.exp().item(), labels)
+        self.bias.fill_(-cosine * self.log_scale.exp().item())
+        return cosine
 
 
 class Clip(DualEncoder):
@@ -113,14 +88,14 @@ class Clip(DualEncoder):
     mean, std : sequence of 3 float
         Of the pixels, by which they are normalised.
     tail : int
-        Blocks of the vision transformer that gather one vector of what the ones before say of each patch; only
-        :meth:`map` and :meth:`look` know of it.
+        The last blocks of the vision transformer, which are trained by contrast; :meth:`image_map` ends before them and
+        :meth:`pool_map` begins with them.
 
     Attributes
     ----------
     image_layer : str
-        What the last block reads, (N, 1 + P, D): the class token, then patches row by row. Of what it gives only the class
-        token is used, so a gradient at the patches would be 0 there by construction.
+        The input of the last block, (N, 1 + P, D): the class token, then patches row by row. Of the block's output only the
+        class token is used, so the gradient at the patches would be 0 there by construction.
     text_layer : str
         Word and position embeddings, summed; (N, T, D).
     blocks, text_blocks, attention_layers, text_attention_layers : list of str
@@ -152,21 +127,18 @@ class Clip(DualEncoder):
 
     def see(self, images: Tensor) -> Tensor:
         """Return one vector a picture, (N, D)."""
-        require_images(images, self.size)
-        pixels = (images - self.mean) / self.std
-        return self.clip.visual_projection(self.clip.vision_model(pixel_values=pixels).pooler_output)
+        return self.clip.visual_projection(self.clip.vision_model(pixel_values=self._pixels(images)).pooler_output)
 
-    def map(self, images: Tensor) -> Tensor:
-        """Return what the blocks before the last ``tail`` make of class token and patches, (N, 1 + P, C)."""
-        require_images(images, self.size)
+    def image_map(self, images: Tensor) -> Tensor:
+        """Return the states of class token and patches before the last ``tail`` blocks, (N, 1 + P, C)."""
         vision = self.clip.vision_model
-        states = vision.pre_layrnorm(vision.embeddings((images - self.mean) / self.std))
+        states = vision.pre_layrnorm(vision.embeddings(self._pixels(images)))
         for block in vision.encoder.layers[: -self.tail]:
             states = block(states, None)
         return states
 
-    def look(self, states: Tensor) -> Tensor:
-        """Return one vector a picture, (N, D), of what :meth:`map` gave."""
+    def pool_map(self, states: Tensor) -> Tensor:
+        """Return one vector a picture, (N, D), of the states that :meth:`image_map` returned."""
         for block in self.clip.vision_model.encoder.layers[-self.tail :]:
             states = block(states, None)
         return self.clip.visual_projection(self.clip.vision_model.post_layernorm(states[:, 0]))
@@ -176,67 +148,44 @@ class Clip(DualEncoder):
         states = clip_states(self.clip.text_model, tokens, attention_mask, self.pad)
         return self.clip.text_projection(pool(*states, "last"))
 
+    def _pixels(self, images: Tensor) -> Tensor:
+        return (require_images(images, channels=3, side=self.size) - self.mean) / self.std
 
-class ClipCNN(DualEncoder):
+
+class ClipCNN(DualEncoder, JoinedTowers):
     """A dual encoder whose image tower is convolutional.
 
     Parameters
     ----------
-    image, text : torch.nn.Module
-        Towers, see :mod:`crossexplain.models.towers`. What is frozen when it comes stays frozen and in eval mode.
-    read : {"max", "mean", "first", "last"}
-        How the states of the text become one vector; ``"last"`` is CLIP's way, at the end-of-text token.
+    image, text, pooling
+        As for :class:`crossexplain.models.two_towers.JoinedTowers`; pooling ``"last"`` is CLIP's way, at the end-of-text token.
     width : int
         Of the common space.
     dropout : float
-        Before the last layer of either side; for towers that are frozen, where it is all that can overfit.
+        Before the last layer of either side; for frozen towers, where only these layers can overfit.
     look : torch.nn.Module, optional
-        Makes one vector (N, width) of a map; default, :class:`crossexplain.models.towers.Look`.
+        Makes one vector (N, width) of a map; default, :class:`crossexplain.models.towers.MapPooling`.
     hidden : int
-        Units between the vector of the text and the common space, for a text tower that is frozen; 0 has none.
-
-    Attributes
-    ----------
-    image_layer, text_layer : str
-        The last map (N, C, h, w) and the embeddings (N, T, D).
+        Units between the vector of the text and the common space, for a frozen text tower; 0 has none.
     """
 
-    def __init__(self, image: nn.Module, text: nn.Module, read: str = "last", width: int = 256, dropout: float = 0.0,
+    def __init__(self, image: nn.Module, text: nn.Module, pooling: str = "last", width: int = 256, dropout: float = 0.0,
                  look: nn.Module | None = None, hidden: int = 0):
-        super().__init__()
-        self.image, self.text, self.how = image, text, read
-        self.image_layer, self.text_layer = f"image.{image.layer}", f"text.{text.layer}"
-        self.look = Look(image.width, width, dropout) if look is None else look
+        super().__init__(image, text, pooling, MapPooling(image.width, width, dropout) if look is None else look)
         self.say = nn.Sequential(nn.Dropout(dropout), nn.Linear(text.width, width, bias=False))
         if hidden:
             self.say = nn.Sequential(nn.LayerNorm(text.width), *dense(text.width, hidden, width, dropout))
         self.log_scale = nn.Parameter(torch.tensor(math.log(SCALE)))
 
-    def map(self, images: Tensor) -> Tensor:
-        """Return what the image tower makes of pictures, (N, C, h, w); ``look`` makes one vector of it, (N, D)."""
-        return self.image(images)
-
-    def see(self, images: Tensor) -> Tensor:
-        """Return one vector a picture, (N, D)."""
-        return self.look(self.map(images))
-
     def read(self, tokens: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Return one vector a text, (N, D)."""
-        return self.say(pool(*self.text(tokens, attention_mask), self.how))
-
-    def train(self, mode: bool = True) -> "ClipCNN":
-        """Switch dropout on or off; a frozen tower stays in eval mode, so that its batch statistics stay too."""
-        super().train(mode)
-        for tower in (self.image, self.text):
-            if mode and not any(parameter.requires_grad for parameter in tower.parameters()):
-                tower.eval()
-        return self
+        return self.say(super().read(tokens, attention_mask))
 
 
 class Contrast(nn.Module):
     """A model as it is trained by contrast: in train mode every picture of a batch with every text, in eval mode its own.
 
-    What is said of pictures by the part that stays frozen, ``model.map(images)``, is computed once, before.
+    The maps of the frozen part, ``model.image_map(images)``, are computed once before training.
 
     Parameters
     ----------
@@ -256,24 +205,24 @@ class Contrast(nn.Module):
         maps : Tensor, shape (N, ...)
         tokens : Tensor, shape (M, T)
         more : Tensor, optional
-            More texts, read by themselves since they are shorter.
+            Further texts, which are read by themselves since they are shorter.
 
         Returns
         -------
         Tensor
             (N, M) in train mode. In eval mode (M,): the first M / N texts belong to the first picture, and so on.
         """
-        seen = self.model.look(maps)
-        said = torch.cat([self.model.read(texts) for texts in (tokens, more) if texts is not None])
+        seen = self.model.pool_map(maps)
+        read = torch.cat([self.model.read(texts) for texts in (tokens, more) if texts is not None])
         if self.training:
-            return self.model.every(seen, said)
-        return self.model.match(seen.repeat_interleave(len(said) // len(seen), dim=0), said)
+            return self.model.logits_of_all_pairs(seen, read)
+        return self.model.match(seen.repeat_interleave(len(read) // len(seen), dim=0), read)
 
 
 def sigmoid_loss(logits: Tensor, true: Tensor) -> Tensor:
     """Return the contrastive loss of Zhai et al. (2023): each picture with each text is a question of yes or no.
 
-    Unlike the softmax of Radford et al. (2021) it minds that several texts may be true of a picture, and that none is.
+    Unlike the softmax of Radford et al. (2021) it allows for several true texts of a picture, or none.
 
     Parameters
     ----------
@@ -337,7 +286,7 @@ def small_vit(vocabulary: int, length: int, side: int = 96, patch: int = 12, wid
     Clip
     """
     if side % patch:
-        raise ValueError(f"side {side} and patch {patch} came; the patches have to cover the picture.")
+        raise InputError(f"got side {side} and patch {patch}, expected a multiple: the patches have to cover the picture.")
     text = small_text(vocabulary, length)
     vision = {"image_size": side, "patch_size": patch, "hidden_size": width, "intermediate_size": 2 * width,
               "num_hidden_layers": layers, "num_attention_heads": 4, "projection_dim": text.projection_dim}
@@ -365,7 +314,7 @@ def small_cnn(vocabulary: int, length: int, seed: int = 0) -> ClipCNN:
 def load(folder: str | Path) -> Clip:
     """Load a CLIP in the published format from a folder, ``openai/clip-vit-base-patch32`` or another of its kind.
 
-    Its logit is ``scale * cosine`` until :meth:`DualEncoder.centre` has chosen where yes begins.
+    Its logit is ``scale * cosine`` until :meth:`DualEncoder.set_threshold` has chosen where yes begins.
 
     Parameters
     ----------
@@ -379,29 +328,15 @@ def load(folder: str | Path) -> Clip:
 
     Raises
     ------
-    EncoderError
+    WeightsError
         If a file is missing or broken.
     """
-    folder = Path(folder)
-    missing = [name for name in ("config.json", "preprocessor_config.json") if not (folder / name).is_file()]
-    if missing:
-        raise EncoderError(f"{folder} lacks {', '.join(missing)}; pass the folder that data.store.find gave, or one in "
-                           "which save_pretrained wrote model and processor.")
-    bar = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()  # a bar for a file on the disk would stand on every page
-    try:
-        clip = CLIPModel.from_pretrained(folder, local_files_only=True, attn_implementation="eager", dtype=torch.float32)
-        pixels = json.loads((folder / "preprocessor_config.json").read_text(encoding="utf-8"))
-        mean, std = pixels.get("image_mean", MEAN), pixels.get("image_std", STD)
-        model = Clip(clip, mean=mean, std=std).requires_grad_(False).eval()
-        model.bias.zero_()
-        return model
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise EncoderError(f"the CLIP in {folder} cannot be loaded ({type(error).__name__}: {error}); fetch it "
-                           "again.") from error
-    finally:
-        if bar:
-            logging.enable_progress_bar()
+    with offline(folder, "CLIP", "config.json", "preprocessor_config.json") as path:
+        clip = CLIPModel.from_pretrained(path, local_files_only=True, attn_implementation="eager", dtype=torch.float32)
+        pixels = json.loads((path / "preprocessor_config.json").read_text(encoding="utf-8"))
+        model = Clip(clip, mean=pixels.get("image_mean", MEAN), std=pixels.get("image_std", STD))
+    model.bias.data.zero_()
+    return model.requires_grad_(False).eval()
 
 
 def _numbered(name: str, config) -> list[str]:
@@ -410,5 +345,5 @@ def _numbered(name: str, config) -> list[str]:
 
 @torch.no_grad()
 def _silence(text: CLIPTextModel) -> None:
-    """Let padding and mask say nothing; training never shows the one and never reads the other."""
+    """Set the embeddings of padding and mask to 0, since training never reads the one and never shows the other."""
     text.embeddings.token_embedding.weight[:2] = 0

@@ -6,7 +6,9 @@
 import torch
 from torch import Tensor, nn
 
-from crossexplain.checks import require_images
+from crossexplain.checks import require_images, require_one_of, require_tokens
+from crossexplain.models.towers import pool
+from crossexplain.models.two_towers import TwoTowerModel
 
 DIGITS = 10
 SIDE = 28  # pixels of a cell
@@ -54,29 +56,28 @@ class Tower(nn.Module):
         return self.name(self.drop(self.features(images))).flatten(2).transpose(1, 2)
 
 
-class CnnLstm(nn.Module):
+class CnnLstm(TwoTowerModel):
     """Does the sentence hold of the collage? One logit, above 0 for yes.
 
     Layers to explain: ``image_layer`` (the last convolution's map, (N, 64, 14, 14)) and ``text_layer`` (the word
-    embeddings, (N, T, 64)). Both reach the logit with a gradient that lives: the sentence is read by the maximum over
-    the LSTM's steps, so every step counts, and the digits' probabilities, through which the collage goes, are taken at
-    a temperature above 1, so they do not saturate.
+    embeddings, (N, T, 64)). Gradients do not vanish on the way to either: the sentence is read by the maximum over the LSTM's
+    steps, so every step counts, and the digits' probabilities are taken at a temperature above 1, so they do not saturate.
 
     Parameters
     ----------
     vocabulary : int
         Number of words; 0 is padding, 1 the mask.
-    read : {"max", "last"}
+    pooling : {"max", "last"}
         Read the LSTM by the maximum over its steps, or at the sentence's last word, as the paper does.
     temperature : float
         The digits' logits are divided by it before they become probabilities.
     width, dense : int
         Units of the LSTM and of the dense layers.
     gain : float
-        How many times larger than PyTorch's the LSTM's weights start. At 1 it begins nearly linear: what it says of "2
-        even" is then the sum of what it says of "2" and of "even", but "2 even" and "2 odd", or "1 even" and "3 odd",
-        mean the same of four digits. No sum tells these apart, and most seeds do not learn to count. There is no dropout
-        for a like reason: its noise kept some seeds from half of the tasks, and balanced pairs leave little to learn by heart.
+        Factor on PyTorch's initial weights of the LSTM. At 1 it begins nearly linear: its output for "2 even" is then the sum
+        of its outputs for "2" and for "even", but "2 even" and "2 odd", or "1 even" and "3 odd", mean the same of four digits.
+        No sum tells these apart, and most seeds do not learn to count. There is no dropout for a similar reason: its noise kept
+        some seeds from learning half of the tasks, and balanced pairs leave little to learn by heart.
 
     Examples
     --------
@@ -85,18 +86,18 @@ class CnnLstm(nn.Module):
     torch.Size([2])
     """
 
+    towers = ("tower",)
     image_layer = "tower.features"
     text_layer = "embedding"
 
-    def __init__(self, vocabulary: int, read: str = "max", temperature: float = 2.0, width: int = 64,
+    def __init__(self, vocabulary: int, pooling: str = "max", temperature: float = 2.0, width: int = 64,
                  dense: int = 256, gain: float = 2.0):
         super().__init__()
-        if read not in ("max", "last"):
-            raise ValueError(f"read {read!r} came, expected 'max' (over the steps) or 'last' (the last word).")
-        self.how, self.temperature = read, temperature
+        require_one_of(pooling, ("max", "last"), "pooling")
+        self.pooling, self.temperature = pooling, temperature
         self.tower = Tower()
         self.embedding = nn.Embedding(vocabulary, 64, padding_idx=0)
-        nn.init.zeros_(self.embedding.weight[1].detach())  # the mask says nothing, and training never shows it
+        nn.init.zeros_(self.embedding.weight[1].detach())  # the mask carries nothing, and training never shows it
         self.lstm = nn.LSTM(64, width, num_layers=2, batch_first=True)
         for name, weights in self.lstm.named_parameters():
             if name.startswith("weight"):
@@ -108,50 +109,57 @@ class CnnLstm(nn.Module):
         )
 
     def see(self, images: Tensor) -> Tensor:
-        """Return what the digits of the collage are taken for: probabilities, shape (N, 40)."""
+        """Return the probabilities of the digits of each cell, (N, 40)."""
         return (self.tower(images) / self.temperature).softmax(dim=2).flatten(1)
 
     def read(self, tokens: Tensor) -> Tensor:
-        """Return the sentence as one vector, shape (N, width).
-
-        Parameters
-        ----------
-        tokens : Tensor, shape (N, T), int64
-        """
-        _require_tokens(tokens, self.embedding)
+        """Return the sentences (N, T) as one vector each, (N, width)."""
+        require_tokens(tokens, self.embedding.num_embeddings)
         steps, _ = self.lstm(self.embedding(tokens))  # (N, T, width)
         real = tokens != 0  # (N, T)
-        if self.how == "last":
-            last = (real * torch.arange(tokens.shape[1], device=tokens.device)).amax(dim=1)
-            return steps[torch.arange(len(tokens), device=tokens.device), last]
+        if self.pooling == "last":
+            return pool(steps, real, "last")
         return steps.masked_fill(~real[:, :, None], -1.0).amax(dim=1)  # an LSTM's output is above -1
 
-    def match(self, seen: Tensor, said: Tensor) -> Tensor:
-        """Return the logit of collages (N, 40) and sentences (N, width) that were seen and read before; shape (N,)."""
-        return self.fusion(torch.cat([self.seen(seen), self.said(said)], dim=1))[:, 0]
+    def match(self, seen: Tensor, read: Tensor) -> Tensor:
+        """Return the logits (N,) of collages (N, 40) and sentences (N, width) that were encoded before."""
+        return self.fusion(torch.cat([self.seen(seen), self.said(read)], dim=1))[:, 0]
 
-    def forward(self, images: Tensor, tokens: Tensor) -> Tensor:
-        """Return the logit that the sentence holds of the collage.
 
-        Parameters
-        ----------
-        images : Tensor, shape (N, 1, 56, 56)
-            Ink from 0 to 1.
-        tokens : Tensor, shape (N, T), int64
-            Word numbers, padded with 0.
+class AfterTower(TwoTowerModel):
+    """A :class:`CnnLstm` that is given what its tower sees instead of the collage.
 
-        Returns
-        -------
-        Tensor, shape (N,)
-        """
-        return self.match(self.see(images), self.read(tokens))
+    Called with ``seen`` (N, 4, 10), the probabilities of the digits of each cell as :meth:`CnnLstm.see` gives them, and
+    ``tokens`` (N, T).
 
-    def train(self, mode: bool = True) -> "CnnLstm":
-        """Switch dropout on or off; a frozen tower stays in eval mode, so that its batch statistics stay too."""
-        super().train(mode)
-        if mode and not any(parameter.requires_grad for parameter in self.tower.parameters()):
-            self.tower.eval()
-        return self
+    Parameters
+    ----------
+    whole : CnnLstm
+        Shares its weights.
+    """
+
+    text_layer = "whole.embedding"
+
+    def __init__(self, whole: CnnLstm):
+        super().__init__()
+        self.whole = whole
+        self.train(whole.training)  # wrapping a model must not switch its mode
+
+    def see(self, seen: Tensor) -> Tensor:
+        """Return the digits' probabilities as one vector, (N, 40)."""
+        return seen.flatten(1)
+
+    def read(self, tokens: Tensor) -> Tensor:
+        """Return the sentence as one vector, (N, width)."""
+        return self.whole.read(tokens)
+
+    def match(self, seen: Tensor, read: Tensor) -> Tensor:
+        """Return the logits (N,)."""
+        return self.whole.match(seen, read)
+
+    def forward(self, seen: Tensor, tokens: Tensor) -> Tensor:
+        """Return the logits (N,) that the sentences hold of the collages."""
+        return super().forward(seen, tokens)
 
 
 class PublishedCnnLstm(nn.Module):
@@ -191,7 +199,7 @@ class PublishedCnnLstm(nn.Module):
     def forward(self, images: Tensor, tokens: Tensor) -> Tensor:
         """Return the logit, shape (N,); inputs as for :class:`CnnLstm`, the padding is moved to the front here."""
         require_images(images, channels=1, side=2 * SIDE, unit=True)
-        _require_tokens(tokens, self.embedding)
+        require_tokens(tokens, self.embedding.num_embeddings)
         steps, _ = self.lstm(self.embedding(_pad_in_front(tokens, self.PADDED)))  # (N, 20, 128)
         joined = torch.cat([self.features(images).flatten(1), self.said(steps[:, -1])], dim=1)
         logit = self.fusion(joined)[:, 0]
@@ -199,17 +207,7 @@ class PublishedCnnLstm(nn.Module):
 
 
 def _pad_in_front(tokens: Tensor, length: int) -> Tensor:
-    """Move the padding behind the words before them, (N, T) to (N, length)."""
+    """Move the padding from after the words to before them, (N, T) to (N, length)."""
     padded = nn.functional.pad(tokens, (0, length - tokens.shape[1]))
     order = (padded != 0).long().sort(dim=1, stable=True).indices
     return padded.gather(1, order)
-
-
-def _require_tokens(tokens: Tensor, embedding: nn.Embedding) -> None:
-    if tokens.ndim != 2 or tokens.dtype != torch.int64 or tokens.shape[1] < 1:
-        raise ValueError(f"tokens came as {tokens.dtype} of shape {tuple(tokens.shape)}, expected int64 (N, T).")
-    if tokens.numel() and not (0 <= int(tokens.min()) and int(tokens.max()) < embedding.num_embeddings):
-        raise ValueError(
-            f"tokens from {int(tokens.min())} to {int(tokens.max())} came, the model knows words 0 to "
-            f"{embedding.num_embeddings - 1}; use the tokens of the collages it was trained on."
-        )

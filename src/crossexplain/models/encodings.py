@@ -1,13 +1,12 @@
-"""What a frozen tower says of thousands of images or texts, computed once and kept on disk.
+"""The features of thousands of images or texts from a frozen tower, computed once and kept on disk.
 
-A tower that is not trained gives the same features in every epoch and for every view that leaves its input as it is.
-:func:`encode` sends each input through it once and writes the features in shards, files of a few hundred inputs. A shard
-is written whole or not at all and carries a checksum, so that a process that was killed, a full disk or a damaged file
-costs one shard and never a wrong number. Nothing but one shard is held in memory, while writing and while reading.
+A tower that is not trained gives the same features in every epoch, and for every view that leaves its input as it is.
+:func:`encode` sends each input through it once and writes the features in shards, files of a few hundred inputs. A shard is
+written whole or not at all and has a checksum, so that a process that was killed, a full disk or a damaged file costs one shard
+and never gives a wrong number. At most one shard is held in memory, while writing and while reading.
 
-The folder of an encoding is named after a hash of the weights, of the settings and of the inputs: other weights or other
-inputs are another folder, and what was computed from something else is never taken for it. A folder may be deleted at any
-time; it is made again when it is asked for.
+The folder of an encoding is named after a hash of the weights, the settings and the inputs, so that the features of other
+weights or other inputs are never taken for these. A folder may be deleted at any time; it is made again when it is needed.
 """
 
 import contextlib
@@ -29,6 +28,7 @@ from filelock import FileLock, Timeout
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from crossexplain.checks import InputError, require_one_of
 from crossexplain.files import write_whole
 
 log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ WAIT = 3600  # seconds to wait for another process that makes the same encoding
 
 
 class EncodingError(OSError):
-    """An encoding cannot be made or read; what was finished is kept, and the message says what to do."""
+    """An encoding cannot be made or read; finished shards are kept, and the message says what to do."""
 
 
 class Encodings:
@@ -53,7 +53,7 @@ class Encodings:
     ragged : bool
         Whether each input has its own number of rows.
     rate : float
-        Inputs a second, of what this call encoded; NaN if all was there.
+        Inputs per second that this call encoded; NaN if all had been encoded before.
     """
 
     def __init__(self, folder: Path, shards: Sequence["_Shard"], order: np.ndarray, rate: float):
@@ -76,22 +76,17 @@ class Encodings:
         TypeError
             Where each input has its own number of rows; :meth:`padded` gives those.
         IndexError
-            For an input that is not there.
+            For an input that does not exist.
         """
         if self.ragged:
             raise TypeError("each input has its own number of rows here; use padded(indices), which gives a mask too.")
         if isinstance(indices, int):
             return self[[indices]][0]
-        if isinstance(indices, slice):
-            indices = range(*indices.indices(len(self)))
-        places = list(self._places(indices))
-        out = np.empty((len(places), *self.shape), dtype=np.float32)
-        for i, (shard, row) in enumerate(places):
-            out[i] = self._values[shard][row]
-        return torch.from_numpy(out)
+        rows = [self._values[shard][row] for shard, row in self._places(indices)]  # views: nothing is read yet
+        return torch.from_numpy(np.stack(rows, dtype=np.float32) if rows else np.empty((0, *self.shape), np.float32))
 
     def padded(self, indices: Sequence[int] | Tensor) -> tuple[Tensor, Tensor]:
-        """Return the rows of some inputs, padded behind with zeros, and which are rows.
+        """Return the rows of some inputs, followed by zeros, and which are rows.
 
         Parameters
         ----------
@@ -113,12 +108,12 @@ class Encodings:
         return torch.from_numpy(out), torch.from_numpy(mask)
 
     def map(self, change: Callable[..., Tensor], batch_size: int = 256) -> Tensor:
-        """Return ``change`` of all features, computed by batches: what a head needs of features too large for memory.
+        """Return ``change`` of all features, computed by batches: for a head whose input is too large for memory.
 
         Parameters
         ----------
         change : callable
-            Of features (n, ...), or of rows (n, T, ...) and their mask (n, T); gives (n, ...).
+            Of features (n, ...), or of rows (n, T, ...) and their mask (n, T); returns (n, ...).
         batch_size : int
 
         Returns
@@ -129,12 +124,12 @@ class Encodings:
         return torch.cat([change(*self.padded(part)) if self.ragged else change(self[part]) for part in parts])
 
     def _places(self, indices) -> Iterator[tuple[int, int]]:
-        indices = np.asarray(indices)
-        indices = np.flatnonzero(indices) if indices.dtype == bool else indices
-        wrong = indices[(indices < -len(self)) | (indices >= len(self))] if len(indices) else indices
+        indices = np.arange(len(self))[indices] if isinstance(indices, slice) else np.asarray(indices)
+        indices = np.flatnonzero(indices) if indices.dtype == bool else indices.astype(np.int64)
+        wrong = indices[(indices < -len(self)) | (indices >= len(self))]
         if len(wrong):
             raise IndexError(f"input {wrong[0]} was asked for, there are {len(self):,} (0 to {len(self) - 1:,}).")
-        places = self._place[indices] if len(indices) else np.empty(0, np.int64)
+        places = self._place[indices]
         shards = np.searchsorted(self._starts, places, side="right") - 1
         return zip(shards.tolist(), (places - self._starts[shards]).tolist())
 
@@ -154,14 +149,14 @@ def encode(
     dtype: str = "float16",
     progress: bool = True,
 ) -> Encodings:
-    """Encode inputs with a frozen model, or take up what was encoded before.
+    """Encode inputs with a frozen model, or use what was encoded before.
 
     Parameters
     ----------
     model : torch.nn.Module
         In eval mode. All its weights are part of the key.
     batch : callable
-        ``batch(indices)`` gives what the model is called with: a Tensor, or a dict of Tensors by keyword.
+        ``batch(indices)`` returns the inputs of the model: a Tensor, or a dict of Tensors by keyword.
     names : sequence of N str
         What identifies the content of each input: the text itself, or name and checksum of a file.
     folder : path
@@ -169,15 +164,15 @@ def encode(
     settings : mapping
         Whatever else changes the features and can be written as JSON: the preprocessing, the layer, a length limit.
     forward : callable, optional
-        Called in place of the model, such as its tower. Name it in the settings, for its code is not part of the key.
+        Called in place of the model, such as its tower. Name it in the settings, since its code is not part of the key.
     mask : str, optional
         Keyword of an input (n, T) that is not 0 at the rows to keep of an output (n, T, ...); padding is not stored.
     lengths : sequence of N numbers, optional
-        Inputs of like length go through the model together, so that little is spent on padding.
+        Inputs of similar length go through the model together, which saves padding.
     batch_size, shard_size : int
-        Inputs that go through the model, and into a file, at once.
+        Inputs that go through the model, and that are written to a file, at once.
     dtype : {"float16", "float32"}
-        As which the features are kept. Half of the precision takes half of the room; 3 digits are right.
+        Of the features on disk. Half precision takes half of the space and keeps 3 digits.
     progress : bool
         Show a progress bar.
 
@@ -188,9 +183,9 @@ def encode(
     Raises
     ------
     EncodingError
-        If the disk is full or cannot be written, or features are not finite or too large for the dtype. What is finished
-        stays; the same call goes on from there.
-    ValueError
+        If the disk is full or cannot be written, or features are not finite or too large for the dtype. Finished
+        shards are kept; the same call goes on from there.
+    InputError
         For settings that cannot be used.
 
     Examples
@@ -198,8 +193,8 @@ def encode(
     >>> from tempfile import TemporaryDirectory
     >>> model, vectors = nn.Linear(3, 2).eval(), torch.ones(5, 3)
     >>> with TemporaryDirectory() as folder:
-    ...     found = encode(model, lambda some: vectors[some], list("abcde"), folder, settings={}, progress=False)
-    ...     len(found), found[[4, 0]].shape
+    ...     features = encode(model, lambda rows: vectors[rows], list("abcde"), folder, settings={}, progress=False)
+    ...     len(features), features[[4, 0]].shape
     (5, torch.Size([2, 2]))
     """
     _require_usable(model, names, lengths, dtype, batch_size, shard_size)
@@ -267,24 +262,24 @@ class _Shard:
 
 def _features(forward, batch, indices: list[int], mask: str | None, batch_size: int, dtype: torch.dtype,
               device: torch.device, bar: tqdm) -> tuple[np.ndarray, list[int] | None]:
-    """Send some inputs through the model; the features one below the other, and how many rows each input has."""
+    """Send some inputs through the model; the features one after the other, and how many rows each input has."""
     values, lengths = [], []
     for start in range(0, len(indices), batch_size):
-        some = indices[start : start + batch_size]
+        chosen = indices[start : start + batch_size]
         with torch.inference_mode():
-            inputs = batch(some)
+            inputs = batch(chosen)
             if isinstance(inputs, Tensor):
                 out = forward(inputs.to(device))
             else:
                 out = forward(**{name: tensor.to(device) for name, tensor in inputs.items()})
-            if len(out) != len(some):
-                raise ValueError(f"the model gave {len(out)} rows for {len(some)} inputs, expected one for each.")
+            if len(out) != len(chosen):
+                raise InputError(f"the model gave {len(out)} rows for {len(chosen)} inputs, expected one for each.")
             if mask is not None:
                 kept = inputs[mask].to(device).bool()
                 lengths += kept.sum(dim=1).tolist()
                 out = out[kept]
             values.append(out.to("cpu", dtype))
-        bar.update(len(some))
+        bar.update(len(chosen))
     return torch.cat(values).contiguous().numpy(), lengths if mask is not None else None
 
 
@@ -293,7 +288,7 @@ def _about(model: nn.Module, names: Sequence[str], settings, order: np.ndarray, 
     try:
         described = json.dumps(dict(settings), sort_keys=True)
     except TypeError as error:
-        raise ValueError(f"the settings hold something that is no number, text, list or dict ({error}); "
+        raise InputError(f"the settings hold something that is no number, text, list or dict ({error}); "
                          "describe it in words.") from error
     weights, inputs = hashlib.sha256(), hashlib.sha256()
     for name, tensor in model.state_dict().items():
@@ -336,15 +331,14 @@ def _require_finite(values: np.ndarray, lengths: list[int] | None, names, indice
 
 def _require_usable(model: nn.Module, names, lengths, dtype: str, batch_size: int, shard_size: int) -> None:
     if model.training:
-        raise ValueError("the model is in training mode, where dropout changes its features; call model.eval() first.")
+        raise InputError("the model is in training mode, where dropout changes its features; call model.eval() first.")
     if isinstance(names, str) or not len(names):
-        raise ValueError(f"{names!r} came as the names of the inputs, expected a list of at least one.")
+        raise InputError(f"got {names!r} as the names of the inputs, expected a list of at least one.")
     if lengths is not None and len(lengths) != len(names):
-        raise ValueError(f"{len(lengths)} lengths came for {len(names)} inputs, expected as many.")
-    if dtype not in DTYPES:
-        raise ValueError(f"dtype {dtype!r} came, expected one of {', '.join(map(repr, DTYPES))}.")
+        raise InputError(f"got {len(lengths)} lengths for {len(names)} inputs, expected as many.")
+    require_one_of(dtype, DTYPES, "dtype")
     if min(batch_size, shard_size) < 1:
-        raise ValueError(f"batch_size {batch_size} and shard_size {shard_size} came, expected at least 1 each.")
+        raise InputError(f"got batch_size {batch_size} and shard_size {shard_size}, expected at least 1 each.")
 
 
 @contextlib.contextmanager

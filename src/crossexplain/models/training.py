@@ -13,22 +13,23 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from crossexplain.checks import InputError, require_one_of
 from crossexplain.files import write_whole
 
 SCHEDULES = ("one-cycle", "constant")
 
 
-class TrainingError(ValueError):
-    """Training cannot start, go on or be resumed; the message says what came, what was expected, what to do."""
+class TrainingError(InputError):
+    """Training cannot start, go on or be resumed; the message says what it got, what it expected and what to do."""
 
 
 class Batches(Protocol):
-    """What the loop trains on: anything that knows its length and gathers a batch by index."""
+    """Examples to train on: anything that has a length and gathers a batch by index."""
 
     def __len__(self) -> int: ...
 
     def batch(self, indices: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """Return the keyword inputs of the model and the labels for some examples."""
+        """Return the keyword inputs of the model and the labels for the examples with these numbers."""
 
 
 class TensorBatches:
@@ -62,7 +63,7 @@ class TensorBatches:
         return len(self.labels)
 
     def batch(self, indices: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """Return inputs and labels of some examples."""
+        """Return inputs and labels of the examples with these numbers."""
         return {name: values[indices] for name, values in self.inputs.items()}, self.labels[indices]
 
 
@@ -77,7 +78,7 @@ class History:
     validation_score : list of float
         Score of each epoch on the validation examples; empty without any.
     best_epoch : int
-        Epoch, counted from 0, whose weights the model has now; of several that score alike the last.
+        Epoch, counted from 0, whose weights the model has now; of several with the same score the last.
     seconds : float
         Wall-clock time of training, over all resumed parts.
     device : str
@@ -92,7 +93,7 @@ class History:
 
 
 def accuracy(logits: Tensor, labels: Tensor) -> float:
-    """Return the share of right answers.
+    """Return the share of correct answers.
 
     Parameters
     ----------
@@ -123,7 +124,6 @@ def fit(
     weight_decay: float = 0.01,
     schedule: str = "one-cycle",
     clip: float | None = 1.0,
-    patience: int | None = None,
     progress: bool = True,
     checkpoint: Path | None = None,
     device: str | None = None,
@@ -150,17 +150,16 @@ def fit(
         One-cycle: up for three tenths of the steps, then down along a cosine (Smith and Topin 2018).
     clip : float, optional
         Greatest norm of the gradient of a step.
-    patience : int, optional
-        Stop after so many epochs without a better validation score.
     progress : bool
         Show a progress bar that names the device.
     checkpoint : Path, optional
-        File to write after each epoch. If it is there, training goes on from it and ends in the same weights as a run
-        that was never cut off; a finished one is returned at once.
+        File to write after each epoch. If it exists, training goes on from it and ends in the same weights as a run that was
+        never cut off; a finished one is returned at once.
     device : {"cpu"}, optional
-        Keep to the CPU; by default accelerate chooses, and its own settings say between what.
+        Stay on the CPU; by default accelerate chooses the device by its own settings.
     half : bool
-        Multiply matrices in bfloat16 where the processor can, in about half of the time; weights stay in float32.
+        Multiply matrices in bfloat16 where the processor has instructions for it, which takes about half of the time; weights
+        stay in float32.
 
     Returns
     -------
@@ -171,8 +170,7 @@ def fit(
     TrainingError
         For unusable settings, a loss that is not finite, and a checkpoint of another run or a broken one.
     """
-    _require_settings(model, train, epochs, batch_size, schedule)
-    _require_choices(validation, device)
+    _require_settings(model, train, validation, epochs, batch_size, schedule, device)
     accelerator = Accelerator(cpu=device == "cpu")
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=lr, weight_decay=weight_decay)
@@ -189,15 +187,15 @@ def fit(
                desc=f"training on {accelerator.device}")
     devices = list(range(torch.cuda.device_count())) if accelerator.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), bar:
-        while run.epoch < epochs and not run.is_stale(patience):
+        while run.epoch < epochs:
             started = time.perf_counter()
             torch.manual_seed(seed * 1_000_003 + run.epoch)  # by epoch: a resumed run draws what an uncut one would
             mean = _epoch(accelerator, wrapped, optimizer, scheduler, train, batch_size, loss, clip, half)
-            found = None if validation is None else evaluate(model, validation, score, batch_size)
-            run.note(mean, found, time.perf_counter() - started)
+            scored = None if validation is None else evaluate(model, validation, score, batch_size)
+            run.note(mean, scored, time.perf_counter() - started)
             if checkpoint is not None and accelerator.is_main_process:
                 run.save(Path(checkpoint))
-            bar.set_postfix(loss=f"{mean:.4f}", **({} if found is None else {"validation": f"{found:.4f}"}))
+            bar.set_postfix(loss=f"{mean:.4f}", **({} if scored is None else {"validation": f"{scored:.4f}"}))
             bar.update()
     model.load_state_dict(run.best)
     model.eval()
@@ -219,7 +217,7 @@ def predict(model: nn.Module, data: Batches, batch_size: int = 1024) -> tuple[Te
         If there are no examples.
     """
     if not len(data):
-        raise TrainingError("0 examples came, expected at least 1.")
+        raise TrainingError("got 0 examples, expected at least 1.")
     was_training = model.training
     model.eval()
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
@@ -246,14 +244,10 @@ class _Run:
         self.settings, self.history, self.epoch = settings, history, 0
         self.best = _copy(model.state_dict())
 
-    def is_stale(self, patience: int | None) -> bool:
-        scores = self.history.validation_score
-        return patience is not None and bool(scores) and self.epoch - 1 - scores.index(max(scores)) >= patience
-
     def note(self, loss: float, score: float | None, seconds: float) -> None:
-        """Keep the books of one epoch, and its weights if they are the best so far."""
+        """Record one epoch, and keep its weights if they are the best so far."""
         scores = self.history.validation_score
-        # Of equals the last: a small validation set is soon all right, while the learning rate is still high.
+        # Of equal scores the last: a small validation set is soon all correct, while the learning rate is still high.
         if score is None or not scores or score >= max(scores):
             self.best, self.history.best_epoch = _copy(self.model.state_dict()), self.epoch
         self.history.train_loss.append(loss)
@@ -275,8 +269,8 @@ class _Run:
             raise TrainingError(f"training checkpoint {path} cannot be read ({type(error).__name__}: it is broken or "
                                 "something else); delete it to train from the start.") from error
         if not isinstance(state, dict) or state.get("settings") != self.settings:
-            found = state.get("settings") if isinstance(state, dict) else type(state).__name__
-            raise TrainingError(f"training checkpoint {path} belongs to another run: it has {found}, this run has "
+            other = state.get("settings") if isinstance(state, dict) else type(state).__name__
+            raise TrainingError(f"training checkpoint {path} belongs to another run: it has {other}, this run has "
                                 f"{self.settings}; delete it or name another file.")
         try:
             self.model.load_state_dict(state["model"])
@@ -317,9 +311,9 @@ def _epoch(accelerator, model, optimizer, scheduler, train, batch_size, loss, cl
 
 
 def _halves(device: str) -> bool:
-    """Return whether half precision saves time on a device: a CPU without instructions for it imitates it, very slowly."""
-    found = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return device != "cpu" or any(getattr(torch.cpu, name, bool)() for name in found)
+    """Return whether half precision saves time on a device: a CPU without instructions for it emulates it very slowly."""
+    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return device != "cpu" or any(getattr(torch.cpu, name, bool)() for name in checks)
 
 
 def _scheduler(optimizer, schedule: str, lr: float, steps: int):
@@ -328,21 +322,18 @@ def _scheduler(optimizer, schedule: str, lr: float, steps: int):
     return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
 
 
-def _require_settings(model: nn.Module, train: Batches, epochs: int, batch_size: int, schedule: str) -> None:
-    if schedule not in SCHEDULES:
-        raise TrainingError(f"schedule {schedule!r} came, expected one of {', '.join(map(repr, SCHEDULES))}.")
-    if len(train) < 1 or epochs < 1 or batch_size < 1:
-        raise TrainingError(f"{len(train)} examples, {epochs} epochs and batches of {batch_size} came; expected at "
-                            "least 1 of each.")
-    if not any(parameter.requires_grad for parameter in model.parameters()):
-        raise TrainingError(f"{type(model).__name__} has no parameter with requires_grad; unfreeze what shall learn.")
-
-
-def _require_choices(validation: Batches | None, device: str | None) -> None:
-    if validation is not None and len(validation) < 1:
-        raise TrainingError("0 validation examples came; expected at least 1, or None to take the last epoch.")
+def _require_settings(model: nn.Module, train: Batches, validation: Batches | None, epochs: int, batch_size: int,
+                      schedule: str, device: str | None) -> None:
+    require_one_of(schedule, SCHEDULES, "schedule")
     if device not in (None, "cpu"):
-        raise TrainingError(f"device {device!r} came, expected None (accelerate chooses, a GPU where there is one) or 'cpu'.")
+        raise TrainingError(f"got device {device!r}, expected None (accelerate chooses, a GPU where there is one) or 'cpu'.")
+    if len(train) < 1 or epochs < 1 or batch_size < 1:
+        raise TrainingError(f"got {len(train)} examples, {epochs} epochs and batches of {batch_size}, expected at least 1 of "
+                            "each.")
+    if validation is not None and len(validation) < 1:
+        raise TrainingError("got 0 validation examples, expected at least 1, or None to take the last epoch.")
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise TrainingError(f"{type(model).__name__} has no parameter with requires_grad; unfreeze what is to be trained.")
 
 
 def _copy(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -7,29 +7,23 @@ Every model here is cut in two at its ``image_layer``, the last convolutional ma
 ``model.head(model.tower(images))``.
 """
 
-import pickle
 from pathlib import Path
 from typing import Self
 
 import torch
 import torchvision
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from crossexplain.checks import require_images
+from crossexplain.checks import InputError, require_images, require_one_of
+from crossexplain.models.weights import read_weights, require_finite_weights, require_fit
 
 NETWORKS = {  # torchvision's name: number of the last convolutional map in ``features``, side of the input in pixels
     "vgg16": (29, 224),
     "vgg19": (35, 224),
     "squeezenet1_0": (12, 227),
 }
-SMALLEST = 32  # pixels, below which nothing is left after the pools
+SMALLEST = 32  # pixels; a smaller side would be pooled to nothing
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's pixels, red green blue
-
-
-class WeightsError(ValueError):
-    """A weight file cannot be used; the message says what came, what was expected and what to do."""
 
 
 class _Seeded(nn.Module):
@@ -68,7 +62,7 @@ class SlimVGG(_Seeded):
     def __init__(self, classes: int = 10, size: int = 64):
         super().__init__()
         if size < 16 or size % 16:
-            raise ValueError(f"size = {size} came, expected a multiple of 16: the image is halved four times.")
+            raise InputError(f"got size {size}, expected a multiple of 16: the image is halved four times.")
         self.size = size
         layers, before = [], 1
         for stack in self.STACKS:
@@ -112,15 +106,14 @@ class ImageNetClassifier(_Seeded):
 
     def __init__(self, name: str):
         super().__init__()
-        if name not in NETWORKS:
-            raise WeightsError(f"network {name!r} came, expected one of {', '.join(NETWORKS)}.")
+        require_one_of(name, NETWORKS, "network")
         self.last, self.size = NETWORKS[name]
         self.image_layer = f"network.features.{self.last}"
         self.network = torchvision.models.get_model(name, weights=None)
 
     @property
     def classes(self) -> nn.Conv2d | None:
-        """The layer that says at each place of the last map how much speaks for each class; None for VGG, which has none."""
+        """The layer that gives a map of each class; None for VGG, which has none."""
         return next((layer for layer in self.network.classifier if isinstance(layer, nn.Conv2d)), None)
 
     def tower(self, images: Tensor) -> Tensor:
@@ -156,37 +149,14 @@ def load_imagenet(name: str, path: Path | str) -> ImageNetClassifier:
 
     Raises
     ------
-    WeightsError
+    crossexplain.models.weights.WeightsError
         If the file is missing, broken, of another network, or holds NaN or infinity.
     """
-    weights = _read(Path(path))
-    with torch.device("meta"):  # no memory and no time for initial weights that are replaced at once
+    path = Path(path)
+    weights = read_weights(path)
+    with torch.device("meta"):  # initial weights would take memory and time, and are replaced at once
         model = ImageNetClassifier(name)
-    wanted = {key: tuple(value.shape) for key, value in model.network.state_dict().items()}
-    found = {key: tuple(value.shape) for key, value in weights.items()}
-    if wanted != found:
-        differ = sorted(key for key in wanted | found if wanted.get(key) != found.get(key))
-        raise WeightsError(
-            f"{Path(path).name} does not fit {name}: {len(differ)} entries differ, first {differ[0]!r} "
-            f"({found.get(differ[0], 'absent')} in the file, {wanted.get(differ[0], 'absent')} in the network); "
-            "name the network that the file belongs to."
-        )
-    bad = [key for key, value in weights.items() if not torch.isfinite(value).all()]
-    if bad:
-        raise WeightsError(f"{Path(path).name} holds NaN or infinity in {', '.join(bad[:3])}; fetch the file again.")
+    require_fit(path.name, weights, model.network.state_dict(), name, "name the network that the file belongs to.")
+    require_finite_weights(path.name, weights, "fetch the file again.")
     model.network.load_state_dict(weights, assign=True)
     return model.requires_grad_(False).eval()
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise WeightsError(f"there is no weight file {path}; crossexplain.data.store.find says where it looks.")
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        weights = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        raise WeightsError(f"{path.name} cannot be read as weights ({error}); fetch the file again.") from error
-    if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
-        raise WeightsError(f"{path.name} holds {type(weights).__name__}, expected a state dict of tensors.")
-    return weights

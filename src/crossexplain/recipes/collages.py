@@ -5,7 +5,7 @@ dozen distinct sentences once a step, which is what makes the training of the re
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -13,46 +13,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from crossexplain.checks import require_one_of
 from crossexplain.data import collages, digits
 from crossexplain.data.collages import KINDS, SENTENCES, VOCABULARY, Collages
 from crossexplain.data.digits import Digits
-from crossexplain.models import checkpoints
-from crossexplain.models.cnn_lstm import CnnLstm, Tower
+from crossexplain.models.cnn_lstm import AfterTower, CnnLstm, Tower
 from crossexplain.models.training import History, TensorBatches, evaluate, fit, predict
+from crossexplain.models.two_towers import in_batches
+from crossexplain.recipes import Recipe, Trained, by_kind, state_file, with_checkpoint
 
 BANKS = {"embedded": "sklearn", "full": "mnist"}
 NAMES = {"embedded": "collages", "full": "collages_mnist"}
 TOWER = {"embedded": (8000, 6), "full": (13_000, 4)}  # collages and epochs
 EPOCHS = {40_000: 20, 8000: 100}  # of the fusion, by number of pairs: about 3,000 steps either way
 VALIDATION, TEST = 4000, 8000  # pairs
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A trained model and how it came about.
-
-    Attributes
-    ----------
-    model : CnnLstm
-        In eval mode, frozen.
-    digits : Digits
-        The bank that collages are made from.
-    card : dict
-        Of the checkpoint; empty where the model was trained just now.
-    tower, fusion : History, optional
-        Of the two trainings; None where the part was loaded.
-    """
-
-    model: CnnLstm
-    digits: Digits
-    card: dict = field(default_factory=dict)
-    tower: History | None = None
-    fusion: History | None = None
-
-    @property
-    def seconds(self) -> float:
-        """Time that the trainings took."""
-        return sum(history.seconds for history in (self.tower, self.fusion) if history is not None)
 
 
 class NamedDigits:
@@ -130,12 +104,11 @@ def look(model: CnnLstm, data: Collages) -> TensorBatches:
     TensorBatches
         Inputs ``seen`` (N, 40) and ``sentence`` (N,), for :func:`train_fusion`, also of another model with this tower.
     """
-    distinct, first, back = np.unique(data.collage, return_index=True, return_inverse=True)
+    _, first, number = np.unique(data.collage, return_index=True, return_inverse=True)
     model.tower.eval()
     device = model.embedding.weight.device
-    with torch.no_grad():
-        seen = [model.see(data.images(first[i : i + 256]).to(device)) for i in range(0, len(distinct), 256)]
-    inputs = {"seen": torch.cat(seen).cpu()[torch.from_numpy(back)], "sentence": torch.from_numpy(data.sentence_id)}
+    seen = in_batches(lambda collage: model.see(data.images(collage).to(device)), first, 256).cpu()
+    inputs = {"seen": seen[torch.from_numpy(number)], "sentence": torch.from_numpy(data.sentence_id)}
     return TensorBatches(inputs, torch.from_numpy(data.labels))
 
 
@@ -158,26 +131,26 @@ def train_fusion(model: CnnLstm, train_set: TensorBatches, validation: TensorBat
     History
     """
     model.tower.requires_grad_(False)
-    return fit(_Matcher(model, without), train_set, validation, epochs=epochs, lr=2e-3, batch_size=256, seed=seed,
-               progress=progress, checkpoint=checkpoint)
+    return fit(SentencesOnce(AfterTower(model), without), train_set, validation, epochs=epochs, lr=2e-3, batch_size=256,
+               seed=seed, progress=progress, checkpoint=checkpoint)
 
 
-def train(profile: str = "embedded", seed: int = 0, n_pairs: int = 40_000, size: str = "page", read: str = "max",
-          tower: Tower | None = None, without: str | None = None, progress: bool = True) -> Trained:
-    """Train the whole model: the tower, unless there is one, and the fusion.
+def train(profile: str = "embedded", seed: int = 0, size: str = "page", progress: bool = True, resume: Path | None = None, *,
+          n_pairs: int | None = None, pooling: str = "max", tower: Tower | None = None, without: str | None = None) -> Trained:
+    """Train the whole model: the tower, unless one is given, and the fusion.
 
     Parameters
     ----------
     profile : {"embedded", "full"}
         Collages of scikit-learn's digits or of MNIST's.
     seed : int
-        Of pairs, initial weights and order; the division of the digits is the same for every seed.
-    n_pairs : int
+        Of pairs, initial weights and order; the digits are divided alike for every seed.
+    size, progress, resume
+        As for :class:`crossexplain.recipes.Recipe`.
+    n_pairs : int, optional
         Pairs to train on, a multiple of 4.
-    size : {"page", "small"}
-        ``"small"`` is one epoch on a few pairs, to see that everything runs.
-    read : {"max", "last"}
-        How the LSTM is read, see :class:`CnnLstm`.
+    pooling : {"max", "last"}
+        Of the sentence, see :class:`CnnLstm`.
     tower : Tower, optional
         One that was trained before.
     without
@@ -186,17 +159,23 @@ def train(profile: str = "embedded", seed: int = 0, n_pairs: int = 40_000, size:
     Returns
     -------
     Trained
+        ``data`` is the bank of digits; the steps are ``"tower"``, unless one was given, and ``"fusion"``.
     """
-    bank = digits.load(BANKS[profile])
-    n, epochs = (256, 1) if size == "small" else TOWER[profile]
-    named = None
+    name, bank, small, histories = NAMES[profile], digits.load(BANKS[profile]), size == "small", {}
     if tower is None:
-        tower, named = train_tower(bank, seed, n, epochs, progress)
-    model = new_model(tower, seed, read)
-    train_set, validation = (look(model, data) for data in pairs(bank, n_pairs, seed, size))
-    epochs = 1 if size == "small" else epochs_for(n_pairs)
-    history = train_fusion(model, train_set, validation, seed=seed, epochs=epochs, without=without, progress=progress)
-    return Trained(model.requires_grad_(False), bank, tower=named, fusion=history)
+        n, epochs = (256, 1) if small else TOWER[profile]
+        tower, histories["tower"] = train_tower(bank, seed, n, epochs, progress, state_file(resume, name, seed, "tower"))
+    model = new_model(tower, seed, pooling)
+    n_pairs = n_pairs or (1280 if small else 40_000)
+    sets = (look(model, data) for data in pairs(bank, n_pairs, seed, size))
+    histories["fusion"] = train_fusion(model, *sets, seed=seed, epochs=1 if small else epochs_for(n_pairs), without=without,
+                                       progress=progress, checkpoint=state_file(resume, name, seed, "fusion"))
+    return Trained(name=name, model=model.requires_grad_(False), data=bank, seed=seed, histories=histories)
+
+
+def load(profile: str = "embedded", **_) -> Trained:
+    """Return the model that travels with the book."""
+    return with_checkpoint(Trained(name=NAMES[profile], model=CnnLstm(len(VOCABULARY)), data=digits.load(BANKS[profile])))
 
 
 def pairs(bank: Digits, n_pairs: int, seed: int, size: str = "page") -> tuple[Collages, Collages]:
@@ -210,44 +189,22 @@ def epochs_for(n_pairs: int) -> int:
     return EPOCHS.get(n_pairs) or max(1, round(20 * 40_000 / n_pairs))
 
 
-def new_model(tower: Tower, seed: int, read: str = "max", **options) -> CnnLstm:
+def new_model(tower: Tower, seed: int, pooling: str = "max", **options) -> CnnLstm:
     """Return a model with this tower and fresh weights elsewhere; further options are those of :class:`CnnLstm`."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = CnnLstm(len(VOCABULARY), read=read, **options)
+        model = CnnLstm(len(VOCABULARY), pooling=pooling, **options)
     model.tower.load_state_dict(tower.state_dict())
     return model
 
 
-def load_or_train(profile: str = "embedded", seed: int = 0, retrain: bool = False, size: str = "page",
-                  progress: bool = True) -> Trained:
-    """Return the model that travels with the book, or train it again.
-
-    Parameters
-    ----------
-    profile, seed, size, progress
-        As for :func:`train`; the seed only counts when training.
-    retrain : bool
-        True trains.
-
-    Returns
-    -------
-    Trained
-    """
-    if retrain:
-        return train(profile, seed, 1280 if size == "small" else 40_000, size, progress=progress)
-    model = CnnLstm(len(VOCABULARY))
-    card = checkpoints.load(NAMES[profile], model)
-    return Trained(model.requires_grad_(False), digits.load(BANKS[profile]), card)
-
-
 def logits(model: CnnLstm, data: Collages | TensorBatches, without: str | None = None) -> Tensor:
     """Return the logits of all pairs, or of what :func:`look` saw of them, (N,); each collage is looked at once."""
-    return predict(_Matcher(model, without), look(model, data) if isinstance(data, Collages) else data)[0]
+    return predict(SentencesOnce(AfterTower(model), without), look(model, data) if isinstance(data, Collages) else data)[0]
 
 
-def encode(image: Tensor, sentence: str) -> tuple[dict[str, Tensor], Tensor, list[str], str]:
-    """Make a reader's image and sentence what the model takes.
+def from_reader(image: Tensor, sentence: str) -> tuple[dict[str, Tensor], Tensor, list[str], str]:
+    """Return the inputs of the model for an image and a sentence of the reader's own.
 
     Parameters
     ----------
@@ -285,69 +242,47 @@ def encode(image: Tensor, sentence: str) -> tuple[dict[str, Tensor], Tensor, lis
 
 def accuracy_by_kind(outputs: Tensor, data: Collages) -> dict[str, float]:
     """Return the share of right answers: ``"all"`` and for each of the 8 kinds."""
-    right = (np.asarray(outputs) > 0) == data.labels
-    return {"all": float(right.mean())} | {
-        kind: float(right[data.kind == k].mean()) for k, kind in enumerate(KINDS) if (data.kind == k).any()
-    }
+    return by_kind((np.asarray(outputs) > 0) == data.labels, [KINDS[kind] for kind in data.kind])
 
 
-def make(seed: int = 0, out: Path | None = None, profile: str = "embedded") -> Path:
-    """Train the model and keep it as the checkpoint that travels with the book.
+def card(trained: Trained) -> dict:
+    """Return what the card of the checkpoint says of data and accuracy."""
+    test = collages.build(trained.data, TEST, "test", trained.seed)
+    bank = {"collages": "scikit-learn's 1,797 handwritten digits", "collages_mnist": "MNIST (LeCun et al. 1998)"}[trained.name]
+    cells = digits.split(trained.data, seed=0)["test"]
+    named = evaluate(trained.model.tower, NamedDigits(trained.data, cells, len(cells) // 4, seed=0, moved=False))
+    return {"data": f"40,000 exactly balanced pairs of collage and sentence, digits from {bank}; held out: {TEST:,} pairs "
+                    "of other digits",
+            "accuracy": {"digits named": named, **accuracy_by_kind(logits(trained.model, test), test)}}
+
+
+class SentencesOnce(nn.Module):
+    """A model on what the tower sees, called with the numbers of sentences, each of which is read once.
 
     Parameters
     ----------
-    seed : int
-    out : Path, optional
-        Folder; default, that of the embedded checkpoints.
-    profile : {"embedded", "full"}
-
-    Returns
-    -------
-    Path
-        Of the weights.
+    model : crossexplain.models.two_towers.TwoTowerModel
+        Called with ``seen`` and ``tokens``, such as :class:`crossexplain.models.cnn_lstm.AfterTower`.
+    without : {"image", "text"}, optional
+        Put zeros in place of the encoding of one modality.
     """
-    trained = train(profile, seed)
-    test = collages.build(trained.digits, TEST, "test", seed)
-    bank = {"embedded": "scikit-learn's 1,797 handwritten digits", "full": "MNIST (LeCun et al. 1998)"}[profile]
-    card = {
-        "data": f"40,000 exactly balanced pairs of collage and sentence, digits from {bank}; held out: {TEST:,} pairs "
-                "of other digits",
-        "seed": seed,
-        "command": f"python -m crossexplain train {NAMES[profile]} --seed {seed}",
-        "accuracy": {"digits named": evaluate_tower(trained), **accuracy_by_kind(logits(trained.model, test), test)},
-        "seconds": round(trained.seconds, 1),
-    }
-    return checkpoints.save(trained.model, NAMES[profile], card, folder=out)
 
-
-make_mnist = partial(make, profile="full")
-
-
-def evaluate_tower(trained: Trained) -> float:
-    """Return the share of test digits that the tower names rightly."""
-    tests = digits.split(trained.digits, seed=0)["test"]
-    return evaluate(trained.model.tower, NamedDigits(trained.digits, tests, len(tests) // 4, seed=0, moved=False))
-
-
-class _Matcher(nn.Module):
-    """The model behind its tower: seen collages and numbers of sentences in, logits out."""
-
-    def __init__(self, model: CnnLstm, without: str | None):
+    def __init__(self, model: nn.Module, without: str | None = None):
         super().__init__()
-        if without not in (None, "image", "text"):
-            raise ValueError(f"without {without!r} came, expected 'image', 'text' or None.")
+        require_one_of(without, ("image", "text", None), "without")
         self.model, self.without = model, without
         self.train(model.training)  # wrapping a model must not switch its dropout on
         self.register_buffer("tokens", collages.tokenize(SENTENCES), persistent=False)
 
     def forward(self, seen: Tensor, sentence: Tensor) -> Tensor:
-        needed, back = sentence.unique(return_inverse=True)
-        said = self.model.read(self.tokens[needed])[back]
+        """Return the logits (N,) of what the tower saw, (N, 40), and sentences (N,)."""
+        needed, number = sentence.unique(return_inverse=True)
+        seen, read = self.model.see(seen), self.model.read(self.tokens[needed])[number]
         if self.without == "image":
             seen = torch.zeros_like(seen)
         if self.without == "text":
-            said = torch.zeros_like(said)
-        return self.model.match(seen, said)
+            read = torch.zeros_like(read)
+        return self.model.match(seen, read)
 
 
 def _move(images: Tensor) -> Tensor:
@@ -358,3 +293,8 @@ def _move(images: Tensor) -> Tensor:
     matrix = torch.stack([cosine, -sine, shift[:, 0], sine, cosine, shift[:, 1]], dim=1).reshape(n, 2, 3)
     grid = nn.functional.affine_grid(matrix, list(images.shape), align_corners=False)
     return nn.functional.grid_sample(images, grid, align_corners=False)
+
+
+_full, _embedded = (Recipe(NAMES[profile], partial(train, profile), partial(load, profile), card)
+                    for profile in ("full", "embedded"))
+RECIPES = {"collages": replace(_embedded, in_full=_full), "collages_mnist": _full}

@@ -1,6 +1,6 @@
-"""Chapter 6 on photographs: the published CLIP, as it comes, held against Flickr8k.
+"""Chapter 6 on photographs: the CLIP that OpenAI published, without any training here, on Flickr8k.
 
-Nothing is trained; where yes begins is chosen on validation pairs, since CLIP itself only compares.
+CLIP only compares; where yes begins is chosen on validation pairs.
 """
 
 from collections.abc import Sequence
@@ -17,14 +17,16 @@ from crossexplain.data.flickr8k import Flickr8k, Pairs
 from crossexplain.data.photos import square
 from crossexplain.models import bert, clip
 from crossexplain.models.clip import Clip
-from crossexplain.recipes.flickr8k import Retrieval, ranked
+from crossexplain.models.two_towers import in_batches
+from crossexplain.recipes.encodings import token_inputs
+from crossexplain.recipes.retrieval import Retrieval, retrieval_of_scores
 
 NAME = "clip-vit-base-patch32"
 
 
 @dataclass(frozen=True)
-class Published:
-    """The published CLIP, and what it says of every test photograph with every test caption.
+class OpenAIClip:
+    """The published CLIP, and its logits of every test photograph with every test caption.
 
     Attributes
     ----------
@@ -43,22 +45,22 @@ class Published:
 
     @property
     def words(self) -> dict:
-        """What :class:`crossexplain.gradients.views.Tokens` has to know to hide words: there is no mask, but padding."""
+        """Arguments of :class:`crossexplain.gradients.modalities.Tokens` to hide words; CLIP has no mask, only padding."""
         ids = self.tokenizer
         return {"layer": self.model.text_layer, "mask_id": None, "pad_id": ids.pad_token_id,
                 "special": (ids.bos_token_id, ids.eos_token_id), "attention": "attention_mask"}
 
     def inputs(self, images: Sequence[int], captions: Sequence[int]) -> dict[str, Tensor]:
-        """Return what the model is called with, for photographs and as many captions; long captions are cut off."""
+        """Return the inputs of the model, for photographs and as many captions; long captions are cut off."""
         return {"images": self.data.images(images, self.model.size),
                 **_tokens(self.tokenizer, [self.data.captions[i] for i in captions])}
 
-    def ask(self, image: Tensor, sentence: str) -> tuple[dict[str, Tensor], Tensor, list[str], str]:
-        """Make a reader's photograph and sentence what the model takes; as :func:`crossexplain.recipes.scenes.encode`."""
+    def from_reader(self, image: Tensor, sentence: str) -> tuple[dict[str, Tensor], Tensor, list[str], str]:
+        """Return inputs for a reader's photograph and sentence; as :func:`crossexplain.recipes.scenes.from_reader`."""
         image, note = square(image, self.model.size)
         read = bert.encode(self.tokenizer, [sentence])
         shown = [token.removesuffix("</w>") for token, special in zip(read.tokens[0], read.special[0].tolist()) if not special]
-        return {"images": image[None], **_named(read.inputs)}, image, shown, note
+        return {"images": image[None], **token_inputs(read)}, image, shown, note
 
     def logits(self, pairs: Pairs) -> np.ndarray:
         """Return the logits of pairs of the test split, (N,)."""
@@ -66,11 +68,11 @@ class Published:
 
     def retrieval(self) -> Retrieval:
         """Rank all test photographs for each caption, and all captions for each photograph."""
-        return ranked(self.scores, self.data, "test")
+        return retrieval_of_scores(self.scores, self.data, "test")
 
 
-def load(data: Flickr8k, seed: int = 0, progress: bool = True) -> Published:
-    """Load the published CLIP, choose where yes begins, and ask it about the test split.
+def load(data: Flickr8k, seed: int = 0, progress: bool = True) -> OpenAIClip:
+    """Load the published CLIP, choose where yes begins, and compute the logits of the test split.
 
     Parameters
     ----------
@@ -81,42 +83,43 @@ def load(data: Flickr8k, seed: int = 0, progress: bool = True) -> Published:
 
     Returns
     -------
-    Published
+    OpenAIClip
 
     Raises
     ------
     crossexplain.data.store.MissingSource
-        If its weights are not at hand.
-    crossexplain.models.bert.EncoderError
+        If its weights are not available.
+    crossexplain.models.weights.WeightsError
         If a file is broken.
     """
     folder = store.find(NAME).path
     model, tokenizer = clip.load(folder), bert.load_tokenizer(folder)
-    scores = {split: _every(model, tokenizer, data, split, progress) for split in ("validation", "test")}
+    scores = {split: _logits_of_split(model, tokenizer, data, split, progress) for split in ("validation", "test")}
     chosen = data.pairs("validation", seed)
-    model.centre(torch.from_numpy(_of_pairs(scores["validation"], data, "validation", chosen)), torch.from_numpy(chosen.labels))
-    # Only the bias has moved, and it was nothing before.
-    return Published(model, tokenizer, data, scores["test"] + float(model.bias))
+    logits = torch.from_numpy(_of_pairs(scores["validation"], data, "validation", chosen))
+    model.set_threshold(logits, torch.from_numpy(chosen.labels))
+    # Only the bias has changed, and it was 0 before.
+    return OpenAIClip(model, tokenizer, data, scores["test"] + float(model.bias))
 
 
-@torch.no_grad()
-def _every(model: Clip, tokenizer: PreTrainedTokenizerBase, data: Flickr8k, split: str, progress: bool) -> np.ndarray:
-    """Return the logits of every photograph with every caption of a split, (I, C)."""
-    images, captions = data.splits[split], data.captions_of(split)
-    parts = np.array_split(images, -(-len(images) // 32))
-    seen = [model.see(data.images(some, model.size))
-            for some in tqdm(parts, f"photographs, {split}", disable=not progress, delay=5)]
-    read = _tokens(tokenizer, [data.captions[i] for i in captions])
-    said = [model.read(*some) for some in zip(read["tokens"].split(128), read["attention_mask"].split(128))]
-    return model.every(torch.cat(seen), torch.cat(said)).numpy()
+def _logits_of_split(model: Clip, tokenizer: PreTrainedTokenizerBase, data: Flickr8k, split: str, progress: bool) -> np.ndarray:
+    """Return the logits (I, C) of every photograph with every caption of a split."""
+    text = _tokens(tokenizer, [data.captions[i] for i in data.captions_of(split)])
+    with tqdm(total=len(data.splits[split]), desc=f"photographs, {split}", disable=not progress, delay=5) as bar:
+
+        def see(images: np.ndarray) -> Tensor:
+            bar.update(len(images))
+            return model.see(data.images(images, model.size))
+
+        seen = in_batches(see, data.splits[split], 32)
+    read = in_batches(lambda rows: model.read(text["tokens"][rows], text["attention_mask"][rows]),
+                      range(len(text["tokens"])), 128)
+    with torch.no_grad():
+        return model.logits_of_all_pairs(seen, read).numpy()
 
 
 def _tokens(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> dict[str, Tensor]:
-    return _named(bert.encode(tokenizer, texts, truncate=True).inputs)
-
-
-def _named(read: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {"tokens": read["input_ids"], "attention_mask": read["attention_mask"]}
+    return token_inputs(bert.encode(tokenizer, texts, truncate=True))
 
 
 def _of_pairs(scores: np.ndarray, data: Flickr8k, split: str, pairs: Pairs) -> np.ndarray:
