@@ -61,6 +61,7 @@ class CachedTower(nn.Module):
     def __init__(self, rows: Tensor, real: Tensor | None = None):
         super().__init__()
         self.rows, self.real = rows, real
+        self.eval()  # it has nothing to train, and a model with a part in train mode is refused
 
     def forward(self, numbers: Tensor, attention_mask: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
         """Return the rows of these numbers."""
