@@ -26,8 +26,7 @@ from crossexplain.evaluation.task import CannotRun, library
 from crossexplain.evaluation.truth import (
     box_masks,
     cue_auroc,
-    edge_scores,
-    length_scores,
+    edge_map,
     random_scores,
     row_correlation,
 )
@@ -161,6 +160,49 @@ def of_scenes(model: nn.Module, pairs: Pairs) -> Asked:
     attention = {"image": getattr(model, "attention_layers", ()), "text": pointing.attention_of_words(model)}
     return Asked(model, inputs, modalities, {"image": cells, "text": words},
                  {"word length": {"text": length}, "edges": {"image": edge_scores(images.numpy(), 2, 2)}}, attention)
+
+
+def edge_scores(images, rows: int, columns: int) -> np.ndarray:
+    """Return the edges in each cell of an image, averaged: a baseline that never saw the model.
+
+    Parameters
+    ----------
+    images : array_like, shape (N, C, H, W)
+    rows, columns : int
+        Of the grid of cells; they divide H and W.
+
+    Returns
+    -------
+    ndarray, shape (N, rows * columns), row by row
+    """
+    edges = edge_map(images)
+    n, height, width = edges.shape
+    if rows < 1 or columns < 1 or height % rows or width % columns:
+        raise ValueError(f"got a grid of {rows} x {columns} cells, expected one that divides {height} x {width} pixels.")
+    return edges.reshape(n, rows, height // rows, columns, width // columns).mean(axis=(2, 4)).reshape(n, -1)
+
+
+def length_scores(words: Sequence[Sequence[str]]) -> np.ndarray:
+    """Return the length of each word, in letters: long words tend to carry content, whatever the model does with them.
+
+    Parameters
+    ----------
+    words : sequence of N sequences of str
+
+    Returns
+    -------
+    ndarray, shape (N, T), NaN after the last word
+
+    Examples
+    --------
+    >>> length_scores([["a", "seven"], ["no"]])
+    array([[ 1.,  5.],
+           [ 2., nan]])
+    """
+    lengths = np.full((len(words), max(map(len, words), default=0)), np.nan)
+    for row, sentence in zip(lengths, words):
+        row[: len(sentence)] = [len(word) for word in sentence]
+    return lengths
 
 
 def _held(boxes: np.ndarray | None, side: int) -> np.ndarray:
