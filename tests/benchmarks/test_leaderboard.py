@@ -53,7 +53,7 @@ class Adds(nn.Module):
         return self.match(self.see(seen), self.read(tokens))
 
 
-def asked(times: bool = False) -> leaderboard.Asked:
+def asked(times: bool = False) -> leaderboard.Case:
     test = collages.build(digits.load("sklearn"), N, "test", 0)
     seen = torch.zeros(N, CELLS, 10)
     seen[:, :, 0] = 1
