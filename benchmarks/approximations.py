@@ -17,10 +17,9 @@ from tqdm.auto import tqdm
 
 from crossexplain.coalitions.game import Game
 from crossexplain.coalitions.sampling import sampled_shapley
-from crossexplain.evaluation.methods import counted
 from crossexplain.files import embedded_folder, write_whole
-from crossexplain.gradients.views import Tokens, Vectors
-from crossexplain_book.bench import spread
+from crossexplain.gradients.modalities import Tokens, Vectors
+from crossexplain_book.bench import row_of
 
 PLAYERS, FACTORS = (16, 24, 40), (4, 16, 64)  # the budget is so many times the players + 1
 GAMES = 15  # of each number of players and budget: of five, the best of six estimators differs by luck
@@ -78,10 +77,9 @@ def ours(model: Unanimity, budget: int, seed: int, split: bool = True) -> tuple[
     first = players // 2
     inputs = {"seen": torch.ones(1, first, 1), "tokens": torch.full((1, players - first), 2)}
     game = Game(model.eval(), inputs, [Vectors("image", "seen"), Tokens()], target=1, split=split, progress=False)
-    before = game.passes
-    with counted(model) as rows:
-        found = sampled_shapley(game, budget, seed)[0]
-    return error(found, model.truth), game.passes - before, rows[0]
+    before, matched = game.passes, game.matched
+    estimate = sampled_shapley(game, budget, seed)[0]
+    return error(estimate, model.truth), game.passes - before, game.matched - matched
 
 
 def theirs(name: str, model: Unanimity, budget: int, seed: int) -> tuple[float, float, float]:
@@ -120,7 +118,7 @@ def rows(seed: int = 0) -> list[dict]:
         errors = of.pivot(index=["budget", "game"], columns="estimator", values="error")
         best = errors[list(PEERS)].min(axis=1)  # on this very game
         for name, key in ((OURS, "ours"), (WHOLE, "whole")):
-            found.append(spread(f"approximations.{players}.{key}_over_shapiq", (errors[name] / best).to_numpy(),
+            found.append(row_of(f"approximations.{players}.{key}_over_shapiq", (errors[name] / best).to_numpy(),
                                 f"error of {name} over that of the best of shapiq's {len(PEERS)} estimators on the same game, "
                                 f"{len(FACTORS)} budgets, {GAMES} games"))
     return found

@@ -20,11 +20,11 @@ from crossexplain.data.store import MissingSource
 from crossexplain.files import embedded_folder, write_whole
 from crossexplain.recipes import Trained, load_or_train
 from crossexplain.recipes import collages as recipe
-from crossexplain_book.bench import memory, spread
+from crossexplain_book.bench import memory, row_of
 
 SEEDS = 3
 TEST = 8000  # pairs
-mean = functools.partial(spread, middle=np.mean)  # a row over seeds
+mean = functools.partial(row_of, middle=np.mean)  # a row over seeds
 
 
 def rows(seed: int = 0, repeats: int = 5) -> list[dict]:
@@ -47,8 +47,8 @@ def building(seed: int, repeats: int) -> list[dict]:
             pairs.inputs(np.arange(first, first + 256))
         gathered.append(4096 / (time.perf_counter() - start))
     return [
-        spread("collage.builder.pairs_per_second", built, "pairs/s, median"),
-        spread("collage.builder.gathered_per_second", gathered, "pairs/s with images, median"),
+        row_of("collage.builder.pairs_per_second", built, "pairs/s, median"),
+        row_of("collage.builder.gathered_per_second", gathered, "pairs/s with images, median"),
         *memory("collages", {"builder": lambda: collages.build(bank, 40_000, "train", seed)}),
     ]
 

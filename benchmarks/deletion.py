@@ -18,21 +18,19 @@ from tqdm import tqdm
 
 from crossexplain.coalitions.game import Game
 from crossexplain.evaluation import faithfulness
-from crossexplain.evaluation import methods as peers
+from crossexplain.evaluation.methods import explain, registry
 from crossexplain.evaluation.truth import random_scores
 from crossexplain.files import embedded_folder, write_whole
-from crossexplain.gradients.views import ImageCells, Tokens
+from crossexplain.gradients.modalities import ImageCells, Tokens
 from crossexplain.recipes import Trained, load_or_train
 from crossexplain.recipes import flickr8k as recipe
-from crossexplain_book.bench import code
+from crossexplain_book.bench import code_hash
 
 PAIRS, CELLS, ROWS = 64, (4, 4), 48
 BASELINE = {"image": "mean", "text": "mask"}
-RANDOM, SHAPLEY = "random", "sampled shapley"
-METHODS = {  # as the chapters call them: names in crossexplain.evaluation.methods
-    "round 1": "gradient norm", "rounds 2, 3": "round 2", "cross gradient": "cross", "gradient x input": "gradient x input",
-    "Grad-CAM": "grad-cam", "LayerCAM": "layer-cam", "sampled Shapley": SHAPLEY,
-}
+RANDOM, GRADIENT, SHAPLEY = "random", "gradient norm", "sampled shapley"
+METHODS = {registry()[key].title: key for key in (GRADIENT, "gradient norm, other masked", "cross gradient", "gradient x input",
+                                                  "grad-cam", "layer-cam", SHAPLEY)}
 MASKS = 64  # that each tower looks at for the Shapley values of a pair
 PARTS = {"text": "words", "image": "cells"}
 
@@ -48,12 +46,12 @@ def rows(seed: int = 0, repeats: int = 5) -> list[dict]:
                 lambda part: table.to_csv(part, index=False, float_format="%.4f"))
     return [{"id": f"flickr8k.{line.model}.deletion.{line.part}", "value": line.value, "low": line.low, "high": line.high,
              "n": line.pairs, "unit": "area by the gradient of round 1, in units of what a whole pair changes"}
-            for line in table[table.method == "round 1"].itertuples()]
+            for line in table[table.method == registry()[GRADIENT].title].itertuples()]
 
 
 def once(name: str, seed: int) -> pd.DataFrame:
     """Return the table of a model, measured with one core unless the same code has measured it before."""
-    path = embedded_folder().parent / "_build" / "deletion" / f"{code(Path(__file__))}-{seed}-{name}.csv"
+    path = embedded_folder().parent / "_build" / "deletion" / f"{code_hash(Path(__file__))}-{seed}-{name}.csv"
     if not path.is_file():
         torch.set_num_threads(1)
         encoded = recipe.encode(progress=False)
@@ -85,7 +83,7 @@ def scores_of(trained: Trained, game: Game, method: str, seed: int) -> np.ndarra
     found = []
     for part in np.array_split(np.arange(len(game)), -(-len(game) // 8)):  # a whole model takes much memory a photograph
         given = {key: value[part] for key, value in game.inputs.items()}
-        found.append(peers.explain(trained.model, given, game.modalities, METHODS[method], baselines=BASELINE,
+        found.append(explain(trained.model, given, game.modalities, METHODS[method], baselines=BASELINE,
                                    target=game.target[part], seed=seed, **options).values)
     values = {name: torch.cat([one[name] for one in found]) for name in found[0]}
     scores = game.joint(values).numpy()

@@ -19,16 +19,17 @@ from joblib import Parallel, delayed
 from crossexplain.coalitions import sampling
 from crossexplain.coalitions.game import Game
 from crossexplain.data.flickr8k import Pairs
-from crossexplain.evaluation import modality_shares as dominance
+from crossexplain.evaluation import modality_shares
+from crossexplain.evaluation.precomputed import Precomputed, precompute
 from crossexplain.files import embedded_folder, write_whole
+from crossexplain.gradients.modalities import ImageCells, Tokens
 from crossexplain.gradients.rounds import rounds as run_rounds
-from crossexplain.gradients.views import ImageCells, Tokens
 from crossexplain.intervals import mean_interval
 from crossexplain.models import bert
 from crossexplain.recipes import Trained, load_or_train
 from crossexplain.recipes import flickr8k as recipe
 from crossexplain.recipes.encodings import LONGEST, Encoded
-from crossexplain_book.bench import code
+from crossexplain_book.bench import code_hash
 
 BASELINES = [{"image": "mean", "text": "mask"}, {"image": "blur", "text": "pad"}, {"image": "zero", "text": "mask"}, "data"]
 # Pairs whose Shapley values are estimated, masks that each tower looks at for one pair, and cells: about as many as words.
@@ -55,10 +56,10 @@ def rows(seed: int = 0, repeats: int = 5) -> list[dict]:
 
 def kept_at(name: str, seed: int) -> Path:
     """Return where the table of a model is kept: another file for other code and another seed."""
-    return embedded_folder().parent / "_build" / "dominance" / f"{code(Path(__file__))}-{seed}-{name}.csv"
+    return embedded_folder().parent / "_build" / "dominance" / f"{code_hash(Path(__file__))}-{seed}-{name}.csv"
 
 
-def once(name: str, seed: int, known: dominance.Recall | None, looking: float) -> pd.DataFrame:
+def once(name: str, seed: int, known: Precomputed | None, looking: float) -> pd.DataFrame:
     """Return the table of a model, measured with one core unless the same code has measured it before.
 
     ``known`` is what the towers saw of everything, and took ``looking`` seconds.
@@ -116,18 +117,18 @@ def asked(encoded: Encoded, seed: int) -> Question:
     return Question(pairs, images, texts, given)
 
 
-def looked(trained: Trained, question: Question) -> dominance.Recall:
+def looked(trained: Trained, question: Question) -> Precomputed:
     """Let the towers look at everything once."""
     encoded, prepared = trained.data, {"image": ("mean", "blur", "zero"), "text": ("mask", "pad")}
-    return dominance.recall(
+    return precompute(
         trained.model, lambda some: encoded.flickr8k.images(question.images[some], encoded.network.size), len(question.images),
         question.texts, ImageCells(layer=trained.model.image_layer, grid=(6, 6)), Tokens(**encoded.words), prepared)
 
 
-def measured(trained: Trained, question: Question, known: dominance.Recall, seed: int) -> pd.DataFrame:
+def measured(trained: Trained, question: Question, known: Precomputed, seed: int) -> pd.DataFrame:
     """Return the table of a model: one line a baseline, part of the pairs, and measure."""
     record = run_rounds(known.model, question.given, known.modalities, baselines=BASELINES, pick=None, seed=seed, progress=True)
-    found = dominance.table(record, parts(question), question.pairs.image, seed)
+    found = modality_shares.dominance_frame(record, parts(question), question.pairs.image, seed)
     return pd.concat([found, beside(trained, question, known, seed)], ignore_index=True)
 
 
@@ -139,10 +140,11 @@ def parts(question: Question) -> dict[str, np.ndarray]:
             "short captions": short, "long captions": ~short}
 
 
-def beside(trained: Trained, question: Question, known: dominance.Recall, seed: int) -> pd.DataFrame:
+def beside(trained: Trained, question: Question, known: Precomputed, seed: int) -> pd.DataFrame:
     """Return what others read: MM-SHAP's text share on a sample of pairs, and the perceptual score on all."""
     pairs, encoded = question.pairs, trained.data
-    lost = dominance.perceptual_scores(known.model, question.given, torch.from_numpy(pairs.labels), pairs.image, seed=seed)
+    labels = torch.from_numpy(pairs.labels)
+    lost = modality_shares.perceptual_scores(known.model, question.given, labels, pairs.image, seed=seed)
     lines = [{"baseline": "dealt anew", "part": "all", "measure": f"perceptual score, {name}", **value._asdict(),
               "pairs": len(pairs.labels)} for name, value in lost.items()]
     some = np.random.default_rng(seed).choice(len(pairs.labels), SAMPLE, replace=False)
@@ -150,6 +152,6 @@ def beside(trained: Trained, question: Question, known: dominance.Recall, seed: 
     sides = [ImageCells(layer=trained.model.image_layer, grid=CELLS), Tokens(**encoded.words)]
     game = Game(trained.model, sample, sides, baselines={"image": "mean", "text": "mask"}, rows=16, progress=False)
     values = game.shared(sampling.sampled_shapley(game, MASKS, seed))
-    share = mean_interval(dominance.text_share(values), seed, groups=pairs.image[some])
+    share = mean_interval(modality_shares.size_shares(values)["text"], seed, groups=pairs.image[some])
     return pd.DataFrame([*lines, {"baseline": "mean + mask", "part": "all", "measure": "text share, MM-SHAP",
                                   **share._asdict(), "pairs": SAMPLE}])

@@ -32,11 +32,11 @@ def rows(repeats: int = 5) -> list[dict]:
             states = encodings.encode_captions(encoder, tokenizer, data, captions, progress=False, where=where)
             rates["captions"].append(states.rate)
     minutes = [8000 / a / 60 + 40_000 / b / 60 for a, b in zip(rates["photographs"], rates["captions"])]
-    return [*(spread(f"speed.encodings.{name}_per_second", values, f"{name}/s, median") for name, values in rates.items()),
-            spread("speed.encodings.minutes", minutes, "min for 8,000 photographs and 40,000 captions, median")]
+    return [*(row_of(f"speed.encodings.{name}_per_second", values, f"{name}/s, median") for name, values in rates.items()),
+            row_of("speed.encodings.minutes", minutes, "min for 8,000 photographs and 40,000 captions, median")]
 
 
-def spread(name: str, values: list[float], unit: str) -> dict:
+def row_of(name: str, values: list[float], unit: str) -> dict:
     """Return a row with the median and the range of repeated measurements."""
     return {"id": name, "value": statistics.median(values), "low": min(values), "high": max(values), "n": len(values),
             "unit": unit}

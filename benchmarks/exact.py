@@ -17,9 +17,9 @@ import torch
 from crossexplain.coalitions.game import Game
 from crossexplain.coalitions.shapley import interactions, shapley
 from crossexplain.data import collages
-from crossexplain.gradients.views import ImageCells, Tokens
+from crossexplain.gradients.modalities import ImageCells, Tokens
 from crossexplain.recipes import flickr8k, load_or_train, scenes
-from crossexplain_book.bench import memory, seconds, spread
+from crossexplain_book.bench import memory, row_of, seconds
 
 GROUPS, EXAMPLES = 8, 8
 PLAYERS, BATCHES = (6, 8, 10, 12, 14, 16), (1, 2, 4, 8, 16)  # of the curves
@@ -86,38 +86,38 @@ def rows(seed: int = 0, repeats: int = 3) -> list[dict]:
     if os.environ.get("CROSSEXPLAIN_DATA"):
         for name in ("fusion", "clip_cnn"):
             setting = of_photographs(name, seed)
-            taken = [seconds(lambda setting=setting: game(setting).table()) / 2 for _ in range(repeats)]
-            found.append(spread(f"exact.flickr8k.{name}.seconds", taken, "s an example, 12 players, photographs of Flickr8k"))
+            taken = [seconds(lambda setting=setting: game(setting).values_of_all()) / 2 for _ in range(repeats)]
+            found.append(row_of(f"exact.flickr8k.{name}.seconds", taken, "s an example, 12 players, photographs of Flickr8k"))
     return [*found, *curves(seed)]
 
 
 def measured(key: str, setting, what: str, repeats: int, peer: bool) -> list[dict]:
     """Measure one model: by parts on all examples, whole and through shapiq on one of them, in turns."""
     one = slice(0, 1)
-    game(setting, some=one).table()  # warm-up
+    game(setting, some=one).values_of_all()  # warm-up
     ours, whole_over, shapiq_over, apart = [], [], [], []
     for _ in range(repeats):
         made = []
-        ours.append(seconds(lambda made=made: made.append(game(setting).table())) / EXAMPLES)
+        ours.append(seconds(lambda made=made: made.append(game(setting).values_of_all())) / EXAMPLES)
         whole = game(setting, split=False, some=one)
-        whole_over.append(seconds(whole.table) / ours[-1])
-        apart.append(float((whole.table()[0] - made[0][0]).abs().max()))
+        whole_over.append(seconds(whole.values_of_all) / ours[-1])
+        apart.append(float((whole.values_of_all()[0] - made[0][0]).abs().max()))
         if peer:
             asked = game(setting, split=False, some=one)
             table = made[0][:1].numpy()
             own = ours[-1] + seconds(lambda table=table: everything(table))
             shapiq_over.append(seconds(lambda asked=asked: through_shapiq(asked)) / own)
     found = [
-        spread(f"exact.{key}.seconds", ours, f"s an example, 12 players, {what}"),
-        spread(f"exact.{key}.whole_over_ours", whole_over, f"time of 4,096 passes of the whole model / ours, {what}"),
+        row_of(f"exact.{key}.seconds", ours, f"s an example, 12 players, {what}"),
+        row_of(f"exact.{key}.whole_over_ours", whole_over, f"time of 4,096 passes of the whole model / ours, {what}"),
     ]
     if peer:
         found += [
-            spread("exact.shapiq_over_ours", shapiq_over,
+            row_of("exact.shapiq_over_ours", shapiq_over,
                    "time of shapiq's exact Shapley values and interactions of the same model / ours"),
-            spread("exact.max_difference", apart, "largest difference of a value by parts and whole, logits"),
-            *memory("exact", {"ours": lambda: game(setting).table(),
-                              "whole": lambda: game(setting, split=False, some=one).table()}),
+            row_of("exact.max_difference", apart, "largest difference of a value by parts and whole, logits"),
+            *memory("exact", {"ours": lambda: game(setting).values_of_all(),
+                              "whole": lambda: game(setting, split=False, some=one).values_of_all()}),
         ]
     return found
 
@@ -126,10 +126,10 @@ def curves(seed: int) -> list[dict]:
     """Measure how the cost grows with players and with examples, write it, and return the fitted exponents."""
     setting, lines = of_collages(seed, max(BATCHES), max(PLAYERS) - 4), []
     for players in PLAYERS:
-        taken = min(seconds(lambda p=players: game(setting, groups=p - 4, some=slice(0, 2)).table()) for _ in range(2))
+        taken = min(seconds(lambda p=players: game(setting, groups=p - 4, some=slice(0, 2)).values_of_all()) for _ in range(2))
         lines.append({"axis": "players", "size": players, "seconds": taken / 2})
     for batch in BATCHES:
-        taken = min(seconds(lambda b=batch: game(setting, some=slice(0, b)).table()) for _ in range(2))
+        taken = min(seconds(lambda b=batch: game(setting, some=slice(0, b)).values_of_all()) for _ in range(2))
         lines.append({"axis": "examples", "size": batch, "seconds": taken})
     with TABLE.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(lines[0]), lineterminator="\n")

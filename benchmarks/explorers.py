@@ -10,10 +10,10 @@ from functools import partial
 
 from crossexplain.data import collages
 from crossexplain.gradients.attention import word_by_patch
-from crossexplain.gradients.views import ImageCells, Tokens
+from crossexplain.gradients.modalities import ImageCells, Tokens
 from crossexplain.recipes import encodings, load_or_train
 from crossexplain.recipes import scenes as recipe
-from crossexplain_book.bench import seconds, spread
+from crossexplain_book.bench import row_of, seconds
 from crossexplain_book.explorers import CaptionExplorer, PairExplorer, WordExplorer, explainer
 
 SENTENCES = ("a red ball on the grass", "a blue box")
@@ -28,7 +28,7 @@ def rows(seed: int = 0, repeats: int = 5) -> list[dict]:
     found["word"] = changes(of_words(), repeats)
     if os.environ.get("CROSSEXPLAIN_DATA"):
         found["caption.photograph"] = changes(of_photographs(seed), repeats)
-    return [spread(f"speed.explorer.{name}.seconds", times[1:], "s from a changed control to the whole answer")
+    return [row_of(f"speed.explorer.{name}.seconds", times[1:], "s from a changed control to the whole answer")
             for name, times in found.items()]
 
 

@@ -2,6 +2,7 @@
 
 Sixteen real photographs (windows of the two that scikit-learn ships) go through networks of the shape of SqueezeNet 1.0
 and VGG-16; weights do not change the time. Sixteen pairs of drawn scenes go through the dual encoder with convolutions.
+All nine maps come from one capture and are timed too.
 Each round times every contender in turn and takes ratios within the round, so that a busy machine slows all of them alike;
 the value is the median over rounds, low and high their range.
 """
@@ -12,15 +13,17 @@ from pytorch_grad_cam import GradCAM
 from sklearn.datasets import load_sample_images
 from torch import Tensor, nn
 
-from crossexplain.gradients.maps import attribute
+from crossexplain.gradients.maps import METHODS, attribute
 from crossexplain.models.vgg import ImageNetClassifier
 from crossexplain.recipes import load_or_train, scenes
-from crossexplain_book.bench import memory, seconds, spread
+from crossexplain_book.bench import memory, row_of, seconds
 
 IMAGES = 16
 # VGG-16 takes a hundred times longer, so fewer rounds say as much; its rows have ids of their own.
 NETWORKS = {"squeezenet1_0": ("gradcam", 3), "vgg16": ("gradcam.vgg16", 1)}
 SCENES = ("gradcam.clip_cnn", 6)
+# Where all nine maps are timed, and the name of the row.
+NINE = {"gradcam": "maps.nine_over_forward", "gradcam.clip_cnn": "maps.clip_cnn.nine_over_forward"}
 
 
 class OfImages(nn.Module):
@@ -37,12 +40,12 @@ class OfImages(nn.Module):
 
 def rows(seed: int = 0, repeats: int = 5) -> list[dict]:
     """Return the rows of the table; ``repeats`` rounds on VGG-16, three times as many on SqueezeNet, six times on scenes."""
-    found = []
+    table = []
     for network, (key, times) in NETWORKS.items():
         model = ImageNetClassifier.seeded(seed, network).eval()
-        found += measured(key, times * repeats, contenders(model, photographs(model.size)), "images")
+        table += measured(key, times * repeats, contenders(model, photographs(model.size)), "images")
     key, times = SCENES
-    return found + measured(key, times * repeats, of_pairs(seed), "pairs of drawn scenes")
+    return table + measured(key, times * repeats, of_pairs(seed), "pairs of drawn scenes")
 
 
 def measured(key: str, repeats: int, calls: dict, what: str) -> list[dict]:
@@ -52,8 +55,9 @@ def measured(key: str, repeats: int, calls: dict, what: str) -> list[dict]:
         ratio(f"speed.{key}.over_forward", rounds, "ours", "forward"),
         ratio(f"speed.{key}.captum_over_ours", rounds, "captum", "ours"),
         ratio(f"speed.{key}.grad_cam_over_ours", rounds, "grad_cam", "ours"),
-        spread(f"speed.{key}.seconds", [r["ours"] for r in rounds], f"s for {IMAGES} {what}"),
-        *memory(key, calls),
+        row_of(f"speed.{key}.seconds", [r["ours"] for r in rounds], f"s for {IMAGES} {what}"),
+        *([ratio(f"speed.{NINE[key]}", rounds, "nine", "forward")] if key in NINE else []),
+        *memory(key, {name: call for name, call in calls.items() if name != "nine"}),
     ]
 
 
@@ -84,6 +88,7 @@ def contenders(model: torch.nn.Module, images: torch.Tensor) -> dict:
             return cam(images, targets=None)
 
     return warm({"forward": forward, "ours": lambda: attribute(model, images, model.image_layer),
+                 "nine": lambda: attribute(model, images, model.image_layer, list(METHODS)),
                  "captum": lambda: captum.attribute(images, target), "grad_cam": grad_cam})
 
 
@@ -105,6 +110,7 @@ def of_pairs(seed: int) -> dict:
             return cam(pictures, targets=[lambda logit: logit] * IMAGES)
 
     return warm({"forward": forward, "ours": lambda: attribute(model, inputs, model.image_layer, target=1, sign="for"),
+                 "nine": lambda: attribute(model, inputs, model.image_layer, list(METHODS), target=1, sign="for"),
                  "captum": lambda: captum.attribute(inputs["images"]), "grad_cam": grad_cam})
 
 
@@ -117,4 +123,4 @@ def warm(calls: dict) -> dict:
 
 def ratio(key: str, rounds: list[dict], above: str, below: str) -> dict:
     """Return the row of a ratio of two contenders."""
-    return spread(key, [r[above] / r[below] for r in rounds], "ratio")
+    return row_of(key, [r[above] / r[below] for r in rounds], "ratio")

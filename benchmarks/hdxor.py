@@ -14,11 +14,11 @@ from sklearn.metrics import f1_score
 
 from benchmarks.studies import hdxor
 from benchmarks.studies.hdxor import SEEDS, Concatenated, train
-from crossexplain.evaluation import shares
+from crossexplain.evaluation.modality_shares import emap, intershap, intershap_values
 from crossexplain.files import embedded_folder, write_whole
+from crossexplain.gradients.modalities import Vectors
 from crossexplain.gradients.rounds import rounds
-from crossexplain.gradients.views import Vectors
-from crossexplain_book.bench import code, spread
+from crossexplain_book.bench import code_hash, row_of
 
 TABLE = "hdxor.csv"
 PUBLISHED = {"synergy": (98.0, 0.5), "uniqueness": (0.2, 0.1), "redundancy": (38.6, 0.5), "random": (57.8, 1.1)}
@@ -31,7 +31,7 @@ def judged(setting: str, seed: int, parts: dict) -> dict:
     model, test = train(parts["train"], seed), parts["test"]
     score, every, own = measured(model, test, parts["validation"], seed)
     labels = test.labels[:PROJECTED]
-    macro = [f1_score(labels, logits > 0, average="macro") for logits in (np.diagonal(every), shares.emap(every))]
+    macro = [f1_score(labels, logits > 0, average="macro") for logits in (np.diagonal(every), emap(every))]
     verdict, published = verdict_of(model, test), PUBLISHED[setting]
     line = {"seed": seed, "f1": 100 * f1_score(test.labels, own > 0, average="macro"),
             "intershap": 100 * score.interaction, "published": published[0], "published deviation": published[1],
@@ -45,11 +45,11 @@ def measured(model: Concatenated, test: hdxor.HdXor, held: hdxor.HdXor, seed: in
     """Return InterSHAP, the logits of each first with each second vector (for EMAP), and those of the test pairs."""
     donors = torch.randperm(len(held), generator=torch.Generator().manual_seed(seed))[:DONORS]
     own, few = model(test.first, test.second).diff(dim=1)[:, 0], slice(0, EXPLAINED)
-    table = shares.predicted(own[few], (
+    table = intershap_values(own[few], (
         model.every(test.first[few], held.second[donors]), model.every(held.first[donors], test.second[few]),
         model(held.first, held.second).diff(dim=1)[:, 0],
     ))
-    return shares.intershap(table), model.every(test.first[:PROJECTED], test.second[:PROJECTED]), own
+    return intershap(table), model.every(test.first[:PROJECTED], test.second[:PROJECTED]), own
 
 
 def verdict_of(model: Concatenated, test: hdxor.HdXor):
@@ -62,7 +62,7 @@ def verdict_of(model: Concatenated, test: hdxor.HdXor):
 
 def rows(seed: int = 0) -> list[dict]:
     """Measure three models of each setting and keep the table as ``data/results/hdxor.csv``; resumable."""
-    kept = embedded_folder().parent / "_build" / "hdxor" / f"{code(seed, Path(__file__))}.json"
+    kept = embedded_folder().parent / "_build" / "hdxor" / f"{code_hash(Path(__file__), seed)}.json"
     lines = json.loads(kept.read_text("utf-8")) if kept.is_file() else []
     # Each of the published seeds of the weights has its own data: the authors draw one data set, without a seed, and the
     # redundancy depends on the draw more than on the weights.
@@ -71,7 +71,7 @@ def rows(seed: int = 0) -> list[dict]:
         write_whole(kept, lambda part: part.write_text(json.dumps(lines, default=float), "utf-8"))
     table = pd.DataFrame(lines)
     write_whole(embedded_folder() / "results" / TABLE, lambda part: table.to_csv(part, index=False, float_format="%.4g"))
-    found = [spread(f"hdxor.{setting}", list(table.intershap[table.setting == setting]),
+    found = [row_of(f"hdxor.{setting}", list(table.intershap[table.setting == setting]),
                     "InterSHAP, per cent; published {} +- {}".format(*PUBLISHED[setting]), np.mean)
              for setting in hdxor.SETTINGS]
     kept.unlink()

@@ -20,7 +20,6 @@ from benchmarks.studies.leaderboard import (
     CHANGES,
     METHODS,
     METRICS,
-    MORE,
     OF_METHODS,
     ROAD,
     STABLE,
@@ -28,23 +27,27 @@ from benchmarks.studies.leaderboard import (
     Asked,
     changes,
     explain,
+    more_methods,
     of_collages,
     of_scenes,
     sensitivity,
     stability,
 )
 from crossexplain.data import collages
-from crossexplain.evaluation import methods as peers
+from crossexplain.evaluation.methods import registry
+from crossexplain.evaluation.task import CannotRun
 from crossexplain.files import embedded_folder, write_whole
 from crossexplain.intervals import mean_interval
 from crossexplain.models.cnn_lstm import AfterTower
 from crossexplain.recipes import load_or_train
 from crossexplain.recipes.collages import look
 from crossexplain.recipes.controls import prepare, train
-from crossexplain_book.bench import code, versions
+from crossexplain_book.bench import code_hash
+from crossexplain_book.provenance import versions
 
 TABLE, PAIRS, FEWER, TRAINING = "leaderboard.csv", 64, 32, 8000
 PROCESSES = 2
+EIGEN = registry()["eigen-cam"].title  # the one map that needs no gradient
 MODELS = {  # name: control, architecture and share; None is the model of chapters 3 and 4, a name a model of chapter 6
     "collages, early fusion": None,
     "collages, dual encoder": ("shortcut", "dual encoder", 0.0),  # a shortcut in none of the pairs is the matching task
@@ -84,12 +87,12 @@ def lines_of(name: str, seed: int) -> list[dict]:
     """Return one line for each method and metric."""
     asked, fewer = asked_of(name, seed, PAIRS, FEWER)
     blank, others, moved, lines = asked.redrawn(seed), fewer.hidden_otherwise(), fewer.moved(seed), []
-    for method in tqdm([*METHODS, *MORE], desc=name, leave=False, mininterval=5):
+    for method in tqdm([*METHODS, *more_methods()], desc=name, leave=False, mininterval=5):
         if method in SLOW and name in CONTROLS:
             continue
         try:
             scores, *cost = explain(asked, method, seed)
-        except peers.CannotRun as reason:
+        except CannotRun as reason:
             lines.append({"model": name, "method": method, "seed": seed, "note": str(reason)})
             continue
         found = {metric: of(asked, scores) for metric, of in METRICS.items()
@@ -108,8 +111,8 @@ def road_of(name: str, seed: int) -> list[dict]:
     """Return one line for each map of pixels."""
     (asked,), lines = asked_of(name, seed, PAIRS), []
     known = {"random map": "baseline: random", "edges": "baseline: edges", "centre": "baseline: centre"}
-    for method in tqdm([*known, *pointing.methods(asked.model)], desc=f"{name}, {ROAD}", leave=False, mininterval=5):
-        passes = 0 if method in known else 1 if method == "Eigen-CAM" else 3
+    for method in tqdm([*known, *pointing.maps_of(asked.model)], desc=f"{name}, {ROAD}", leave=False, mininterval=5):
+        passes = 0 if method in known else 1 if method == EIGEN else 3
         lines += scored(name, known.get(method, method), {ROAD: leaderboard.road(asked, method, seed)}, seed, passes, np.nan)
     return lines
 
@@ -129,7 +132,7 @@ def scored(name: str, method: str, found: dict[str, np.ndarray], seed: int, pass
 def measured(seed: int) -> tuple[pd.DataFrame, list[float]]:
     """Return all lines, and the seconds of each part; a run that was cut off goes on where it stopped."""
     folder = embedded_folder().parent / "_build" / "leaderboard"
-    same = code(Path(__file__))
+    same = code_hash(Path(__file__))
     parts = [(of, name) for name in MODELS for of in (lines_of, road_of) if of is lines_of or isinstance(MODELS[name], str)]
     kept = {part: folder / f"{same}-{seed}-{number}.json" for number, part in enumerate(parts)}
     folder.mkdir(parents=True, exist_ok=True)

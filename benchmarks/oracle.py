@@ -10,7 +10,7 @@ import torch
 
 from benchmarks.studies.leaderboard import CELLS, METHODS, Asked, explain, of_collages
 from crossexplain.coalitions.shapley import shapley
-from crossexplain.data import collages
+from crossexplain.data import collage_oracle, collages
 from crossexplain.evaluation.truth import row_correlation
 from crossexplain.intervals import mean_interval
 from crossexplain.models.cnn_lstm import AfterTower
@@ -35,7 +35,7 @@ def drawn(asked: Asked, test: collages.Collages, seed: int) -> np.ndarray:
     draw = np.random.default_rng(seed).integers(0, 10, (len(test), 16, DRAWS, CELLS))
     filled = np.where(sets[None, :, None], test.digits[:, None, None], draw)
     said = asked.model.read(collages.tokenize(collages.SENTENCES[: collages.BALANCED]))  # (46, width)
-    beliefs, found = collages.beliefs(test.sentence_id, groups), []
+    beliefs, found = collage_oracle.beliefs(test.sentence_id, groups), []
     for four, belief in zip(torch.from_numpy(filled), beliefs):
         looked = asked.model.see(typical[four].flatten(0, 1))  # (16 * draws, 40)
         likely = torch.stack([asked.model.match(looked, sentence.expand(len(looked), -1)).sigmoid() for sentence in said])
@@ -50,7 +50,8 @@ def rows(seed: int = 0) -> list[dict]:
     test = collages.build(trained.data, PAIRS, "test", seed + 2)
     seen = look(trained.model, test).inputs["seen"].reshape(-1, 4, 10)
     asked, quadruple = of_collages(AfterTower(trained.model).eval(), seen, test), np.arange(PAIRS) // 4
-    should = np.where(asked.present, shapley(collages.chances(test.digits, test.sentence_id, asked.game.owner("text"))), np.nan)
+    chances = collage_oracle.chances(test.digits, test.sentence_id, asked.game.owner("text"))
+    should = np.where(asked.present, shapley(chances), np.nan)
     own, found = shapley(asked.table), []
     explained = {method: explain(asked, method, seed)[0] for method in METHODS
                  if not method.startswith(("baseline", "bound"))}

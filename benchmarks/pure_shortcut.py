@@ -15,15 +15,16 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
+from benchmarks.studies.permutations import shapley_values
 from crossexplain.data import digits
-from crossexplain.evaluation import modality_shares as dominance
-from crossexplain.evaluation import shares
+from crossexplain.evaluation.modality_shares import intershap, perceptual_scores, size_shares
 from crossexplain.files import embedded_folder, write_whole
-from crossexplain.gradients.rounds import FULL, NOTHING, rounds
-from crossexplain.gradients.views import Tokens, Vectors
+from crossexplain.gradients.modalities import Tokens, Vectors
+from crossexplain.gradients.rounds import rounds
+from crossexplain.gradients.views import FULL, NOTHING
 from crossexplain.recipes import load_or_train
 from crossexplain.recipes.controls import Control, prepare, train
-from crossexplain_book.bench import code
+from crossexplain_book.bench import code_hash
 
 ARCHITECTURES, SHARES, SEEDS = ("early fusion", "dual encoder"), (0.25, 0.5, 0.75, 1.0), 6
 PAIRS, ASKED, EXPLAINED, ORDERS = 8000, 256, 64, 8  # to train on, held out, with Shapley values, orders of the features
@@ -53,17 +54,17 @@ def said(model, asked: Control, seed: int) -> dict[str, float]:
     norms, verdict = record.passes[first, FULL].norms, record.verdict(draws=50)
     parts = [record.margin("data", view) for view in (NOTHING, "text masked", "image masked", FULL)]
     few = {key: value[:EXPLAINED] for key, value in inputs.items()}
-    values = dominance.shapley_values(model, few, [Vectors("image", "images"), Tokens(layer="")], BASELINE, ORDERS, seed)
+    values = shapley_values(model, few, [Vectors("image", "images"), Tokens(layer="")], BASELINE, ORDERS, seed)
     right = ((record.passes[first, FULL].logits[:, 0] > 0).numpy() == asked.test.labels).mean()
     return {
         "wrong here": 1 - right,
         "gradient share": float((norms["text"] / (norms["text"] + norms["image"])).nanmean()),
         "norm ratio": float(np.nanmedian(record.norm_ratio(first, "text"))),
         "unflipped": 1 - record.flips(first, "image masked").mean(),
-        "MM-SHAP": float(np.nanmean(dominance.text_share(values))),
-        "InterSHAP": 1 - shares.intershap(np.stack(parts, axis=1)).local,
+        "MM-SHAP": float(np.nanmean(size_shares(values)["text"].numpy())),
+        "InterSHAP": 1 - intershap(np.stack(parts, axis=1)).local,
         "text accounts for": min(reach["text"].value for reach in verdict.reach.values()),
-        "perceptual": right - dominance.perceptual_scores(model, inputs, labels, seed=seed)["image"].value,
+        "perceptual": right - perceptual_scores(model, inputs, labels, seed=seed)["image"].value,
     }
 
 
@@ -86,7 +87,7 @@ def seed_lines(seed: int, bank: digits.Digits, tower) -> list[dict]:
 def measured(seeds: range) -> pd.DataFrame:
     """Return one line for each model and share; a run that was cut off goes on where it stopped."""
     folder = embedded_folder().parent / "_build" / "pure_shortcut"
-    same = code(Path(__file__))
+    same = code_hash(Path(__file__))
     bank, tower, lines = digits.load("sklearn"), load_or_train("collages", progress=False).model.tower, []
     for seed in tqdm(seeds, desc="seeds"):
         kept = folder / f"{same}-{seed}.json"

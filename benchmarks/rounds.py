@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from crossexplain.data import collages
 from crossexplain.gradients.capture import capture
+from crossexplain.gradients.modalities import ImageCells, Modality, Tokens
 from crossexplain.gradients.rounds import rounds
-from crossexplain.gradients.views import ImageCells, Modality, Tokens
 from crossexplain.recipes import flickr8k, load_or_train, scenes
-from crossexplain_book.bench import memory, seconds, spread
+from crossexplain_book.bench import memory, row_of, seconds
 
 EXAMPLES, SINGLE = 256, 96  # collages; rows that go through the model one by one
 PAIRS, AT_ONCE = 64, 256  # photographs with captions; rows that go through the model at once
@@ -49,9 +49,9 @@ def of_collages(seed: int, repeats: int) -> list[dict]:
         over.append(taken / alone)
         naive_over.append(single / SINGLE * passes / taken)
     return [
-        spread("speed.rounds.over_forward", over,
+        row_of("speed.rounds.over_forward", over,
                f"time of the rounds / time of the bare forward passes of the same {passes:,} rows"),
-        spread("speed.rounds.naive_over_ours", naive_over,
+        row_of("speed.rounds.naive_over_ours", naive_over,
                f"time of one pass a view and example (from {SINGLE} of them) / time of the rounds"),
         *memory("rounds", {"ours": ours, "forward": bare}),
     ]
@@ -64,7 +64,7 @@ def of_photographs(name: str, seed: int, repeats: int) -> list[dict]:
     ours, bare, batches = contenders(model, inputs, modalities, seed, baselines=[NEUTRAL], rows=AT_ONCE)
     over = [seconds(ours) / seconds(bare) for _ in range(repeats)]
     views = sum(len(batch["tokens"]) for batch in batches)
-    return [spread(f"speed.rounds.{KEYS[name]}.over_forward", over,
+    return [row_of(f"speed.rounds.{KEYS[name]}.over_forward", over,
                    f"time of the rounds / time of the bare forward passes of the same {views:,} rows, {PAIRS} pairs of "
                    + ("Flickr8k" if real else "drawn scenes"))]
 

@@ -9,7 +9,7 @@ import torch
 from crossexplain.data import reviews
 from crossexplain.gradients.tokens import METHODS, attribute
 from crossexplain.recipes import load_or_train
-from crossexplain_book.bench import memory, seconds, spread
+from crossexplain_book.bench import memory, row_of, seconds
 
 SENTENCES = 256
 
@@ -38,8 +38,8 @@ def rows(seed: int = 0, repeats: int = 5) -> list[dict]:
     rounds = [{name: seconds(call) for name, call in calls.items()} for _ in range(2 * repeats)]
     per_forward = {name: [r[name] / r["forward"] for r in rounds] for name in ("scores", "with_attention")}
     return [
-        spread("speed.text.over_forward", per_forward["scores"], "x the bare forward"),
-        spread("speed.text.with_attention_over_forward", per_forward["with_attention"], "x the bare forward"),
-        spread("speed.text.seconds", [r["scores"] for r in rounds], f"s for {SENTENCES} sentences"),
+        row_of("speed.text.over_forward", per_forward["scores"], "x the bare forward"),
+        row_of("speed.text.with_attention_over_forward", per_forward["with_attention"], "x the bare forward"),
+        row_of("speed.text.seconds", [r["scores"] for r in rounds], f"s for {SENTENCES} sentences"),
         *memory("text", calls),
     ]

@@ -19,22 +19,32 @@ import torch
 from sklearn.tree import DecisionTreeClassifier
 from torch import Tensor, nn
 
+from benchmarks.studies import permutations
 from benchmarks.studies.disagreement import choose, contradictions, right
 from crossexplain.data import collages as pairs_of
 from crossexplain.data import controls, digits
-from crossexplain.evaluation import modality_shares as dominance
-from crossexplain.evaluation import shares
-from crossexplain.files import embedded_folder, write_whole
-from crossexplain.gradients.rounds import FULL, Rounds, rounds
-from crossexplain.gradients.views import Tokens, Vectors
+from crossexplain.evaluation import modality_shares
+from crossexplain.evaluation.modality_shares import (
+    emap,
+    emap_gap,
+    intershap,
+    intershap_values,
+    perceptual_scores,
+    size_shares,
+)
+from crossexplain.files import digest, embedded_folder, write_whole
+from crossexplain.gradients import verdict as judging
+from crossexplain.gradients.modalities import Tokens, Vectors
+from crossexplain.gradients.record import Record
+from crossexplain.gradients.rounds import rounds
+from crossexplain.gradients.views import FULL
 from crossexplain.intervals import mean_interval
 from crossexplain.models.cnn_lstm import AfterTower
 from crossexplain.recipes import controls as recipe
 from crossexplain.recipes import load_or_train
 from crossexplain.recipes.collages import look
 from crossexplain.recipes.controls import ARCHITECTURES, UNLEARNABLE, Control, prepare, train
-from crossexplain_book.bench import BenchError, spread
-from crossexplain_book.execute import digest
+from crossexplain_book.bench import BenchError, row_of
 
 CONTROLS = [("image", 1.0), ("text", 1.0), ("either", 1.0), ("both", 1.0), ("additive", 1.0),
             *(("shortcut", p) for p in (0.5, 0.75, 0.9, 1.0))]
@@ -78,11 +88,11 @@ def judged(control: Control, seed: int, p: float) -> dict:
     line |= {f"flips, {name} masked": verdict.flips[first][name].value for name in record.modalities}
     every = met(control.fusion, control.seen[:MET], control.test.tokens()[:MET]).double().numpy()
     labels = control.test.labels[:MET]
-    split = shares.intershap(shares.predicted(every))
+    split = intershap(intershap_values(every))
     line |= {"interaction": split.interaction, "image's own": split.first, "text's own": split.second,
-             "emap gap": shares.emap_gap(every, labels)}
+             "emap gap": emap_gap(every, labels)}
     given = {"images": control.seen, "tokens": control.test.tokens()}
-    lost = dominance.perceptual_scores(control.fusion, given, torch.from_numpy(control.test.labels), seed=seed)
+    lost = perceptual_scores(control.fusion, given, torch.from_numpy(control.test.labels), seed=seed)
     line |= {f"perceptual of {name}": found.value for name, found in lost.items()}
     line["text share"] = text_share(control, seed)
     same = (every > 0) == (np.diagonal(every) > 0)[None, :]  # [i, j]: picture i with sentence j, and sentence j's own pair
@@ -91,7 +101,7 @@ def judged(control: Control, seed: int, p: float) -> dict:
     return line
 
 
-def recorded(control: Control, seed: int, baselines=BASELINES) -> Rounds:
+def recorded(control: Control, seed: int, baselines=BASELINES) -> Record:
     """Run the project's rounds on the test pairs."""
     modalities = [Vectors("image", "seen"), Tokens(layer=control.fusion.text_layer)]
     inputs = {"seen": control.seen, "tokens": control.test.tokens()}
@@ -109,13 +119,13 @@ def met(model: nn.Module, seen: Tensor, tokens: Tensor) -> Tensor:
 def text_share(control: Control, seed: int) -> float:
     """Return MM-SHAP's share: cells are set to zero and words to the mask, Shapley values are sampled."""
     values = shapley(control.fusion, control.seen[:EXPLAINED], control.test.tokens()[:EXPLAINED], ORDERS, seed)
-    return float(np.nanmean(dominance.text_share(values)))
+    return float(np.nanmean(size_shares(values)["text"].numpy()))
 
 
 def shapley(model: nn.Module, seen: Tensor, tokens: Tensor, orders: int, seed: int) -> dict[str, Tensor]:
     """Sample the Shapley values of cells and words."""
-    return dominance.shapley_values(model, {"images": seen, "tokens": tokens}, [Vectors("image", "images"), Tokens(layer="")],
-                                    BASELINES[0], orders, seed)
+    sides = [Vectors("image", "images"), Tokens(layer="")]
+    return permutations.shapley_values(model, {"images": seen, "tokens": tokens}, sides, BASELINES[0], orders, seed)
 
 
 def models(seeds: range, architectures: tuple[str, ...]) -> Iterator[tuple[str, float, int, str]]:
@@ -148,8 +158,8 @@ def block(seeds: range, architectures: tuple[str, ...]) -> list[dict]:
 
 def kept_at(seeds: range, architectures: tuple[str, ...]) -> Path:
     """Return where a block keeps what it has judged: another file for other code and other seeds."""
-    code = [Path(module.__file__) for module in (controls, digits, pairs_of, recipe, shares, dominance)]
-    code += map(inspect.getsource, (judged, recorded, met, text_share, shapley, Rounds.verdict, Rounds._judge))
+    code = [Path(module.__file__) for module in (controls, digits, pairs_of, recipe, modality_shares, permutations, judging)]
+    code += map(inspect.getsource, (judged, recorded, met, text_share, shapley))
     folder = embedded_folder().parent / "_build" / "trial"
     return folder / f"{digest(*seeds, *architectures, BASELINES, MET, EXPLAINED, ORDERS, *code)[:16]}.json"
 
@@ -214,9 +224,9 @@ def cost(control: Control, seed: int) -> dict[str, tuple[float, float]]:
     given, labels = {"images": seen, "tokens": tokens}, torch.from_numpy(control.test.labels[:MET])
     with Counter(control.fusion) as counter:
         return {OURS: counter.of(lambda: recorded(control, seed, BASELINES[:2]).verdict(), len(control.seen), 3),
-                "InterSHAP": counter.of(lambda: shares.intershap(shares.predicted(met(whole.fusion, seen, tokens))), MET),
-                "EMAP": counter.of(lambda: shares.emap(met(whole.fusion, seen, tokens)), MET),
-                "perceptual": counter.of(lambda: dominance.perceptual_scores(whole.fusion, given, labels, seed=seed), MET),
+                "InterSHAP": counter.of(lambda: intershap(intershap_values(met(whole.fusion, seen, tokens))), MET),
+                "EMAP": counter.of(lambda: emap(met(whole.fusion, seen, tokens)), MET),
+                "perceptual": counter.of(lambda: perceptual_scores(whole.fusion, given, labels, seed=seed), MET),
                 "MM-SHAP": counter.of(lambda: text_share(whole, seed), EXPLAINED)}
 
 
@@ -330,7 +340,7 @@ def rows(seed: int = 0) -> list[dict]:
                            (said[OURS] == table.truth)[there], "share of models", table))
     for method, (passes, seconds) in costs(seed).items():
         for what, values, unit in (("passes", passes, "bare passes an example"), ("seconds", seconds, "s an example")):
-            found.append(spread(f"trial.{KEYS[method]}{what}", values, unit, np.mean))
+            found.append(row_of(f"trial.{KEYS[method]}{what}", values, unit, np.mean))
     return found + disagreement(seed)
 
 

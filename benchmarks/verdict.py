@@ -14,18 +14,19 @@ import pandas as pd
 
 from crossexplain.data import controls, digits
 from crossexplain.files import embedded_folder, write_whole
-from crossexplain.gradients.rounds import Rounds, rounds
-from crossexplain.gradients.views import Tokens, Vectors
+from crossexplain.gradients.modalities import Tokens, Vectors
+from crossexplain.gradients.record import Record
+from crossexplain.gradients.rounds import rounds
 from crossexplain.recipes import load_or_train
 from crossexplain.recipes.controls import Control, train
-from crossexplain_book.bench import BenchError, code
+from crossexplain_book.bench import BenchError, code_hash
 
 CHOSEN_ON, SEEDS = range(100, 109), 20
 BASELINES = [{"image": "zero", "text": "mask"}, {"image": "zero", "text": "pad"}, "data"]
 TABLE = "verdict.csv"
 
 
-def run(kind: str, seed: int, bank: digits.Digits, tower) -> tuple[Control, Rounds]:
+def run(kind: str, seed: int, bank: digits.Digits, tower) -> tuple[Control, Record]:
     """Train one control and record its rounds."""
     control = train(kind, bank, tower, seed)
     modalities = [Vectors("image", "seen"), Tokens(layer=control.fusion.text_layer)]
@@ -34,7 +35,7 @@ def run(kind: str, seed: int, bank: digits.Digits, tower) -> tuple[Control, Roun
                            progress=False, seed=seed)
 
 
-def judged(control: Control, record: Rounds, seed: int) -> dict:
+def judged(control: Control, record: Record, seed: int) -> dict:
     """Return one line of the table."""
     verdict = record.verdict()
     first = record.baselines[0]
@@ -51,7 +52,7 @@ def judged(control: Control, record: Rounds, seed: int) -> dict:
 def partial(seed: int) -> Path:
     """Return where a run keeps what it has judged: another file for other code, other weights and other seeds."""
     root = embedded_folder().parent
-    return root / "_build" / "verdict" / f"{code(seed, Path(__file__))}.json"
+    return root / "_build" / "verdict" / f"{code_hash(Path(__file__), seed)}.json"
 
 
 def judge(seeds: range, kept: Path) -> list[dict]:

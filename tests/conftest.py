@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from crossexplain_book import Build, find_root
+from support.browsers import NO_BROWSER
 
 ROOT = find_root(Path(__file__).parent)
 SMALL = Build(ROOT, profile="embedded", size="small")
@@ -33,3 +34,14 @@ def built_book(small_build) -> Path:
 def executed_pages(small_build) -> Path:
     """Folder of the small book's executed notebooks; complete or not, the tests see what there is."""
     return SMALL.pages
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Name, at the end, the tests that were left out because there is no browser, and say why."""
+    skipped = [report for report in terminalreporter.getreports("skipped") if NO_BROWSER in str(report.longrepr)]
+    if skipped:
+        terminalreporter.section("left out: tests that need a browser")
+        terminalreporter.write_line(str(skipped[0].longrepr[-1]).removeprefix("Skipped: "))
+        for report in skipped:
+            terminalreporter.write_line(f"  {report.nodeid}")
+        terminalreporter.write_line(f"left out: {len(skipped)}. In continuous integration (CI set) this is an error.")

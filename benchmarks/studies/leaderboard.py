@@ -15,14 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.studies import pointing
-from crossexplain.coalitions import shapley as indices
 from crossexplain.coalitions.game import Game
+from crossexplain.coalitions.shapley import best_orders, shapley
 from crossexplain.data import collages as pairs_of
 from crossexplain.data.collages import Collages
 from crossexplain.data.scenes import Pairs
-from crossexplain.evaluation import faithfulness
-from crossexplain.evaluation import methods as peers
+from crossexplain.evaluation import faithfulness, methods
 from crossexplain.evaluation.sanity import largest_change, rank_stability, redrawn
+from crossexplain.evaluation.task import CannotRun, library
 from crossexplain.evaluation.truth import (
     box_masks,
     cue_auroc,
@@ -31,7 +31,8 @@ from crossexplain.evaluation.truth import (
     random_scores,
     row_correlation,
 )
-from crossexplain.gradients.views import ImageCells, Inputs, Modality, Tokens, Vectors
+from crossexplain.gradients.attention import METHODS as ATTENTION_METHODS
+from crossexplain.gradients.modalities import ImageCells, Inputs, Modality, Tokens, Vectors
 from crossexplain.recipes import scenes
 
 CELLS, GROUPS = 4, 8
@@ -92,7 +93,7 @@ class Asked:
     @cached_property
     def table(self) -> np.ndarray:
         """Evidence for the answer given, of all coalitions, (N, 4096)."""
-        return self.game.table().numpy()
+        return self.game.values_of_all().numpy()
 
     @cached_property
     def range(self) -> np.ndarray:
@@ -173,16 +174,16 @@ def _held(boxes: np.ndarray | None, side: int) -> np.ndarray:
 # ---- methods: each gives scores (N, P) and what it cost, in forward passes an example; a backward pass counts as two
 
 
-Method = Callable[[Asked, int], tuple[np.ndarray, float]]
+Scores = Callable[[Asked, int], tuple[np.ndarray, float]]
 
 
-def _peer(name: str) -> Method:
+def _registered(key: str) -> Scores:
     """Return a method of the registry."""
     def run(asked: Asked, seed: int) -> tuple[np.ndarray, float]:
-        more = {"game": asked.game} if name.startswith("exact") else {}
-        more |= {"attention": asked.attention} if name.startswith("attention") else {}
-        found = peers.explain(asked.model, asked.inputs, asked.modalities, name, seed=seed, **asked.question, **more)
-        return asked.joint(found.values), found.passes
+        more = {"game": asked.game} if key.startswith("exact") else {}
+        more |= {"attention": asked.attention} if key in ATTENTION_METHODS else {}
+        explained = methods.explain(asked.model, asked.inputs, asked.modalities, key, seed=seed, **asked.question, **more)
+        return asked.joint(explained.values), explained.passes
 
     return run
 
@@ -192,49 +193,37 @@ def _leave_one_out(asked: Asked, seed: int) -> tuple[np.ndarray, float]:
     return np.where(asked.present, asked.table[:, -1:] - asked.table[:, rest], np.nan), asked.present.sum(axis=1).mean() + 1
 
 
-def _drawn(name: str) -> Method:
+def _blind(name: str) -> Scores:
+    """Return scores that never saw the model."""
     def run(asked: Asked, seed: int) -> tuple[np.ndarray, float]:
         if name == "random":
             return random_scores(asked.present, seed), 0
         if name not in asked.drawn:
-            raise peers.CannotRun("its modalities have no such thing.")
+            raise CannotRun(f"the pairs have no scores by {name}.")
         return asked.joint(asked.drawn[name]), 0
 
     return run
 
 
-METHODS: dict[str, Method] = {
-    "baseline: random": _drawn("random"),
-    "baseline: word length": _drawn("word length"),
-    "gradient (round 1)": _peer("gradient norm"),
-    "gradient, other masked (rounds 2, 3)": _peer("round 2"),
-    "cross gradient": _peer("cross"),
-    "gradient x input": _peer("gradient x input"),
-    "integrated gradients": _peer("integrated gradients"),
+def _by_title(*keys: str) -> dict[str, Scores]:
+    listed = methods.registry()
+    return {listed[key].title: _registered(key) for key in keys}
+
+
+METHODS: dict[str, Scores] = {  # those that chapter 7 shows, fast on a small model
+    "baseline: random": _blind("random"),
+    "baseline: word length": _blind("word length"),
+    **_by_title("gradient norm", "gradient norm, other masked", "cross gradient", "gradient x input", "integrated gradients"),
     "leave one out": _leave_one_out,
-    "dividend of the feature": _peer("carriers"),
-    "Shapley, exact": _peer("exact shapley"),
-    "Banzhaf, exact": _peer("exact banzhaf"),
-    "Shapley interactions across, exact": _peer("exact interactions"),
-    "bound: the best order": lambda asked, seed: (indices.best_orders(asked.table, present=asked.present), 2.0**PLAYERS),
+    **_by_title("feature dividends", "exact shapley", "exact banzhaf", "exact interactions"),
+    "bound: the best order": lambda asked, seed: (best_orders(asked.table, present=asked.present), 2.0**PLAYERS),
 }
-MORE: dict[str, Method] = {  # slower, or of some models only
-    "baseline: edges": _drawn("edges"),
-    "sampled Shapley, features": _peer("sampled shapley"),
-    "KernelSHAP (shapiq)": _peer("shapiq shapley"),
-    "pairs (shapiq)": _peer("shapiq pairs"),
-    "KernelSHAP (Captum)": _peer("kernel shap"),
-    "Shapley sampling (Captum)": _peer("shapley sampling"),
-    "gradient SHAP (Captum)": _peer("gradient shap"),
-    "DeepLIFT (Captum)": _peer("deeplift"),
-    "occlusion (Captum)": _peer("occlusion"),
-    "Grad-CAM": _peer("grad-cam"),
-    "LayerCAM": _peer("layer-cam"),
-    "Eigen-CAM": _peer("eigen-cam"),
-    "Grad-CAM (grad-cam)": _peer("GradCAM (grad-cam)"),
-    "attention relevance": _peer("attention-relevance"),
-    "attention rollout": _peer("attention-rollout"),
-}
+
+
+def more_methods() -> dict[str, Scores]:
+    """Return by title the other methods of the registry that score features: slower ones, and those of some models only."""
+    others = {method.title: _registered(key) for key, method in methods.registry().items() if not method.whole}
+    return {"baseline: edges": _blind("edges")} | {title: run for title, run in others.items() if title not in METHODS}
 
 
 def explain(asked: Asked, method: str, seed: int = 0) -> tuple[np.ndarray, float, float]:
@@ -243,12 +232,12 @@ def explain(asked: Asked, method: str, seed: int = 0) -> tuple[np.ndarray, float
     Coalitions that have been looked up count as passes of the whole model, not in the seconds. NaN stands for players that a
     pair does not have, and for modalities of which the method does not speak.
     """
-    every = METHODS | MORE
-    if method not in every:
-        raise ValueError(f"method {method!r} came, expected one of {', '.join(map(repr, every))}.")
+    known = METHODS | more_methods()
+    if method not in known:
+        raise ValueError(f"there is no method {method!r}, expected one of {', '.join(map(repr, known))}.")
     _ = asked.table
     started = time.perf_counter()
-    scores, passes = every[method](asked, seed)
+    scores, passes = known[method](asked, seed)
     return scores, float(passes), (time.perf_counter() - started) / len(asked)
 
 
@@ -295,7 +284,7 @@ METRICS: dict[str, Callable[[Asked, np.ndarray], np.ndarray]] = {
     "coalition R2": _jointly(lambda asked, scores: faithfulness.coalition_r2(asked.game, scores, line=True)),
     "synergy": _jointly(synergy),
     "near exact": _jointly(lambda asked, scores: row_correlation(
-        np.abs(scores), np.where(asked.present, np.abs(indices.shapley(asked.table)), np.nan))),
+        np.abs(scores), np.where(asked.present, np.abs(shapley(asked.table)), np.nan))),
     "deciding words": lambda asked, scores: _auroc(asked, scores, "text"),
     "deciding cells": lambda asked, scores: _auroc(asked, scores, "image"),
 }
@@ -380,7 +369,7 @@ def road(asked: Asked, method: str, seed: int = 0) -> np.ndarray:
     asked : Asked
         About pictures of pixels.
     method : str
-        A map of ``benchmarks.studies.pointing.MAPS``, or one that never saw the model.
+        A map of ``benchmarks.studies.pointing.maps_of``, or one that never saw the model.
     seed : int
     """
     images, sign = asked.inputs["images"], 2.0 * asked.game.target - 1
@@ -392,7 +381,19 @@ def road(asked: Asked, method: str, seed: int = 0) -> np.ndarray:
                 for label, side in ((1, "for"), (0, "against"))}
         heat = np.where(asked.game.target.numpy()[:, None, None] == 1, both[1], both[0])
 
-    def evidence(pictures: Tensor) -> Tensor:
-        return sign * asked.model(**{**asked.inputs, "images": pictures})
+    metric = library("pytorch_grad_cam.metrics.road", "grad-cam").ROADCombined()
+    with torch.random.fork_rng(devices=[]):  # the noise in the filled pixels is from the global generator
+        torch.manual_seed(seed)
+        gains = metric(images, _places(heat, seed), [lambda evidence: evidence] * len(images),
+                       lambda pictures: sign * asked.model(**{**asked.inputs, "images": pictures}))
+    return gains / asked.range
 
-    return faithfulness.road(evidence, images, heat, seed=seed) / asked.range
+
+def _places(heat: np.ndarray, seed: int) -> np.ndarray:
+    """Return the place of each pixel of maps (N, H, W), from 0 for the coldest to 1; equally hot ones are ordered at random.
+
+    Many maps are 0 at most pixels, and as they are, none of these would be among the hottest or coldest so many per cent.
+    """
+    flat = heat.reshape(len(heat), -1)
+    order = np.lexsort((np.random.default_rng(seed).random(flat.shape), flat), axis=1)
+    return (np.argsort(order, axis=1) / (flat.shape[1] - 1)).reshape(heat.shape).astype(np.float32)

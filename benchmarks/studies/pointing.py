@@ -14,26 +14,27 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from crossexplain.checks import InputError
 from crossexplain.data.scene_words import COLOUR_NAMES, KINDS
 from crossexplain.data.scenes import Scenes
+from crossexplain.evaluation.methods import map_method, registry
 from crossexplain.evaluation.truth import cue_auroc, edge_map, energy_in_box, pointing_game, random_map
 from crossexplain.gradients import tokens as words_of
 from crossexplain.gradients.attention import METHODS as ATTENTION_METHODS
-from crossexplain.gradients.attention import word_by_patch
+from crossexplain.gradients.attention import ROLLOUT, word_by_patch
+from crossexplain.gradients.maps import METHODS as MAP_METHODS
 from crossexplain.gradients.maps import attribute, upsample
-from crossexplain.gradients.rounds import FULL, carriers, rounds
-from crossexplain.gradients.views import ImageCells, Tokens
+from crossexplain.gradients.modalities import ImageCells, Tokens
+from crossexplain.gradients.rounds import feature_dividends, rounds
+from crossexplain.gradients.views import FULL
 from crossexplain.intervals import mean_interval
 from crossexplain.recipes import scenes as recipe
 
-PIXELS, LAYER = "input:images", None  # where a map is read; None is the model's last map, convolutions or patch tokens
-MAPS = {
-    "pixel gradient": (PIXELS, "saliency"), "pixel gradient x input": (PIXELS, "gradient x input"),
-    "gradient": (LAYER, "saliency"), "gradient x activation": (LAYER, "gradient x input"), "Grad-CAM": (LAYER, "grad-cam"),
-    "Grad-CAM++": (LAYER, "grad-cam++"), "XGrad-CAM": (LAYER, "xgrad-cam"), "EigenGrad-CAM": (LAYER, "eigengrad-cam"),
-    "Eigen-CAM": (LAYER, "eigen-cam"), "LayerCAM": (LAYER, "layer-cam"), "HiResCAM": (LAYER, "hires-cam"),
-    "attention rollout": (PIXELS, "attention-rollout"), "attention relevance": (PIXELS, "attention-relevance"),
-}
+PIXELS = "input:images"
+AT_PIXELS = {"pixel gradient": "saliency", "pixel gradient x input": "gradient x input"}  # maps that pixels have too
+ROUND_1, ROUNDS_2_3, CROSS, DIVIDEND = (
+    registry()[key].title for key in ("gradient norm", "gradient norm, other masked", "cross gradient", "feature dividends"))
+ROUND_4 = "gradient, picked masked (round 4)"
 UNLEARNED = "nothing learned: "
 BASELINE = {"image": "zero", "text": "mask"}
 SPECIAL = 4  # words below it are padding, mask, start and end
@@ -134,7 +135,7 @@ def heat(model: nn.Module, inputs: dict[str, Tensor], method: str, sign: str = "
     inputs : dict of str to Tensor
         N pictures and texts.
     method : str
-        One of ``MAPS``; the two of attention for models with ``attention_layers``.
+        A title of :func:`maps_of`.
     sign : {"for", "against"}
     batch : int
         Examples at a time.
@@ -144,17 +145,24 @@ def heat(model: nn.Module, inputs: dict[str, Tensor], method: str, sign: str = "
     Tensor, shape (N, H, W)
         As large as the pictures.
     """
-    layer, how = MAPS[method]
-    attention = model.attention_layers if how in ATTENTION_METHODS else ()
+    known = maps_of(model)
+    if method not in known:
+        raise InputError(f"the model has no map {method!r}; its maps are {', '.join(known)}.")
+    layer, key = known[method]
+    attention = model.attention_layers if key in ATTENTION_METHODS else ()
     parts = zip(*(values.split(batch) for values in inputs.values()))
-    found = [attribute(model, dict(zip(inputs, part)), layer or model.image_layer, how, 1, sign, attention=attention)
-             for part in parts]
-    return upsample(torch.cat(found), tuple(inputs["images"].shape[-2:]))
+    heat = torch.cat([attribute(model, dict(zip(inputs, part)), layer, key, 1, sign, attention=attention) for part in parts])
+    return upsample(heat, tuple(inputs["images"].shape[-2:]))
 
 
-def methods(model: nn.Module) -> list[str]:
-    """Return which of ``MAPS`` a model has."""
-    return [name for name, (_, how) in MAPS.items() if how not in ATTENTION_METHODS or hasattr(model, "attention_layers")]
+def maps_of(model: nn.Module) -> dict[str, tuple[str, str]]:
+    """Return all maps that a model has, by title: the layer at which each is read, and its key in the registry."""
+    titles = {key: map_method(key).title for key in MAP_METHODS}
+    known = {title: (PIXELS, key) for title, key in AT_PIXELS.items()}
+    known |= {title: (model.image_layer, key) for key, title in titles.items()}
+    if hasattr(model, "attention_layers"):
+        known |= {registry()[key].title: (PIXELS, key) for key in ATTENTION_METHODS}
+    return known
 
 
 def sides(model: nn.Module, cells: int | None = None) -> list:
@@ -180,36 +188,36 @@ def drawn(images: Tensor, seed: int = 0) -> dict[str, np.ndarray]:
 
 
 def by_rounds(model: nn.Module, inputs: dict[str, Tensor], seed: int = 0) -> dict[str, dict[str, Tensor]]:
-    """Return the importances of the four rounds, {"image": {round: (N, F)}, "text": {round: (N, T)}}.
+    """Return the importances of the four rounds by title, {"image": {title: (N, F)}, "text": {title: (N, T)}}.
 
     Of a picture, round 2 of its own end and round 3 of the text's end are one pass, that with the text masked; of words, that
     with the picture masked.
     """
     record = rounds(model, inputs, sides(model), baselines=[BASELINE], target=1, control=False, progress=False, seed=seed)
-    kind, found = record.baselines[0], {}
+    baseline, importances = record.baselines[0], {}
     for name, other in (("image", "text"), ("text", "image")):
-        of = {"round 1": FULL, "rounds 2 and 3": f"{other} masked", "round 4": f"{other} picked masked"}
-        found[name] = {key: record.passes[kind, view].importance[name] for key, view in of.items()}
-        found[name]["rounds 1 - 2"] = record.ends[kind, name].cross
-    return found
+        views = {ROUND_1: FULL, ROUNDS_2_3: record.only(name), ROUND_4: f"{other} picked masked"}
+        importances[name] = {title: record.passes[baseline, view].importance[name] for title, view in views.items()}
+        importances[name][CROSS] = record.by_side[baseline, name].cross
+    return importances
 
 
 def maps(model: nn.Module, inputs: dict[str, Tensor], cues: np.ndarray, sign: str = "for", carried: int = 0,
          seed: int = 0) -> dict[str, np.ndarray]:
-    """Return all maps of a model by method, (N, H, W) each; carriers, which cost a pass a cell, of the first ``carried``."""
+    """Return all maps of a model by method, (N, H, W) each; dividends, which cost a pass a cell, of the first ``carried``."""
     size = tuple(inputs["images"].shape[-2:])
 
     def laid_out(cells: Tensor) -> Tensor:
         return upsample(cells.unflatten(1, (round(cells.shape[1] ** 0.5), -1)), size)
 
-    found = {method: heat(model, inputs, method, sign) for method in methods(model)}
+    found = {method: heat(model, inputs, method, sign) for method in maps_of(model)}
     found["word by patch"] = word_maps(model, inputs, cues, sign)
     found |= {name: laid_out(cells) for name, cells in by_rounds(model, inputs, seed)["image"].items()}
     if carried:
         some = {key: values[:carried] for key, values in inputs.items()}
-        cells = carriers(model, some, sides(model, 6)[:1] + sides(model)[1:], baseline=BASELINE, target=1, progress=False,
-                         seed=seed)["image"]
-        found["carriers"] = laid_out((-cells if sign == "against" else cells).clamp(min=0))
+        cells = feature_dividends(model, some, sides(model, 6)[:1] + sides(model)[1:], baseline=BASELINE, target=1,
+                                  progress=False, seed=seed)["image"]
+        found[DIVIDEND] = laid_out((-cells if sign == "against" else cells).clamp(min=0))
     return {name: values.numpy() for name, values in found.items()}
 
 
@@ -226,13 +234,13 @@ def scores(model: nn.Module, inputs: dict[str, Tensor], sign: str = "for", carri
            seed: int = 0) -> dict[str, np.ndarray]:
     """Return all scores of words by method, (N, T) each; what is no word has NaN."""
     special = inputs["tokens"] < SPECIAL
-    found = words_of.attribute(model, inputs, model.text_layer, [*words_of.METHODS, "attention-rollout"], int(sign == "for"),
+    found = words_of.attribute(model, inputs, model.text_layer, [*words_of.METHODS, ROLLOUT], int(sign == "for"),
                                special_tokens=special, attention=attention_of_words(model))
-    found |= by_rounds(model, inputs, seed)["text"]
+    found = {registry()[key].title: values for key, values in found.items()} | by_rounds(model, inputs, seed)["text"]
     if carried:
         some = {key: values[:carried] for key, values in inputs.items()}
-        words = carriers(model, some, sides(model, 1), baseline=BASELINE, target=1, progress=False, seed=seed)["text"]
-        found["carriers"] = -words if sign == "against" else words
+        words = feature_dividends(model, some, sides(model, 1), baseline=BASELINE, target=1, progress=False, seed=seed)["text"]
+        found[DIVIDEND] = -words if sign == "against" else words
     return {name: values.masked_fill(special[: len(values)], torch.nan).numpy() for name, values in found.items()}
 
 
@@ -297,7 +305,7 @@ def table(data: Scenes, models: dict[str, nn.Module], unlearned: dict[str, nn.Mo
     n : int
         Questions of each kind.
     carried : int
-        Of how many the carriers are computed.
+        For how many examples the dividends of features are computed.
     seed : int
     progress : bool
 
@@ -305,7 +313,7 @@ def table(data: Scenes, models: dict[str, nn.Module], unlearned: dict[str, nn.Mo
     -------
     DataFrame
         With the columns ``COLUMNS``. What never saw a model stands under the model "none", and what a method says of the
-        network that has learned nothing has ``UNLEARNED`` before its name: of all but the carriers, which cost a pass a cell.
+        network that has learned nothing has ``UNLEARNED`` before its name: of all but the dividends, which cost a pass a cell.
         Evidence is that for the match, in foils that against it.
     """
     pool, foil = data.splits["test"], foils(data, n, seed)

@@ -212,6 +212,23 @@ def class_index(target: int | Tensor, classes: int, examples: int) -> Tensor:
     return index
 
 
+def require_eval(model: nn.Module) -> nn.Module:
+    """Return the model unchanged if every part of it is in eval mode.
+
+    Raises
+    ------
+    InputError
+        Names the first parts in train mode.
+    """
+    training = [name for name, module in model.named_modules() if module.training]
+    if not training:
+        return model
+    parts = f"{len(training)} part(s) of the model ({', '.join(map(repr, training[:4]))}) are"
+    where = "the model is" if model.training else parts
+    raise InputError(f"{where} in train mode, where dropout draws anew at each pass and batch statistics depend on the other "
+                     "examples; call model.eval() first.")
+
+
 def require_tokens(tokens: Tensor, vocabulary: int, longest: int | None = None) -> Tensor:
     """Return a batch of texts unchanged if it is one.
 

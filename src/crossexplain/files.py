@@ -1,5 +1,6 @@
-"""Files that are written whole or not at all, and the folder that travels with the project."""
+"""Files that are written whole or not at all, one hash of many of them, and the folder that travels with the project."""
 
+import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -47,6 +48,28 @@ def write_whole(path: str | Path, write: Callable[[Path], object]) -> Path:
         return part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def digest(*parts) -> str:
+    """Return one hash of strings, bytes and paths (of files, by content).
+
+    Examples
+    --------
+    >>> digest("ab", "c") == digest("a", "bc")
+    False
+    """
+    total = hashlib.sha256()
+    for part in parts:
+        data = part.read_bytes() if isinstance(part, Path) else part if isinstance(part, bytes) else str(part).encode()
+        total.update(len(data).to_bytes(8, "big") + data)
+    return total.hexdigest()
+
+
+def tree(folder: Path, pattern: str = "*") -> list[Path]:
+    """Return the files below ``folder`` in a fixed order, without caches."""
+    paths = folder.rglob(pattern) if folder.is_dir() else []
+    return sorted(path for path in paths if path.is_file() and "__pycache__" not in path.parts
+                  and not path.name.endswith((".pyc", ".part")))
 
 
 def embedded_folder() -> Path:

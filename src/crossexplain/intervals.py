@@ -102,26 +102,26 @@ def difference_interval(first, second, seed: int = 0, level: float = 0.95, group
     return mean_interval(first - second, seed=seed, level=level, groups=groups)
 
 
-def share_interval(successes: int, n: int, z: float = 1.959964) -> Interval:
+def share_interval(successes: int, n: int, level: float = 0.95) -> Interval:
     """Wilson score interval of a share (Wilson 1927).
 
     Parameters
     ----------
     successes, n : int
         How many of how many.
-    z : float
-        Normal quantile; 1.96 for 95 %.
+    level : float
+        Coverage.
 
     Examples
     --------
     >>> f"{share_interval(9, 10):.2f}"
     '0.90 [0.60, 0.98]'
     """
+    from scipy.stats import binomtest  # slow to import, and most intervals are of means
+
     if n < 1 or not 0 <= successes <= n:
-        raise ValueError(f"{successes} of {n} came; expected 0 <= successes <= n and n >= 1.")
-    share, spread = successes / n, z * z / n
-    centre = (share + spread / 2) / (1 + spread)
-    half = z * np.sqrt(share * (1 - share) / n + spread / (4 * n)) / (1 + spread)
-    # The exact ends at 0 and n are 0 and 1; rounding would put them a hair inside the share itself.
-    low, high = max(0.0, float(centre - half)), min(1.0, float(centre + half))
-    return Interval(share, min(low, share), max(high, share), int(n))
+        raise ValueError(f"got {successes} of {n}, expected 0 <= successes <= n and n >= 1.")
+    share = successes / n
+    low, high = binomtest(int(successes), int(n)).proportion_ci(level, "wilson")
+    # At 0 and n one end is the share itself; rounding puts it a hair inside.
+    return Interval(share, min(float(low), share), max(float(high), share), int(n))

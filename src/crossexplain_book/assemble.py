@@ -12,15 +12,16 @@ import re
 import shutil
 from pathlib import Path
 
-from crossexplain.files import write_whole
-from crossexplain_book.execute import Record, digest, load_record, tree
+from crossexplain.files import digest, tree, write_whole
+from crossexplain_book.cards import source_tables
 from crossexplain_book.layout import BookError, Build
 from crossexplain_book.page import CLAIM, RUN
+from crossexplain_book.records import ChapterRecord, executed_notebook, load_record
 
 CARRIED = (CLAIM, RUN)  # data for the book, not for the reader
 CONTROLS = "application/vnd.jupyter.widget-view+json"  # of an explorer: nothing without a kernel
 WORDS_PER_MINUTE = 200
-PLACEHOLDER = re.compile(r"^% assembled: (\w+)\s*$", re.MULTILINE)
+PLACEHOLDER = re.compile(r"^% assembled: (\w+) *$", re.MULTILINE)
 
 
 def text_of(cell: dict) -> str:
@@ -76,7 +77,7 @@ def show_parameters(cell: dict, parameters: dict) -> dict:
     return {**cell, "source": source}
 
 
-def budget(notebook: dict, record: Record) -> str:
+def budget(notebook: dict, record: ChapterRecord) -> str:
     """Return the budget card: what reading and running the page takes."""
     prose = sum(len(text_of(cell).split()) for cell in notebook["cells"] if cell["cell_type"] == "markdown")
     loaded = sum(state["bytes"] for state in record.sources.values() if not state["source"].startswith("embedded"))
@@ -98,14 +99,14 @@ def duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.1f} min"
 
 
-def page(notebook: dict, record: Record) -> dict:
+def page(notebook: dict, record: ChapterRecord) -> dict:
     """Turn an executed notebook into a page of the book.
 
     Parameters
     ----------
     notebook : dict
         Executed, format 4.
-    record : Record
+    record : ChapterRecord
         Of its run.
 
     Returns
@@ -133,15 +134,17 @@ def page(notebook: dict, record: Record) -> dict:
     return book
 
 
-def _code_cell(cell: dict, record: Record) -> dict:
+def _code_cell(cell: dict, record: ChapterRecord) -> dict:
     if "parameters" in tags(cell):
         cell = show_parameters(cell, record.parameters)
-    if "solution" in tags(cell) and "hide-cell" not in tags(cell):
-        cell["metadata"]["tags"] = [*tags(cell), "hide-cell"]
+    folded = {"publish": "hide-input", "solution": "hide-cell"}  # our tag -> the theme's: one click away
+    added = [fold for tag, fold in folded.items() if tag in tags(cell) and fold not in tags(cell)]
+    if added:
+        cell["metadata"]["tags"] = [*tags(cell), *added]
     return cell
 
 
-def _filled(cell: dict, finding: list, notebook: dict, record: Record) -> list[dict]:
+def _filled(cell: dict, finding: list, notebook: dict, record: ChapterRecord) -> list[dict]:
     if cell["cell_type"] == "markdown" and "finding-here" in tags(cell):
         return finding
     if cell["cell_type"] == "markdown" and "budget" in tags(cell):
@@ -189,7 +192,7 @@ def _claim_row(claim: dict) -> tuple:
             "yes" if claim["holds"] else "**no**")
 
 
-def runtime_table(records: list[Record]) -> str:
+def runtime_table(records: list[ChapterRecord]) -> str:
     """Return the table of run times as Markdown, with the machine they were taken on."""
     rows = [(f"[{int(record.chapter[:2])}](chapter-{int(record.chapter[:2])})", duration(record.seconds),
              f"{record.memory:.2f} GiB", record.threads, record.jobs, record.finished) for record in records]
@@ -254,7 +257,7 @@ def api_pages(root: Path) -> dict[str, str]:
     a part of its own.
     """
     pages, rows = {}, []
-    for package in (root / "src" / "crossexplain", root / "src" / "crossexplain_book"):
+    for package in sorted(folder for folder in (root / "src").iterdir() if (folder / "__init__.py").is_file()):
         inner = sorted(folder for folder in package.iterdir() if (folder / "__init__.py").is_file())
         for folder in [package, *inner]:
             name = folder.relative_to(root / "src").as_posix().replace("/", ".")
@@ -296,7 +299,8 @@ def assemble(build: Build, notebooks: list[Path], failed: list[str]) -> str:
     """
     files: dict[str, bytes | Path] = {path.relative_to(build.root / "book").as_posix(): path
                                       for path in tree(build.root / "book") if "_ext" not in path.parts}
-    files |= {f"cards/sources/{path.name}": path for path in tree(build.root / "data" / "cards", "*.md")}
+    files |= {f"cards/sources/{path.name}": _fill(path.name, path, source_tables(path.stem))
+              for path in tree(build.root / "data" / "cards", "*.md")}
     records, claims = [], []
     for path in notebooks:
         files[f"downloads/{path.name}"] = path
@@ -305,7 +309,7 @@ def assemble(build: Build, notebooks: list[Path], failed: list[str]) -> str:
             why = "failed in this build" if path.stem in failed else "was not run in this build"
             files[f"chapters/{path.stem}.md"] = missing_page(path, f"This chapter {why}.").encode()
             continue
-        executed = json.loads((build.pages / path.name).read_text("utf-8"))
+        executed = executed_notebook(build, path)
         files[f"chapters/{path.name}"] = json.dumps(page(executed, record), indent=1, ensure_ascii=False).encode()
         records.append(record)
         claims += outputs_of(executed, CLAIM)

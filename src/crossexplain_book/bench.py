@@ -8,23 +8,21 @@ the rows take the place of older ones with the same id in ``data/results/figures
 import csv
 import ctypes
 import inspect
-import platform
 import runpy
 import statistics
 import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from crossexplain.files import embedded_folder, write_whole
-from crossexplain_book.execute import digest, tree
+from crossexplain.files import digest, embedded_folder, tree, write_whole
+from crossexplain_book.freshness import Imports, code_key
+from crossexplain_book.provenance import device, versions
 
 COLUMNS = ("id", "value", "low", "high", "n", "unit", "seed", "command", "versions", "device", "date")
 OWN = COLUMNS[:6]  # what a benchmark says itself
 LIBC = ctypes.CDLL(None) if sys.platform.startswith("linux") else None
-PACKAGES = ("crossexplain", "torch", "transformers", "captum", "grad-cam", "numpy", "scikit-learn")
 
 
 class BenchError(Exception):
@@ -71,7 +69,7 @@ def _complete(row: dict, path: Path) -> dict:
     return {key: f"{value:.6g}" if isinstance(value := row[key], float) else value for key in COLUMNS}
 
 
-def kept(table: Path) -> dict[str, dict]:
+def load_rows(table: Path) -> dict[str, dict]:
     """Return the rows that were measured before, by id."""
     if not table.is_file():
         return {}
@@ -79,13 +77,18 @@ def kept(table: Path) -> dict[str, dict]:
         return {row["id"]: row for row in csv.DictReader(stream)}
 
 
-def code(*more) -> str:
-    """Return a hash for the names of partial results: of the package, the checkpoints, and what else is given."""
+def code_hash(benchmark: Path, *more) -> str:
+    """Return a hash for the names of partial results: of all that a benchmark is made from, and what else is given.
+
+    That is its file, the modules that it reaches, the checkpoints and the data files of the helper.
+    """
     root = embedded_folder().parent
-    return digest(*tree(root / "src", "*.py"), *tree(root / "data" / "checkpoints"), *more)[:16]
+    tables = [path for folder in (root / "src", root / "data") for path in tree(folder, "*.toml")]
+    data = [*tree(root / "data" / "checkpoints"), *tables]
+    return digest(code_key(Imports(root), benchmark, data), *more)[:16]
 
 
-def moved(row: dict, before: dict | None) -> str:
+def drift(row: dict, before: dict | None) -> str:
     """Return what to say of a figure that lies outside the range it had when it was last measured; empty if it does not.
 
     A figure has moved if its range and the last one have nothing in common: timings on a busy machine, and seeds, may
@@ -94,9 +97,9 @@ def moved(row: dict, before: dict | None) -> str:
     Examples
     --------
     >>> last = {"value": "1.2", "low": "1.1", "high": "1.3", "date": "2026-01-01"}
-    >>> moved({"value": 1.5, "low": 1.4, "high": 1.6}, last)
+    >>> drift({"value": 1.5, "low": 1.4, "high": 1.6}, last)
     'was 1.2 [1.1, 1.3] on 2026-01-01'
-    >>> moved({"value": 1.5, "low": 1.2, "high": 1.6}, last)
+    >>> drift({"value": 1.5, "low": 1.2, "high": 1.6}, last)
     ''
     """
     try:
@@ -110,7 +113,7 @@ def moved(row: dict, before: dict | None) -> str:
 
 def merge(rows: list[dict], table: Path) -> Path:
     """Put rows into the table, each in place of the one with its id; the table is written whole or not at all."""
-    merged = kept(table) | {row["id"]: row for row in rows}
+    merged = load_rows(table) | {row["id"]: row for row in rows}
 
     def write(part: Path) -> None:
         with part.open("w", encoding="utf-8", newline="") as stream:
@@ -151,7 +154,7 @@ def peak(call: Callable[[], object]) -> float:
     return max(0, max(highest, default=rest) - rest) / 2**20
 
 
-def spread(key: str, values: Sequence[float], unit: str, middle: Callable = statistics.median) -> dict:
+def row_of(key: str, values: Sequence[float], unit: str, middle: Callable = statistics.median) -> dict:
     """Return one row: the middle of the values, their median unless told otherwise, and their range."""
     return {"id": key, "value": float(middle(values)), "low": float(min(values)), "high": float(max(values)),
             "n": len(values), "unit": unit}
@@ -159,24 +162,4 @@ def spread(key: str, values: Sequence[float], unit: str, middle: Callable = stat
 
 def memory(key: str, calls: dict[str, Callable[[], object]]) -> list[dict]:
     """Return one row for each call: how much memory it takes above what is there before, of three runs."""
-    return [spread(f"memory.{key}.{name}", [peak(call) for _ in range(3)], "MiB above rest") for name, call in calls.items()]
-
-
-def versions() -> str:
-    """Return the versions that a figure may depend on, in one line."""
-    found = [f"python {platform.python_version()}"]
-    for name in PACKAGES:
-        try:
-            found.append(f"{name} {version(name)}")
-        except PackageNotFoundError:
-            continue
-    return "; ".join(found)
-
-
-def device() -> str:
-    """Return what the figures were measured on: processor, cores, and the accelerator if torch sees one."""
-    import torch
-
-    from crossexplain_book.execute import machine
-
-    return machine() + (f"; {torch.cuda.get_device_name()}" if torch.cuda.is_available() else "")
+    return [row_of(f"memory.{key}.{name}", [peak(call) for _ in range(3)], "MiB above rest") for name, call in calls.items()]

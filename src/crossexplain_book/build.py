@@ -1,5 +1,7 @@
 """The book from beginning to end: run what changed, assemble, let jupyter-book build, say where to open it."""
 
+import json
+import re
 import shutil
 import subprocess
 import sys
@@ -9,11 +11,14 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from crossexplain.files import digest, tree
 from crossexplain_book.assemble import assemble, copy_results
-from crossexplain_book.execute import digest, execute, tree
+from crossexplain_book.execute import execute
 from crossexplain_book.layout import Build, SiteError, chapters
 
 CALL = "import sys; from jupyter_book.cli.main import main; sys.exit(main())"  # it has no __main__
+# Lines of prose that other pages may show: titles, labels, directives with their options, citations.
+FRAME = re.compile(r"^(?:#.*|\(.*\)=|:[\w-]+:.*|[`:]{3,}.*|.*\{cite.*)$", re.MULTILINE)
 
 
 def build_book(build: Build, *, names=(), jobs: int = 2, memory: float = 3.5, parameters: dict | None = None,
@@ -82,38 +87,69 @@ def one_at_a_time(folder: Path, say):
 def site(build: Build, key: str, *, strict: bool, say=print) -> bool:
     """Build the site from the assembled source unless nothing changed since the last whole one.
 
-    The site is built beside the old one and takes its place in one step, and its key is written last.
+    Where only the prose of chapters changed since then, jupyter-book goes on from that build and reads these chapters
+    alone. The site is built beside the old one and takes its place in one step; its keys are written last.
 
     Returns
     -------
     bool
         Whether jupyter-book was content.
     """
-    config = build.root / "_config.yml"
-    extension = tree(build.root / "book" / "_ext", "*.py")
-    key = digest(key, strict, config, *extension, *tree(build.root / "src", "*.py"), build.root / "requirements.lock")
-    stamp = build.folder / "html.key"
-    if stamp.is_file() and stamp.read_text() == key and (build.html / "index.html").is_file():
+    rest = digest(strict, build.root / "_config.yml", *tree(build.root / "book" / "_ext", "*.py"),
+                  *tree(build.root / "src", "*.py"), build.root / "requirements.lock")
+    keys = {"all": digest(key, rest), "frame": digest(frame(build.source), rest)}
+    stamp, work = build.folder / "html.key", build.folder / "work"
+    last = _load_keys(stamp) if (build.html / "index.html").is_file() else {}
+    if last.get("all") == keys["all"]:
         say("  pages: unchanged")
         return True
-    stamp.unlink(missing_ok=True)
-    say("  pages: jupyter-book builds")
-    work = build.folder / "work"
-    shutil.rmtree(work, ignore_errors=True)
+    stamp.unlink(missing_ok=True)  # else what complained once would be silent when it is built again
+    goes_on = last.get("frame") == keys["frame"] and work.is_dir()
+    if not goes_on:
+        shutil.rmtree(work, ignore_errors=True)
+    say(f"  pages: jupyter-book builds {'the chapters whose prose changed' if goes_on else 'all'}")
     command = [sys.executable, "-c", CALL, "build", str(build.source), "--path-output", str(work),
-               "--config", str(config), "--toc", str(build.source / "_toc.yml"), "-q", "--all", "-n",
-               *(["-W", "--keep-going"] if strict else [])]
+               "--config", str(build.root / "_config.yml"), "--toc", str(build.source / "_toc.yml"), "-q", "-n",
+               *(["-W", "--keep-going"] if strict else []), *([] if goes_on else ["--all"])]
     done = subprocess.run(command, cwd=build.root, capture_output=True, text=True, encoding="utf-8", errors="replace",
                           check=False)
     (build.folder / "jupyter-book.log").write_text(done.stdout + done.stderr, "utf-8")
     made = work / "_build" / "html"
     if not (made / "index.html").is_file():
         raise SiteError(f"jupyter-book made no pages:\n{(done.stdout + done.stderr)[-4000:]}")
+    part = build.folder / "html.part"
+    shutil.rmtree(part, ignore_errors=True)
+    shutil.copytree(made, part)
     shutil.rmtree(build.html, ignore_errors=True)
-    made.replace(build.html)
-    shutil.rmtree(work, ignore_errors=True)
+    part.replace(build.html)
     if done.returncode:
         say(f"jupyter-book complains:\n{done.stderr[-6000:].strip() or done.stdout[-6000:].strip()}")
         return False
-    stamp.write_text(key)
+    stamp.write_text(json.dumps(keys))
     return True
+
+
+def _load_keys(stamp: Path) -> dict:
+    try:
+        return dict(json.loads(stamp.read_text("utf-8")))
+    except (OSError, ValueError, TypeError):
+        return {}
+
+
+def frame(source: Path) -> str:
+    """Return a hash of all that one page may show of another: of everything but the plain prose of the chapters.
+
+    Of a chapter's text, titles, labels, directives and citations count: other pages link to them, number them, list them.
+    """
+    parts = []
+    for path in tree(source):
+        name = path.relative_to(source).as_posix()
+        if re.match(r"downloads/.*\.ipynb$", name):  # only the chapter itself links to it
+            continue
+        parts += [name, path if not re.match(r"chapters/.*\.ipynb$", name) else _frame_of_chapter(path)]
+    return digest(*parts)
+
+
+def _frame_of_chapter(path: Path) -> str:
+    cells = json.loads(path.read_text("utf-8"))["cells"]
+    return json.dumps([FRAME.findall("".join(cell["source"])) if cell["cell_type"] == "markdown" else cell for cell in cells])

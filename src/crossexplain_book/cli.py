@@ -10,15 +10,13 @@ import platform
 import shutil
 import signal
 import sys
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from tempfile import TemporaryFile
 
 from crossexplain import __version__
+from crossexplain_book import provenance
 
 OK, FAILED, USAGE, MISSING = 0, 1, 2, 3
-NEEDED = ("torch", "torchvision", "transformers", "scikit-learn", "captum", "grad-cam", "jupyter-book", "papermill",
-          "playwright", "pytest")
 FULL_MEMORY, FULL_DISK, FULL_MINUTES = 8, 12, 60  # GiB, GiB, minutes on two cores: of a full run with small towers
 
 
@@ -216,7 +214,7 @@ def fetch(options) -> int:
         raise UsageError(f"there is no source {unknown[0]!r}; the sources are {', '.join(store.SOURCES)}.")
     for name in options.names:
         found = store.fetch(name, ask=(lambda question: True) if options.yes else _ask)
-        say(f"{name}: {found.source}, {found.path}")
+        say(f"{name}: {found.origin}, {found.path}")
     return OK
 
 
@@ -287,13 +285,10 @@ def _say_lacking(sources: list) -> None:
 
 def _say_packages() -> list[str]:
     say("packages")
-    missing = []
-    for name in NEEDED:
-        try:
-            say(f"  {name:20} {version(name)}")
-        except PackageNotFoundError:
-            missing.append(name)
-            say(f"  {name:20} missing")
+    found = provenance.installed((*provenance.PACKAGES, *provenance.TOOLS))
+    for name, number in found.items():
+        say(f"  {name:20} {number or 'missing'}")
+    missing = [name for name, number in found.items() if number is None]
     if missing:
         say("  make the environment with `make env`, or install the extras: pip install 'crossexplain[book,test]'")
     return missing
@@ -325,7 +320,7 @@ def _say_machine() -> None:
 def bench(options) -> int:
     """Measure and keep the figures."""
     from crossexplain_book import find_root
-    from crossexplain_book.bench import benchmarks, kept, measure, merge, moved
+    from crossexplain_book.bench import benchmarks, drift, load_rows, measure, merge
 
     root = find_root()
     known = benchmarks(root)
@@ -336,7 +331,7 @@ def bench(options) -> int:
     if unknown := [name for name in names if name not in known]:
         raise UsageError(f"there is no benchmark {unknown[0]!r}; there are {', '.join(known)} and all.")
     table = root / "data" / "results" / "figures.csv"
-    before, outside = kept(table), []
+    before, outside = load_rows(table), []
     for name in names:
         say(f"{name}")
         rows = measure(known[name], seed=options.seed, repeats=options.repeats)
@@ -344,7 +339,7 @@ def bench(options) -> int:
         for row in rows:
             line = f"  {row['id']:36} {row['value']} [{row['low']}, {row['high']}] {row['unit']}, n = {row['n']}"
             say(line)
-            if last := moved(row, before.get(row["id"])):
+            if last := drift(row, before.get(row["id"])):
                 outside.append(f"{line}; {last}")
     if outside:
         say("\n".join(["outside the range of the last time, for better or worse:", *outside]))

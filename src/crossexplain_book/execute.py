@@ -1,30 +1,24 @@
-"""Notebooks to executed pages: two at a time, each in its own processes, nothing done twice, nothing half done.
+"""Notebooks to executed pages: two at a time, each in its own processes, nothing done twice, nothing half done."""
 
-A finished chapter is two files in the build's ``pages`` folder: the executed notebook, and a record of what it was
-made from (see :func:`is_fresh`), how long it took and how much memory it needed. The record is written last, so a
-chapter is either finished or not there.
-"""
-
-import hashlib
 import json
 import os
-import platform
 import queue
 import re
 import subprocess
 import sys
 import threading
 import time
-from dataclasses import dataclass, field
 from difflib import get_close_matches
-from importlib.metadata import version
 from pathlib import Path
 
 import psutil
 
-from crossexplain.files import write_whole
+from crossexplain.files import digest
+from crossexplain_book.freshness import OPENED, Imports, chapter_key, code_cells, file_states
 from crossexplain_book.layout import BookError, Build
 from crossexplain_book.page import RUN
+from crossexplain_book.provenance import machine
+from crossexplain_book.records import ChapterRecord, is_fresh, save_record, source_state
 
 GIB = 2**30
 REPORT_EVERY = 15  # seconds between two lines about a chapter where the terminal cannot redraw one
@@ -32,108 +26,17 @@ SETS = re.compile(r"^([A-Za-z_]\w*)\s*(?::[^=\n]*)?=(?!=)", re.MULTILINE)
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
-def digest(*parts) -> str:
-    """Return one hash of strings, bytes and paths (of files, by content)."""
-    total = hashlib.sha256()
-    for part in parts:
-        data = part.read_bytes() if isinstance(part, Path) else part if isinstance(part, bytes) else str(part).encode()
-        total.update(len(data).to_bytes(8, "big") + data)
-    return total.hexdigest()
-
-
-def tree(folder: Path, pattern: str = "*") -> list[Path]:
-    """Return the files below ``folder`` in a fixed order, without caches."""
-    found = folder.rglob(pattern) if folder.is_dir() else []
-    return sorted(path for path in found if path.is_file() and "__pycache__" not in path.parts
-                  and not path.name.endswith((".pyc", ".part")))
-
-
-def code_key(root: Path) -> str:
-    """Return a hash of what every chapter is made from: package, lock, embedded data, Python, torch."""
-    files = tree(root / "src", "*.py") + tree(root / "data" / "checkpoints") + [root / "requirements.lock"]
-    # Tables that a chapter reads instead of measuring for an hour; not those that chapters write (01_...), nor the
-    # figures, which every benchmark writes.
-    files += [path for path in tree(root / "data" / "results", "*.csv") if not re.match(r"figures|\d\d_", path.name)]
-    names = [path.relative_to(root).as_posix() for path in files if path.is_file()]
-    return digest(platform.python_version(), version("torch"), *names, *(root / name for name in names))
-
-
-def source_state(name: str) -> dict:
-    """Return where a source is found now, how large it is, and a hash of which files (size, time) it consists of."""
-    from crossexplain.data import store
-
-    try:
-        found = store.find(name)
-    except store.BrokenSource:
-        return {"source": "broken", "bytes": 0, "identity": ""}
-    except (OSError, ValueError):  # nowhere, not to be fetched, or no longer in the registry
-        return {"source": "missing", "bytes": 0, "identity": ""}
-    path = Path(found.path)
-    files = tree(path) if path.is_dir() else [path] if path.is_file() else []
-    stats = [(file.relative_to(path).as_posix(), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    identity = digest(found.source, str(path), json.dumps(stats))
-    return {"source": found.source, "bytes": sum(size for _, size, _ in stats), "identity": identity}
-
-
-@dataclass
-class Record:
-    """What is known of one executed chapter."""
-
-    chapter: str
-    key: str
-    parameters: dict
-    sources: dict = field(default_factory=dict)  # name -> state, see source_state; also of what was not found
-    notebook_hash: str = ""
-    seconds: float = 0.0
-    memory: float = 0.0  # GiB at the peak
-    threads: int = 1
-    jobs: int = 1
-    finished: str = ""
-    machine: str = ""
-
-
-def record_path(build: Build, chapter: str) -> Path:
-    """Return where a chapter's record stands."""
-    return build.pages / f"{chapter}.json"
-
-
-def load_record(build: Build, chapter: str) -> Record | None:
-    """Return the record of a finished chapter, or None where there is none, or none that fits its notebook."""
-    try:
-        record = Record(**json.loads(record_path(build, chapter).read_text("utf-8")))
-        whole = digest(build.pages / f"{chapter}.ipynb") == record.notebook_hash
-    except (OSError, ValueError, TypeError):
-        return None
-    return record if whole else None
-
-
-def is_fresh(build: Build, chapter: str, key: str) -> bool:
-    """Say whether a chapter need not run: same notebook, parameters, package and lock, and same sources as then."""
-    record = load_record(build, chapter)
-    return (record is not None and record.key == key
-            and all(state == source_state(name) for name, state in record.sources.items()))
-
-
-def machine() -> str:
-    """Describe this machine in a few words."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        model = platform.processor() or platform.machine()
-    memory = psutil.virtual_memory().total / GIB
-    return f"{model}, {os.cpu_count()} cores, {memory:.0f} GiB memory, {platform.system()}"
-
-
 class Chapter:
     """One chapter being executed by a worker process."""
 
     def __init__(self, build: Build, notebook: Path, key: str, parameters: dict, threads: int, jobs: int):
         self.build, self.notebook, self.name = build, notebook, notebook.stem
-        self.record = Record(self.name, key, parameters, threads=threads, jobs=jobs, machine=machine())
+        self.record = ChapterRecord(self.name, key, parameters, threads=threads, jobs=jobs, machine=machine())
         self.part = build.pages / f"{self.name}.part.ipynb"
         self.looked_for = build.pages / f"{self.name}.sources"  # names, one a line, written by the store
-        self.looked_for.unlink(missing_ok=True)
+        self.opened = build.pages / f"{self.name}.opened"  # files of the checkout, written by the kernel
+        for note in (self.looked_for, self.opened):
+            note.unlink(missing_ok=True)
         self.cell, self.total, self.cell_id, self.failure = 0, 0, "", None
         self.started = self.told = time.monotonic()
         self.events: queue.Queue = queue.Queue()
@@ -152,7 +55,7 @@ class Chapter:
                 **{name: threads for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")},
                 "PYTHONHASHSEED": "0", "PYTHONIOENCODING": "utf-8", "JUPYTER_PREFER_ENV_PATH": "1",
                 "IPYTHONDIR": str(self.build.folder / "ipython"), "CROSSEXPLAIN_RESULTS": str(self.build.results),
-                "CROSSEXPLAIN_LOOKED_FOR": str(self.looked_for)}
+                "CROSSEXPLAIN_LOOKED_FOR": str(self.looked_for), OPENED: str(self.opened)}
 
     def _read(self) -> None:
         for line in self.process.stdout:
@@ -202,7 +105,8 @@ class Chapter:
             self._fail(f"the worker ended with code {self.process.returncode}: {self.errors.read()[-2000:].strip()}")
         self.errors.close()
         if self.failure is not None:
-            self.looked_for.unlink(missing_ok=True)
+            for note in (self.looked_for, self.opened):
+                note.unlink(missing_ok=True)
             self.partial = self.part.replace(self.build.pages / f"{self.name}.failed.ipynb") if self.part.exists() else None
             return False
         self._keep()
@@ -213,13 +117,15 @@ class Chapter:
         used = set(sources_of(json.loads(page.read_text("utf-8"))))
         if self.looked_for.is_file():  # among them what was not found, and so is on no page
             used |= set(self.looked_for.read_text("utf-8").split())
-        for stale in (self.build.pages / f"{self.name}.failed.ipynb", self.build.pages / f"{self.name}.log", self.looked_for):
+        opened = self.opened.read_text("utf-8").splitlines() if self.opened.is_file() else []
+        for stale in (self.build.pages / f"{self.name}.failed.ipynb", self.build.pages / f"{self.name}.log", self.looked_for,
+                      self.opened):
             stale.unlink(missing_ok=True)
         self.record.sources = {name: source_state(name) for name in sorted(used)}
+        self.record.files = file_states(self.build.root, opened)
         self.record.notebook_hash = digest(page)
         self.record.finished = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
-        text = json.dumps(vars(self.record), indent=1)
-        write_whole(record_path(self.build, self.name), lambda part: part.write_text(text, "utf-8"))
+        save_record(self.build, self.record)
 
     def stop(self) -> None:
         """End the worker and everything it started."""
@@ -307,8 +213,8 @@ def execute(build: Build, notebooks: list[Path], *, parameters: dict, jobs: int 
     build.results.mkdir(parents=True, exist_ok=True)
     require_parameters(notebooks, parameters)
     parameters = {"profile": build.profile, "size": build.size, **parameters}
-    code = code_key(build.root)
-    keys = {path.stem: digest(code, json.dumps(parameters, sort_keys=True), path) for path in notebooks}
+    imports = Imports(build.root)
+    keys = {path.stem: chapter_key(imports, path, parameters) for path in notebooks}
     waiting = [path for path in notebooks if again or not is_fresh(build, path.stem, keys[path.stem])]
     for path in notebooks:
         if path not in waiting:
@@ -378,12 +284,8 @@ class Screen:
 
 def parameters_of(notebook: Path) -> list[str]:
     """Return the names that a notebook sets in its cell tagged ``parameters``; none where it is no notebook."""
-    try:
-        cells = [cell for cell in json.loads(notebook.read_text("utf-8"))["cells"]
-                 if "parameters" in cell["metadata"].get("tags", [])]
-        return [name for cell in cells for name in SETS.findall("".join(cell["source"]))]
-    except (ValueError, TypeError, KeyError, AttributeError):  # its run will say so
-        return []
+    return [name for cell in code_cells(notebook) if "parameters" in cell.get("metadata", {}).get("tags", [])
+            for name in SETS.findall(cell["source"])]
 
 
 def require_parameters(notebooks: list[Path], parameters: dict) -> None:

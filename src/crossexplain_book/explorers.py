@@ -21,17 +21,19 @@ from torch import Tensor, nn
 
 from crossexplain.checks import InputError
 from crossexplain.data import photos
+from crossexplain.evaluation import methods
 from crossexplain.gradients import maps as image_maps
 from crossexplain.gradients import tokens as text_scores
 from crossexplain.gradients.capture import capture
-from crossexplain.gradients.rounds import FULL, NOTHING, Pass, Rounds, Verdict, equal_rows_once
-from crossexplain.gradients.views import ImageCells, Mask, Tokens, rows_of, views
+from crossexplain.gradients.modalities import ImageCells, Tokens
+from crossexplain.gradients.question import Question
+from crossexplain.gradients.sharing import equal_rows_once
+from crossexplain.gradients.verdict import Verdict, verdict
+from crossexplain.gradients.views import FULL, NOTHING, Mask, Views, alone
 from crossexplain_book import figures
 from crossexplain_book.figures import Picture
 
 LARGEST = 10_000_000  # bytes of an upload; what is larger, a server with its usual settings drops without a word
-WORD_METHODS = tuple(name for name, method in text_scores.METHODS.items() if method.read is not None)
-MAP_METHODS = tuple(image_maps.METHODS)
 CORNERS = ("both", "image alone", "text alone", "neither")
 
 
@@ -100,7 +102,7 @@ def explainer(model: nn.Module, encode: Encode, modalities: tuple[ImageCells, To
     modalities : (ImageCells, Tokens)
         Where to read the model, as for :func:`~crossexplain.gradients.rounds.rounds`.
     map_method, word_method : str
-        One of ``MAP_METHODS`` and one of ``WORD_METHODS``.
+        Keys of :func:`map_choices` and :func:`word_choices`.
 
     Returns
     -------
@@ -112,22 +114,32 @@ def explainer(model: nn.Module, encode: Encode, modalities: tuple[ImageCells, To
     InputError
         For methods that are not among them.
     """
-    for method, known in ((map_method, MAP_METHODS), (word_method, WORD_METHODS)):
-        if method not in known:
-            raise InputError(f"method {method!r} came, expected one of {', '.join(known)}.")
+    for method, choices in ((map_method, map_choices()), (word_method, word_choices())):
+        if method not in (known := [key for _, key in choices]):
+            raise InputError(f"got method {method!r}, expected one of {', '.join(known)}.")
 
     def explain(image: Tensor, sentence: str) -> Explained:
         inputs, shown, words, note = encode(image, sentence)
         logit, heat, scores = _explain(model, inputs, modalities, map_method, word_method)
-        there = modalities[1].features(inputs)[0]
-        return Explained(shown, words, logit, heat, scores[there], signed_by(map_method, word_method), note)
+        is_word = modalities[1].features(inputs)[0]
+        return Explained(shown, words, logit, heat, scores[is_word], signed_by(map_method, word_method), note)
 
     return explain
 
 
+def map_choices() -> list[tuple[str, str]]:
+    """Return title and key of every map of the registry."""
+    return [(methods.map_method(key).title, key) for key in image_maps.METHODS]
+
+
+def word_choices() -> list[tuple[str, str]]:
+    """Return title and key of every word score of the registry that needs no attention."""
+    return [(methods.registry()[key].title, key) for key, method in text_scores.METHODS.items() if method.read is not None]
+
+
 def signed_by(map_method: str, word_method: str) -> tuple[bool, bool]:
     """Return whether the map and the scores of the methods have a sign."""
-    return not image_maps.METHODS[map_method].positive, text_scores.METHODS[word_method].signed
+    return image_maps.METHODS[map_method].signed, text_scores.METHODS[word_method].signed
 
 
 def _explain(model, inputs, modalities, map_method: str, word_method: str) -> tuple[float, Tensor, Tensor]:
@@ -308,8 +320,9 @@ class PairExplorer(Explorer):
                  baselines: Sequence[str | Mapping[str, str]] = ({"image": "zero", "text": "mask"}, "data"),
                  cells: Sequence[str] | None = None, labels: Sequence[bool] | None = None, start: int = 0,
                  judged: int = 32, seed: int = 0):
-        self.model, self.inputs, self.words, self.labels = model, inputs, list(words), labels
-        self.image, self.text = self.modalities = modalities
+        self.question = Question(model, inputs, modalities)
+        self.inputs, self.words, self.labels = inputs, list(words), labels
+        self.image, self.text = modalities
         self.name, self.caption, self.judged, self.seed = name, caption, min(judged, len(self.words)), seed
         rows, columns = self.image.grid
         self.cell_names = list(cells or (f"row {r + 1}, column {c + 1}" for r in range(rows) for c in range(columns)))
@@ -326,16 +339,17 @@ class PairExplorer(Explorer):
         if self.labels is not None:
             titles = [f"{title} ({'true' if label else 'false'})" for title, label in zip(titles, self.labels)]
         self.pair = _chosen("Pair", [(f"{i + 1}: {title}", i) for i, title in enumerate(titles)], start)
-        self.baseline = _chosen("Stand-in", [(self._named(kind), i) for i, kind in enumerate(baselines)], 0)
-        self.kinds = [{m.name: kind if isinstance(kind, str) else kind[m.name] for m in self.modalities} for kind in baselines]
-        self.map, self.word = _chosen("Map", MAP_METHODS, "grad-cam"), _chosen("Word scores", WORD_METHODS, "l2")
+        self.baseline = _chosen("Stand-in", [(self._named(baseline), i) for i, baseline in enumerate(baselines)], 0)
+        self.baselines = [self.question.choose(baseline) for baseline in baselines]
+        self.map, self.word = _chosen("Map", map_choices(), "grad-cam"), _chosen("Word scores", word_choices(), "l2")
         self.cells = _ticks(self.cell_names, [f"cover the cell {name}" for name in self.cell_names])
         self.word_box = ipw.Box(layout={"flex_flow": "row wrap"})
         self._fill_words()
 
-    def _named(self, kind: str | Mapping[str, str]) -> str:
-        names = {"data": "taken from other pairs"}
-        return names.get(kind, kind) if isinstance(kind, str) else ", ".join(f"{k}: {v}" for k, v in kind.items())
+    def _named(self, baseline: str | Mapping[str, str]) -> str:
+        if isinstance(baseline, str):
+            return "taken from other pairs" if baseline == "data" else baseline
+        return ", ".join(f"{name}: {stand_in}" for name, stand_in in baseline.items())
 
     def _fill_words(self) -> None:
         words = self.words[self.pair.value]
@@ -379,76 +393,76 @@ class PairExplorer(Explorer):
 
     def _keep(self, rows: Tensor, pair: int, cells: Sequence[int], words: Sequence[int]) -> dict[str, Tensor]:
         """Return what stays in each of the rows: cells by place, words by what they are."""
-        some = rows_of(self.inputs, rows, len(self.words))
-        image, text = self.image.features(some), self.text.features(some)
+        image, text = (self.question.present[name][rows] for name in self.question.names)  # copies
         image[:, list(cells)] = False
         ids = self.text.value(self.inputs)
-        places = self.text.features(rows_of(self.inputs, torch.tensor([pair]), len(self.words)))[0].nonzero()[:, 0]
-        gone = places[list(words)]
-        keep = text & ~torch.isin(self.text.value(some), ids[pair, gone])
-        mine = rows == pair
-        keep[mine] = text[mine].index_fill(1, gone, False)  # in the pair itself, this word and not its like
+        hidden = self.question.present[self.text.name][pair].nonzero()[:, 0][list(words)]
+        keep = text & ~torch.isin(ids[rows], ids[pair, hidden])
+        of_pair = rows == pair
+        # In the pair itself this word is covered, and not the same word at another place.
+        keep[of_pair] = text[of_pair].index_fill(1, hidden, False)
         return {self.image.name: image, self.text.name: keep}
 
     def _donors(self, pair: int, most: int = 4) -> Tensor:
         """Return pairs of which neither image nor text is that of this one, at random."""
-        mine = [(values == values[pair]).flatten(1).all(dim=1) for values in
-                (modality.value(self.inputs) for modality in self.modalities)]
-        others = self.order[~(mine[0] | mine[1])[self.order]]
+        same_image, same_text = ((values == values[pair]).flatten(1).all(dim=1) for values in
+                                 (modality.value(self.inputs) for modality in self.question.modalities))
+        others = self.order[~(same_image | same_text)[self.order]]
         if not len(others):
             raise InputError("no other pair has another image and another sentence; pass more pairs.")
         return others[:most]
 
-    def _masks(self, keep: Mapping[str, Tensor], kind: Mapping[str, str], donor: Tensor) -> dict[str, Mask]:
-        return {name: Mask(keep[name], kind[name], donor) for name in keep}
-
     def _views(self, rows: Tensor, plan: Mapping) -> dict[str, Tensor]:
-        some = rows_of(self.inputs, rows, len(self.words))
-        return views(some, self.modalities, plan, self.inputs, allow_empty=True).inputs
+        return Views(self.question.examples(rows), self.question.modalities, plan, self.inputs, allow_empty=True).inputs
 
-    def _explain(self, pair: int, cells: Sequence[int], words: Sequence[int], baseline: int) -> tuple:
+    def _masks(self, rows: Tensor, state: tuple, donor: Tensor) -> dict[str, Mask]:
+        """Return how the cells and words of a state are hidden in some pairs."""
+        *covered, baseline = state
+        return {name: Mask(keep, self.baselines[baseline][name], donor) for name, keep in self._keep(rows, *covered).items()}
+
+    def _explain(self, *state) -> tuple:
         """Return what is shown at once: the covered pair explained, its corners, and the logit with nothing covered."""
-        kind, row, donors = self.kinds[baseline], torch.tensor([pair]), self._donors(pair)
-        masks = self._masks(self._keep(row, pair, cells, words), kind, donors[0])
+        pair, _, words, baseline = state
+        row, donors = torch.tensor([pair]), self._donors(pair)
+        masks = self._masks(row, state, donors[0])
         inputs = self._views(row, {"covered": masks})
-        logit, heat, scores = _explain(self.model, inputs, self.modalities, self.map.value, self.word.value)
-        there = self.text.features(rows_of(self.inputs, row, len(self.words)))[0]
-        scores = scores[there].index_fill(0, torch.tensor(list(words), dtype=torch.long), torch.nan)
+        logit, heat, scores = _explain(self.question.model, inputs, self.question.modalities, self.map.value, self.word.value)
+        scores = scores[self.question.present[self.text.name][pair]]
+        scores = scores.index_fill(0, torch.tensor(list(words), dtype=torch.long), torch.nan)
         explained = Explained(self.image.value(inputs)[0], self.words[pair], logit, heat, scores,
                               signed_by(self.map.value, self.word.value))
-        logits = {name: float(value) for name, value in self._logits(row, masks, kind, donors).items()}
+        logits = {name: float(value) for name, value in self._logits(row, masks, self.baselines[baseline], donors).items()}
         return explained, {name: logits[name] for name in CORNERS}, logits["before"]
 
-    @torch.no_grad()
-    def _logits(self, rows: Tensor, masks: Mapping[str, Mask], kind: Mapping[str, str], donors: Tensor) -> dict[str, Tensor]:
-        """Return the logits (n,) of rows with nothing covered, of what the masks leave, and of its parts.
+    def _logits(self, rows: Tensor, masks: Mapping[str, Mask], baselines: Mapping[str, str],
+                donors: Tensor) -> dict[str, Tensor]:
+        """Return the logits (n, 1) of pairs with nothing covered, of what the masks leave, and of its parts.
 
         Where features are borrowed, a part is the mean over the donors.
         """
         image, text = self.image.name, self.text.name
         plan = {("before", 0): {}, ("both", 0): masks}
-        for draw, donor in enumerate(donors if "data" in kind.values() else donors[:1]):
+        for draw, donor in enumerate(donors if "data" in baselines.values() else donors[:1]):
             other = donors[draw - 1]  # where both are borrowed, from two pairs
-            hide = {image: Mask(None, kind[image], donor), text: Mask(None, kind[text], other)}
+            hide = {image: Mask(None, baselines[image], donor), text: Mask(None, baselines[text], other)}
             plan |= {("image alone", draw): {**masks, text: hide[text]}, ("text alone", draw): {**masks, image: hide[image]},
                      ("neither", draw): hide}
-        with equal_rows_once(self.model, [self.image.layer]):
-            logits = self.model(**self._views(rows, plan)).reshape(len(plan), len(rows))
-        found: dict[str, list[Tensor]] = {}
+        with equal_rows_once(self.question.model, [self.image.layer]):
+            logits = self.question.logits(self._views(rows, plan)).reshape(len(plan), len(rows), 1)
+        by_view: dict[str, list[Tensor]] = {}
         for (view, _), values in zip(plan, logits):
-            found.setdefault(view, []).append(values)
-        return {view: torch.stack(values).mean(dim=0) for view, values in found.items()}
+            by_view.setdefault(view, []).append(values)
+        return {view: torch.stack(values).mean(dim=0) for view, values in by_view.items()}
 
-    def _verdict(self, pair: int, cells: Sequence[int], words: Sequence[int], baseline: int) -> Verdict:
-        """Judge the first pairs with the same covered; of the rounds, a verdict reads the logits alone."""
-        rows, kind, donors = torch.arange(self.judged), self.kinds[baseline], self._donors(pair)
-        masks = self._masks(self._keep(rows, pair, cells, words), kind, donors[0])
-        logits = self._logits(rows, masks, kind, donors)
-        names, label = (self.image.name, self.text.name), " + ".join(dict.fromkeys(kind.values()))
-        record = Rounds(names, (label,), (logits["both"] > 0).long(), {}, {}, {}, {}, {}, self.seed)
-        parts = zip((FULL, record.only(names[0]), record.only(names[1]), NOTHING), CORNERS)
-        record.passes.update({(label, view): Pass(logits[corner][:, None], {}, {}) for view, corner in parts})
-        return record.verdict(draws=200)
+    def _verdict(self, *state) -> Verdict:
+        """Judge the first pairs with the same covered."""
+        pair, _, _, baseline = state
+        rows, baselines, donors = torch.arange(self.judged), self.baselines[baseline], self._donors(pair)
+        logits = self._logits(rows, self._masks(rows, state, donors[0]), baselines, donors)
+        names = self.image.name, self.text.name
+        views = zip((FULL, alone(names[0], names), alone(names[1], names), NOTHING), CORNERS)
+        by_view = {view: logits[corner] for view, corner in views}
+        return verdict({" + ".join(dict.fromkeys(baselines.values())): by_view}, names, draws=200, seed=self.seed)
 
     def _draw(self, explained: Explained, state: tuple) -> Picture:
         pair, cells, words, _ = state
@@ -460,10 +474,10 @@ class PairExplorer(Explorer):
 
     def _say(self, explained: Explained, corners: Mapping[str, float], before: float, pair: int) -> str:
         truth = "" if self.labels is None else f" The truth is {'yes' if self.labels[pair] else 'no'}."
-        said = f"The model says {explained.answer}; with nothing covered it says {answer(before)}.{truth}"
+        answers = f"The model says {explained.answer}; with nothing covered it says {answer(before)}.{truth}"
         both, one, other, neither = (corners[name] for name in CORNERS)
         parts = ", ".join(f"{name} {value:+.2f}" for name, value in list(corners.items())[1:])
-        return _paragraph(said, "status") + _paragraph(
+        return _paragraph(answers, "status") + _paragraph(
             f"Of what is left: {parts}; the dividend of both together is {both - one - other + neither:+.2f}.", "note")
 
     def _judged(self, verdict: Verdict) -> str:
@@ -536,8 +550,8 @@ class CaptionExplorer(Explorer):
         explained = self.models[self.model.value](self.image, self.sentence.value)
         alt = (f"An image and the sentence '{' '.join(explained.words)}'. The model says {explained.answer}. "
                f"{strongest(explained)}")
-        said = _paragraph(f"The model says {explained.answer}.", "status")
-        self._show(partial(draw, explained, alt=alt, caption=self.caption, name=self.name), said)
+        self._show(partial(draw, explained, alt=alt, caption=self.caption, name=self.name),
+                   _paragraph(f"The model says {explained.answer}.", "status"))
         self._more.value = _paragraph(explained.note, "note") if explained.note else ""
 
 
@@ -597,7 +611,7 @@ class WordExplorer(Explorer):
                  label: str = "score", start: int | None = None):
         self.image, self.words, self.scores = np.asarray(image), list(words), np.asarray(scores, dtype=float)
         if self.scores.ndim != 3 or len(self.scores) != len(self.words):
-            raise InputError(f"scores of shape {self.scores.shape} came for {len(self.words)} words, expected one map a "
+            raise InputError(f"got scores of shape {self.scores.shape} for {len(self.words)} words, expected one map a "
                              f"word, ({len(self.words)}, rows, columns).")
         if not np.isfinite(self.scores).all():
             raise InputError("scores hold NaN or infinity; leave out the words that have no map.")
@@ -611,11 +625,12 @@ class WordExplorer(Explorer):
         chosen, sizes = self.word.value, np.abs(self.scores).max(axis=(1, 2))
         heat = self.scores[chosen]
         row, column = np.unravel_index(np.abs(heat).argmax(), heat.shape)
-        found = (f"the strongest of its {heat.size} patches is row {row + 1}, column {column + 1} with "
-                 f"{heat[row, column]:{'+' if self.signed else ''}.3g}")
+        strongest_patch = (f"the strongest of its {heat.size} patches is row {row + 1}, column {column + 1} with "
+                           f"{heat[row, column]:{'+' if self.signed else ''}.3g}")
         drawing = partial(
             figures.example, self.image, heat, self.words, sizes, signed=(self.signed, False),
             largest=float(sizes.max()) or 1.0,
             title=f"Map of word {chosen + 1}, '{self.words[chosen]}'; below, each word's largest patch", label=self.label,
-            alt=f"The map of the word '{self.words[chosen]}' over an image: {found}.", caption=self.caption, name=self.name)
-        self._show(drawing, _paragraph(f"'{self.words[chosen]}': {found}.", "status"))
+            alt=f"The map of the word '{self.words[chosen]}' over an image: {strongest_patch}.", caption=self.caption,
+            name=self.name)
+        self._show(drawing, _paragraph(f"'{self.words[chosen]}': {strongest_patch}.", "status"))

@@ -13,6 +13,8 @@ from matplotlib.colors import Normalize, TwoSlopeNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from crossexplain.files import write_whole
+
 PAPER = "#fdfdfb"  # opaque and near white: dark themes must not recolour a heat map
 INK = "#22262b"
 SEQUENTIAL = "inferno"  # perceptually uniform: amount of evidence
@@ -79,11 +81,7 @@ class Picture:
 
     def save(self, path: str | Path) -> Path:
         """Write the PNG, whole or not at all, and return its path."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(path.name + ".part")
-        part.write_bytes(self.png())
-        return part.replace(path)
+        return write_whole(path, lambda part: part.write_bytes(self.png()))
 
     def _repr_mimebundle_(self, include=None, exclude=None):
         words = {"alt": self.alt, "caption": self.caption, "name": self.name}
@@ -230,6 +228,48 @@ def gallery(images, heats: Mapping[str, np.ndarray], *, alt: str, caption: str, 
     axes[0, 0].set_title("input", fontsize=9)
     bar = ScalarMappable(norm, SIGNED if signed else SEQUENTIAL)
     figure.colorbar(bar, ax=axes, shrink=0.6, aspect=30, label=f"share of the {'row' if shared else 'map'}'s largest value")
+    return Picture(figure, alt=alt, caption=caption, name=name)
+
+
+def heat_map(values, rows: Sequence[str], columns: Sequence[str], *, alt: str, caption: str, name: str, label: str,
+             signed: bool = False, numbers: str = "", bold: Sequence[int] = (), after: Sequence[int] = ()) -> Picture:
+    """Draw a table as colours: methods by metrics, methods by features.
+
+    Parameters
+    ----------
+    values : array_like, shape (R, C)
+        NaN leaves a cell empty.
+    rows, columns : sequence of str
+        Their names.
+    label : str
+        What the colour bar measures.
+    signed : bool
+        Red for, blue against, white at 0; otherwise from dark (least) to bright (most).
+    numbers : str
+        Format of the number in each cell; default none.
+    bold : sequence of int
+        Columns whose names are bold.
+    after : sequence of int
+        A line is drawn before each of these columns.
+
+    Returns
+    -------
+    Picture
+    """
+    import seaborn
+
+    values = np.asarray(values, dtype=float)
+    if values.shape != (len(rows), len(columns)):
+        raise ValueError(f"got values of shape {values.shape} for {len(rows)} rows and {len(columns)} columns.")
+    top = float(np.nanmax(np.abs(values), initial=0.0)) or 1.0
+    scale = {"cmap": SIGNED, "vmin": -top, "vmax": top} if signed else {"cmap": SEQUENTIAL}
+    figure, axes = _sheet(1, 1, 9.2, 0.32 * len(rows) + 1.2)
+    axis = seaborn.heatmap(values, ax=axes[0, 0], xticklabels=columns, yticklabels=rows, annot=bool(numbers), fmt=numbers,
+                           annot_kws={"fontsize": 8}, cbar_kws={"label": label}, **scale)
+    axis.set_xticks(axis.get_xticks(), columns, rotation=40, ha="right", rotation_mode="anchor")
+    for column in bold:
+        axis.get_xticklabels()[column].set_fontweight("bold")
+    axis.vlines(after, *axis.get_ylim(), color=INK, linewidth=1)
     return Picture(figure, alt=alt, caption=caption, name=name)
 
 

@@ -6,17 +6,84 @@ Nothing is written to disk: all of it travels in the outputs of the executed not
 import html
 import os
 import platform
+import re
 import subprocess
 import sys
 import time
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from crossexplain.intervals import Interval
+from crossexplain_book.provenance import installed
 
 CLAIM = "application/vnd.crossexplain.claim+json"
 RUN = "application/vnd.crossexplain.run+json"
-PACKAGES = ("crossexplain", "torch", "torchvision", "transformers", "captum", "grad-cam", "numpy", "scikit-learn")
+
+
+def count(n: int, noun: str, plural: str | None = None) -> str:
+    """Return a number with its noun, in the singular or in the plural.
+
+    Parameters
+    ----------
+    n : int
+    noun : str
+        In the singular.
+    plural : str, optional
+        Where an ``s`` is not enough.
+
+    Examples
+    --------
+    >>> count(1, "pair"), count(0, "pair"), count(1000, "reply", "replies")
+    ('1 pair', '0 pairs', '1,000 replies')
+    """
+    return f"{n:,} {noun if n == 1 else plural or noun + 's'}"
+
+
+def out_of(k: int, n: int, noun: str, plural: str | None = None) -> str:
+    """Return ``k`` of ``n`` things in words that read well also for none and for all of them.
+
+    Parameters
+    ----------
+    k, n : int
+    noun, plural : str
+        As for :func:`count`.
+
+    Examples
+    --------
+    >>> [out_of(k, 8, "picture") for k in (0, 1, 8)]
+    ['none of the 8 pictures', '1 of the 8 pictures', 'all 8 pictures']
+    >>> out_of(1, 1, "reply", "replies"), out_of(0, 1, "reply"), out_of(2, 2, "reply", "replies")
+    ('the only reply', 'none of the 1 reply', 'both replies')
+    """
+    things = count(n, noun, plural)
+    if k == n and n in (1, 2):
+        return f"the only {noun}" if n == 1 else f"both {plural or noun + 's'}"
+    if k == n and n:
+        return f"all {things}"
+    return f"{k:,} of the {things}" if k else f"none of the {things}"
+
+
+def measured(interval: Interval, rule: str, spec: str = ".3f", unit: str | None = None, plural: str | None = None) -> str:
+    """Return what a run measured for a claim, and what the claim needs, as one sentence.
+
+    Parameters
+    ----------
+    interval : Interval
+    rule : str
+        ``"above 0.5"``, ``"below 0.5"`` or ``"between 0.4 and 0.6"``.
+    spec : str
+        Format of the numbers.
+    unit, plural : str, optional
+        What was counted, in the singular, as for :func:`count`.
+
+    Examples
+    --------
+    >>> measured(Interval(0.5, 0.45, 0.55, 256), "above 0.33", ".2f", "pair")
+    'Measured 0.50 [0.45, 0.55] over 256 pairs; the claim needs the whole interval to lie above 0.33.'
+    >>> measured(Interval(0.5, 0.4, 0.6, 1000), "between 0.3 and 0.7", ".1f")
+    'Measured 0.5 [0.4, 0.6] with n = 1,000; the claim needs the whole interval to lie between 0.3 and 0.7.'
+    """
+    basis = f"over {count(interval.n, unit, plural)}" if unit else f"with n = {interval.n:,}"
+    return f"Measured {interval:{spec}} {basis}; the claim needs the whole interval to lie {rule}."
 
 
 class Markdown:
@@ -140,9 +207,9 @@ class Page:
 
     def __init__(self, chapter: str, *, profile: str = "embedded", seed: int = 0, size: str = "page"):
         if profile not in ("embedded", "full"):
-            raise ValueError(f"profile {profile!r} came, expected 'embedded' or 'full'.")
+            raise ValueError(f"got the profile {profile!r}, expected 'embedded' or 'full'.")
         if size not in ("page", "small"):
-            raise ValueError(f"size {size!r} came, expected 'page' or 'small'.")
+            raise ValueError(f"got the size {size!r}, expected 'page' or 'small'.")
         self.chapter, self.profile, self.seed, self.size = chapter, profile, seed, size
         self.sources, self.numbers, self.claims = {}, {}, []
         self._started = time.time()
@@ -156,8 +223,16 @@ class Page:
 
     def source(self, found):
         """Note where data or weights came from (what ``data.store.find`` returned), and return it unchanged."""
-        self.sources[found.name] = found.source
+        self.sources[found.name] = found.origin
         return found
+
+    def _key(self, key: str) -> str:
+        """Return a key that fits the one scheme of the book, ``chapter-thing-what``, or refuse it."""
+        if not re.fullmatch(rf"{self.chapter}(-[a-z0-9]+)+", key):
+            words = [word for word in re.findall(r"[a-z0-9]+", key.lower()) if word != self.chapter]
+            raise ValueError(f"got the key {key!r}, expected the chapter and words in small letters, joined by hyphens: "
+                             f"{'-'.join([self.chapter, *words])!r}.")
+        return key
 
     def number(self, key: str, value, spec: str = "") -> None:
         """Make a number available to the prose as ``{glue:text}`key```.
@@ -165,18 +240,19 @@ class Page:
         Parameters
         ----------
         key : str
+            ``chapter-thing-what``, for example ``04-ratio-text``.
         value : object
         spec : str
             Format, for example ``".1%"``.
         """
         from myst_nb import glue
 
-        self.numbers[key] = format(value, spec)
+        self.numbers[self._key(key)] = format(value, spec)
         glue(key, self.numbers[key], display=False)
 
     def claim(self, key: str, text: str, interval: Interval, *, above: float | None = None,
               below: float | None = None, about: tuple[float, float] | None = None, paper: bool = False,
-              spec: str = ".3f") -> Markdown:
+              spec: str = ".3f", unit: str | None = None, plural: str | None = None) -> Markdown:
         """State a comparative claim and hold the run to it.
 
         Exactly one of ``above``, ``below`` and ``about`` says what has to be true of the whole interval: it lies above
@@ -186,7 +262,7 @@ class Page:
         Parameters
         ----------
         key : str
-            Short name, unique in the chapter.
+            ``chapter-thing-what``, unique in the book.
         text : str
             The sentence.
         interval : Interval
@@ -195,6 +271,8 @@ class Page:
             The claim is the paper's: record whether it holds, do not insist.
         spec : str
             Format of the numbers.
+        unit, plural : str, optional
+            What ``n`` counts, in the singular, as for :func:`count`.
 
         Returns
         -------
@@ -206,6 +284,7 @@ class Page:
         ClaimError
             If the claim is the book's own, the run has page size, and the run does not bear it out.
         """
+        self._key(key)
         rules = {
             "above": above is not None and (interval.low > above, f"above {above:{spec}}"),
             "below": below is not None and (interval.high < below, f"below {below:{spec}}"),
@@ -214,19 +293,17 @@ class Page:
         }
         given = [rule for rule in rules.values() if rule]
         if len(given) != 1:
-            raise ValueError(f"{len(given)} rules came for claim {key!r}, expected one of above, below, about.")
+            raise ValueError(f"claim {key!r} got {len(given)} rules, expected one of above, below, about.")
         holds, rule = bool(given[0][0]), given[0][1]
         if not holds and not paper and self.size == "page":
-            raise ClaimError(
-                f"claim {key!r} does not hold: {text} Expected {rule}, the run gave {interval:{spec}} (n = {interval.n})."
-            )
-        record = {"claim": f"{self.chapter}.{key}", "text": text, "value": interval.value, "low": interval.low,
+            raise ClaimError(f"claim {key!r} does not hold: {text} {measured(interval, rule, spec, unit, plural)}")
+        record = {"claim": key, "text": text, "value": interval.value, "low": interval.low,
                   "high": interval.high, "n": interval.n, "rule": rule, "holds": holds, "paper": paper,
                   "chapter": self.chapter, "profile": self.profile, "size": self.size, "spec": spec}
         self.claims.append(record)
         verdict = "holds" if holds else "does not hold"
         whose = "The paper's claim" if paper else "Claim"
-        words = f"**{whose} {verdict}.** {text} Measured {interval:{spec}}, n = {interval.n:,}; asked: {rule}."
+        words = f"**{whose} {verdict}.** {text} {measured(interval, rule, spec, unit, plural)}"
         return Markdown(words, {CLAIM: record})
 
     def paper(self, rows) -> Markdown:
@@ -278,22 +355,15 @@ class Page:
         device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} thread(s)"
         rows = [("profile, size", f"{self.profile}, {self.size}"), ("seed", self.seed), ("device", device),
                 ("Python", f"{platform.python_version()} on {sys.platform}"),
-                ("packages", ", ".join(f"{name} {found}" for name in PACKAGES if (found := _version(name)))),
+                ("packages", ", ".join(f"{name} {number}" for name, number in installed().items() if number)),
                 ("run", time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(self._started))),
                 ("duration", f"{time.time() - self._started:.0f} s"), ("revision", revision())]
         rows += [(f"source of {name}", source) for name, source in self.sources.items()]
         return Markdown(str(table(["provenance", "of this page"], rows)), {RUN: {"sources": dict(self.sources)}})
 
 
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
 def revision() -> str:
-    """Return the short git revision of the checkout, ``+`` behind it if files differ, or ``unknown``."""
+    """Return the short git revision of the checkout, followed by ``+`` if files differ, or ``unknown``."""
     def git(*words: str) -> str:
         done = subprocess.run(["git", *words], capture_output=True, text=True, timeout=10, check=False)
         return done.stdout.strip() if done.returncode == 0 else ""

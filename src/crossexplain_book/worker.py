@@ -68,7 +68,8 @@ def main(notebook: str, output: str, parameters: str) -> int:
     papermill_engines.register("reporting", Reporting)
     try:
         execute_notebook(notebook, output, parameters=json.loads(parameters), engine_name="reporting",
-                         progress_bar=False, kernel_name="python3", language="python", start_timeout=180)
+                         progress_bar=False, kernel_name="python3", language="python", start_timeout=180,
+                         extra_arguments=["--ext=crossexplain_book.freshness"])  # notes what the notebook opens
     except PapermillExecutionError as error:
         say("failed", cell=error.cell_index, source=error.source, error=f"{error.ename}: {error.evalue}",
             traceback="\n".join(error.traceback))

@@ -5,7 +5,7 @@ from benchmarks.studies import hdxor
 from benchmarks.studies.hdxor import Concatenated, train
 from sklearn.linear_model import RidgeClassifier
 
-from crossexplain.evaluation import shares
+from crossexplain.evaluation import modality_shares
 
 
 def readable(vectors, bit):
@@ -40,7 +40,7 @@ def test_the_published_gap_of_the_exclusive_or_comes_out_on_the_test_pairs():
     gaps = []
     for seed in range(5):
         first, second = hdxor.build("synergy", seed)["test"].bits.numpy().T
-        gaps.append(shares.emap_gap(1 - 2.0 * (first[:, None] == second), first ^ second))
+        gaps.append(modality_shares.emap_gap(1 - 2.0 * (first[:, None] == second), first ^ second))
     assert np.median(gaps) == pytest.approx(0.491, abs=0.01)  # InterSHAP's table: 49.1
 
 

@@ -1,16 +1,28 @@
 """Scores of explanations against the values of all coalitions, held to what can be computed by hand."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
-from benchmarks.studies import leaderboard
-from benchmarks.studies.leaderboard import CELLS, METHODS, METRICS, MORE, PLAYERS, explain, of_collages, of_scenes
+from benchmarks.studies import leaderboard, pointing
+from benchmarks.studies.leaderboard import (
+    CELLS,
+    METHODS,
+    METRICS,
+    PLAYERS,
+    explain,
+    more_methods,
+    of_collages,
+    of_scenes,
+)
 from torch import nn
 
 from crossexplain.coalitions.shapley import across, shapley
 from crossexplain.data import collages, digits
-from crossexplain.evaluation.methods import CannotRun
-from crossexplain.recipes import load_or_train
+from crossexplain.evaluation.task import CannotRun
+from crossexplain.gradients import maps, tokens
+from crossexplain.recipes import load_or_train, scenes
 from crossexplain_book.page import Sortable
 
 N, WHOLE = 8, 2**PLAYERS - 1
@@ -102,12 +114,12 @@ def test_words_are_dealt_into_at_most_eight_groups_of_neighbours(adds):
     assert (adds.present.sum(axis=1) == CELLS + np.minimum((tokens != 0).sum(dim=1).numpy(), 8)).all()
 
 
-@pytest.mark.parametrize("method", [*METHODS, *MORE])
+@pytest.mark.parametrize("method", [*METHODS, *more_methods()])
 def test_every_method_is_scored_by_every_metric_or_says_why_not(adds, method):
     try:
         scores, passes, seconds = explain(adds, method)
     except CannotRun as reason:
-        assert method in MORE and len(str(reason)) > 20
+        assert method in more_methods() and len(str(reason)) > 20
         return
     assert scores.shape == (N, PLAYERS) and passes >= 0 and seconds >= 0
     assert np.isnan(scores[~adds.present]).all()
@@ -118,7 +130,7 @@ def test_every_method_is_scored_by_every_metric_or_says_why_not(adds, method):
 def test_stability_and_sensitivity_are_those_of_what_a_method_says(adds):
     others, moved = adds.hidden_otherwise(), adds.moved(seed=1)
     assert len({str(some.baseline) for some in (adds, *others)}) == 4 and all(some.baseline == adds.baseline for some in moved)
-    for method in ("gradient (round 1)", "leave one out", "Shapley, exact", "sampled Shapley, features"):
+    for method in ("gradient (round 1)", "leave one out", "Shapley, exact", "sampled Shapley"):
         scores = explain(adds, method)[0]
         tau = leaderboard.stability(others, method, scores)
         assert ((tau <= 1 + 1e-9) & (tau >= -1)).all(), method
@@ -133,6 +145,42 @@ def test_stability_and_sensitivity_are_those_of_what_a_method_says(adds):
         by_hand = np.max([np.sqrt(np.nansum((explain(some, method)[0] - scores) ** 2, axis=1)) for some in moved], axis=0)
         assert np.allclose(leaderboard.sensitivity(moved, method, scores), by_hand / np.sqrt(np.nansum(scores**2, axis=1)))
         assert 0 < by_hand.max() < 0.1, "cells count up to 4, and move by 0.02 at most"
+
+
+def test_a_new_map_or_word_score_is_on_the_leaderboard_and_among_the_maps_of_scenes_by_its_title(adds, monkeypatch):
+    monkeypatch.setitem(maps.METHODS, "energy", maps.Method(lambda a, g: (a**2).sum(dim=1), "", "2026", title="Energy"))
+    monkeypatch.setitem(tokens.METHODS, "value", tokens.Method(lambda a, g: a.sum(dim=-1), True, "the vector itself"))
+    assert {"Energy", "value"} <= set(more_methods()) and "MM-SHAP" not in more_methods()
+    assert "Energy" in pointing.maps_of(scenes.new_model("clip_cnn"))
+    words = adds.model.embedding.weight[adds.inputs["tokens"], 0].detach()
+    expected = adds.joint({"text": words})
+    assert np.allclose(explain(adds, "value")[0], expected, equal_nan=True)
+
+
+class Bright(nn.Module):
+    """The logit is the sum of the pixels of the upper half, where all there is to see is."""
+
+    def forward(self, images, tokens):
+        return images[:, 0, :4].sum(dim=(1, 2))
+
+
+class Pictures:
+    """What :func:`leaderboard.road` reads of a question."""
+
+    model, range = Bright(), np.array([2.0, 2.0])
+    inputs = {"images": torch.cat([torch.rand(2, 1, 4, 8), torch.zeros(2, 1, 4, 8)], dim=2), "tokens": torch.zeros(2, 1)}
+    game = SimpleNamespace(target=torch.tensor([1, 1]))
+
+
+def test_pixels_are_removed_in_the_order_of_the_map_and_ties_at_random(monkeypatch):
+    right = np.zeros((2, 8, 8))
+    right[:, :4] = 1  # half of the pixels tie
+    monkeypatch.setattr(pointing, "drawn", lambda images, seed: {"right": right, "wrong": -right, "flat": 0 * right})
+    scores = {name: leaderboard.road(Pictures, name) for name in ("right", "wrong", "flat")}
+    assert (scores["right"] > 0.1).all() and (scores["wrong"] < -0.1).all()
+    assert (np.abs(scores["flat"]) < scores["right"]).all() and np.isfinite(scores["flat"]).all()
+    places = leaderboard._places(right, 0)
+    assert sorted(places[0].ravel()) == pytest.approx(np.linspace(0, 1, 64)) and places[0, :4].min() > places[0, 4:].max()
 
 
 def test_an_unknown_method_is_refused(adds):

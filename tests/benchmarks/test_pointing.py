@@ -156,11 +156,11 @@ def test_a_map_is_that_of_the_package_and_does_not_depend_on_the_batch(models, d
 
 
 def test_attention_is_asked_of_the_transformer_alone(models, data, asked):
-    assert set(pointing.MAPS) - set(pointing.methods(models["clip_cnn"])) == {"attention rollout", "attention relevance"}
-    assert pointing.methods(models["clip_vit"]) == list(pointing.MAPS)
-    with pytest.raises(AttributeError, match="attention_layers"):
+    of_cnn, of_vit = (pointing.maps_of(models[name]) for name in ("clip_cnn", "clip_vit"))
+    assert set(of_vit) - set(of_cnn) == {"attention rollout", "attention relevance"} and len(of_vit) == 13
+    with pytest.raises(InputError, match="has no map 'attention rollout'"):
         pointing.heat(models["clip_cnn"], given(models["clip_cnn"], data, asked), "attention rollout")
-    with pytest.raises(KeyError, match="grad-cam"):
+    with pytest.raises(InputError, match="has no map 'grad-cam'; its maps are pixel gradient, pixel"):
         pointing.heat(models["clip_cnn"], given(models["clip_cnn"], data, asked), "grad-cam")
 
 
@@ -169,16 +169,16 @@ def test_every_method_gives_a_map_of_the_picture_and_a_score_of_every_word(model
     model = models[name]
     inputs, some = given(model, data, asked), 1
     found = pointing.maps(model, inputs, asked.cues(inputs["tokens"]), carried=some)
-    assert {*pointing.methods(model), "word by patch", "round 1", "rounds 2 and 3", "round 4", "rounds 1 - 2",
-            "carriers"} == set(found)
+    assert {*pointing.maps_of(model), "word by patch", "gradient (round 1)", "gradient, other masked (rounds 2, 3)",
+            "gradient, picked masked (round 4)", "cross gradient", "dividend of the feature"} == set(found)
     for method, values in found.items():
-        assert values.shape == (some if method == "carriers" else 4, scenes.SIDE, scenes.SIDE), method
+        assert values.shape == (some if method == pointing.DIVIDEND else 4, scenes.SIDE, scenes.SIDE), method
         assert np.isfinite(values).all(), method
     scored = pointing.scores(model, inputs, carried=some)
     words = (inputs["tokens"] >= pointing.SPECIAL).numpy()
     for method, values in scored.items():
         assert np.array_equal(~np.isnan(values), words[: len(values)]), method
-    assert len(scored["carriers"]) == some and {"l2", "attention-rollout", "round 1"} <= set(scored)
+    assert len(scored[pointing.DIVIDEND]) == some and {"l2", "attention rollout", "gradient (round 1)"} <= set(scored)
 
 
 def test_evidence_against_turns_signed_scores_and_maps(models, data, asked):
@@ -186,9 +186,9 @@ def test_evidence_against_turns_signed_scores_and_maps(models, data, asked):
     inputs = given(model, data, asked)
     cues = asked.cues(inputs["tokens"])
     one, other = (pointing.scores(model, inputs, sign, carried=2) for sign in ("for", "against"))
-    for method in ("gradient-x-input", "carriers"):
+    for method in ("gradient x input", "dividend of the feature"):
         assert np.allclose(one[method], -other[method], atol=1e-5, equal_nan=True), method
-    assert np.nanmax(np.abs(one["carriers"])) > 0
+    assert np.nanmax(np.abs(one["dividend of the feature"])) > 0
     speaks, denies = (pointing.word_maps(model, inputs, cues, sign) for sign in ("for", "against"))
     assert speaks.min() >= 0 and denies.min() >= 0 and speaks.max() > 0 and denies.max() > 0
     assert not torch.allclose(speaks, denies)
@@ -216,11 +216,11 @@ def test_the_table_holds_every_method_beside_what_it_has_to_beat(data, models, n
     assert known.value.between(0, 1).all() and (known.low <= known.value).all() and (known.value <= known.high).all()
     thing = table[table.question == "thing"]
     assert set(thing[thing.model == "none"].method) == {"random map", "edges", "centre"}
-    assert {*pointing.methods(models[name]), "carriers", "word by patch"} <= set(thing[thing.model == name].method)
+    assert {*pointing.maps_of(models[name]), pointing.DIVIDEND, "word by patch"} <= set(thing[thing.model == name].method)
     for (question, _), lines in table[table.model == name].groupby(["question", "measure"]):
         learned = lines[~lines.method.str.startswith(pointing.UNLEARNED)].method
         controls = lines[~lines.method.isin(learned)].method.str.removeprefix(pointing.UNLEARNED)
-        assert set(learned) - {"carriers"} == set(controls), question
+        assert set(learned) - {pointing.DIVIDEND} == set(controls), question
     assert set(thing.measure) == set(pointing.PLACES) and set(table[table.question == "cue words"].measure) == {"AUROC"}
     assert set(table[table.question == "false word"].measure) == {"AUROC", "top word"}
 

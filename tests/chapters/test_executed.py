@@ -69,6 +69,14 @@ def test_every_picture_says_what_it_shows(cells_of, chapter):
 
 
 @every_chapter
+def test_no_table_has_more_columns_than_a_page_is_wide(cells_of, chapter):
+    texts = ["".join(output.get("data", {}).get("text/markdown", "")) for output in outputs(cells_of(chapter))]
+    heads = [text.splitlines()[0].replace("\\|", "") for text in texts if text.startswith("| ")]
+    assert heads
+    assert not (wide := [head for head in heads if head.count("|") - 1 > 6]), wide
+
+
+@every_chapter
 def test_the_finding_is_one_picture(cells_of, chapter):
     assert sum("image/png" in output.get("data", {}) for output in outputs(cells_of(chapter), "finding")) == 1
 

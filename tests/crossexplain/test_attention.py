@@ -6,8 +6,8 @@ from crossexplain.checks import InputError
 from crossexplain.gradients.attention import patch_map, roll, word_by_patch
 from crossexplain.gradients.capture import Captured, capture
 from crossexplain.gradients.maps import attribute, to_cells
+from crossexplain.gradients.modalities import Tokens
 from crossexplain.gradients.tokens import attribute as text_scores
-from crossexplain.gradients.views import Tokens
 from crossexplain.models.clip import small_cnn, small_vit
 from crossexplain.models.fusion import Fusion
 from crossexplain.models.towers import ConvTower, EncoderTower

@@ -221,7 +221,7 @@ def test_a_layer_and_an_input_of_whole_numbers():
         (torch.tensor([0, 1, 2]), "3 entries, the batch has 2"),
         (0.5, "whole class indices"),
         (torch.tensor([True, False]), "whole class indices"),
-        ("cat", "target 'cat' came.*expected 'predicted'"),
+        ("cat", "got target='cat'.*expected 'predicted'"),
         (lambda output: output, r"gave \(2, 3\), expected one number an example, shape \(2,\)"),
         (lambda output: 1.0, "gave float"),
         (lambda output: output[:, 0] * torch.nan, "the target: 2 of 2 entries are NaN"),

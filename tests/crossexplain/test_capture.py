@@ -429,5 +429,5 @@ def test_predicted_turns_the_sign_of_a_single_logit_that_says_no():
     assert found.gradients["input:0"][:, 0].tolist() == [2.0, -2.0]
     classes = capture(nn.Linear(2, 3), x, "input:0", target="predicted")
     assert torch.equal(classes.target, classes.output.argmax(dim=1))
-    with pytest.raises(InputError, match="target 'best' came, expected 'predicted'"):
+    with pytest.raises(InputError, match="got target='best', expected 'predicted'"):
         capture(model, x, "input:0", target="best")

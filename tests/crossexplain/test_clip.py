@@ -1,19 +1,19 @@
 import pytest
-import tiny_clip
 import torch
 
 from crossexplain.checks import InputError
 from crossexplain.gradients.attention import word_by_patch
 from crossexplain.gradients.capture import capture
 from crossexplain.gradients.maps import attribute
+from crossexplain.gradients.modalities import ImageCells, Tokens
 from crossexplain.gradients.preflight import preflight
 from crossexplain.gradients.rounds import rounds
-from crossexplain.gradients.views import ImageCells, Tokens
 from crossexplain.models import bert, checkpoints, clip
 from crossexplain.models.clip import Clip, Contrast, sigmoid_loss
 from crossexplain.models.towers import ClipTextTower, EncoderTower, MapPooling, clip_states, pool, threshold
 from crossexplain.models.training import TrainingError, fit
 from crossexplain.models.weights import WeightsError
+from support import tiny_clip
 
 WORDS, LENGTH, END = 12, 10, 3
 MADE = {"vit": lambda seed=0: clip.small_vit(WORDS, LENGTH, side=24, patch=12, width=16, layers=3, seed=seed),

@@ -62,7 +62,7 @@ def test_there_is_clutter_outside_the_box_in_every_image(drawn):
 
 def test_size_and_bad_requests(bank):
     assert clutter.build(bank, 2, "test", seed=0, size=96).images.shape == (2, 1, 96, 96)
-    with pytest.raises(ValueError, match="part 'dev' came, expected one of train, validation, test"):
+    with pytest.raises(ValueError, match="got the part 'dev', expected one of 'train', 'validation', 'test'"):
         clutter.build(bank, 2, "dev", seed=0)
     with pytest.raises(ValueError, match="n = 0 and size = 64"):
         clutter.build(bank, 0, "test", seed=0)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from sklearn.ensemble import HistGradientBoostingClassifier
 
 from crossexplain.data import collages
+from crossexplain.data.collage_oracle import chances
 from crossexplain.data.collages import (
     HALVES,
     KINDS,
@@ -190,7 +191,7 @@ def test_no_word_but_a_deciding_one_can_be_swapped(i):
     words = np.array(TRAIN.sentences[TRAIN.sentence_id[i]].split())
     for at, word in enumerate(words):
         swaps = [" ".join([*words[:at], other, *words[at + 1 :]]) for other in collages.VOCABULARY if other != word]
-        possible = [s for s in swaps if s in STATEMENTS and collages._truth()[1][:, SENTENCES.index(s)].any()]
+        possible = [s for s in swaps if s in STATEMENTS and collages.truth_table()[:, SENTENCES.index(s)].any()]
         assert bool(possible) == TRAIN.deciding_tokens[i, at]
 
 
@@ -208,8 +209,8 @@ def test_every_kind_of_sentence_lists_pairs_of_a_word_and_a_cell():
     assert all(of.any(axis=(1, 2)).all() for of in kinds.values())
 
 
-def test_the_published_builder_has_wrong_labels_and_gives_itself_away():
-    first, second = (build(SKLEARN, 8000, "train", seed=seed, published=True) for seed in (0, 1))
+def test_the_builder_of_the_paper_has_wrong_labels_and_gives_itself_away():
+    first, second = (build(SKLEARN, 8000, "train", seed=seed, as_in_paper=True) for seed in (0, 1))
     wrong = collages.wrong_labels(first)
     assert 0.07 < wrong["all"] < 0.12 and 0.06 < wrong["lenient"] < 0.09
     assert wrong["ties"] > 0.03 and wrong["half true"] > 0.03
@@ -219,7 +220,7 @@ def test_the_published_builder_has_wrong_labels_and_gives_itself_away():
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
-    ((SKLEARN, 30, "train", 0), "30 pairs came"), ((SKLEARN, 0, "train", 0), "0 pairs came"),
+    ((SKLEARN, 30, "train", 0), "got 30 pairs"), ((SKLEARN, 0, "train", 0), "got 0 pairs"),
     ((SKLEARN, 4, "trian", 0), "expected one of 'train'"),
     ((SKLEARN, 4, [0, 1, 2], 0), "no image of 3"),
 ])
@@ -236,14 +237,14 @@ def test_any_digits_will_do():
 
 @pytest.mark.parametrize("number", [-1, len(collages.VOCABULARY)])
 def test_a_number_that_is_no_words_is_refused(number):
-    with pytest.raises(ValueError, match=f"word number {number} came, expected 0"):
+    with pytest.raises(ValueError, match=f"got the word number {number}, expected 0"):
         collages.words([2, number])
 
 
 def test_the_oracle_is_the_share_of_all_pictures_that_agree_with_what_is_seen():
     rng = np.random.default_rng(0)
     digits_of, said = rng.integers(0, 10, (12, 4)), rng.integers(0, collages.BALANCED, 12)
-    found = collages.chances(digits_of, said)
+    found = chances(digits_of, said)
     every = np.stack(np.unravel_index(np.arange(10_000), (10,) * 4), axis=1)
     for four, i, values in zip(digits_of, said, found):
         sentence = collages.SENTENCES[i]
@@ -259,8 +260,8 @@ def test_the_oracle_of_hidden_words_is_the_mean_over_the_sentences_that_could_st
     pairs = build(load("sklearn"), 32, "test", seed=3)
     tokens = pairs.tokens().numpy()
     groups = np.where(tokens != 0, np.arange(tokens.shape[1]) // 3, -1)
-    found = collages.chances(pairs.digits, pairs.sentence_id, groups)
-    cells = collages.chances(pairs.digits, pairs.sentence_id)
+    found = chances(pairs.digits, pairs.sentence_id, groups)
+    cells = chances(pairs.digits, pairs.sentence_id)
     assert np.allclose(found[:, -16:], cells) and (found[:, -1] == pairs.labels).all(), "with every word the old oracle"
     balanced = collages.tokenize(collages.SENTENCES[: collages.BALANCED]).numpy()
     often = np.bincount(collages.KIND_OF[: collages.BALANCED])
@@ -270,7 +271,7 @@ def test_the_oracle_of_hidden_words_is_the_mean_over_the_sentences_that_could_st
             read = np.array([g < 0 or W >> g & 1 for g in groups[i]], dtype=bool)
             agree = [m for m, other in enumerate(balanced) if (other[read] == tokens[i, read]).all()]
             weight = [1 / often[collages.KIND_OF[m]] for m in agree]
-            of = collages.chances(np.repeat(pairs.digits[i : i + 1], len(agree), axis=0), agree)
+            of = chances(np.repeat(pairs.digits[i : i + 1], len(agree), axis=0), agree)
             assert np.allclose(found[i, 16 * W : 16 * W + 16], np.average(of, axis=0, weights=weight))
             changed += len(agree) > 1
     assert changed, "some hidden words leave the sentence open"

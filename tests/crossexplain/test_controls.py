@@ -87,9 +87,9 @@ def test_pictures_show_their_digits_and_splits_share_none():
 
 
 def test_what_is_no_control_is_refused():
-    with pytest.raises(ValueError, match="control 'xor' came, expected one of 'image', 'text'"):
+    with pytest.raises(ValueError, match="got the control 'xor', expected one of 'image', 'text'"):
         controls.build("xor", BANK, 40, "train", 0)
-    with pytest.raises(ValueError, match="p=1.5 came"):
+    with pytest.raises(ValueError, match="got p=1.5"):
         controls.build("shortcut", BANK, 40, "train", 0, p=1.5)
 
 

@@ -30,7 +30,7 @@ def test_sklearn_digits_are_all_there_in_the_promised_form(digits):
     assert digits.images.shape == (1797, 28, 28) and digits.images.dtype == np.float32
     assert digits.images.min() == 0 and digits.images.max() == 1
     assert digits.labels.dtype == np.int64 and set(digits.labels) == set(range(10))
-    assert digits.found.source.startswith("embedded: scikit-learn")
+    assert digits.found.origin.startswith("embedded: scikit-learn")
     assert len(digits) == 1797 and digits.tests == 0
 
 
@@ -91,7 +91,7 @@ def test_shares_that_leave_a_set_empty(digits, shares):
 
 
 def test_unknown_set_of_digits():
-    with pytest.raises(ValueError, match="'svhn' came, expected 'sklearn' or 'mnist'"):
+    with pytest.raises(ValueError, match="'svhn', expected one of 'sklearn', 'mnist'"):
         load("svhn")
 
 
@@ -124,7 +124,7 @@ WHOLE = idx(np.arange(24).reshape(2, 3, 4))
         (gzip.compress(b"\x00\x00\x0d\x01" + WHOLE[4:]), "starts with the bytes 00 00 0d 01, expected 00 00 08"),
         (gzip.compress(b"<html>"), "not an IDX file"),
         (gzip.compress(b""), r"\(none\)"),
-        (gzip.compress(WHOLE[:9]), "ends within its header: 9 bytes came, expected at least 16"),
+        (gzip.compress(WHOLE[:9]), "ends within its header: got 9 bytes, expected at least 16"),
         (gzip.compress(WHOLE[:-1]), r"holds 39 bytes, its header promises 40 for shape \(2, 3, 4\)"),
         (gzip.compress(WHOLE + b"!"), "holds 41 bytes"),
         (gzip.compress(WHOLE)[:-9], "not a whole gzip file"),

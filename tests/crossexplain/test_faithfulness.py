@@ -1,13 +1,11 @@
-"""Faithfulness by hand and against captum, grad-cam, quantus and scikit-learn."""
+"""Faithfulness by hand and against quantus, scipy and scikit-learn."""
 
 import numpy as np
 import pytest
 import quantus
 import torch
-from captum.metrics import infidelity as captum_infidelity
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pytorch_grad_cam.metrics.road import NoisyLinearImputer, ROADCombined
 from scipy.stats import spearmanr
 from sklearn.metrics import r2_score
 from torch import nn
@@ -15,19 +13,13 @@ from torch import nn
 from crossexplain.coalitions.game import Game
 from crossexplain.evaluation import faithfulness
 from crossexplain.evaluation.faithfulness import (
-    Table,
     area_between,
     coalition_r2,
     coalition_rank,
     curves,
-    deletion_area,
-    impute,
-    infidelity,
-    insertion_area,
-    road,
     synergistic_faithfulness,
 )
-from crossexplain.gradients.views import Tokens, Vectors
+from crossexplain.gradients.modalities import Tokens, Vectors
 
 NAMES = ("image", "image", "text", "text")
 WEIGHTS = np.array([[4.0, 3.0, 2.0, 1.0], [1.0, -2.0, 0.0, 5.0]])
@@ -48,8 +40,10 @@ def constant(keep):
     return torch.full(keep.shape[:2], 7.0)
 
 
-def table(players: int, n: int = 3, seed: int = 0) -> Table:
-    return Table(np.random.default_rng(seed).normal(size=(n, 2**players)))
+def table(players: int, n: int = 3, seed: int = 0):
+    """A game of any values: column S of a table has player k iff ``S >> k & 1``."""
+    values = torch.from_numpy(np.random.default_rng(seed).normal(size=(n, 2**players)))
+    return lambda keep: values[torch.arange(n), (keep.long() << torch.arange(players)).sum(dim=2)]
 
 
 def test_the_curves_and_the_area_by_hand():
@@ -57,7 +51,7 @@ def test_the_curves_and_the_area_by_hand():
     assert both.insertion[0].tolist() == [0, 4, 7, 9, 10] and both.deletion[0].tolist() == [10, 6, 3, 1, 0]
     assert both.insertion[1].tolist() == [0, 5, 6, 6, 4]
     # by trapezoids of width 1/4: (0/2 + 4 + 7 + 9 + 10/2) / 4 = 6.25 and (10/2 + 6 + 3 + 1 + 0/2) / 4 = 3.75
-    assert insertion_area(adds(WEIGHTS), WEIGHTS)[0] == 6.25 and deletion_area(adds(WEIGHTS), WEIGHTS)[0] == 3.75
+    assert area_between(adds(WEIGHTS), WEIGHTS)[0] == 6.25 - 3.75
     assert area_between(adds(WEIGHTS), WEIGHTS, scale=[10.0, 8.0])[0] == 0.25
 
 
@@ -72,7 +66,9 @@ def test_players_that_an_example_lacks_take_no_step_and_stay_as_they_are():
     scores[0, 1] = np.nan
     both = curves(adds(WEIGHTS), scores)
     assert both.insertion[0, :4].tolist() == [3, 7, 9, 10] and np.isnan(both.insertion[0, 4])
-    assert insertion_area(adds(WEIGHTS), scores)[0] == pytest.approx((1.5 + 7 + 9 + 5) / 3)
+    # insertion over 3, 7, 9, 10 and deletion over 10, 6, 4, 3
+    by_hand = (1.5 + 7 + 9 + 5) / 3 - (5 + 6 + 4 + 1.5) / 3
+    assert area_between(adds(WEIGHTS), scores)[0] == pytest.approx(by_hand)
     alone = area_between(adds(WEIGHTS), np.array([[np.nan] * 4, [1.0, 2.0, 3.0, 4.0]]))
     assert np.isnan(alone[0]) and np.isfinite(alone[1])
 
@@ -122,10 +118,6 @@ def test_of_a_sum_the_weights_predict_every_coalition():
     assert np.allclose(coalition_r2(adds(WEIGHTS), 3 * WEIGHTS, line=True), 1)
     assert (coalition_r2(adds(WEIGHTS), 3 * WEIGHTS) < 0).all(), "contributions three times too large are worse than the mean"
     assert np.allclose(coalition_rank(adds(WEIGHTS), -WEIGHTS), -1)
-    assert np.allclose(infidelity(adds(WEIGHTS), WEIGHTS), 0)
-    # one player of worth 4 whose score is 0: in half of the coalitions it is hidden, and 4 are missed
-    single = infidelity(adds(np.array([[4.0]])), [[0.0]], rates=[0.5], draws=4000)
-    assert single[0] == pytest.approx(8, abs=0.5)
 
 
 def test_coalition_scores_are_those_of_scikit_learn_and_scipy():
@@ -137,25 +129,6 @@ def test_coalition_scores_are_those_of_scikit_learn_and_scipy():
         assert rank[i] == pytest.approx(spearmanr(values[:, i], total[:, i]).statistic)
     several = coalition_rank(game, scores, [0.2, 0.8], 50, 3)
     assert (np.abs(several) <= 1).all() and not np.allclose(several, rank)
-
-
-def test_infidelity_is_captums_when_players_are_hidden():
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 1)).double()
-    inputs, scores = torch.randn(4, 6, dtype=torch.double), torch.randn(4, 6, dtype=torch.double)
-    draws, seed = 40, 2
-    keep = torch.from_numpy(np.random.default_rng(seed).random((draws, 1, 6)) < 0.6).expand(-1, 4, -1)  # (draws, N, P)
-
-    def hide(x):
-        gone = ~keep.transpose(0, 1).reshape(-1, 6)  # captum repeats each example `draws` times in a row
-        return gone.double(), torch.where(gone, 0.0, x)
-
-    @torch.no_grad()
-    def game(keep):
-        return model(torch.where(keep, inputs, 0.0))[..., 0]
-
-    theirs = captum_infidelity(lambda x: model(x)[:, 0], hide, inputs, scores, n_perturb_samples=draws)
-    assert np.allclose(infidelity(game, scores.numpy(), [0.6], draws, seed), theirs.detach().numpy())
 
 
 class Linear(nn.Module):
@@ -185,30 +158,6 @@ def test_the_deletion_curve_is_that_of_quantus():
     assert np.allclose(ours, np.array(theirs), atol=1e-6)
 
 
-def test_hidden_pixels_are_filled_as_grad_cam_fills_them():
-    rng = np.random.default_rng(0)
-    image, hidden = rng.random((3, 7, 5)), rng.random((7, 5)) < 0.6
-    theirs = NoisyLinearImputer(noise=0.0)(torch.from_numpy(image).float(), torch.from_numpy((~hidden).astype(np.float32)))
-    ours = impute(image, hidden, noise=0.0)
-    assert np.allclose(ours, theirs.numpy(), atol=1e-5) and np.array_equal(ours[:, ~hidden], image[:, ~hidden])
-    # one hidden pixel in the corner: two direct neighbours of weight 1/6 and one diagonal of 1/12
-    small, corner = np.array([[[9.0, 1.0], [2.0, 5.0]]]), np.array([[True, False], [False, False]])
-    assert impute(small, corner, noise=0.0)[0, 0, 0] == pytest.approx((1 / 6 + 2 / 6 + 5 / 12) / (5 / 12))
-    with pytest.raises(ValueError, match="all pixels are hidden"):
-        impute(image, np.ones((7, 5), bool))
-
-
-def test_road_is_that_of_grad_cam_up_to_its_noise():
-    model, images = Linear().eval(), torch.rand(4, 1, 4, 4) * 10
-    heat = np.random.default_rng(3).random((4, 4, 4)).astype(np.float32)
-    percentiles = [10, 30, 50, 80]
-    theirs = ROADCombined(percentiles)(images, heat, [lambda output: output[1]] * 4, model)
-    ours = road(lambda x: model(x)[:, 1], images, heat, shares=[1 - p / 100 for p in percentiles], noise=0.0)
-    assert np.allclose(ours, theirs, atol=0.02) and np.abs(ours).max() > 0.05
-    assert np.allclose(road(lambda x: model(x)[:, 1], images, -heat, noise=0.0),
-                       -road(lambda x: model(x)[:, 1], images, heat, noise=0.0), atol=1e-5)
-
-
 @pytest.mark.parametrize("scores, message", [
     (np.full((2, 4), np.nan), "all scores are NaN"),
     (np.zeros(4), r"expected \(N, P\)"),
@@ -223,10 +172,6 @@ def test_scores_that_cannot_be_ranked_are_refused(scores, message):
 def test_what_a_game_and_its_questions_must_be():
     with pytest.raises(ValueError, match="NaN or infinity for example 1"):
         area_between(lambda keep: torch.tensor([1.0, torch.nan]).expand(len(keep), 2), WEIGHTS)
-    with pytest.raises(ValueError, match="the table has 3"):
-        area_between(table(3, n=2), WEIGHTS)
-    with pytest.raises(ValueError, match="one column a coalition"):
-        Table(np.zeros((2, 6)))
     with pytest.raises(ValueError, match="among is int64"):
         curves(adds(WEIGHTS), WEIGHTS, among=[0, 1])
     with pytest.raises(ValueError, match="k of 'text' is 3"):
@@ -237,18 +182,6 @@ def test_what_a_game_and_its_questions_must_be():
         coalition_r2(adds(WEIGHTS), WEIGHTS, rates=[0.0])
     with pytest.raises(ValueError, match="at least 0, one an example"):
         area_between(adds(WEIGHTS), WEIGHTS, scale=[1.0])
-    with pytest.raises(ValueError, match="one number an image"):
-        road(lambda x: x, torch.rand(2, 1, 4, 4), np.random.default_rng(0).random((2, 4, 4)))
-    with pytest.raises(ValueError, match="to match the images"):
-        road(lambda x: x[:, 0, 0, 0], torch.rand(2, 1, 4, 4), np.zeros((2, 3, 4)))
-    with pytest.raises(ValueError, match="numbers between 0 and 1"):
-        road(lambda x: x[:, 0, 0, 0], torch.rand(2, 1, 4, 4), np.zeros((2, 4, 4)), shares=[1.0])
-
-
-def test_a_table_answers_for_each_example_and_for_all_alike():
-    game = Table(np.arange(8.0).reshape(2, 4))
-    assert game(torch.tensor([[[True, False], [False, True]]])).tolist() == [[1, 6]]
-    assert game(torch.tensor([[True, True]])).tolist() == [[3, 7]]
 
 
 class Product(nn.Module):

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_store import serve
 
 from crossexplain.data import flickr8k, photos, store
-from crossexplain.data.flickr8k import CaptionError
+from crossexplain.data.flickr8k_files import IMAGE_ARCHIVE, TEXT_ARCHIVE, CaptionError
+from support.serving import serve
 
 needs_data = pytest.mark.skipif(not os.environ.get("CROSSEXPLAIN_DATA"), reason="CROSSEXPLAIN_DATA is not set")
 WORDS = "dog cat child boat tree ball snow river street horse".split()
@@ -51,10 +51,10 @@ def lines(folder):
 def pack(folder, where):
     """Put a copy into the two archives, as they were published: with what Mac OS adds."""
     where.mkdir()
-    with zipfile.ZipFile(where / flickr8k.TEXT_ARCHIVE, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(where / TEXT_ARCHIVE, "w", zipfile.ZIP_DEFLATED) as archive:
         for path in folder.glob("*.txt"):
             archive.write(path, path.name)
-    with zipfile.ZipFile(where / flickr8k.IMAGE_ARCHIVE, "w") as archive:
+    with zipfile.ZipFile(where / IMAGE_ARCHIVE, "w") as archive:
         for path in sorted((folder / "Images").iterdir()):
             archive.write(path, f"Flicker8k_Dataset/{path.name}")
             archive.writestr(f"__MACOSX/Flicker8k_Dataset/{path.name}", "not a photograph")
@@ -79,7 +79,7 @@ def test_judgements(folder):
     assert expert.left_out == 1 and expert.scores.tolist() == [[1, 2, 4]]
     assert (expert.image.tolist(), expert.caption.tolist()) == ([0], [7])
     assert crowd.scores.tolist() == [[1, 3]] and data.keys[crowd.caption[0]].startswith("3_")
-    with pytest.raises(ValueError, match="'people' came, expected one of 'expert', 'crowd'"):
+    with pytest.raises(ValueError, match="'people', expected one of 'expert', 'crowd'"):
         data.judgements("people")
 
 
@@ -97,7 +97,7 @@ def test_the_two_archives_are_read_as_they_are(folder, tmp_path):
     assert torch.equal(there.images(range(12), 24), here.images(range(12), 24))
     assert there.fingerprints(range(12)) == here.fingerprints(range(12))
     assert there.judgements("expert").scores.tolist() == here.judgements("expert").scores.tolist()
-    assert sorted(path.name for path in packed.iterdir()) == [flickr8k.IMAGE_ARCHIVE, flickr8k.TEXT_ARCHIVE]
+    assert sorted(path.name for path in packed.iterdir()) == [IMAGE_ARCHIVE, TEXT_ARCHIVE]
 
 
 def test_the_store_finds_the_archives_in_a_data_folder(folder, tmp_path, monkeypatch):
@@ -110,7 +110,7 @@ def test_the_store_finds_the_archives_in_a_data_folder(folder, tmp_path, monkeyp
     monkeypatch.setenv("CROSSEXPLAIN_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("CROSSEXPLAIN_CACHE", str(tmp_path / "cache"))
     data = flickr8k.load()
-    assert len(data.names) == 12 and data.found.source == "data folder"
+    assert len(data.names) == 12 and data.found.origin == "data folder"
 
 
 def test_an_allowed_download_brings_the_archives_once(folder, tmp_path, monkeypatch):
@@ -127,22 +127,22 @@ def test_an_allowed_download_brings_the_archives_once(folder, tmp_path, monkeypa
         here = store.Source("flickr8k", "", "", "", (published.forms[0], form), published.folder)
         monkeypatch.setitem(store.SOURCES, "flickr8k", here)
         monkeypatch.setenv("CROSSEXPLAIN_DOWNLOAD", "1")
-        assert flickr8k.load().found.source == "download"
+        assert flickr8k.load().found.origin == "download"
     again = flickr8k.load()
-    assert again.found.source == "local cache" and len(again.names) == 12 and again.images([3], 8).shape == (1, 3, 8, 8)
+    assert again.found.origin == "local cache" and len(again.names) == 12 and again.images([3], 8).shape == (1, 3, 8, 8)
 
 
 def test_an_archive_that_was_cut_off(folder, tmp_path):
     packed = pack(folder, tmp_path / "packed")
-    whole = (packed / flickr8k.IMAGE_ARCHIVE).read_bytes()
-    (packed / flickr8k.IMAGE_ARCHIVE).write_bytes(whole[: len(whole) // 2])
+    whole = (packed / IMAGE_ARCHIVE).read_bytes()
+    (packed / IMAGE_ARCHIVE).write_bytes(whole[: len(whole) // 2])
     with pytest.raises(CaptionError, match="Flickr8k_Dataset.zip is no whole zip file.*again"):
         flickr8k.load(packed)
 
 
 def test_a_damaged_photograph_in_an_archive_is_left_out(folder, tmp_path, caplog):
     packed = pack(folder, tmp_path / "packed")
-    path = packed / flickr8k.IMAGE_ARCHIVE
+    path = packed / IMAGE_ARCHIVE
     photo = (folder / "Images" / "3_größe.jpg").read_bytes()
     path.write_bytes(path.read_bytes().replace(photo[100:200], bytes(100), 1))
     data = flickr8k.load(packed)
@@ -185,7 +185,7 @@ def test_negatives_are_of_other_images_and_neither_side_alone_tells_anything(fol
         assert np.array_equal(np.sort(side[:n]), np.sort(side[n:]))
     again, other = data.pairs("train", seed, negatives), data.pairs("train", seed + 100, negatives)
     assert np.array_equal(pairs.caption, again.caption) and not np.array_equal(pairs.caption, other.caption)
-    assert np.array_equal(pairs.take([1, 50]).labels, [1, 0])
+    assert np.array_equal(pairs.select([1, 50]).labels, [1, 0])
 
 
 def test_hard_negatives_read_alike(folder):
@@ -218,11 +218,11 @@ def test_pairs_that_cannot_be_made(folder):
     data = flickr8k.load(folder)
     with pytest.raises(ValueError, match="'test' has too few images"):
         data.pairs("test", 0)
-    with pytest.raises(ValueError, match="'dev' came, expected one of 'train', 'validation', 'test'"):
+    with pytest.raises(ValueError, match="'dev', expected one of 'train', 'validation', 'test'"):
         data.pairs("dev", 0)
-    with pytest.raises(ValueError, match="'easy' came, expected one of 'random', 'hard'"):
+    with pytest.raises(ValueError, match="'easy', expected one of 'random', 'hard'"):
         data.pairs("train", 0, "easy")
-    with pytest.raises(ValueError, match="no index came"):
+    with pytest.raises(ValueError, match="got no index"):
         data.images([], 8)
 
 

@@ -4,7 +4,6 @@ import os
 
 import numpy as np
 import pytest
-import tiny_clip
 import torch
 from PIL import Image
 from safetensors.torch import save_file
@@ -12,14 +11,16 @@ from transformers import BertConfig, BertModel, BertTokenizerFast
 
 from crossexplain.data import flickr8k, store
 from crossexplain.gradients.capture import capture
-from crossexplain.gradients.rounds import FULL, rounds
-from crossexplain.gradients.views import ImageCells, Tokens
+from crossexplain.gradients.modalities import ImageCells, Tokens
+from crossexplain.gradients.rounds import rounds
+from crossexplain.gradients.views import FULL
 from crossexplain.models import checkpoints, vgg
 from crossexplain.models.clip import softmax_loss
 from crossexplain.models.towers import FrozenMapPooling, GivenMaps, GivenStates
 from crossexplain.models.two_towers import with_towers
 from crossexplain.recipes import encodings, load_or_train, openai_clip
 from crossexplain.recipes import flickr8k as recipe
+from support import tiny_clip
 
 needs_data = pytest.mark.skipif(not os.environ.get("CROSSEXPLAIN_DATA"), reason="CROSSEXPLAIN_DATA is not set")
 WORDS = "a dog cat child boat tree ball snow river street horse beside the runs".split()
@@ -151,9 +152,9 @@ def test_a_photograph_and_a_sentence_of_ones_own(copy, encoded):
 
 
 def test_the_towers_of_the_paper_are_taken_where_they_are_available(weights, monkeypatch):
-    monkeypatch.setattr(store, "here", lambda name: True)
+    monkeypatch.setattr(store, "is_available", lambda name: True)
     assert encodings.available_towers() == encodings.PAPER_TOWERS
-    monkeypatch.setattr(store, "here", lambda name: name == "vgg16")
+    monkeypatch.setattr(store, "is_available", lambda name: name == "vgg16")
     assert encodings.available_towers() == encodings.TOWERS
 
 
@@ -227,7 +228,7 @@ def test_the_towers_of_the_paper_take_the_places_of_the_small_ones(copy, weights
     encoded = encodings.encode(copy, towers=encodings.PAPER_TOWERS, progress=False)
     assert encoded.network.classes is None and encoded.states_of.shape == (32,)
     trained = recipe.train("fusion", encoded=encoded, progress=False, **SETTINGS)
-    pairs = copy.pairs("test", 0).take(range(4))
+    pairs = copy.pairs("test", 0).select(range(4))
     whole = trained.model(**encoded.inputs(pairs.image, pairs.caption))
     assert torch.allclose(whole, recipe.logits(trained.part, encoded, pairs), atol=1e-2)
 

@@ -8,7 +8,7 @@ from crossexplain.checks import InputError
 from crossexplain.coalitions.game import Game
 from crossexplain.coalitions.shapley import shapley
 from crossexplain.data import collages
-from crossexplain.gradients.views import ImageCells, Tokens, Vectors
+from crossexplain.gradients.modalities import ImageCells, Tokens, Vectors
 from crossexplain.models import clip
 from crossexplain.models.cnn_lstm import CnnLstm
 from crossexplain.recipes import load_or_train
@@ -62,8 +62,8 @@ def test_a_table_by_hand():
     assert game.present.tolist() == [[True] * 5 + [False], [True] * 6]
     for i, weights in enumerate(([1, 2, 3, 5, 7, 0], [4, 5, 6, 4, 6, 9])):
         by_hand = [sum(w for k, w in enumerate(weights) if S >> k & 1) for S in range(64)]
-        assert game.table()[i].tolist() == by_hand
-        assert shapley(game.table()[i].numpy()) == pytest.approx(weights)
+        assert game.values_of_all()[i].tolist() == by_hand
+        assert shapley(game.values_of_all()[i].numpy()) == pytest.approx(weights)
 
 
 def models():
@@ -86,8 +86,8 @@ def test_by_parts_and_whole_are_the_same(name, model, picture, words, shape, bas
     options = {"inputs": given, "modalities": sides, "players": {"text": 3}, "baselines": chosen, "donors": donors}
     parts, whole = of(model, **options), of(model, split=False, **options)
     assert parts.splits and not whole.splits
-    difference = (parts.table() - whole.table()).abs().max()
-    assert difference < 1e-5 * max(1.0, float(whole.table().abs().max()))
+    difference = (parts.values_of_all() - whole.values_of_all()).abs().max()
+    assert difference < 1e-5 * max(1.0, float(whole.values_of_all().abs().max()))
     assert whole.cost().coalitions == parts.cost().coalitions == sum(2 ** int(p) for p in parts.present.sum(dim=1))
     assert parts.cost().encoded["image"] == 3 * 16 and whole.cost().encoded == {}
 
@@ -95,7 +95,7 @@ def test_by_parts_and_whole_are_the_same(name, model, picture, words, shape, bas
 def test_a_call_before_the_table_is_a_lookup_after_it():
     game, keep = of(Whole(times=True)), torch.rand(9, 2, 6, generator=torch.Generator().manual_seed(0)) > 0.5
     before, alike = game(keep), game(keep[:, 0])
-    game.table()
+    game.values_of_all()
     assert torch.equal(game(keep), before) and torch.equal(game(keep[:, 0]), alike)
     assert torch.equal(alike[:, 0], before[:, 0]) and before.shape == (9, 2)
 
@@ -104,8 +104,8 @@ def test_groups_of_neighbours_and_features_that_are_never_masked():
     game = of(Added(), players={"text": 2})
     assert game.owner("text").tolist() == [[0, 1, -1], [0, 0, 1]] and len(game.names) == 5
     fixed = of(Added(), players={"image": torch.tensor([0, -1, 0]), "text": torch.tensor([[0, 1, -1], [1, 0, 0]])})
-    assert fixed.table()[0].tolist() == [2.0 + 4 * (S & 1) + 5 * (S >> 1 & 1) + 7 * (S >> 2 & 1) for S in range(8)]
-    assert fixed.table()[1, 0] == 5, "the second cell stays whatever happens"
+    assert fixed.values_of_all()[0].tolist() == [2.0 + 4 * (S & 1) + 5 * (S >> 1 & 1) + 7 * (S >> 2 & 1) for S in range(8)]
+    assert fixed.values_of_all()[1, 0] == 5, "the second cell stays whatever happens"
 
 
 def test_importances_go_to_the_players_and_back():
@@ -121,13 +121,14 @@ def test_importances_go_to_the_players_and_back():
 
 def test_of_several_classes_the_followed_one_counts_less_the_mean():
     game = of(Whole(classes=3), target=1)
-    assert game.table()[0, -1] == pytest.approx(-18) and of(Whole(classes=3)).table()[0, -1] == pytest.approx(18)
-    assert of(Whole(), target=0).table()[0, -1] == pytest.approx(-18), "of one logit, 0 is no"
+    assert game.values_of_all()[0, -1] == pytest.approx(-18)
+    assert of(Whole(classes=3)).values_of_all()[0, -1] == pytest.approx(18)
+    assert of(Whole(), target=0).values_of_all()[0, -1] == pytest.approx(-18), "of one logit, 0 is no"
 
 
 def test_where_nothing_counts_all_values_are_alike():
     game = of(Whole(times=True), inputs={"seen": torch.zeros(1, 2, 1), "tokens": torch.tensor([[5, 6]])})
-    assert (game.table() == 0).all() and not shapley(game.table().numpy()).any()
+    assert (game.values_of_all() == 0).all() and not shapley(game.values_of_all().numpy()).any()
 
 
 def test_a_tower_that_takes_something_else_is_asked_whole():
@@ -139,7 +140,7 @@ def test_a_tower_that_takes_something_else_is_asked_whole():
 def test_the_cost_is_told_before_long_work(capsys, monkeypatch):
     game = Game(Whole().eval(), inputs(), SIDES)
     monkeypatch.setattr(game, "_clock", {"whole": (100.0, 1)})
-    game.table()
+    game.values_of_all()
     told = capsys.readouterr()
     assert "96 coalitions need 96 of the whole model" in told.out + told.err and "9600 s" in told.out + told.err
 
@@ -156,14 +157,14 @@ class Wrong(Added):
     (lambda: Game(CnnLstm(12).train(), {}, SIDES), "train mode"),
     (lambda: of(Whole(drawn=True)), "when it is asked again"),
     (lambda: of(Wrong()), "gives other logits than the model itself"),
-    (lambda: of(Whole(spoiled=True)).table(), "NaN or infinity for example 0"),
+    (lambda: of(Whole(spoiled=True)).values_of_all(), "NaN or infinity for example 0"),
     (lambda: of(Added(), players={"sound": 3}), "sound"),
     (lambda: of(Added(), players={"text": 0}), "at least 1"),
     (lambda: of(Added(), players={"text": torch.tensor([0, 1])}), r"expected \(3,\)"),
     (lambda: of(Added(), players={"text": torch.tensor([0, -2, 1])}), "never masked"),
     (lambda: of(Added(), baselines={"image": "data"}), "pass them as donors"),
     (lambda: of(Added())(torch.ones(4, 5, dtype=torch.bool)), r"expected \(K, 2, 6\)"),
-    (lambda: of(Added(), inputs=inputs() | {"seen": torch.ones(2, 30, 1)}).table(), r"2\*\*33 coalitions, about"),
+    (lambda: of(Added(), inputs=inputs() | {"seen": torch.ones(2, 30, 1)}).values_of_all(), r"2\*\*33 coalitions, about"),
     (lambda: of(Whole(classes=3), target=7), "classes 0 to 2"),
 ])
 def test_what_cannot_be_asked_is_refused_with_the_reason(make, message):

@@ -199,6 +199,30 @@ def test_the_sign_of_a_principal_component_follows_the_activations(model, images
     assert ((heat * (total - total.mean(dim=1, keepdim=True))).sum(dim=1) >= 0).all()
 
 
+@pytest.mark.parametrize("shape", [(3, 40, 6, 6), (2, 30, 12, 12), (2, 4, 9, 9)])
+def test_the_first_component_is_that_of_the_whole_decomposition(shape):
+    maps = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    maps[0] = torch.eye(6).repeat(40, 1, 1) if shape[0] == 3 else maps[0]  # of rank one
+    places = maps.flatten(2).transpose(1, 2)
+    places = places - places.mean(dim=1, keepdim=True)
+    u, values, _ = torch.linalg.svd(places, full_matrices=False)
+    ours = METHODS["eigen-cam"].fold(maps, None).flatten(1)
+    agreement = (ours * u[:, :, 0]).sum(dim=1) / values[:, 0]
+    assert torch.allclose(agreement.abs(), torch.ones(len(maps)), atol=1e-5)
+
+
+def test_all_methods_come_from_one_pass_and_are_what_they_are_alone(model, images):
+    seen = []
+    handle = model.register_forward_hook(lambda *_: seen.append(1))
+    together = attribute(model, images, LAYER, list(METHODS), target=2, sign="against")
+    handle.remove()
+    assert list(together) == list(METHODS) and len(seen) == 1
+    for method, heat in together.items():
+        assert torch.equal(heat, attribute(model, images, LAYER, method, target=2, sign="against")), method
+    with pytest.raises(InputError, match="no method was named; the methods are saliency"):
+        attribute(model, images, LAYER, [])
+
+
 def test_batches_do_not_touch_each_other(model, images):
     for method in METHODS:
         whole = attribute(model, images, LAYER, method)
@@ -228,8 +252,8 @@ def test_every_method_says_what_it_does_and_who_proposed_it():
     ("arguments", "says"),
     [
         ({"method": "gradcam"}, "no method 'gradcam'; the methods are saliency"),
-        ({"sign": "pro"}, "sign 'pro' came, expected one of 'prediction'"),
-        ({"target": 3}, 'target came together with sign="prediction"'),
+        ({"sign": "pro"}, "got sign='pro', expected one of 'prediction'"),
+        ({"target": 3}, 'got a target together with sign="prediction"'),
         ({"target": 10, "sign": "for"}, "class 10, the model has classes 0 to 9"),
         ({"target": torch.tensor([1, 2]), "sign": "for"}, "target has 2 entries, the batch has 3"),
         ({"layer": "features.24x"}, "no layer 'features.24x'; the nearest names are 'features.24'"),

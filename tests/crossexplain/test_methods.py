@@ -1,29 +1,32 @@
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 from transformers import BertConfig, BertModel
+from transformers.modeling_outputs import SequenceClassifierOutput
 
 from crossexplain.checks import InputError
 from crossexplain.coalitions.game import Game
-from crossexplain.evaluation import shares
-from crossexplain.evaluation.methods import (
-    METHODS,
-    CannotRun,
-    Explanation,
-    Method,
-    Scored,
-    every_pair,
-    explain,
-)
+from crossexplain.evaluation import modality_shares
+from crossexplain.evaluation.methods import METHODS, every_pair, explain, find, registry
+from crossexplain.evaluation.task import CannotRun, Explanation, Method, Scored
+from crossexplain.gradients import maps, tokens
 from crossexplain.gradients.attention import RELEVANCE, ROLLOUT
-from crossexplain.gradients.views import ImageCells, Tokens, Vectors
+from crossexplain.gradients.modalities import ImageCells, Tokens, Vectors
+from crossexplain.gradients.question import Question
 from crossexplain.models import clip
 from crossexplain.models.cnn_lstm import AfterTower, CnnLstm
 from crossexplain.models.fusion import Fusion
 from crossexplain.models.towers import ConvTower, EncoderTower
 
-pytestmark = pytest.mark.filterwarnings("ignore")
+# Two warnings of other libraries are news to nobody: Captum announces the hooks of every DeepLIFT, and shapiq says so where it is
+# given more coalitions than there are. All others are errors.
+pytestmark = [pytest.mark.filterwarnings("error"),
+              pytest.mark.filterwarnings("ignore:Setting forward, backward hooks and attributes:UserWarning"),
+              pytest.mark.filterwarnings("ignore:Not all budget is required:UserWarning")]
 TOKENS = torch.tensor([[2, 5, 6, 7, 3, 0, 0], [2, 8, 9, 3, 0, 0, 0], [2, 9, 10, 11, 4, 5, 3]])
 
 
@@ -56,27 +59,27 @@ def case(request):
     return request.param, model, inputs | {"tokens": TOKENS}, modalities
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", registry())
 def test_every_method_on_every_model_gives_finite_values_or_says_why_not(case, method):
     kind, model, inputs, modalities = case
     before = {name: value.clone() for name, value in model.state_dict().items()}
     try:
         found = explain(model, inputs, modalities, method, budget=64)
     except InputError as error:
-        may_refuse = {RELEVANCE, ROLLOUT, "deeplift"} | ({name for name in METHODS if "cam" in name.lower()}
-                                                          if kind == "behind tower" else set())
+        may_refuse = {RELEVANCE, ROLLOUT, "deeplift"} | (
+            {name for name, of in registry().items() if "image" in of.needs} if kind == "behind tower" else set())
         assert method in may_refuse and len(str(error)) > 20
         return
     there = {modality.name: modality.features(inputs) for modality in modalities}
-    if METHODS[method].whole:
+    if registry()[method].whole:
         there = {name: part.any(dim=1, keepdim=True) for name, part in there.items()}
     for name, values in found.values.items():
         assert values.shape == there[name].shape and torch.equal(values.isnan(), ~there[name])
         assert values[there[name]].isfinite().all()
-        assert METHODS[method].signed or (values[there[name]] >= -1e-6).all()
+        assert registry()[method].signed or (values[there[name]] >= -1e-6).all()
     assert found.passes >= 1 and found.seconds > 0 and found.joint().shape == (3, sum(part.shape[1] for part in there.values()))
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
-    assert "match" not in vars(model) and not model._forward_hooks and not model._forward_pre_hooks
+    assert not model._forward_hooks and not model._forward_pre_hooks
 
 
 @pytest.mark.parametrize("method", ["gradient shap", "kernel shap", "shapley sampling", "sampled shapley", "shapiq shapley"])
@@ -146,14 +149,14 @@ def test_shapley_values_by_hand(method):
         assert found.pairs[0].abs().sum().item() == pytest.approx(2, abs=1e-2)
 
 
-def test_gradients_ablation_and_carriers_by_hand():
+def test_gradients_ablation_and_dividends_by_hand():
     model = Product().eval()
     found = {name: explain(model, HAND, PARTS, name).joint()[0].tolist()
-             for name in ("gradient norm", "gradient x input", "feature ablation", "carriers")}
+             for name in ("gradient norm", "gradient x input", "feature ablation", "feature dividends")}
     assert found["gradient norm"] == pytest.approx([2, 1, 0, 0, 1, 0])
     assert found["gradient x input"] == pytest.approx([2, 4, 0, 0, 2, 0])
     assert found["feature ablation"] == pytest.approx([2, 4, 0, 0, 2, 0])
-    assert found["carriers"] == pytest.approx([2, 0, 0, 0, 2, 0])
+    assert found["feature dividends"] == pytest.approx([2, 0, 0, 0, 2, 0])
 
 
 def test_deeplift_runs_where_every_layer_has_a_rule():
@@ -198,25 +201,94 @@ def test_the_evidence_is_that_for_the_followed_class():
     assert torch.allclose(yes, -no) and yes[0, 1] == 4
 
 
-def test_joint_adds_the_features_of_a_player_and_leaves_out_what_no_player_owns():
-    found = Explanation("", {"text": torch.tensor([[1.0, 2.0, torch.nan]])}, None, True, 1, 1, {"image": 2, "text": 3})
-    assert found.joint().isnan().tolist() == [[True, True, False, False, True]]
-    players = {"image": torch.tensor([0, 0]), "text": torch.tensor([1, 1, 2])}
-    joint = found.joint(players)
-    assert joint[0, 1] == 3 and joint.isnan().tolist() == [[True, False, True]]
+def test_joint_has_nan_for_a_modality_of_which_the_method_does_not_speak():
+    explained = Explanation("", {"text": torch.tensor([[1.0, 2.0, torch.nan]])}, None, True, 1, 1, {"image": 2, "text": 3})
+    assert explained.joint().isnan().tolist() == [[True, True, False, False, True]]
 
 
 def test_a_new_method_is_one_function_and_one_line(monkeypatch):
-    def ones(asked):
-        return Scored({name: there.float() for name, there in asked.there.items()})
+    def ones(task):
+        return Scored({name: present.float() for name, present in task.question.present.items()})
 
-    monkeypatch.setitem(METHODS, "ones", Method(ones, False, ""))
+    monkeypatch.setitem(METHODS, "ones", Method("ones", "Ones", "", ones, False))
     assert explain(Product().eval(), HAND, PARTS, "ones").joint().tolist() == [[1.0] * 6]
+
+
+def test_a_new_map_and_a_new_word_score_are_explained_by_name(monkeypatch):
+    monkeypatch.setitem(maps.METHODS, "energy", maps.Method(lambda a, g: (a**2).sum(dim=1), "its square", "2026"))
+    monkeypatch.setitem(tokens.METHODS, "value", tokens.Method(lambda a, g: a.sum(dim=-1), True, "the vector itself"))
+    parts = [ImageCells(layer="input:images"), Tokens(layer="embedding")]
+    assert explain(Product().eval(), HAND, parts, "energy").values["image"].tolist() == [[1, 16, 25, 36]]
+    assert explain(Product().eval(), HAND, parts, "value").values["text"].tolist() == [[2, 3]]
+    with pytest.raises(CannotRun, match="needs a modality of type Tokens"):
+        explain(Product().eval(), HAND, parts[:1], "value")
+
+
+def test_every_method_has_one_key_and_one_title():
+    titles = [method.title for method in registry().values()]
+    assert len(set(titles)) == len(titles) and all(key == method.key for key, method in registry().items())
+    with pytest.warns(DeprecationWarning, match="'cross' is called 'cross gradient' now"):
+        assert find("cross").title == "cross gradient"
+
+
+class Named(nn.Module):
+    """A model whose output is an object that holds logits, as those of Hugging Face."""
+
+    def __init__(self):
+        super().__init__()
+        self.model = Product()
+
+    def forward(self, images, tokens):
+        return SequenceClassifierOutput(logits=self.model(images, tokens)[:, None])
+
+
+@pytest.mark.parametrize("method", ["gradient x input", "cross gradient", "sampled shapley", "feature ablation",
+                                    "exact shapley", "shapiq shapley"])
+def test_outputs_of_hugging_face_and_a_function_as_target_give_the_same_values(method):
+    parts = [ImageCells(), Tokens(layer="model.embedding")]
+    expected = explain(Product().eval(), HAND, [parts[0], Tokens(layer="embedding")], method).joint()
+    model = Named().eval()
+    assert torch.allclose(explain(model, HAND, parts, method).joint(), expected, atol=1e-6)
+    scored = explain(model, HAND, parts, method, target=lambda output: output.logits[:, 0]).joint()
+    assert torch.allclose(scored, expected, atol=1e-6)
+
+
+WITHOUT = """
+import sys
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("captum", "shapiq", "pytorch_grad_cam"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Blocker())
+import torch
+from torch import nn
+from crossexplain.evaluation.task import CannotRun
+from crossexplain.evaluation.methods import explain
+from crossexplain.gradients.modalities import ImageCells, Tokens
+class Product(nn.Module):
+    def forward(self, images, tokens):
+        return images[:, 0, 0, 0] * (tokens[:, 0] - 1)
+inputs = {"images": torch.full((1, 3, 4, 4), 2.0), "tokens": torch.tensor([[4, 5]])}
+found = explain(Product().eval(), inputs, [ImageCells(grid=(1, 1)), Tokens()], "exact shapley")
+print(found.joint().tolist())
+for method in ("occlusion", "shapiq pairs", "grad-cam (library)"):
+    try:
+        explain(Product().eval(), inputs, [ImageCells(grid=(1, 1)), Tokens()], method)
+    except CannotRun as reason:
+        print(reason)
+"""
+
+
+def test_our_methods_need_no_other_library_and_others_say_what_to_install():
+    done = subprocess.run([sys.executable, "-c", WITHOUT], capture_output=True, text=True, check=True)
+    values, *reasons = done.stdout.splitlines()
+    assert values == "[[3.0, 3.0, 0.0]]"
+    assert reasons == [f"{name} is not installed; type `pip install {name}`." for name in ("captum", "shapiq", "grad-cam")]
 
 
 def test_what_cannot_run_says_why():
     model = Product().eval()
-    reasons = {"grad-cam": "name a layer", "GradCAM (grad-cam)": "at the pixels", RELEVANCE: "name its modules",
+    reasons = {"grad-cam": "name a layer", "grad-cam (library)": "at the pixels", RELEVANCE: "name its modules",
                "deeplift": "miss the change of the logit"}
     for method, why in reasons.items():
         with pytest.raises(CannotRun, match=why):
@@ -255,25 +327,26 @@ def test_scores_of_whole_modalities_on_an_interaction_and_a_sum():
             return 5 * (seen[:, 0] * word if self.xor else seen[:, 0] + 2 * word)
 
     xor, added = Rule(True).eval(), Rule(False).eval()
-    every = every_pair(xor, inputs, PARTS)
+    every = every_pair(Question(xor, inputs, PARTS))
     assert torch.allclose(every.diagonal(), xor(**inputs)) and every[0, 1] == 5 and every[1, 0] == -5
     found = {name: explain(xor, inputs, PARTS, name) for name in ("intershap", "dime", "emap")}
     assert found["emap"].pairs is None and all(of.passes == 4 for of in found.values())
     for name in ("dime", "emap"):
         assert found[name].joint().abs().max() < 1e-6, "an exclusive or has no parts"
     assert found["dime"].pairs.flatten().tolist() == pytest.approx([5] * 4)  # for the answer given, whichever it is
-    published = shares.intershap(shares.predicted(every))
+    published = modality_shares.intershap(modality_shares.intershap_values(every))
     sizes = torch.cat([found["intershap"].pairs[:, :, 0], found["intershap"].joint()], dim=1).mean(dim=0).abs()
     assert (sizes / sizes.sum()).tolist() == pytest.approx([published.interaction, published.first, published.second])
     assert published.interaction > 0.9
     with pytest.raises(CannotRun, match="predicted class"):
         explain(xor, inputs, PARTS, "intershap", target=1)
-    with pytest.raises(CannotRun, match="about two, 1 came"):
+    with pytest.raises(CannotRun, match="about two modalities, got 1"):
         explain(xor, inputs, PARTS[:1], "emap")
     masked = Masked(added).eval()
     more = inputs | {"attention_mask": torch.tensor([[1, 1], [1, 0], [0, 1], [1, 1]])}
     words = Tokens(attention="attention_mask")
-    assert torch.equal(every_pair(masked, more, [words, PARTS[0]]), every_pair(masked, more, [PARTS[0], words]).T)
+    one_way, other_way = (every_pair(Question(masked, more, parts)) for parts in ([words, PARTS[0]], [PARTS[0], words]))
+    assert torch.equal(one_way, other_way.T)
     split = explain(added, inputs, PARTS, "dime")
     assert split.pairs.abs().max() < 1e-6
     assert split.joint()[:2].tolist() == [pytest.approx([-5, 10]), pytest.approx([5, 10])]  # a no to (1, -1), a yes to (1, 1)

@@ -1,5 +1,4 @@
 import copy
-import itertools
 
 import numpy as np
 import pytest
@@ -10,17 +9,16 @@ from transformers import BertConfig, BertModel
 from crossexplain.checks import InputError
 from crossexplain.evaluation.modality_shares import (
     ANSWERS,
-    Rows,
+    answer_shares,
+    dominance_frame,
     perceptual_scores,
     picks,
-    recall,
-    shapley_values,
-    shares,
-    table,
-    text_share,
+    size_shares,
 )
-from crossexplain.gradients.rounds import FULL, NOTHING, rounds
-from crossexplain.gradients.views import ImageCells, Mask, Tokens, views
+from crossexplain.evaluation.precomputed import RowNumbers, precompute
+from crossexplain.gradients.modalities import ImageCells, Tokens
+from crossexplain.gradients.rounds import rounds
+from crossexplain.gradients.views import FULL, NOTHING, Mask, Views
 from crossexplain.models import clip
 from crossexplain.models.fusion import Fusion
 from crossexplain.models.towers import ConvTower, EncoderTower
@@ -60,7 +58,7 @@ def texts():
 
 @pytest.fixture
 def known(model, pictures, texts):
-    return recall(model, lambda some: pictures[some], len(pictures), texts, IMAGE, TEXT, PREPARED, batch=2)
+    return precompute(model, lambda some: pictures[some], len(pictures), texts, IMAGE, TEXT, PREPARED, batch=2)
 
 
 def written_out(pictures, texts):
@@ -81,7 +79,7 @@ def test_another_model_on_the_same_towers_need_not_look_again(model, known, pict
         for name, weight in other.named_parameters():
             if not name.startswith(("image.", "text.")):
                 weight.add_(0.05 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(len(name))))
-    again = recall(other, lambda some: pictures[some], len(pictures), texts, IMAGE, TEXT, PREPARED, batch=2)
+    again = precompute(other, lambda some: pictures[some], len(pictures), texts, IMAGE, TEXT, PREPARED, batch=2)
     found = known.of(other)
     assert torch.equal(found.model(**PAIRS), again.model(**PAIRS))
     assert not torch.equal(found.model(**PAIRS), known.model(**PAIRS))
@@ -93,8 +91,8 @@ def test_another_model_on_the_same_towers_need_not_look_again(model, known, pict
 def test_what_stands_in_is_what_the_model_would_see(model, known, pictures, texts, kind, other):
     plan = {FULL: {}, "no image": {"image": Mask(None, kind)}, "no text": {"text": Mask(None, other)},
             NOTHING: {"image": Mask(None, kind), "text": Mask(None, other)}}
-    whole = views(written_out(pictures, texts), [IMAGE, TEXT], plan, allow_empty=True).inputs
-    numbers = views(PAIRS, known.modalities, plan, allow_empty=True).inputs
+    whole = Views(written_out(pictures, texts), [IMAGE, TEXT], plan, allow_empty=True).inputs
+    numbers = Views(PAIRS, known.modalities, plan, allow_empty=True).inputs
     assert torch.allclose(known.model(**numbers), model(**whole), atol=5e-3)
 
 
@@ -105,7 +103,7 @@ def test_rounds_on_a_recall_are_the_rounds_on_the_model(model, known, pictures, 
     donors = [{"images": torch.arange(5), "tokens": torch.arange(5)}, {"images": pictures} | texts]
     one, other = (rounds(*some, donors=pool, **settings) for some, pool in zip(
         [(known.model, PAIRS, known.modalities), (model, written_out(pictures, texts), direct)], donors))
-    assert one.passes.keys() == other.passes.keys() and not one.ends
+    assert one.passes.keys() == other.passes.keys() and not one.by_side
     for key, run in one.passes.items():
         assert torch.allclose(run.logits, other.passes[key].logits, atol=5e-3)
     full = [record.passes["data", FULL].norms["image"] for record in (one, other)]
@@ -113,7 +111,7 @@ def test_rounds_on_a_recall_are_the_rounds_on_the_model(model, known, pictures, 
 
 
 def test_rows_borrow_a_row_and_are_one_feature():
-    rows = Rows("image", "images", "image", {"zero": torch.tensor([3, 4, 5])})
+    rows = RowNumbers("image", "images", "image", {"zero": torch.tensor([3, 4, 5])})
     inputs, keep = {"images": torch.tensor([2, 0])}, torch.tensor([[True], [False]])
     assert rows.features(inputs).tolist() == [[True], [True]] and rows.baselines == ("zero", "data")
     assert rows.replace(inputs, keep, "zero", None)["images"].tolist() == [2, 3]
@@ -155,58 +153,19 @@ def test_picks_are_held_against_random_ones(model, pictures, texts):
     record = rounds(model, inputs, sides, baselines=["data"], progress=False)
     found = picks(record, "data")
     for name in record.modalities:
-        end = record.ends["data", name]
-        picked, at_random = (np.nanmean(of.cosine.numpy()) for of in (end.alike, end.alike_random))
+        end = record.by_side["data", name]
+        picked, at_random = (np.nanmean(of.cosine.numpy()) for of in (end.similarity, end.similarity_random))
         assert found[name]["picked"].value == pytest.approx(picked) and found[name]["random"].value == pytest.approx(at_random)
-        less = np.nanmean((end.alike.cosine - end.alike_random.cosine).numpy())
+        less = np.nanmean((end.similarity.cosine - end.similarity_random.cosine).numpy())
         assert found[name]["difference"].value == pytest.approx(less)
     for setting in ({"control": False}, {"pick": None}):
         with pytest.raises(InputError, match="no round 4 with a control for 'data' and 'image'"):
             picks(rounds(model, inputs, sides, baselines=["data"], progress=False, **setting), "data")
 
 
-def test_shapley_values_by_hand_where_no_more_than_two_meet():
-    model = Toy(lambda a, b, x, y: 3 * a - b + 2 * x + a * y + 4 * x * y)
-    found = shapley_values(model, TOY, TOY_PARTS, NEUTRAL, permutations=2)  # one order and its reverse are then exact
-    (a, b), (x, y) = CELLS.T, model.read(TOY["tokens"])[:, :2].T
-    assert torch.allclose(found["image"], torch.stack([3 * a + a * y / 2, -b], dim=1), atol=1e-5)
-    assert torch.allclose(found["text"], torch.stack([2 * x + 2 * x * y, a * y / 2 + 2 * x * y, 0 * x], dim=1), atol=1e-5)
-
-
-def exact(model, example):
-    """Return the mean of what each of two cells and two words gains, over all 24 orders."""
-    seen, said = model.see(example["images"])[0], model.read(example["tokens"])[0, :2]
-    values, gains = torch.cat([seen, said]), torch.zeros(4)
-    for order in itertools.permutations(range(4)):
-        kept, before = torch.zeros(4), model.rule(*torch.zeros(4))
-        for feature in order:
-            kept[feature] = values[feature]
-            gains[feature] += (model.rule(*kept) - before) / 24
-            before = model.rule(*kept)
-    return gains
-
-
-def test_shapley_values_estimate_the_mean_over_all_orders():
-    model = Toy(lambda a, b, x, y: torch.tanh(a * x + b * y) + a * b * x + torch.relu(y - a))
-    found = shapley_values(model, TOY, TOY_PARTS, NEUTRAL, permutations=2000, seed=1)
-    for i in range(2):  # the third has one word
-        estimate = torch.cat([found["image"][i], found["text"][i, :2]])
-        assert torch.allclose(estimate, exact(model, {key: value[i : i + 1] for key, value in TOY.items()}), atol=0.15)
-
-
-def test_shapley_values_sum_to_what_the_logit_gains(model, pictures, texts):
-    inputs, chosen = written_out(pictures, texts), {"image": "mean", "text": "pad"}
-    found = shapley_values(model, inputs, [IMAGE, TEXT], chosen, permutations=2)
-    nothing = views(inputs, [IMAGE, TEXT], {NOTHING: {name: Mask(None, kind) for name, kind in chosen.items()}},
-                    allow_empty=True).inputs
-    gain = (model(**inputs) - model(**nothing)).detach()
-    assert torch.allclose(found["image"].sum(dim=1) + found["text"].sum(dim=1), gain, atol=1e-4)
-    assert not found["text"][~TEXT.features(inputs)].any()
-
-
 def test_the_share_of_the_text_counts_both_drawn():
     values = {"image": torch.tensor([[1.0, -1.0], [0.0, 0.0]]), "text": torch.tensor([[3.0, -3.0, 0.0], [0.0, 1.0, 0.0]])}
-    assert text_share(values).tolist() == [0.75, 1.0]
+    assert size_shares(values)["text"].tolist() == [0.75, 1.0]
 
 
 def drawn(n=400, seed=0):
@@ -231,7 +190,7 @@ def test_perceptual_scores_by_hand():
 
 def test_shares_count_every_answer_and_draw_whole_groups():
     answers = np.array(["image alone"] * 6 + ["both only"] * 2)
-    found = shares(answers, groups=[0, 0, 0, 0, 1, 1, 2, 2])
+    found = answer_shares(answers, groups=[0, 0, 0, 0, 1, 1, 2, 2])
     assert tuple(found) == ANSWERS and sum(value.value for value in found.values()) == pytest.approx(1)
     assert found["image alone"].value == 0.75 and found["text alone"] == (0, 0, 0, 3)
     assert found["image alone"].high == 1 and found["image alone"].n == 3
@@ -242,7 +201,7 @@ def test_the_table_says_what_the_pairs_rest_on():
     record = rounds(Toy(lambda a, b, x, y: a + b + 0 * x).eval(), inputs, [ImageCells(grid=(1, 2)), Tokens()],
                     baselines=[NEUTRAL, "data"], pick=None, progress=False)
     parts = {"all": np.ones(len(cell), bool), "yes": (cell > 0).numpy()}
-    found = table(record, parts, np.arange(len(cell)) // 5)
+    found = dominance_frame(record, parts, np.arange(len(cell)) // 5)
     assert list(found) == ["baseline", "part", "measure", "value", "low", "high", "n", "pairs"]
     assert len(found) == 2 * 2 * (len(ANSWERS) + 3 + 2 + 2)
     value = found.set_index(["baseline", "part", "measure"]).sort_index().value

@@ -53,7 +53,7 @@ def test_values_of_an_unknown_range_are_refused(tmp_path, mode):
 @pytest.mark.parametrize("size", [0, -8, 8.0, "8"])
 def test_a_size_that_is_none_is_refused(tmp_path, size):
     Image.new("RGB", (5, 3)).save(tmp_path / "x.png")
-    with pytest.raises(photos.PhotoError, match=f"size {size!r} came, expected the side in pixels"):
+    with pytest.raises(photos.PhotoError, match=f"got size {size!r}, expected the side in pixels"):
         photos.load([tmp_path / "x.png"], size)
 
 
@@ -94,7 +94,7 @@ def test_a_broken_file_is_named(tmp_path, kind):
 def test_a_missing_file_and_no_file(tmp_path):
     with pytest.raises(photos.PhotoError, match="cat.jpg cannot be read"):
         photos.read(tmp_path / "cat.jpg")
-    with pytest.raises(photos.PhotoError, match="no path came"):
+    with pytest.raises(photos.PhotoError, match="got no path"):
         photos.load([], 8)
 
 

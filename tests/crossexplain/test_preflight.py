@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from crossexplain.checks import InputError
+from crossexplain.gradients.modalities import ImageCells, Tokens
 from crossexplain.gradients.preflight import preflight
-from crossexplain.gradients.views import ImageCells, Tokens
 
 GENERATOR = torch.Generator().manual_seed(0)
 LENGTHS = torch.arange(16) % 3 + 4
@@ -206,5 +206,5 @@ def test_labels_and_rivals_that_are_none(change, says):
 
 @pytest.mark.parametrize("kinds", [[], ImageCells(), ["image"]])
 def test_modalities_that_are_none(kinds):
-    with pytest.raises(InputError, match="modalities came as .*expected a list of modalities"):
+    with pytest.raises(InputError, match="got modalities=.*expected a list of modalities"):
         preflight(Sound().eval(), INPUTS, kinds)

@@ -6,8 +6,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from crossexplain.checks import InputError
-from crossexplain.gradients.rounds import FULL, NOTHING, _settle, carriers, rounds
-from crossexplain.gradients.views import ImageCells, Mask, Noise, Reorder, Tokens, Vectors
+from crossexplain.gradients.modalities import ImageCells, Tokens, Vectors
+from crossexplain.gradients.rounds import feature_dividends, rounds
+from crossexplain.gradients.verdict import _settle, verdict
+from crossexplain.gradients.views import FULL, NOTHING, Mask, Noise, Reorder
 from crossexplain.models.clip import small_cnn
 
 N = 96
@@ -80,7 +82,7 @@ def test_the_record_does_not_depend_on_how_many_rows_run_at_once(rows, seed):
         assert torch.allclose(one.passes[key].logits, other.passes[key].logits, atol=1e-5)
         for name, values in one.passes[key].importance.items():
             assert torch.allclose(values, other.passes[key].importance[name], atol=1e-5)
-    assert all(torch.equal(one.ends[key].picked, other.ends[key].picked) for key in one.ends)
+    assert all(torch.equal(one.by_side[key].picked, other.by_side[key].picked) for key in one.by_side)
 
 
 def test_all_rounds_share_one_scale_and_keep_their_raw_norms():
@@ -110,29 +112,29 @@ def test_the_gradients_are_those_of_single_passes_by_hand():
 
 def test_round_four_masks_what_round_two_picks():
     record = run("both only", top={"text": 2, "image": 1})
-    end = record.ends["zero + mask", "text"]
+    end = record.by_side["zero + mask", "text"]
     assert end.picked.sum(dim=1).eq(2).all() and not (end.picked & (TOKENS == 0)).any()
-    assert record.ends["zero + mask", "image"].picked.sum(dim=1).eq(1).all()
-    ends = {pick: run("both only", pick=pick).ends["data", "text"] for pick in ("round 1", "cross")}
+    assert record.by_side["zero + mask", "image"].picked.sum(dim=1).eq(1).all()
+    ends = {pick: run("both only", pick=pick).by_side["data", "text"] for pick in ("round 1", "cross")}
     assert all(end.picked.sum(dim=1).eq(1).all() for end in ends.values())
-    for values in (*end.alike, *end.alike_random):
+    for values in (*end.similarity, *end.similarity_random):
         defined = values[~values.isnan()]
         assert len(values) == N and (defined <= 1 + 1e-5).all() and (defined >= -1 - 1e-5).all()
-    assert run(control=False).ends["data", "text"].alike_random is None
+    assert run(control=False).by_side["data", "text"].similarity_random is None
 
 
 def test_the_cross_gradient_is_zero_for_a_sum_and_not_for_a_product():
-    assert float(run("both added").ends["data", "text"].cross.max()) < 1e-5
-    assert float(run("both only").ends["data", "text"].cross.max()) > 0.1
+    assert float(run("both added").by_side["data", "text"].cross.max()) < 1e-5
+    assert float(run("both only").by_side["data", "text"].cross.max()) > 0.1
 
 
-def test_carriers_are_the_first_word_and_nothing_in_a_sum():
+def test_what_carries_an_interaction_is_the_first_word_and_nothing_in_a_sum():
     model = Toy(lambda light, word: light * word).eval()
-    found = carriers(model, INPUTS, MODALITIES, progress=False)
+    found = feature_dividends(model, INPUTS, MODALITIES, progress=False)
     assert torch.allclose(found["text"][:, 0], (BRIGHT * model.embedding(WORD)[:, 0]).abs().detach(), atol=1e-5)
     assert float(found["text"][:, 1:].abs().max()) < 1e-5 and found["image"].shape == (N, 4)
     assert torch.allclose(found["image"].sum(dim=1), found["text"][:, 0], atol=1e-4)  # four equal cells
-    none = carriers(Toy(RULES["both added"]).eval(), INPUTS, MODALITIES, baseline="data", progress=False)
+    none = feature_dividends(Toy(RULES["both added"]).eval(), INPUTS, MODALITIES, baseline="data", progress=False)
     assert max(float(values.abs().max()) for values in none.values()) < 1e-4
 
 
@@ -162,13 +164,11 @@ def test_three_modalities():
     assert ("data", NOTHING) in record.passes and record.verdict().flips["data"]["c"].value < 0.1
 
 
-def test_own_views_and_the_frame():
+def test_own_views_are_recorded_under_their_names():
     record = run(extra={"noise": {"image": Noise(0.1)}, "order": {"text": Reorder(1)}})
     assert set(record.extra) == {"noise", "order"}
     assert np.allclose(record.margin("data", "order"), record.margin("data", FULL), atol=1e-5)  # a sum knows no order
     assert not record.flips("data", "order").any()
-    frame = record.frame()
-    assert len(frame) == 2 * N and {"dividend", "flips, text masked", "cosine of rounds 3 and 4 from text"} <= set(frame)
 
 
 def test_baselines_that_disagree_and_few_examples_give_no_answer():
@@ -181,7 +181,7 @@ def test_baselines_that_disagree_and_few_examples_give_no_answer():
     assert verdict.answers["data"] == "image alone"
     flat = rounds(Toy(lambda light, word: 0 * light * word).eval(), INPUTS, MODALITIES, progress=False)
     assert flat.verdict().answer == "cannot tell" and "hardly vary" in flat.verdict().reason
-    with pytest.raises(InputError, match="at least 2 examples, 1 came"):
+    with pytest.raises(InputError, match="at least 2 examples, got 1"):
         run().verdict(where=np.arange(N) == 0)
 
 
@@ -196,27 +196,27 @@ def test_the_papers_rule_reads_norms_and_classes():
     ("change", "says"),
     [
         ({"modalities": [Tokens()]}, "expected two or more"),
-        ({"pick": "round 3"}, "pick 'round 3' came"),
-        ({"by": "norm"}, "by 'norm' came"),
+        ({"pick": "round 3"}, "got pick='round 3'"),
+        ({"by": "norm"}, "got by='norm'"),
         ({"baselines": "grey"}, "image has no baseline 'grey'"),
-        ({"baselines": [{"image": "zero"}]}, "text has no baseline None"),
-        ({"top": 0}, "top=0 came for"),
-        ({"top": "2"}, "top='2' came for image, expected a whole number"),
+        ({"baselines": [{"image": "zero", "sound": "zero"}]}, "baselines names 'sound', the modalities are 'image', 'text'"),
+        ({"top": 0}, "got top=0 for"),
+        ({"top": "2"}, "got top='2' for image, expected a whole number"),
         ({"top": {"txt": 3}}, "top names 'txt', the modalities are 'image', 'text'"),
-        ({"modalities": ImageCells()}, "modalities came as .*expected a list of modalities"),
-        ({"modalities": ["image", "text"]}, "modalities came as .'image', 'text'.*ImageCells"),
+        ({"modalities": ImageCells()}, "got modalities=.*expected a list of modalities"),
+        ({"modalities": ["image", "text"]}, "got modalities=.'image', 'text'.*ImageCells"),
         ({"modalities": [ImageCells(), Tokens(mask_id=12)]}, "hold.* 'tokens' 0 to 12.*'embedding' 0 to 11"),
         ({"extra": {"x": {"image": "zero"}}}, "view 'x' changes image by 'zero', expected a Mask"),
         ({"extra": {"x": Noise(0.1)}}, "view 'x' is Noise, expected a mapping"),
-        ({"baselines": []}, "no baseline came"),
+        ({"baselines": []}, "got no baseline"),
         ({"target": 7}, "class 7, the model has classes 0 to 1"),
         ({"target": -1}, "class -1, the model has classes 0 to 1"),
         ({"target": 0.5}, "whole class indices"),
         ({"target": torch.tensor([0, 1, 1])}, "3 entries, the batch has 96"),
-        ({"target": "image"}, "target 'image' came, expected 'predicted'"),
-        ({"extra": {"full": {}}}, "own views named 'full' came"),
+        ({"target": "image"}, "got target='image', expected 'predicted'"),
+        ({"extra": {"full": {}}}, "got own views named 'full'"),
         ({"extra": {"all masked": {}, "image masked": {}, "text picked masked": {}}},
-         "'all masked', 'image masked', 'text picked masked' came.*other names"),
+         "'all masked', 'image masked', 'text picked masked', which.*other names"),
         ({"modalities": [ImageCells(), Tokens(layer="embeding")]}, "no layer 'embeding'.*'embedding'"),
     ],
 )
@@ -234,14 +234,14 @@ def test_the_predicted_class_is_followed_by_default_and_by_name():
         assert named.target.equal(default.target)
         assert np.array_equal(named.margin("data", FULL), default.margin("data", FULL))
     with pytest.raises(InputError, match="class 9, the model has classes 0 to 2"):
-        carriers(model, INPUTS, MODALITIES, target=9, progress=False)
+        feature_dividends(model, INPUTS, MODALITIES, target=9, progress=False)
 
 
 @pytest.mark.parametrize(("change", "says"), [
-    ({"where": np.array([0, 5, 7, 9])}, r"where came as int64 \(4,\), expected bool \(96,\).*np.isin"),
+    ({"where": np.array([0, 5, 7, 9])}, r"got where as int64 \(4,\), expected bool \(96,\).*np.isin"),
     ({"where": np.ones(N // 2, bool)}, r"bool \(48,\), expected bool \(96,\)"),
     ({"where": np.ones(2 * N, bool)}, r"bool \(192,\)"),
-    ({"draws": 0}, "draws=0 came.*at least one bootstrap sample"),
+    ({"draws": 0}, "draws=0, expected.*at least one bootstrap sample"),
     ({"enough": 75}, "enough=75 .*at most 1"),
 ])
 def test_a_verdict_about_what_was_not_asked_is_refused(change, says):
@@ -283,11 +283,43 @@ def test_a_model_in_train_mode_is_refused():
         rounds(Toy(RULES["both added"]).train(), INPUTS, MODALITIES)
 
 
+def test_a_modality_without_a_baseline_gets_its_neutral_one():
+    assert run(baselines=[{"image": "zero"}]).baselines == ("zero + mask",)
+
+
+def test_views_are_named_by_the_record():
+    record = run()
+    assert (record.without("text"), record.only("image"), record.picked("text")) == \
+        ("text masked", "text masked", "text picked masked")
+    assert record.picked("image", at_random=True) == "image random masked"
+    assert {("data", record.picked(name, at_random)) for name in record.modalities for at_random in (False, True)} <= \
+        set(record.passes)
+
+
+def test_names_of_the_last_version_warn_and_give_the_same():
+    record = run()
+    with pytest.warns(DeprecationWarning, match="Record.ends is now called by_side"):
+        assert record.ends is record.by_side
+    side = record.by_side["data", "text"]
+    with pytest.warns(DeprecationWarning, match="FromSide.alike_random is now called similarity_random"):
+        assert side.alike_random is side.similarity_random
+
+
+def test_a_verdict_needs_logits_by_view_and_no_record():
+    record = run("both only")
+    logits = {baseline: {view: one.logits for (of, view), one in record.passes.items() if of == baseline}
+              for baseline in record.baselines}
+    assert verdict(logits, record.modalities) == record.verdict()
+    del logits["data"][NOTHING]
+    with pytest.raises(InputError, match="logits of baseline 'data' lack the views 'all masked'"):
+        verdict(logits, record.modalities)
+
+
 def test_one_example_can_be_recorded_and_does_not_stand_in_for_itself():
     one, model = {key: value[:1] for key, value in INPUTS.items()}, Toy(RULES["both only"]).eval()
     record = rounds(model, one, MODALITIES, progress=False)
     assert record.baselines == ("zero + mask",) and record.dividend("zero + mask").shape == (1,)
-    with pytest.raises(InputError, match="borrows from another example and 1 came.*donors="):
+    with pytest.raises(InputError, match="borrows from another example, and the only one.*donors="):
         rounds(model, one, MODALITIES, baselines="data", progress=False)
     lent = rounds(model, one, MODALITIES, donors={key: value[1:] for key, value in INPUTS.items()}, progress=False)
     assert lent.baselines == ("zero + mask", "data") and len(lent) == 1
@@ -312,11 +344,11 @@ def test_a_modality_that_counts_but_has_no_gradient_is_refused():
     model = Toy(lambda light, word: light.detach() + word).eval()
     with pytest.raises(InputError, match="does not depend on 'input:images'.*detached"):
         rounds(model, INPUTS, MODALITIES, progress=False)
-    assert carriers(model, INPUTS, MODALITIES, progress=False)["image"].shape == (N, 4)  # masks need no gradient
+    assert feature_dividends(model, INPUTS, MODALITIES, progress=False)["image"].shape == (N, 4)  # masks need no gradient
 
 
 @pytest.mark.parametrize("how", ["named", "aside", "all alike"])
-def test_a_tower_that_reads_more_than_its_input_gets_all_rows(monkeypatch, how):
+def test_a_tower_that_reads_more_than_its_input_gets_all_rows(how):
     """What is handed to a layer beside its input belongs to all rows, whether as a keyword or on the layer itself."""
     class Tower(nn.Module):
         def forward(self, x, gain=None):
@@ -336,13 +368,12 @@ def test_a_tower_that_reads_more_than_its_input_gets_all_rows(monkeypatch, how):
     images = torch.zeros(N, 1, 4, 4) + (torch.arange(N) % (1 if how == "all alike" else 2))[:, None, None, None]
     inputs, modalities = {"images": images, "tokens": TOKENS}, [ImageCells(layer="tower"), Tokens()]
     record = rounds(Conditioned().eval(), inputs, modalities, progress=False)
-    monkeypatch.setattr("crossexplain.gradients.rounds._Shared.narrow", lambda *_: None)
-    plain = rounds(Conditioned().eval(), inputs, modalities, progress=False)
+    plain = rounds(Conditioned().eval(), inputs, modalities, sharing=False, progress=False)
     for key, run in record.passes.items():
         assert torch.allclose(run.logits, plain.passes[key].logits, atol=1e-5)
 
 
-def test_a_tower_sees_equal_images_once_and_the_record_is_the_same(monkeypatch):
+def test_a_tower_sees_equal_images_once_and_the_record_is_the_same():
     class Towered(Toy):
         def __init__(self):
             super().__init__(RULES["both only"])
@@ -358,14 +389,13 @@ def test_a_tower_sees_equal_images_once_and_the_record_is_the_same(monkeypatch):
     modalities = [ImageCells(layer="tower"), Tokens()]
     record = rounds(model, INPUTS, modalities, progress=False)
     shared, model.rows = sum(model.rows), []
-    monkeypatch.setattr("crossexplain.gradients.rounds._Shared.narrow", lambda *_: None)
-    plain = rounds(model, INPUTS, modalities, progress=False)
+    plain = rounds(model, INPUTS, modalities, sharing=False, progress=False)
     assert shared < 0.5 * sum(model.rows)
     for key, run in record.passes.items():
         assert torch.allclose(run.logits, plain.passes[key].logits, atol=1e-5)
         for name in run.norms:
             assert torch.allclose(run.norms[name], plain.passes[key].norms[name], atol=1e-5)
-    assert torch.allclose(record.ends["data", "image"].cross, plain.ends["data", "image"].cross, atol=1e-5)
+    assert torch.allclose(record.by_side["data", "image"].cross, plain.by_side["data", "image"].cross, atol=1e-5)
 
 
 class Nested(Toy):
@@ -384,19 +414,18 @@ class Nested(Toy):
 
 
 @pytest.mark.parametrize("skip", [False, True])
-def test_all_of_a_tower_that_leads_to_a_layer_within_it_sees_equal_images_once(monkeypatch, skip):
+def test_all_of_a_tower_that_leads_to_a_layer_within_it_sees_equal_images_once(skip):
     model, modalities = Nested(skip).eval(), [ImageCells(layer="tower.1.0"), Tokens()]
     record = rounds(model, INPUTS, modalities, progress=False)
     shared, model.rows = sum(model.rows), []
-    monkeypatch.setattr("crossexplain.gradients.rounds._Shared.narrow", lambda *_: None)
-    plain = rounds(model, INPUTS, modalities, progress=False)
+    plain = rounds(model, INPUTS, modalities, sharing=False, progress=False)
     assert skip or shared < 0.5 * sum(model.rows)  # what goes around the layer would miss its rows: then all of them run
     for key, run in record.passes.items():
         assert torch.allclose(run.logits, plain.passes[key].logits, atol=1e-5)
         for name in run.norms:
             assert torch.allclose(run.norms[name], plain.passes[key].norms[name], atol=1e-5)
             assert torch.allclose(run.importance[name], plain.passes[key].importance[name], atol=1e-5)
-    assert torch.allclose(record.ends["data", "image"].cross, plain.ends["data", "image"].cross, atol=1e-5)
+    assert torch.allclose(record.by_side["data", "image"].cross, plain.by_side["data", "image"].cross, atol=1e-5)
 
 
 def test_a_clip_and_its_two_encoders_can_be_read():
@@ -420,8 +449,9 @@ def test_a_clip_and_its_two_encoders_can_be_read():
     with torch.no_grad():
         assert torch.allclose(record.passes["data", FULL].logits[:, 0], model(**inputs).logits_per_image.diagonal(), atol=1e-4)
     assert record.passes["data", FULL].importance["image"].gt(0).all()
-    found = carriers(model, inputs, modalities, target=lambda output: output.logits_per_image.diagonal(), progress=False)
-    assert found["text"].shape == (6, 8) and (found["text"][:, [0, 5, 6, 7]] == 0).all()
+    of_words = feature_dividends(model, inputs, modalities, target=lambda output: output.logits_per_image.diagonal(),
+                                 progress=False)["text"]
+    assert of_words.shape == (6, 8) and (of_words[:, [0, 5, 6, 7]] == 0).all()
 
 
 @pytest.mark.parametrize("share", [0.5, 0.45, 0.2, None])

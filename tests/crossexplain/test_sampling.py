@@ -19,11 +19,11 @@ from crossexplain.coalitions.sampling import (
     _pairs,
     _process,
     _regression,
-    _shares,
+    _shapley_kernel,
     sampled_shapley,
 )
 from crossexplain.coalitions.shapley import shapley
-from crossexplain.gradients.views import Tokens, Vectors
+from crossexplain.gradients.modalities import Tokens, Vectors
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def asked(model, cells=5, words=4, n=2, split=True, ragged=False):
 
 
 def exact(game):
-    return torch.from_numpy(shapley(game.table().numpy()))
+    return torch.from_numpy(shapley(game.values_of_all().numpy()))
 
 
 @pytest.mark.parametrize("split", [True, False])
@@ -128,7 +128,7 @@ def test_covariance_and_shares_are_the_sums_over_all_odd_parities(players, rate,
     assert np.allclose((parities * variance) @ parities.T, _covariance(players, rate, linear)[differ])
     other_gone = (signs < 0).sum(axis=1, keepdims=True) - (signs < 0)
     want = np.stack([shapley((parities * variance * of).sum(axis=1)) for of in parities])     # of each coalition's covariances
-    assert np.allclose(signs * _shares(players, rate, linear)[other_gone], want)
+    assert np.allclose(signs * _shapley_kernel(players, rate, linear)[other_gone], want)
 
 
 def test_a_sum_is_fitted_to_more_coalitions_than_a_process_can_take(products):

@@ -9,8 +9,7 @@ from scipy.stats import kendalltau, spearmanr
 from torch import nn
 
 from crossexplain.evaluation.sanity import (
-    max_sensitivity,
-    random_logit,
+    largest_change,
     randomised_weights,
     rank_stability,
     shuffled_labels,
@@ -86,23 +85,6 @@ def test_randomised_weights_are_those_of_quantus():
     assert np.allclose(ours["2"], theirs["inner.2"]) and np.allclose(ours["0"], theirs["inner.0"])
 
 
-def test_another_class_by_hand_and_as_quantus_has_it():
-    two = net(classes=2)
-    theirs = quantus.RandomLogit(similarity_func=quantus.similarity_func.correlation_spearman, num_classes=2, normalise=False,
-                                 disable_warnings=True)(
-        model=two, x_batch=X[:, None].numpy(), y_batch=np.zeros(4, int), a_batch=slopes(two)[:, None].numpy(),
-        channel_first=True,
-        explain_func=lambda model, inputs, targets, **kwargs: slopes(two, torch.as_tensor(inputs)[:, 0], torch.as_tensor(
-            targets))[:, None].numpy())
-    ours = random_logit(lambda target: slopes(two, target=target), torch.zeros(4, dtype=torch.long), 2)
-    assert np.allclose(ours, theirs)
-    told = []
-    assert random_logit(lambda target: told.append(target) or X, [0, 1, 2, 2], 3).tolist() == pytest.approx([1] * 4)
-    assert (told[1] != told[0]).all() and told[1].min() >= 0 and told[1].max() <= 2
-    with pytest.raises(ValueError, match="at least two classes"):
-        random_logit(lambda target: X, [0, 3], 3)
-
-
 def test_shuffled_labels_tell_what_was_learnt():
     labels = np.array([0, 0, 1, 1, 1, 0])
     asked = []
@@ -118,11 +100,10 @@ def test_shuffled_labels_tell_what_was_learnt():
         shuffled_labels(explained.get, "real", fit, np.ones(4))
 
 
-def test_sensitivity_is_captums_and_by_hand():
+def test_the_largest_change_is_captums_sensitivity_and_by_hand():
     model = net()
     fixed = torch.randn(4, 5, 6, generator=torch.Generator().manual_seed(2)) * 0.1  # of each example, five moves
-    steps = iter(fixed.transpose(0, 1))
-    ours = max_sensitivity(lambda x: slopes(model, x), X, draws=5, perturb=lambda x, generator: x + next(steps))
+    ours = largest_change(slopes(model), (slopes(model, X + step) for step in fixed.transpose(0, 1)))
 
     def explain(x):  # captum calls it without gradients
         with torch.enable_grad():
@@ -130,17 +111,10 @@ def test_sensitivity_is_captums_and_by_hand():
 
     theirs = sensitivity_max(explain, X, perturb_func=lambda x: x + fixed.reshape(-1, 6), n_perturb_samples=5)
     assert np.allclose(ours, theirs.numpy(), atol=1e-6) and (ours > 0).all()
-    # an explanation that is the input itself, moved by (0.3, 0.4) from (3, 4): 0.5 / 5
-    by_hand = max_sensitivity(lambda x: x, torch.tensor([[3.0, 4.0]]), draws=1,
-                              perturb=lambda x, generator: x + torch.tensor([0.3, 0.4]))
-    assert by_hand[0] == pytest.approx(0.1)
-    assert max_sensitivity(lambda x: torch.ones(len(x), 2), X).tolist() == [0] * 4, "what is constant never moves"
-    largest = max_sensitivity(lambda x: x, torch.ones(1, 1), radius=0.5, draws=200)[0]
-    assert 0.45 < largest <= 0.5, "moves stay within the radius, and reach it"
-    with pytest.raises(ValueError, match="Pass their embeddings"):
-        max_sensitivity(lambda x: x, torch.ones(1, 2, dtype=torch.long))
-    with pytest.raises(ValueError, match="at least 0 and at least 1"):
-        max_sensitivity(lambda x: x, X, draws=0)
+    # moved by (0.3, 0.4) from (3, 4): 0.5 / 5
+    assert largest_change([[3.0, 4.0]], [[[3.3, 4.4]], [[3.0, 4.0]]])[0] == pytest.approx(0.1)
+    assert largest_change([[0.0, 0.0]], [[[3.0, 4.0]]])[0] == 5, "of a length of 0 the distance itself"
+    assert largest_change([[1.0, 1.0]], []).tolist() == [0]
 
 
 def test_stability_over_baselines_by_hand_and_as_scipy_has_it():

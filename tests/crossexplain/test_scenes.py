@@ -10,7 +10,8 @@ from PIL import Image
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 
-from crossexplain.data import scene_words, scenes
+from crossexplain.data import flickr8k, scene_words, scenes
+from crossexplain.data.scene_captions import Writer, foil
 from crossexplain.data.scene_words import (
     BACKDROPS,
     COLOUR_NAMES,
@@ -19,7 +20,6 @@ from crossexplain.data.scene_words import (
     SIZE_NAMES,
     TEXTURE_NAMES,
     Facts,
-    Writer,
 )
 from crossexplain.data.scenes import CHANGES, SPLITS, VOCABULARY, holds, load
 
@@ -122,7 +122,7 @@ def test_each_picture_has_five_captions_all_true_of_it():
         assert all(holds(SCENES.facts[i], caption)[0] for caption in five)
     used = {word for five in SCENES.captions for caption in five for word in caption.split()}
     assert used <= set(VOCABULARY) and 120 <= len(used) <= 300
-    frames = {" ".join("#" if w in scene_words._NOUN or w in scene_words._COLOUR else w for w in caption.split())
+    frames = {" ".join("#" if w in scene_words.NOUN or w in scene_words.COLOUR else w for w in caption.split())
               for five in SCENES.captions for caption in five}
     assert len(frames) > 3000
 
@@ -188,7 +188,7 @@ def test_an_object_says_what_the_false_word_says_wrongly():
     for i in np.flatnonzero((FOILS.labels == 0) & (np.array(FOILS.kinds) == "colour"))[:50]:
         (slot,) = FOILS.false_objects[i]
         word = FOILS.captions[i].split()[FOILS.false_word[i]]
-        assert scene_words._COLOUR[word] != SCENES.facts.colour[FOILS.image[i], slot]
+        assert scene_words.COLOUR[word] != SCENES.facts.colour[FOILS.image[i], slot]
 
 
 def test_splits_are_disjoint_and_grow_without_change():
@@ -270,12 +270,12 @@ def test_tokens_are_padded_behind_and_told_where_unknown():
 
 
 @pytest.mark.parametrize(("call", "message"), [
-    (lambda: SCENES.build("tset", 40, 0), "expected one of train"),
+    (lambda: SCENES.build("tset", 40, 0), "got the split 'tset', expected one of 'train'"),
     (lambda: SCENES.build("test", 42, 0), "multiple of 4"),
-    (lambda: SCENES.build("test", 40, 0, "hard"), "'random' or 'foil'"),
+    (lambda: SCENES.build("test", 40, 0, "hard"), "expected one of 'random', 'foil'"),
     (lambda: load(sizes=(3, 2, 2)), "even numbers"),
     (lambda: load(side=32), "64 to 128"),
-    (lambda: load(sizes=(4, 0, 2)).build("dev", 4, 0), "has 0 pictures"),
+    (lambda: load(sizes=(4, 0, 2)).build("validation", 4, 0), "has 0 pictures"),
 ])
 def test_bad_requests_are_told(call, message):
     with pytest.raises(ValueError, match=message):
@@ -283,33 +283,25 @@ def test_bad_requests_are_told(call, message):
 
 
 def test_a_foil_may_be_impossible():
-    assert scenes.foil(TWO, TWO, Random(0)) is None
+    assert foil(TWO, TWO, Random(0)) is None
 
 
-def test_files_are_flickr8ks_own(tmp_path):
+def test_flickr8ks_loader_reads_scenes_that_are_written_in_its_format(tmp_path):
     few = load(sizes=(6, 2, 2))
-    folder = scenes.write_flickr8k(tmp_path / "scenes", few)
-    assert sorted(path.name for path in folder.iterdir()) == [
-        "Flickr8k.token.txt", "Flickr_8k.devImages.txt", "Flickr_8k.testImages.txt", "Flickr_8k.trainImages.txt", "Images"]
-    lines = (folder / "Flickr8k.token.txt").read_text().splitlines()
-    assert len(lines) == 50 and lines[0] == f"{scenes.file_name(few, 0)}#0\t{few.captions[0][0].capitalize()} ."
-    assert (folder / "Flickr_8k.devImages.txt").read_text().splitlines() == [scenes.file_name(few, i) for i in (6, 7)]
-    with Image.open(folder / "Images" / scenes.file_name(few, 9)) as image:
-        assert image.format == "JPEG" and image.size == (96, 96) and image.mode == "RGB"
-        drawn = (few.images(9)[0].permute(1, 2, 0).numpy() * 255).astype(float)
-        assert np.abs(np.asarray(image).astype(float) - drawn).mean() < 8
-    assert all(holds(few.facts[int(i)], line.split("\t")[1])[0] for i, line in zip(np.repeat(range(10), 5), lines))
-
-
-def test_flickr8ks_loader_reads_them(tmp_path):
-    from crossexplain.data import flickr8k
-
-    few = load(sizes=(6, 2, 2))
-    read = flickr8k.load(scenes.write_flickr8k(tmp_path, few), progress=False)
-    assert list(read.names) == [scenes.file_name(few, i) for i in range(10)]
-    assert len(read.captions) == 50
-    assert {name: indices.tolist() for name, indices in read.splits.items()} == {
+    names = [f"scene_{i}.jpg" for i in range(10)]
+    (tmp_path / "Images").mkdir()
+    for name, image in zip(names, few.images()):
+        Image.fromarray((image.permute(1, 2, 0) * 255).byte().numpy()).save(tmp_path / "Images" / name)
+    lines = [f"{name}#{k}\t{five[k].capitalize()} .\n" for name, five in zip(names, few.captions) for k in range(5)]
+    (tmp_path / flickr8k.TOKENS).write_text("".join(lines))
+    for split, indices in few.splits.items():
+        (tmp_path / flickr8k.LISTS[split]).write_text("".join(f"{names[i]}\n" for i in indices))
+    copy = flickr8k.load(tmp_path, progress=False)
+    assert list(copy.names) == names and len(copy.captions) == 50
+    assert all(holds(few.facts[int(i)], caption)[0] for i, caption in zip(copy.image_of, copy.captions))
+    assert {name: indices.tolist() for name, indices in copy.splits.items()} == {
         name: indices.tolist() for name, indices in few.splits.items()}
+    assert (copy.images(range(10), 96) - few.images()).abs().mean() < 8 / 255
 
 
 def test_phrases_are_true_and_mixed_ones_are_made_of_what_is_there():
@@ -327,4 +319,4 @@ def test_phrases_are_true_and_mixed_ones_are_made_of_what_is_there():
 
 def test_a_page_can_say_where_scenes_come_from():
     found = scenes.load(seed=3, sizes=(2, 2, 2)).found
-    assert found.name == "scenes" and found.source == "embedded: drawn from seed 3"
+    assert found.name == "scenes" and found.origin == "embedded: drawn from seed 3"

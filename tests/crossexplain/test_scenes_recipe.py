@@ -6,8 +6,8 @@ import torch
 
 from crossexplain.data import scenes
 from crossexplain.data.scene_words import KINDS, holds
+from crossexplain.gradients.modalities import ImageCells, Tokens
 from crossexplain.gradients.preflight import preflight
-from crossexplain.gradients.views import ImageCells, Tokens
 from crossexplain.models import checkpoints
 from crossexplain.recipes import load_or_train, scene_batches
 from crossexplain.recipes import scenes as recipe

@@ -64,7 +64,7 @@ def own_gradient(model, inputs=INPUTS):
 def test_every_reading_by_hand(model):
     a, g = own_gradient(model)
     by_hand = {"raw": g.sum(-1), "mean": g.sum(-1) / 12, "l1": g.abs().sum(-1), "l2": (g**2).sum(-1).sqrt(),
-               "gradient-x-input": (a * g).sum(-1), "activation-x-gradient": ((a * g) ** 2).sum(-1).sqrt()}
+               "gradient x input": (a * g).sum(-1), "activation x gradient": ((a * g) ** 2).sum(-1).sqrt()}
     scores = attribute(model, INPUTS, LAYER, list(by_hand), special="keep")
     for name, expected in by_hand.items():
         assert torch.allclose(scores[name], expected, atol=1e-6), name
@@ -79,9 +79,9 @@ def test_equal_to_captum(model):
     target = forward(IDS, MASK).argmax(dim=1)
     theirs = captum.attr.LayerGradientXActivation(forward, model.encoder.embeddings)
     theirs = theirs.attribute(IDS, target=target, additional_forward_args=(MASK,))
-    ours = attribute(model, INPUTS, LAYER, ["gradient-x-input", "activation-x-gradient", "l1", "l2"], special="keep")
-    assert torch.allclose(ours["gradient-x-input"], theirs.sum(-1), atol=1e-5)
-    assert torch.allclose(ours["activation-x-gradient"], theirs.norm(dim=-1), atol=1e-5)
+    ours = attribute(model, INPUTS, LAYER, ["gradient x input", "activation x gradient", "l1", "l2"], special="keep")
+    assert torch.allclose(ours["gradient x input"], theirs.sum(-1), atol=1e-5)
+    assert torch.allclose(ours["activation x gradient"], theirs.norm(dim=-1), atol=1e-5)
 
     def from_embeddings(embedded, mask):
         return model.head(model.encoder.encoder(embedded, attention_mask=allowed(mask)).last_hidden_state[:, 0])

@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 from torchvision.transforms.v2.functional import gaussian_blur
 
 from crossexplain.checks import InputError
-from crossexplain.gradients.views import ImageCells, Mask, Noise, Reorder, Tokens, Vectors, views
+from crossexplain.gradients.modalities import ImageCells, Tokens, Vectors
+from crossexplain.gradients.views import Mask, Noise, Reorder, Views
 
 IMAGES = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(0)) + 0.1
 TOKENS = torch.tensor([[5, 6, 7, 8, 0, 0], [9, 10, 11, 0, 0, 0], [12, 13, 14, 15, 16, 17]])
@@ -20,7 +21,7 @@ def test_blur_in_two_steps_is_the_blur_in_one():
 
 
 def one(modalities, inputs, changes, **kwargs):
-    return views(inputs, modalities, {"view": changes}, **kwargs)
+    return Views(inputs, modalities, {"view": changes}, **kwargs)
 
 
 @settings(deadline=None, max_examples=40)
@@ -65,7 +66,7 @@ def test_a_sentence_keeps_exactly_the_words_that_are_present_and_its_padding(dat
 
 @pytest.mark.parametrize("grid", [2, (0, 2), (2, 2, 2), (2.0, 2), "22"])
 def test_a_grid_that_is_none(grid):
-    with pytest.raises(InputError, match="grid=.* came, expected rows and columns"):
+    with pytest.raises(InputError, match="got grid=.*expected rows and columns"):
         ImageCells(grid=grid)
 
 
@@ -82,7 +83,7 @@ def test_another_order_has_the_same_words_at_the_same_places(seed):
 def test_an_example_gets_the_same_view_in_any_batch(order):
     borrowed = Mask(None, "data", torch.tensor([2, 0, 1]))
     plan = {"full": {}, "a": {"image": Noise(0.5, seed=3), "text": Reorder(3)}, "b": {"text": borrowed}}
-    laid_out = views(INPUTS, BOTH, plan)
+    laid_out = Views(INPUTS, BOTH, plan)
     whole, some = laid_out.inputs, laid_out.batch(torch.tensor(order))
     for key in INPUTS:
         expected = whole[key].reshape(3, 3, *whole[key].shape[1:])[:, order]
@@ -91,7 +92,7 @@ def test_an_example_gets_the_same_view_in_any_batch(order):
 
 def test_views_come_view_by_view_and_leave_the_inputs_alone():
     before = {key: value.clone() for key, value in INPUTS.items()}
-    laid_out = views(INPUTS, BOTH, {"full": {}, "image masked": {"image": Mask(None, "zero")}})
+    laid_out = Views(INPUTS, BOTH, {"full": {}, "image masked": {"image": Mask(None, "zero")}})
     assert len(laid_out) == 2 and laid_out.names == ["full", "image masked"]
     assert torch.equal(laid_out.inputs["images"][:3], IMAGES) and (laid_out.inputs["images"][3:] == 0).all()
     assert torch.equal(laid_out.inputs["tokens"], torch.cat([TOKENS, TOKENS]))
@@ -137,7 +138,7 @@ def test_vectors_are_hidden_by_zeros_or_by_those_of_another_example():
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"text": Mask(torch.ones(12, dtype=torch.bool), "mask")}, "text mask has 12 entries.*sentence has 6 tokens"),
+        ({"text": Mask(torch.ones(12, dtype=torch.bool), "mask")}, "text mask has 12 entries.*text has 6 tokens"),
         ({"image": Mask(torch.ones(3, dtype=torch.bool), "zero")}, "image mask has 3 entries.*image has 4 cells"),
         ({"text": Mask(torch.ones(2, 6, dtype=torch.bool), "mask")}, r"shape \(2, 6\).*batch 3 examples"),
         ({"text": Mask(torch.ones(6), "mask")}, "dtype torch.float32, expected bool"),
@@ -169,12 +170,12 @@ def test_a_plan_that_makes_no_sense_is_refused_with_advice(changes, says):
 )
 def test_inputs_that_do_not_fit_the_modality_are_refused_with_advice(modality, inputs, says):
     with pytest.raises(InputError, match=says):
-        views(inputs, [modality], {"full": {}})
+        Views(inputs, [modality], {"full": {}})
 
 
 def test_modalities_need_the_same_examples_and_layers_their_features():
     with pytest.raises(InputError, match="text has 2 examples, image has 3"):
-        views({"images": IMAGES, "tokens": TOKENS[:2]}, BOTH, {"full": {}})
+        Views({"images": IMAGES, "tokens": TOKENS[:2]}, BOTH, {"full": {}})
     with pytest.raises(InputError, match="cannot be cut into 2 x 2 cells"):
         ImageCells(layer="x").per_feature(torch.rand(3, 5, 1, 1), 4)
     with pytest.raises(InputError, match="expected one vector a feature of text"):

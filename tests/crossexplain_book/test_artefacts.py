@@ -6,9 +6,10 @@ import torch
 
 from crossexplain.data import collages, digits
 from crossexplain.gradients.capture import capture
+from crossexplain.gradients.modalities import ImageCells, Tokens
 from crossexplain.gradients.preflight import preflight
-from crossexplain.gradients.rounds import FULL, rounds
-from crossexplain.gradients.views import ImageCells, Mask, Tokens, views
+from crossexplain.gradients.rounds import rounds
+from crossexplain.gradients.views import FULL, Mask, Views
 from crossexplain.models.cnn_lstm import CnnLstm, PublishedCnnLstm
 
 BANK = digits.load("sklearn")
@@ -48,7 +49,7 @@ def test_1_the_published_reading_place_has_a_gradient_at_its_last_step_only(publ
 
 def test_2_the_published_difference_prints_round_one_whatever_is_masked(published):
     plan = {"nothing": {}, "image": {"image": Mask(None, "zero")}, "text": {"text": Mask(None, "mask")}}
-    batch = views(INPUTS, modalities(published), plan).inputs
+    batch = Views(INPUTS, modalities(published), plan).inputs
     raw = capture(published, batch, published.text_layer).gradients[published.text_layer].mean(dim=2).reshape(3, 32, 20)
     first = (raw[0] / raw[0].abs().amax(dim=1, keepdim=True)).softmax(dim=1)  # the unmasked round alone is rescaled
     for masked in raw:  # the first of them is the unmasked round itself: its difference to itself should be 0
@@ -75,7 +76,7 @@ def test_3_eight_layers_behind_padding_let_nothing_of_the_words_through(publishe
 
 
 def test_4_the_published_builder_makes_wrong_labels_and_gives_them_away():
-    one, other = (collages.build(BANK, 4000, "train", seed, published=True) for seed in (0, 1))
+    one, other = (collages.build(BANK, 4000, "train", seed, as_in_paper=True) for seed in (0, 1))
     assert collages.wrong_labels(one)["all"] > 0.05 and collages.text_alone(one, other) > 0.55
     one, other = (collages.build(BANK, 4000, "train", seed) for seed in (0, 1))
     assert collages.wrong_labels(one)["all"] == 0 and abs(collages.text_alone(one, other) - 0.5) < 0.03
@@ -105,7 +106,7 @@ def test_7_the_published_slice_leaves_ink_and_a_masked_cell_has_none():
     sliced[:, :, 28:-1, 28:-1] = 0
     assert sliced[:, :, 28:, 28:].sum() == 2 * 28 - 1  # a row and a column
     keep = torch.tensor([True, True, True, False])
-    masked = views({"images": ink}, [ImageCells()], {"view": {"image": Mask(keep, "zero")}}).inputs["images"]
+    masked = Views({"images": ink}, [ImageCells()], {"view": {"image": Mask(keep, "zero")}}).inputs["images"]
     assert masked[:, :, 28:, 28:].sum() == 0 and masked.sum() == 3 * 28 * 28
 
 

@@ -14,11 +14,15 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from crossexplain.data.registry import SOURCES, File
+from crossexplain.files import digest
 from crossexplain_book import BookError, Build
 from crossexplain_book.assemble import assemble, claims_tables, page, show_parameters
-from crossexplain_book.execute import Record, digest, execute, is_fresh, load_record, parse_parameters, record_path
+from crossexplain_book.build import frame
+from crossexplain_book.execute import execute, parse_parameters
+from crossexplain_book.freshness import Imports, chapter_key
 from crossexplain_book.layout import chapters, find_root
 from crossexplain_book.page import CLAIM, RUN
+from crossexplain_book.records import ChapterRecord, executed_notebook, is_fresh, load_record, record_path
 from crossexplain_book.worker import complaint
 
 SHOW = """
@@ -28,7 +32,7 @@ display({"text/plain": "four words are enough here", "image/png": "aGk="}, raw=T
 """
 STATE = f"""
 from IPython.display import display
-claim = dict(claim="01.a", text="It | is so.", value=0.5, low=0.4, high=0.6, n=1000, rule="above 0.1", holds=True,
+claim = dict(claim="01-a", text="It | is so.", value=0.5, low=0.4, high=0.6, n=1000, rule="above 0.1", holds=True,
              paper=False, chapter="01", profile=profile, size=size, spec=".2f")
 display({{"{CLAIM}": claim, "text/plain": "claim"}}, raw=True)
 display({{"{RUN}": {{"sources": {{"sklearn-digits": "embedded"}}}}, "text/plain": "run"}}, raw=True)
@@ -88,7 +92,7 @@ def test_only_what_changed_runs_again(build, monkeypatch):
 
     key = record.key
     assert is_fresh(build, "01_a", key)
-    monkeypatch.setattr("crossexplain_book.execute.source_state", lambda name: {"source": "elsewhere"})
+    monkeypatch.setattr("crossexplain_book.records.source_state", lambda name: {"source": "elsewhere"})
     assert not is_fresh(build, "01_a", key)
 
 
@@ -112,15 +116,42 @@ def test_a_chapter_that_did_without_a_source_runs_again_once_it_is_there(build, 
 
 
 def test_the_key_holds_package_lock_and_parameters(build):
-    write_notebook(build.root / "notebooks" / "01_a.ipynb", "pass")
-    assert started(ran(build)[1]) == ["01_a"]
+    chapter = write_notebook(build.root / "notebooks" / "01_a.ipynb", "import crossexplain")
+
+    def key(**parameters) -> str:
+        return chapter_key(Imports(build.root), chapter, parameters)
+
+    keys = [key(), key(seed=1)]
     for name in ("src/crossexplain/__init__.py", "requirements.lock"):
         with (build.root / name).open("a") as file:
             file.write("# changed\n")
-        assert started(ran(build)[1]) == ["01_a"], name
-    lines: list[str] = []
-    execute(build, chapters(build.root), parameters={"seed": 1}, say=lines.append)
-    assert started(lines) == ["01_a"]
+        keys.append(key())
+    assert len(set(keys)) == 4
+
+
+def test_data_that_a_chapter_reads_counts_and_its_prose_does_not(build):
+    data = build.root / "data" / "checkpoints"
+    data.mkdir(parents=True)
+    for name in ("read.json", "other.json"):
+        (data / name).write_text("{}")
+    chapter = write_notebook(build.root / "notebooks" / "01_a.ipynb", "from pathlib import Path\n"
+                             "Path('data/checkpoints/read.json').read_text()\nPath('data/new.csv').write_text('1')\nprint(7)")
+    assert started(ran(build)[1]) == ["01_a"]
+    record = load_record(build, "01_a")
+    assert list(record.files) == ["data/checkpoints/read.json"] and not list(build.pages.glob("*.opened"))
+
+    notebook = nbformat.read(chapter, 4)
+    notebook.cells[0].source = "# Is it really so?\n\nOther words."
+    notebook.cells[-1].metadata["tags"] = ["hide-cell"]
+    nbformat.write(notebook, chapter)
+    (data / "other.json").write_text("[]")
+    assert started(ran(build)[1]) == []
+    cells = executed_notebook(build, chapter)["cells"]
+    assert "really" in cells[0]["source"] and "".join(cells[-1]["outputs"][0]["text"]) == "7\n"
+    assert cells[-1]["metadata"]["tags"] == ["hide-cell"]
+
+    (data / "read.json").write_text("[]")
+    assert not is_fresh(build, "01_a", record.key)
 
 
 def test_a_chapter_that_fails_is_named_and_kept_and_the_others_run(build):
@@ -208,7 +239,7 @@ def _runs(pid: int) -> bool:
     return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
 
 
-def finished(build: Build, *code: str) -> tuple[dict, Record]:
+def finished(build: Build, *code: str) -> tuple[dict, ChapterRecord]:
     """Return an executed chapter with pictures and claims, and its record."""
     notebook = write_notebook(build.root / "notebooks" / "01_a.ipynb", *code)
     assert not ran(build)[0]
@@ -220,6 +251,7 @@ def test_a_page_is_assembled_from_a_run(build):
     notebook = nbformat.read(write_notebook(build.root / "notebooks" / "01_a.ipynb", *code), 4)
     notebook.cells[4].metadata["tags"] = ["finding"]
     notebook.cells[-1].metadata["tags"] = ["solution"]
+    notebook.cells[-2].metadata["tags"] = ["publish"]
     nbformat.write(notebook, build.root / "notebooks" / "01_a.ipynb")
     assert not ran(build)[0]
     executed = json.loads((build.pages / "01_a.ipynb").read_text("utf-8"))
@@ -237,6 +269,7 @@ def test_a_page_is_assembled_from_a_run(build):
     assert len(second["outputs"]) == 1 and figure["metadata"]["mystnb"]["figure"]["name"] == "fig-y"
     assert not any("injected-parameters" in cell["metadata"].get("tags", []) for cell in made["cells"])
     assert "hide-cell" in made["cells"][-1]["metadata"]["tags"]
+    assert made["cells"][-2]["metadata"]["tags"] == ["publish", "hide-input"]
     carried = [mime for cell in made["cells"] for output in cell.get("outputs", []) for mime in output.get("data", {})]
     assert CLAIM not in carried and RUN not in carried
     nbformat.validate(nbformat.from_dict(made))
@@ -255,6 +288,30 @@ def test_claims_are_collected_and_a_chapter_without_a_run_is_a_note(build):
     assemble(build, chapters(build.root)[:1], failed=["01_a"])
     assert not (build.source / "chapters" / "02_b.md").exists() and not (build.source / "chapters" / "01_a.ipynb").exists()
     assert "failed" in (build.source / "chapters" / "01_a.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize(("line", "only_here"), [
+    ("Plain words, other ones.", True), ("A number {glue:text}`n` and a {ref}`chapter-2`.", True), ("# Another title?", False),
+    ("## A part", False), ("(fig-x)=", False), ("```{exercise}", False), (":label: ex-1", False), ("So {cite}`a` says.", False)])
+def test_plain_prose_changes_one_page_and_what_others_show_of_it_all(build, line, only_here):
+    page = build.source / "chapters" / "01_a.ipynb"
+    page.parent.mkdir(parents=True)
+    for name, text in {"intro.md": "# In", "downloads/01_a.ipynb": "{}"}.items():
+        (build.source / name).parent.mkdir(exist_ok=True)
+        (build.source / name).write_text(text)
+    cells = [{"cell_type": "markdown", "source": "# Is it so?\n\nWords."}, {"cell_type": "code", "source": "1", "outputs": []}]
+    page.write_text(json.dumps({"cells": cells}))
+    before = frame(build.source)
+    cells[0]["source"] += f"\n\n{line}"
+    page.write_text(json.dumps({"cells": cells}))
+    (build.source / "downloads/01_a.ipynb").write_text('{"cells": []}')
+    assert (frame(build.source) == before) == only_here
+    before, cells[1]["outputs"] = frame(build.source), [1]
+    page.write_text(json.dumps({"cells": cells}))
+    assert frame(build.source) != before
+    before = frame(build.source)
+    (build.source / "intro.md").write_text("# In here")
+    assert frame(build.source) != before
 
 
 def test_the_claims_of_the_paper_stand_apart():

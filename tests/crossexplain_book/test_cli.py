@@ -12,7 +12,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from crossexplain.data.store import SOURCES, megabytes
+from crossexplain.data.registry import SOURCES
+from crossexplain.data.store import megabytes
 from crossexplain_book import bench
 from crossexplain_book.cli import FAILED, MISSING, OK, USAGE, main
 

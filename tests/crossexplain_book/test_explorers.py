@@ -16,16 +16,25 @@ from PIL import Image
 
 from crossexplain.checks import InputError
 from crossexplain.data import collages
+from crossexplain.gradients import maps
 from crossexplain.gradients.maps import attribute as image_map
+from crossexplain.gradients.modalities import ImageCells, Tokens
 from crossexplain.gradients.rounds import rounds
 from crossexplain.gradients.tokens import attribute as word_scores
-from crossexplain.gradients.views import ImageCells, Tokens
 from crossexplain.recipes import collages as recipe
 from crossexplain.recipes import load_or_train
 from crossexplain.recipes import scenes as scene_recipe
 from crossexplain_book.assemble import CONTROLS, page
-from crossexplain_book.execute import Record
-from crossexplain_book.explorers import CaptionExplorer, PairExplorer, WordExplorer, answer, explainer
+from crossexplain_book.explorers import (
+    CaptionExplorer,
+    PairExplorer,
+    WordExplorer,
+    answer,
+    explainer,
+    map_choices,
+    word_choices,
+)
+from crossexplain_book.records import ChapterRecord
 
 KINDS = ({"image": "zero", "text": "mask"}, {"image": "mean", "text": "pad"}, "data")
 WORDS = {"name": "fig-explorer", "caption": "An explorer. Read it so."}
@@ -84,7 +93,7 @@ def test_covered_cells_and_words_give_what_the_package_gives(pairs, trained, mod
 
 
 def test_the_methods_can_be_chosen_and_bring_their_sign(pairs, trained, modalities):
-    pairs.map.value, pairs.word.value = "gradient x input", "gradient-x-input"
+    pairs.map.value, pairs.word.value = "gradient x input", "gradient x input"
     found = pairs.read(0).explained
     one = {key: value[:1] for key, value in pairs.inputs.items()}
     assert found.signed == (True, True)
@@ -200,6 +209,12 @@ def test_a_method_that_explorers_do_not_have_is_refused_at_once(trained, modalit
         explainer(trained.model, recipe.from_reader, modalities, **methods)
 
 
+def test_a_new_map_can_be_chosen_by_its_title(monkeypatch):
+    monkeypatch.setitem(maps.METHODS, "energy", maps.Method(lambda a, g: (a**2).sum(dim=1), "", "2026", title="Energy"))
+    assert map_choices()[-1] == ("Energy", "energy") and ("Grad-CAM", "grad-cam") in map_choices()
+    assert ("gradient x input", "gradient x input") in word_choices()
+
+
 def explainer_of_nothing(image, sentence):
     from crossexplain_book.explorers import Explained
 
@@ -244,7 +259,7 @@ def test_a_page_keeps_the_picture_and_no_controls(pairs):
     assert CONTROLS in data and data["image/png"] and metadata["crossexplain"]["alt"] == pairs.picture.alt
     cell = new_code_cell("explorer", outputs=[new_output("execute_result", {**data, "image/png": "aGk="}, metadata=metadata)])
     notebook = new_notebook(cells=[nbformat.v4.new_markdown_cell("# Is it?"), cell], metadata={"widgets": {"state": {}}})
-    built = page(notebook, Record("01_a", "key", {}))
+    built = page(notebook, ChapterRecord("01_a", "key", {}))
     figure = built["cells"][-1]
     assert "widgets" not in built["metadata"] and CONTROLS not in str(built)
     assert figure["outputs"][0]["data"]["image/png"] and figure["metadata"]["mystnb"]["image"]["alt"] == pairs.picture.alt

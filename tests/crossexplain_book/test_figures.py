@@ -24,6 +24,8 @@ PICTURES = {
     "intervals": lambda: figures.intervals({"x": SOME, "y": SOME}, xlabel="share", baseline=0.5, **WORDS),
     "ratios": lambda: figures.intervals({"x": SOME}, xlabel="ratio", baseline=1.0, logx=True, **WORDS),
     "groups": lambda: figures.intervals({"a": {"x": SOME}, "b": {"x": SOME, "y": SOME}}, xlabel="share", **WORDS),
+    "heat map": lambda: figures.heat_map(HEATS[0], list("abcd"), list("wxyz"), label="share", signed=True, numbers=".1f",
+                                         bold=[1], after=[2], **WORDS),
     "curves": lambda: figures.curves({"a": ([1, 2], [1, 2]), "b": ([1, 2], [2, 1], [1, 0], [3, 2])}, xlabel="epoch",
                                      ylabel="share", **WORDS),
 }
@@ -49,6 +51,18 @@ def test_a_picture_takes_its_words_along_and_needs_them():
         figures.example(IMAGES[0], HEATS[0], ["a", "b"], [1.0], **WORDS)
     with pytest.raises(ValueError, match="2 tokens and 1 scores"):
         figures.tokens([["a", "b"]], [[1.0]], **WORDS)
+
+
+def test_a_heat_map_is_centred_at_zero_leaves_undefined_cells_empty_and_names_its_rows():
+    values = np.array([[1.0, -4.0, np.nan], [0.0, 2.0, 3.0]])
+    axis, bar = figures.heat_map(values, ["a", "b"], ["x", "y", "z"], label="share", signed=True, numbers=".0f", bold=[1],
+                                 **WORDS).figure.axes
+    mesh = axis.collections[0]
+    assert mesh.get_clim() == (-4, 4) and bar.get_ylabel() == "share" and mesh.get_array().mask.sum() == 1
+    assert [text.get_text() for text in axis.texts] == ["1", "-4", "0", "2", "3"]
+    assert [label.get_fontweight() for label in axis.get_xticklabels()] == ["normal", "bold", "normal"]
+    with pytest.raises(ValueError, match=r"shape \(2, 3\) for 2 rows and 2 columns"):
+        figures.heat_map(values, ["a", "b"], ["x", "y"], label="share", **WORDS)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -78,19 +92,40 @@ def test_a_figure_of_pyplot_is_not_shown_twice():
 
 def test_a_claim_that_the_run_does_not_bear_out_stops_the_page():
     page = Page("01")
-    shown = page.claim("better", "It beats chance.", Interval(0.8, 0.7, 0.9, 50), above=0.5)
-    assert "**Claim holds.**" in str(shown) and shown.data[CLAIM]["claim"] == "01.better"
-    with pytest.raises(ClaimError, match="does not hold.*Expected above 0.750, the run gave 0.800"):
-        page.claim("much better", "It beats it by far.", Interval(0.8, 0.7, 0.9, 50), above=0.75)
+    shown = page.claim("01-better", "It beats chance.", Interval(0.8, 0.7, 0.9, 50), above=0.5)
+    assert "**Claim holds.**" in str(shown) and shown.data[CLAIM]["claim"] == "01-better"
+    with pytest.raises(ClaimError, match="does not hold.*Measured 0.800.* interval to lie above 0.750"):
+        page.claim("01-much-better", "It beats it by far.", Interval(0.8, 0.7, 0.9, 50), above=0.75)
     with pytest.raises(ClaimError):
-        page.claim("worse", "It is worse.", Interval(0.8, 0.7, 0.9, 50), below=0.85)
-    with pytest.raises(ValueError, match="2 rules came"):
-        page.claim("two", "Two.", SOME, above=0.1, below=0.9)
-    page.claim("alike", "It is chance.", SOME, about=(0.4, 0.6))
-    with pytest.raises(ClaimError, match="Expected between 0.450 and 0.550"):  # the value would lie there, but not its interval
-        page.claim("unknown", "It is chance.", SOME, about=(0.45, 0.55))
-    assert "The paper's claim does not hold" in str(page.claim("p", "P.", SOME, about=(0.7, 0.8), paper=True))
-    assert "does not hold" in str(Page("01", size="small").claim("s", "S.", SOME, above=0.9))
+        page.claim("01-worse", "It is worse.", Interval(0.8, 0.7, 0.9, 50), below=0.85)
+    with pytest.raises(ValueError, match="got 2 rules"):
+        page.claim("01-two", "Two.", SOME, above=0.1, below=0.9)
+    page.claim("01-alike", "It is chance.", SOME, about=(0.4, 0.6))
+    with pytest.raises(ClaimError, match="between 0.450 and 0.550"):  # the value would lie there, but not its interval
+        page.claim("01-unknown", "It is chance.", SOME, about=(0.45, 0.55))
+    assert "The paper's claim does not hold" in str(page.claim("01-p", "P.", SOME, about=(0.7, 0.8), paper=True))
+    assert "does not hold" in str(Page("01", size="small").claim("01-s", "S.", SOME, above=0.9))
+
+
+@pytest.mark.parametrize(("rule", "needs"), [({"above": 0.5}, "above 0.50"), ({"below": 0.5}, "below 0.50"),
+                                             ({"about": (0.4, 0.6)}, "between 0.40 and 0.60")])
+@pytest.mark.parametrize(("n", "basis"), [(1, "over 1 reply"), (2, "over 2 replies"), (1000, "over 1,000 replies")])
+@pytest.mark.parametrize("value", [-1.5, 0.0, 0.5, 1.0])
+def test_what_was_measured_for_a_claim_is_one_sentence(rule, needs, n, basis, value):
+    page = Page("01", size="small")
+    words = str(page.claim("01-a", "All is well.", Interval(value, value, value, n), **rule, spec=".2f", unit="reply",
+                           plural="replies"))
+    said = f"Measured {value:.2f} [{value:.2f}, {value:.2f}] {basis}; the claim needs the whole interval to lie {needs}."
+    assert words.endswith(f"All is well. {said}")
+    bare = str(page.claim("01-a", "All is well.", Interval(value, value, value, n), **rule, spec=".2f"))
+    assert bare.endswith(said.replace(basis, f"with n = {n:,}"))
+
+
+@pytest.mark.parametrize("key", ["share", "01", "01-", "02-share", "01.share", "01-the_share", "01-Share", "01--share"])
+def test_a_key_names_chapter_and_thing(key):
+    for record in (lambda page: page.number(key, 1), lambda page: page.claim(key, "It is.", SOME, above=0)):
+        with pytest.raises(ValueError, match=f"got the key '{key}', expected .*'01"):
+            record(Page("01"))
 
 
 def test_a_page_refuses_what_it_does_not_know():
@@ -104,9 +139,9 @@ def test_numbers_travel_as_glue_and_provenance_names_the_sources(capsys):
     from types import SimpleNamespace
 
     page = Page("01", seed=3)
-    page.number("share", 0.1234, ".1%")
-    assert page.numbers == {"share": "12.3%"}
-    found = SimpleNamespace(name="mnist", source="folder")
+    page.number("01-share-both", 0.1234, ".1%")
+    assert page.numbers == {"01-share-both": "12.3%"}
+    found = SimpleNamespace(name="mnist", origin="folder")
     assert page.source(found) is found
     text = str(page.provenance())
     assert "| seed | 3 |" in text and "| source of mnist | folder |" in text and "torch" in text
@@ -144,7 +179,7 @@ def test_provenance_carries_the_sources_that_the_run_used():
     from crossexplain_book.page import RUN
 
     page = Page("01")
-    page.source(SimpleNamespace(name="mnist", source="data folder"))
+    page.source(SimpleNamespace(name="mnist", origin="data folder"))
     shown = page.provenance()._repr_mimebundle_()
     assert shown[RUN] == {"sources": {"mnist": "data folder"}}
     assert "| source of mnist | data folder |" in shown["text/markdown"]

@@ -62,6 +62,7 @@ def test_the_wheel_holds_the_package_and_its_checkpoints_and_nothing_else(distri
         names = wheel.namelist()
     assert "crossexplain_book/cli.py" in names and "crossexplain/files.py" in names
     assert any(name.startswith("crossexplain/embedded/checkpoints/") and name.endswith(".safetensors") for name in names)
+    assert {"crossexplain/data/registry.toml", "crossexplain/data/tables/reviews.toml"} <= set(names)
     expected = "crossexplain/", "crossexplain_book/", f"crossexplain-{PROJECT['version']}.dist-info/"
     assert all(name.startswith(expected) for name in names)
 

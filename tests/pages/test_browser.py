@@ -2,7 +2,7 @@
 
 import re
 
-from visit import Visit, open_page
+from support.visit import Visit, open_page
 
 LEFTOVERS = re.compile(r"\{glue|glue:|\{(?:ref|numref|cite|doc|term|exercise)[^}]*\}|\?\?|\bNone\b \[|<crossexplain")
 
@@ -60,6 +60,12 @@ def test_no_page_scrolls_sideways(visits):
         return [f"{width} px, {theme}: {', '.join(out)}" for (width, theme), out in visit.wide.items() if out]
 
     assert not (wrong := _complaints(visits, find)), wrong
+
+
+def test_no_visible_code_scrolls_on_a_desk(visits):
+    chapters = {page: visit for page, visit in visits.items() if page.startswith("chapters/")}
+    assert chapters
+    assert not (wrong := _complaints(chapters, lambda visit: visit.scrolling_code)), wrong
 
 
 def test_every_fold_opens(visits):

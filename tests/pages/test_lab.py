@@ -13,13 +13,14 @@ import torch
 from nbformat.v4 import new_code_cell, new_notebook
 from PIL import Image
 
-from lab import jupyterlab
+from support.lab import jupyterlab
 
 # The cells of the notebook. This test runs them too, and so has the same explorers to compare with.
 CELLS = ["""
 import torch
 from crossexplain.data import collages
-from crossexplain.gradients.views import ImageCells, Mask, Tokens, views
+from crossexplain.gradients.modalities import ImageCells, Tokens
+from crossexplain.gradients.views import Mask, Views
 from crossexplain.recipes import collages as recipe, load_or_train
 from crossexplain_book.explorers import CaptionExplorer, PairExplorer, WordExplorer, explainer
 
@@ -44,7 +45,7 @@ cells = [torch.ones(4, dtype=torch.bool), *(~torch.eye(4, dtype=torch.bool))]   
 plan = {(t, c): {"image": Mask(kept, "zero")} | ({"text": Mask(without[t - 1], "mask")} if t else {})
         for t in range(len(words[0]) + 1) for c, kept in enumerate(cells)}
 one = {key: value[:1] for key, value in inputs.items()}
-value = model(**views(one, modalities, plan).inputs).reshape(-1, 5)          # (1 + T, 1 + 4), nothing covered first
+value = model(**Views(one, modalities, plan).inputs).reshape(-1, 5)          # (1 + T, 1 + 4), nothing covered first
 together = value[:1, :1] - value[1:, :1] - value[:1, 1:] + value[1:, 1:]     # dividend of each word and cell
 maps = WordExplorer(one["images"][0], words[0], together.reshape(-1, 2, 2), label="dividend of word and cell",
                     name="fig-words", caption="A word and the cells it goes with. Pick a word.")

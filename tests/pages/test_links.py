@@ -7,7 +7,7 @@ from urllib.parse import unquote, urldefrag
 import pytest
 from bs4 import BeautifulSoup
 
-from visit import pages_of
+from support.visit import pages_of
 
 OUTSIDE = re.compile(r"^(?:https?:)?//")
 LOADS = {"script": "src", "img": "src", "iframe": "src", "source": "src", "video": "src", "audio": "src", "embed": "src",

@@ -1,13 +1,13 @@
 """Shapley values of more players than can be asked exactly: a Gaussian process on masks that are crossed.
 
-A coalition of two modalities is a mask of each. A model that is asked by its parts, see
-:class:`~crossexplain.coalitions.game.Game`, pays for the masks, and next to nothing for matching them: each mask of one
-modality is matched with many of the other. Coalitions are drawn as for KernelSHAP (Lundberg and Lee 2017), each with its
-complement (Covert and Lee 2021); the masks are drawn without repetition, by their size, and so are the pairs of them.
+A coalition of two modalities is a mask of each. A model with towers, see :class:`~crossexplain.coalitions.game.Game`, encodes
+every mask, and next to nothing is spent on matching two masks: so each mask of one modality is matched with many of the other.
+Coalitions are drawn as for KernelSHAP (Lundberg and Lee 2017), each with its complement (Covert and Lee 2021). The masks are
+drawn without repetition, by their size, and so are the pairs of masks.
 
-What their values say of all others is read by a Gaussian process, :func:`_process`: a sum of the features alone, which
-KernelSHAP fits, takes all that interacts for noise. The process grows with the square of the coalitions; of very many, where it
-would be slow, the sum is fitted, and where all coalitions were asked that is exact.
+A Gaussian process, :func:`_process`, predicts the values of all other coalitions from those that were asked. KernelSHAP fits a
+sum of features instead, which takes every interaction for noise. The process costs the square of the number of coalitions, so
+the sum is fitted where there are very many; where all coalitions were asked, the sum is exact.
 """
 
 from itertools import combinations, product
@@ -22,13 +22,17 @@ from torch import Tensor
 from crossexplain.checks import InputError
 from crossexplain.coalitions.game import Game
 
-MATCHED = 24  # masks of the other modality that a mask is matched with, on average and at most
-ROWS, CROSSED = 1400, 1.5  # coalitions, complements not counted, of a process; it is worth fewer matches, but not below that
-RATES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8)  # of a process, the one is taken that makes the values most likely:
-LINEAR = (1, 10, 100, 1e4)  # and how much larger than all that interacts the sum of the features may be
-LIKELY, NOISE = 150, 1e-6  # coalitions that are asked which it is; what keeps the equations solvable
-TINY = np.finfo(float).tiny  # a game of even parities alone differs nowhere from its complement
-DRAWS, DETERMINED = 32, 0.05  # most sets of coalitions that are drawn, and how evenly one tells the players apart to be taken
+# In all counts of coalitions below, a coalition and its complement count as one.
+MATCHED = 24  # masks of the other modality that each mask is matched with, on average, at most
+ROWS = 1400  # coalitions that a process takes at most: its matrix of 1400 x 1400 is solved in a fraction of a second
+CROSSED = 1.5  # matches a mask, on average, below which the process gives way to the sum, which can take all matches
+RATES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8)  # rates of the process; the likeliest, given the values, is taken
+LINEAR = (1, 10, 100, 1e4)  # variances of the sum of the features, where all interactions have variance 1; also the likeliest
+LIKELY = 150  # coalitions from which the two likeliest numbers are found; on all of them it would take most of the time
+NOISE = 1e-6  # variance added to each value, so that the equations of nearly equal coalitions can be solved
+TINY = np.finfo(float).tiny  # keeps the logarithm finite for a game that has the same value for complements everywhere
+DRAWS = 32  # sets of coalitions that are drawn at most, to find one that tells all players apart
+DETERMINED = 0.05  # smallest eigenvalue of the equations, as a share of the largest, with which a set is taken at once
 
 
 def sampled_shapley(game: Game, budget: int = 256, seed: int = 0, matched: int = MATCHED) -> Tensor:
@@ -37,15 +41,14 @@ def sampled_shapley(game: Game, budget: int = 256, seed: int = 0, matched: int =
     Parameters
     ----------
     game : Game
-        Of one or two modalities asked by their towers, or of a whole model, where nothing can be matched and a mask is a
-        coalition.
+        Of a model with towers; or of a whole model, where nothing can be matched and a mask is a coalition.
     budget : int
         Most masks of an example that each tower, or the whole model, looks at: as many passes as an estimator that asks
         for so many coalitions. With fewer than about four for each player of the larger modality the values are rough.
     seed : int
     matched : int
-        With how many masks of the other modality each mask is matched, on average and at most. More cost passes of the head
-        alone. Fewer where a process could not take them.
+        With how many masks of the other modality each mask is matched, on average, at most. More cost passes of the head
+        alone. There are fewer where a process could not take them.
 
     Returns
     -------
@@ -59,7 +62,7 @@ def sampled_shapley(game: Game, budget: int = 256, seed: int = 0, matched: int =
 
     Examples
     --------
-    >>> from crossexplain.gradients.views import Tokens, Vectors
+    >>> from crossexplain.gradients.modalities import Tokens, Vectors
     >>> class Product(torch.nn.Module):
     ...     def forward(self, seen, tokens):
     ...         return seen[:, :, 0].sum(dim=1) * (tokens > 1).sum(dim=1)
@@ -69,33 +72,33 @@ def sampled_shapley(game: Game, budget: int = 256, seed: int = 0, matched: int =
     [2.0, 1.0, 1.5, 1.5]
     """
     if budget < 4 or matched < 1:
-        raise InputError(f"budget={budget} and matched={matched} came, expected at least 4 masks (nothing, everything, and a "
+        raise InputError(f"got budget={budget} and matched={matched}, expected at least 4 masks (nothing, everything, and a "
                          "coalition with its complement), each matched with at least 1.")
     first = torch.tensor([name == game.names[0] or not game.splits for name in game.names])
-    found = torch.full(game.present.shape, torch.nan, dtype=torch.float64)
-    for i, there in enumerate(game.present):
-        sides = [(there & side).nonzero()[:, 0] for side in (first, ~first)]
+    estimates = torch.full(game.present.shape, torch.nan, dtype=torch.float64)
+    for i, present in enumerate(game.present):
+        sides = [(present & side).nonzero()[:, 0] for side in (first, ~first)]
         players = torch.cat(sides)
         if not len(players):
             continue
         sizes = [len(side) for side in sides]
         keep, weights = _determining(*sizes, budget, _wanted(sizes, budget, matched), np.random.default_rng([seed, i]))
-        given = torch.zeros(len(keep), len(there), dtype=torch.bool)
-        given[:, players] = torch.from_numpy(keep)
-        values = game.values(given, torch.full((len(keep),), i)).numpy()
-        found[i, players] = torch.from_numpy(_fitted(keep, values, weights))
-    return found
+        coalitions = torch.zeros(len(keep), len(present), dtype=torch.bool)
+        coalitions[:, players] = torch.from_numpy(keep)
+        values = game.values(coalitions, torch.full((len(keep),), i)).numpy()
+        estimates[i, players] = torch.from_numpy(_fitted(keep, values, weights))
+    return estimates
 
 
 def _wanted(sizes: list[int], budget: int, matched: int) -> int:
-    """Return how many coalitions to ask for, complements not counted: no more than a process takes, if that is worth it.
+    """Return how many coalitions to ask for: no more than a process takes, if that leaves enough matches a mask.
 
-    But all, where all masks of both sides can be looked at and all of them matched: that is exact.
+    All are asked where the budget allows all masks of both sides, and all of them can be matched: then the sum is exact.
     """
     most = budget // 2 * (matched if min(sizes) else 1)
     if 2 ** max(sizes) <= budget and 2 ** sum(sizes) <= 2 * most:
         return most
-    masks = min(budget // 2, 2 ** (max(sizes) - 1))  # of a side, complements not counted
+    masks = min(budget // 2, 2 ** (max(sizes) - 1))  # of the larger side
     return min(most, ROWS) if ROWS >= CROSSED * masks else most
 
 
@@ -112,36 +115,36 @@ def _fitted(keep: np.ndarray, values: np.ndarray, weights: np.ndarray) -> np.nda
 def _process(keep: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Return the Shapley values (p,) of the most likely game, given the values (R,) of coalitions and their complements.
 
-    A game is a sum of parities: products of signs, + for a player that is there and - for one that is not. A parity of an even
-    number of players has the same value for a coalition and its complement, and adds nothing to any Shapley value; one of an
-    odd number d adds 2 / d to each of its players. So half of the difference of complements is all that has to be known.
+    A game is a sum of parities: products of signs, + for a player that stays and - for one that is hidden. A parity of an even
+    number of players has the same value for a coalition and its complement, and adds nothing to any Shapley value. One of an
+    odd number d adds 2 / d to each of its players. So only half the difference between complements has to be known.
 
-    Beforehand the coefficient of every parity of d players is taken for normally distributed, its variance in proportion to
-    ``rate`` to the power of d: the more players, the smaller; single players have a variance of their own. The sum of all
-    covariances has a closed form, which depends on how many signs differ, and so have the Shapley values of the expected game.
-    Both variances are chosen by marginal likelihood (Rasmussen and Williams 2006, equation 5.8).
+    The prior takes the coefficient of every parity of d players as normally distributed, with a variance in proportion to
+    ``rate`` to the power of d, so that it falls with the number of players; single players have a variance of their own. The
+    sum of all covariances has a closed form, which depends on how many signs differ, and so have the Shapley values of the
+    expected game. Both variances are chosen by marginal likelihood (Rasmussen and Williams 2006, equation 5.8).
     """
     signs, half = np.where(keep[1::2], 1.0, -1.0), (values[1::2] - values[::2]) / 2
     rows, players = signs.shape
     differ = np.rint((players - signs @ signs.T) / 2).astype(int)  # signs in which two coalitions differ
-    # Everything, which comes first, is always among those that are asked what is likely.
-    some = np.r_[0, np.random.default_rng(rows).permutation(rows - 1)[: LIKELY - 1] + 1]
-    among = differ[np.ix_(some, some)]
+    # The first coalition, of all players, is always among them: its value is the largest part of what is shared.
+    drawn = np.r_[0, np.random.default_rng(rows).permutation(rows - 1)[: LIKELY - 1] + 1]
+    among = differ[np.ix_(drawn, drawn)]
 
     def likelihood(settings: tuple[float, float]) -> float:
-        root = np.linalg.cholesky(_covariance(players, *settings)[among] + NOISE * np.eye(len(some)))
-        scaled = solve_triangular(root, half[some], lower=True)
-        return -len(some) / 2 * np.log((scaled**2).mean() + TINY) - np.log(np.diag(root)).sum()
+        root = np.linalg.cholesky(_covariance(players, *settings)[among] + NOISE * np.eye(len(drawn)))
+        scaled = solve_triangular(root, half[drawn], lower=True)
+        return -len(drawn) / 2 * np.log((scaled**2).mean() + TINY) - np.log(np.diag(root)).sum()
 
     settings = max(product(RATES, LINEAR), key=likelihood)
     weight = solve(_covariance(players, *settings)[differ] + NOISE * np.eye(rows), half, assume_a="pos")
-    others = (signs < 0).sum(axis=1, keepdims=True) - (signs < 0)  # of each player, how many of the others are not there
-    found = weight @ (signs * _shares(players, *settings)[others])
-    return found + (values[1] - values[0] - found.sum()) / players
+    hidden = (signs < 0).sum(axis=1, keepdims=True) - (signs < 0)  # for each player, how many of the others are hidden
+    estimates = weight @ (signs * _shapley_kernel(players, *settings)[hidden])
+    return estimates + (values[1] - values[0] - estimates.sum()) / players
 
 
 def _covariance(players: int, rate: float, linear: float) -> np.ndarray:
-    """Return the covariance (p + 1,) of half-differences by the number of signs that differ; what interacts has variance 1."""
+    """Return the covariance (p + 1,) of half-differences by the number of signs that differ; interactions have variance 1."""
     differ = np.arange(players + 1)
     single = players - 2 * differ
     alike, unlike = ((1 + sign * rate) ** (players - differ) * (1 - sign * rate) ** differ for sign in (1, -1))
@@ -149,16 +152,16 @@ def _covariance(players: int, rate: float, linear: float) -> np.ndarray:
     return more / more[0] + linear * single / players
 
 
-def _shares(players: int, rate: float, linear: float) -> np.ndarray:
-    """Return the Shapley value (p,) that a coalition's covariance with all others gives a player, up to the player's sign.
+def _shapley_kernel(players: int, rate: float, linear: float) -> np.ndarray:
+    """Return the Shapley value (p,) of a player, up to its sign, of a coalition's covariance with all coalitions.
 
-    By how many of the others are not there. The d-th power of a rate over d is an integral over the rate, and one of a
-    polynomial: the quadrature is exact.
+    It depends on how many of the other players are hidden, 0 to p - 1. ``rate`` to the power of d, divided by d, is an
+    integral over the rate of a polynomial, for which the quadrature is exact.
     """
     nodes, weights = np.polynomial.legendre.leggauss(players // 2 + 1)
-    rates, weights, gone = (nodes + 1) * rate / 2, weights * rate / 2, np.arange(players)[:, None]
-    left = players - 1 - gone
-    even = ((1 - rates) ** gone * (1 + rates) ** left + (1 + rates) ** gone * (1 - rates) ** left) @ weights
+    rates, weights, hidden = (nodes + 1) * rate / 2, weights * rate / 2, np.arange(players)[:, None]
+    left = players - 1 - hidden
+    even = ((1 - rates) ** hidden * (1 + rates) ** left + (1 + rates) ** hidden * (1 - rates) ** left) @ weights
     odd_of_all = ((1 + rate) ** players - (1 - rate) ** players) / 2 - rate * players
     return (even - 2 * rate) / odd_of_all + 2 * linear / players
 
@@ -166,7 +169,7 @@ def _shares(players: int, rate: float, linear: float) -> np.ndarray:
 def _regression(keep: np.ndarray, values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Return the additive values (p,) nearest to values (R,) of coalitions; the first two rows are nothing and everything.
 
-    They sum to the gain from the first to the second: each player is given its equal part, and what is fitted sums to 0.
+    They sum to the gain from the first to the second: each player gets an equal part of it, and the fitted rest sums to 0.
     """
     gain, weighted, normal = values[1] - values[0], *_normal(keep, weights)
     inverse = np.linalg.pinv(normal, rcond=1e-10, hermitian=True)  # a direction of equal parts is left out
@@ -181,11 +184,11 @@ def _normal(keep: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def _determining(first: int, second: int, budget: int, wanted: int, rng) -> tuple[np.ndarray, np.ndarray]:
-    """Return coalitions and weights, see :func:`_coalitions`, that tell every player from every other, if any drawn do.
+    """Return coalitions and weights, see :func:`_coalitions`, that tell every player from every other.
 
-    Few masks may happen to hold two players always together, which leaves their values to chance. So the coalitions are drawn
-    again until the difference between players that they determine worst is determined well beside the best one, and of
-    coalitions that all fall short the best are taken. No pass is spent on it, and no value is seen.
+    Few masks may happen to hold two players always together, which leaves their values to chance. So coalitions are drawn
+    again until the difference between players that is determined worst is determined well enough beside the best one. If no
+    set reaches that, the best is taken. No pass is spent on this, and no value is seen.
     """
     best, most = None, -np.inf
     for _ in range(DRAWS):
@@ -203,16 +206,16 @@ class _Masks(NamedTuple):
     """Masks of one side, of one size and its complement's."""
 
     size: int
-    every: float  # how many there are, a mask and its complement counted once
-    masks: np.ndarray  # bool (m, players): those drawn, none the complement of another
+    count: float  # how many there are
+    masks: np.ndarray  # bool (m, players): the drawn ones, none the complement of another
 
 
 def _coalitions(first: int, second: int, budget: int, wanted: int, rng) -> tuple[np.ndarray, np.ndarray]:
-    """Return coalitions (R, first + second), nothing and everything before all others, and their weights (R,)."""
+    """Return coalitions (R, first + second), of which nothing and everything are the first two, and their weights (R,)."""
     sides = [_masks(own, other, budget // 2, rng) for own, other in ((first, second), (second, first))]
     strata = [(a, b, turned) for a in sides[0] for b in sides[1] for turned in ((False, True) if first and second else (False,))
               if a.size + b.size > 0 or turned]
-    mass = np.array([a.every * b.every * _kernel(a.size + (second - b.size if turned else b.size), first + second)
+    mass = np.array([a.count * b.count * _kernel(a.size + (second - b.size if turned else b.size), first + second)
                      for a, b, turned in strata])
     most = np.array([len(a.masks) * len(b.masks) for a, b, _ in strata])
     counts = _dealt(mass, most, wanted)
@@ -234,22 +237,21 @@ def _kernel(size: int, players: int) -> float:
 def _masks(own: int, other: int, budget: int, rng) -> list[_Masks]:
     """Draw masks of a side with ``own`` players beside ``other``: each size in proportion to its weight, none twice."""
     sizes = range(1, own // 2 + 1)
-    every = np.array([comb(own, size) / (2 if 2 * size == own else 1) for size in sizes])
-    mass = every * [sum(comb(other, more) * _kernel(size + more, own + other) for more in range(other + 1)) for size in sizes]
+    counts = np.array([comb(own, size) / (2 if 2 * size == own else 1) for size in sizes])
+    mass = counts * [sum(comb(other, more) * _kernel(size + more, own + other) for more in range(other + 1)) for size in sizes]
     none = _Masks(0, 1, np.zeros((1, own), bool))  # nothing, and its complement everything, are always looked at
     return [none, *(_Masks(size, of, _distinct(own, size, count, rng))
-                    for size, of, count in zip(sizes, every, _dealt(mass, every, budget - 1)) if count)]
+                    for size, of, count in zip(sizes, counts, _dealt(mass, counts, budget - 1)) if count)]
 
 
 def _distinct(players: int, size: int, count: int, rng) -> np.ndarray:
     """Draw masks (count, players) of a size, none twice and none the complement of another."""
     halves = 2 * size == players  # then the complement has the same size: take the one with the first player
-    every = comb(players, size) / (2 if halves else 1)
-    if every <= 4 * count:
-        chosen = [held for held in combinations(range(players), size) if not halves or held[0] == 0]
-        masks = np.zeros((len(chosen), players), bool)
-        for mask, held in zip(masks, chosen):
-            mask[list(held)] = True
+    if comb(players, size) / (2 if halves else 1) <= 4 * count:  # so few that all are listed
+        listed = [members for members in combinations(range(players), size) if not halves or members[0] == 0]
+        masks = np.zeros((len(listed), players), bool)
+        for mask, members in zip(masks, listed):
+            mask[list(members)] = True
         return masks[rng.permutation(len(masks))[:count]]
     masks = np.zeros((0, players), bool)
     while len(masks) < count:
@@ -266,11 +268,11 @@ def _pairs(first: int, second: int, count: int, rng) -> tuple[np.ndarray, np.nda
 
 
 def _dealt(mass: np.ndarray, most: np.ndarray, total: int) -> np.ndarray:
-    """Deal ``total`` among parts in proportion to their mass, at most ``most`` to each, and one to each if it suffices."""
+    """Deal ``total`` among parts in proportion to their mass: at most ``most`` to each, and one to each if there are enough."""
     counts = np.zeros(len(mass), np.int64)
     counts[np.argsort(-mass)[:total]] = 1
     left, weight = total - counts.sum(), mass.sum()
-    for part in np.argsort((most - 1) / mass):  # those that are full first, so that the others share what they leave
+    for part in np.argsort((most - 1) / mass):  # those that fill up come first, so that the others share what they leave
         more = min(most[part] - 1, round(left * mass[part] / weight)) if left else 0
         counts[part] += more
         left, weight = left - more, weight - mass[part]

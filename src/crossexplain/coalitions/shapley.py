@@ -7,7 +7,6 @@ cost is P * 2**P for one example (2**P more for every pair of players).
 
 from collections.abc import Callable, Sequence
 from math import comb
-from typing import NamedTuple
 
 import numpy as np
 
@@ -153,94 +152,6 @@ def _sides(names: Sequence[str], players: int) -> tuple[np.ndarray, np.ndarray]:
         raise ValueError(f"{len(names)} names of {len(different)} modalities came for {players} players; expected one name for "
                          "each player, and two modalities.")
     return tuple(np.flatnonzero(names == name) for name in different)
-
-
-def shares(table, names: Sequence[str]) -> dict[str, np.ndarray]:
-    """Return how much of the variation of v each modality makes alone, and how much only both make together.
-
-    Over all coalitions, each as likely as any other, the variance of v splits without remainder into one part for every set
-    of players (the functional analysis of variance; O'Donnell 2014, chapter 1). Parts within one modality and parts that
-    reach across are added up apart, single players apart from interactions.
-
-    Parameters
-    ----------
-    table, names
-        As for :func:`across`.
-
-    Returns
-    -------
-    dict of str to ndarray, shape (...)
-        ``"image"``, ``"text"`` (by whatever names: each player for itself), ``"within image"``, ``"within text"`` and
-        ``"across"``; they sum to 1, and are NaN where all values are alike.
-    """
-    players = players_of(table)
-    sides, power = _sides(names, players), _walsh(table) ** 2
-    power[..., 0] = 0.0
-    whole = power.sum(axis=-1)
-    scale = np.square(np.asarray(table, dtype=float)).mean(axis=-1)
-    held = [(_members(players)[:, side] > 0).sum(axis=1) for side in sides]  # of each modality, in each coalition
-    found, different = {}, list(dict.fromkeys(names))
-    for name, own, other in zip(different, held, held[::-1]):
-        found[name] = power[..., (own == 1) & (other == 0)].sum(axis=-1)
-        found[f"within {name}"] = power[..., (own > 1) & (other == 0)].sum(axis=-1)
-    found["across"] = power[..., (held[0] > 0) & (held[1] > 0)].sum(axis=-1)
-    varies = whole > 1e-24 * scale
-    return {key: np.divide(value, whole, out=np.full(whole.shape, np.nan), where=varies) for key, value in found.items()}
-
-
-def _walsh(table) -> np.ndarray:
-    """Return the Walsh coefficients: half the mean difference that the players of each set make, all at once."""
-    players, found = players_of(table), np.array(table, dtype=float)
-    for k in range(players):
-        halves = found.reshape(*found.shape[:-1], 2 ** (players - 1 - k), 2, 2**k)
-        without, given = halves[..., 0, :].copy(), halves[..., 1, :].copy()
-        halves[..., 0, :], halves[..., 1, :] = (without + given) / 2, (given - without) / 2
-    return found
-
-
-class Parts(NamedTuple):
-    """What two modalities do for v(all) - v(nothing), (...) each; the four add up to it.
-
-    Attributes
-    ----------
-    first, second : ndarray
-        What only this modality brings alone (its uniqueness).
-    redundancy : ndarray
-        What each brings alone.
-    synergy : ndarray
-        What neither the better one alone nor anything that both bring alone accounts for; below 0 where the two together
-        are worth less than the better one.
-    """
-
-    first: np.ndarray
-    second: np.ndarray
-    redundancy: np.ndarray
-    synergy: np.ndarray
-
-
-def parts(table, names: Sequence[str]) -> Parts:
-    """Split v(all) - v(nothing) into uniqueness, redundancy and synergy of two modalities.
-
-    With a and b what each modality alone adds to v(nothing), redundancy is the smaller one where both have the same sign
-    (the minimum of Williams and Beer 2010, on values instead of information), else 0.
-
-    Parameters
-    ----------
-    table, names
-        As for :func:`across`.
-
-    Examples
-    --------
-    >>> parts([0.0, 1.0, 1.0, 1.0], ["image", "text"]).redundancy.item()
-    1.0
-    >>> parts([0.0, 0.0, 0.0, 1.0], ["image", "text"]).synergy.item()
-    1.0
-    """
-    table, (first, second) = np.asarray(table, dtype=float), _sides(names, players_of(table))
-    nothing = table[..., 0]
-    a, b = (table[..., (1 << side).sum()] - nothing for side in (first, second))
-    both = np.where(a * b > 0, np.sign(a) * np.minimum(np.abs(a), np.abs(b)), 0.0)
-    return Parts(a - both, b - both, both, table[..., -1] - nothing - a - b + both)
 
 
 def best_orders(table, kind: str = "both", present=None) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Handwritten digits in clutter: one whole digit an image, whose class and place are known.
 
-What a network should look at is known here to the pixel, which no photograph can offer. Around the digit lie fragments
-of other digits, short strokes and blobs, so that edges and brightness alone do not give the place away.
+Here it is known to the pixel what a network should look at, which no photograph can offer. Around the digit lie
+fragments of other digits, short strokes and blobs, so that edges and brightness alone do not give the place away.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from crossexplain.checks import InputError
 from crossexplain.data.digits import Digits, split
+from crossexplain.data.vocabulary import require_one_of
 
 SPLITS = ("train", "validation", "test")
 DIGIT = (22.0, 34.0)  # side of the digit's patch in pixels, smallest and largest
@@ -68,7 +70,7 @@ def build(digits: Digits, n: int, part: str, seed: int, size: int = 64) -> Clutt
 
     Raises
     ------
-    ValueError
+    InputError
         For an unknown part, a number of images below 1 or a size below 48.
 
     Examples
@@ -78,10 +80,9 @@ def build(digits: Digits, n: int, part: str, seed: int, size: int = 64) -> Clutt
     >>> clutter.images.shape, clutter.boxes.shape
     (torch.Size([4, 1, 64, 64]), torch.Size([4, 4]))
     """
-    if part not in SPLITS:
-        raise ValueError(f"part {part!r} came, expected one of {', '.join(SPLITS)}.")
+    require_one_of("part", part, SPLITS)
     if n < 1 or size < 48:
-        raise ValueError(f"n = {n} and size = {size} came, expected n >= 1 and size >= 48 (a digit takes up to 34).")
+        raise InputError(f"got n = {n} and size = {size}, expected n >= 1 and size >= 48 (a digit takes up to 34).")
     indices = torch.as_tensor(split(digits, seed=0)[part])
     bank = torch.as_tensor(digits.images)
     generator = torch.Generator().manual_seed(len(SPLITS) * seed + SPLITS.index(part))

@@ -9,7 +9,6 @@ is, how many digits are even or odd) by two precisions. Cells are numbered in re
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from functools import cache, cached_property
 from typing import ClassVar
 
@@ -17,8 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from crossexplain.checks import InputError
 from crossexplain.data.digits import Digits
 from crossexplain.data.digits import split as split_digits
+from crossexplain.data.vocabulary import nearest, require_one_of, word_numbers
 
 TASKS = ("largest", "smallest", "even", "odd")
 KINDS = tuple(f"{task}, {precision}" for task in TASKS for precision in ("precise", "general"))
@@ -50,26 +51,26 @@ class Statement:
 
 
 def _statements() -> dict[str, Statement]:
-    """Return all sentences with what they say: the 46 of the balanced builder, then those only the published one has."""
-    found, published = {}, {}
+    """Return all sentences with what they say: the 46 of the balanced builder, then those of the paper's builder alone."""
+    ours, theirs = {}, {}
     for task in TASKS[:2]:
         for place, cells in CORNERS.items():
-            found[f"the {task} digit is at the {place} corner"] = Statement(task, "precise", cells)
+            ours[f"the {task} digit is at the {place} corner"] = Statement(task, "precise", cells)
         for place, cells in HALVES.items():
-            found[f"the {task} digit is on the {place} half"] = Statement(task, "general", cells)
+            ours[f"the {task} digit is on the {place} half"] = Statement(task, "general", cells)
     for task in TASKS[2:]:
         # The paper's "(s)", one form for every count, so that no other word gives the count away.
         for count in range(5):
             counted = f"there are {count} {task} digit(s) in the picture"
-            found[counted] = Statement(task, "general", count=count)
+            ours[counted] = Statement(task, "general", count=count)
             for place, cells in CORNERS.items():
                 possible = 1 <= count <= 4 - cells[0]  # the first of three cannot be in the last two cells
                 if count:
                     sentence = f"{counted} and the first is at the {place} corner"
-                    (found if possible else published)[sentence] = Statement(task, "precise", cells, count)
+                    (ours if possible else theirs)[sentence] = Statement(task, "precise", cells, count)
         for place, cells in CORNERS.items():
-            published[f"the first {task} digit is at the {place} corner"] = Statement(task, "general", cells)
-    return found | published
+            theirs[f"the first {task} digit is at the {place} corner"] = Statement(task, "general", cells)
+    return ours | theirs
 
 
 STATEMENTS = _statements()
@@ -77,11 +78,12 @@ SENTENCES = tuple(STATEMENTS)
 BALANCED = 46  # the first sentences, those of the balanced builder
 VOCABULARY = (PAD, MASK, *sorted({word for sentence in SENTENCES for word in sentence.split()}))
 LENGTH = max(len(sentence.split()) for sentence in SENTENCES)  # T, tokens of the longest sentence
-KIND_OF = np.array([KINDS.index(f"{said.task}, {said.precision}") for said in STATEMENTS.values()])  # (66,)
+KIND_OF = np.array([KINDS.index(f"{one.task}, {one.precision}") for one in STATEMENTS.values()])  # (66,)
+ALL_DIGITS = np.stack(np.unravel_index(np.arange(10_000), (10,) * 4), axis=1)  # (10000, 4), all that four cells can hold
 
 
 def holds(digits, sentence: str):
-    """Is the sentence true of the four digits? The one definition of truth.
+    """Return whether a sentence is true of four digits: the one definition of truth.
 
     A digit is *the* largest (smallest) only if no other one equals it: of a tie no sentence about its place is true.
     The first even (odd) digit is the first in reading order; if there is none, no sentence about its place is true.
@@ -99,7 +101,7 @@ def holds(digits, sentence: str):
 
     Raises
     ------
-    ValueError
+    InputError
         For an unknown sentence (names the nearest) and for anything but four digits from 0 to 9.
 
     Examples
@@ -111,18 +113,25 @@ def holds(digits, sentence: str):
     >>> holds([3, 9, 0, 4], "there are 2 even digit(s) in the picture and the first is at the lower left corner")
     True
     """
-    said, (digits, single) = _said(sentence), _four(digits)
-    marked = _marked(digits, said.task)  # (N, 4)
+    if sentence not in STATEMENTS:
+        raise InputError(f"{sentence!r} is not one of the {len(SENTENCES)} sentences of the collages; like it: "
+                         f"{nearest(str(sentence), SENTENCES, 2)}.")
+    statement, digits = STATEMENTS[sentence], np.asarray(digits)
+    if digits.ndim not in (1, 2) or digits.shape[-1] != 4 or not np.issubdtype(digits.dtype, np.integer):
+        raise InputError(f"got digits as {digits.dtype} of shape {digits.shape}, expected whole numbers (4,) or (N, 4).")
+    if digits.size and not (0 <= digits.min() and digits.max() <= 9):
+        raise InputError(f"got digits from {digits.min()} to {digits.max()}, expected 0 to 9.")
+    marked = _marked(np.atleast_2d(digits), statement.task)  # (N, 4)
     count = marked.sum(axis=1)
-    wanted = 1 if said.task in TASKS[:2] else said.count
+    wanted = 1 if statement.task in TASKS[:2] else statement.count
     true = count > 0 if wanted is None else count == wanted
-    if said.cells:
-        true &= (count > 0) & np.isin(marked.argmax(axis=1), said.cells)
-    return bool(true[0]) if single else true
+    if statement.cells:
+        true &= (count > 0) & np.isin(marked.argmax(axis=1), statement.cells)
+    return bool(true[0]) if digits.ndim == 1 else true
 
 
 def tokenize(sentences: str | Sequence[str], length: int = LENGTH) -> Tensor:
-    """Return sentences as word numbers, padded behind.
+    """Return sentences as word numbers, padded at the end.
 
     Parameters
     ----------
@@ -137,7 +146,7 @@ def tokenize(sentences: str | Sequence[str], length: int = LENGTH) -> Tensor:
 
     Raises
     ------
-    ValueError
+    InputError
         For a word that is not in the vocabulary (names the nearest) and a sentence longer than T.
 
     Examples
@@ -145,24 +154,16 @@ def tokenize(sentences: str | Sequence[str], length: int = LENGTH) -> Tensor:
     >>> tokenize("the largest digit is on the left half", length=9)
     tensor([[26, 18, 11, 17, 22, 26, 19, 15,  0]])
     """
-    rows = [sentence.split() for sentence in ([sentences] if isinstance(sentences, str) else sentences)]
-    number = {word: i for i, word in enumerate(VOCABULARY)}
-    for words in rows:
-        if not 1 <= len(words) <= length:
-            raise ValueError(f"{' '.join(words)!r} has {len(words)} words, expected 1 to {length}.")
-        for word in words:
-            if word not in number:
-                near = ", ".join(map(repr, get_close_matches(word, VOCABULARY, n=3, cutoff=0.3))) or "none"
-                raise ValueError(f"{word!r} is not among the {len(VOCABULARY)} words of the collages; like it: {near}.")
-    return torch.tensor([[number[word] for word in words] + [0] * (length - len(words)) for words in rows])
+    sentences = [sentences] if isinstance(sentences, str) else sentences
+    return word_numbers([sentence.split() for sentence in sentences], VOCABULARY, length, "collages")
 
 
 def words(tokens) -> list[str]:
-    """Return the words behind one row of word numbers, without the padding.
+    """Return the words of one row of word numbers, without the padding.
 
     Raises
     ------
-    ValueError
+    InputError
         For a number that is no word's.
 
     Examples
@@ -172,7 +173,7 @@ def words(tokens) -> list[str]:
     """
     numbers = [int(token) for token in tokens]
     if unknown := [number for number in numbers if not 0 <= number < len(VOCABULARY)]:
-        raise ValueError(f"word number {unknown[0]} came, expected 0 (padding) to {len(VOCABULARY) - 1}; pass one row of "
+        raise InputError(f"got the word number {unknown[0]}, expected 0 (padding) to {len(VOCABULARY) - 1}; pass one row of "
                          "what tokenize gave.")
     return [VOCABULARY[number] for number in numbers if number]
 
@@ -195,7 +196,7 @@ class Collages:
     sentence_id : ndarray, shape (N,), int64
         Index into ``sentences``.
     labels : ndarray, shape (N,), int64
-        1 where the sentence is true of the collage; of the published builder, what it takes for that.
+        1 where the sentence is true of the collage; of the paper's builder, what it takes for that.
     collage : ndarray, shape (N,), int64
         Equal numbers are the same collage with different sentences.
     """
@@ -218,71 +219,73 @@ class Collages:
         return KIND_OF[self.sentence_id]
 
     def images(self, indices=slice(None)) -> Tensor:
-        """Return collages as images; shape (n, 1, 56, 56), float32, from 0 (paper) to 1 (ink)."""
+        """Return collages as images, (n, 1, 56, 56), float32, from 0 (paper) to 1 (ink)."""
         four = self.bank[self.cells[indices]]  # (n, 4, 28, 28)
         n, _, height, width = four.shape
         rows = four.reshape(n, 2, 2, height, width).transpose(0, 1, 3, 2, 4)  # (n, row, y, column, x)
         return torch.from_numpy(rows.reshape(n, 1, 2 * height, 2 * width))
 
     def tokens(self, indices=slice(None)) -> Tensor:
-        """Return sentences as word numbers; shape (n, T), int64, padded behind with 0."""
-        return _token_table()[torch.from_numpy(self.sentence_id[indices])]
+        """Return sentences as word numbers, (n, T), int64, padded at the end with 0."""
+        return token_table()[torch.from_numpy(self.sentence_id[indices])]
 
     def inputs(self, indices=slice(None)) -> dict[str, Tensor]:
         """Return what a model takes by keyword."""
         return {"images": self.images(indices), "tokens": self.tokens(indices)}
 
     def batch(self, indices) -> tuple[dict[str, Tensor], Tensor]:
-        """Return inputs and labels of some pairs."""
+        """Return inputs and labels of the pairs at ``indices``."""
         indices = np.asarray(indices)
         return self.inputs(indices), torch.from_numpy(self.labels[indices])
 
     def select(self, indices) -> "Collages":
-        """Return some of the pairs."""
+        """Return the pairs at ``indices``."""
         indices = np.asarray(indices)
         parts = ("cells", "digits", "sentence_id", "labels", "collage")
         return replace(self, **{name: getattr(self, name)[indices] for name in parts})
 
     @cached_property
     def deciding_cells(self) -> np.ndarray:
-        """Cells that a person would point at; shape (N, 4), bool.
+        """Cells that a person would point at, (N, 4), bool.
 
         The cell of the largest (smallest) digit, whether or not the sentence places it there; the cells of the even
         (odd) digits, all four where there is none.
         """
-        return _deciding_cells(self.digits, self.sentence_id)
+        by_task = np.stack([_marked(self.digits, task) for task in TASKS])  # (4, N, 4)
+        marked = by_task[self.kind // 2, np.arange(len(self))]
+        return marked | ~marked.any(axis=1, keepdims=True)
 
     @property
     def deciding_tokens(self) -> np.ndarray:
-        """Words that carry what is said; shape (N, T), bool.
+        """Words that carry what is said, (N, T), bool.
 
-        In place of each, another word makes another sentence that can be true. Hence no word of "4 even digit(s) ... the
-        first is at the upper left corner" but the 4 and the even: where else would the first of four be?
+        In place of each, another word makes another sentence that can be true. Of "4 even digit(s) ... the first is at the
+        upper left corner" these are the 4 and the even alone: the first of four can be nowhere else.
         """
         return _deciding_table()[self.sentence_id]
 
     @cached_property
     def pairs(self) -> np.ndarray:
-        """Word and cell that have to be read together; shape (N, T, 4), bool.
+        """Words and cells that have to be read together, (N, T, 4), bool.
 
         Each deciding word goes with each deciding cell, but for the place of the first even (odd) digit: these words go
         with its cell alone.
         """
         first = np.zeros_like(self.deciding_cells)
         first[np.arange(len(self)), self.deciding_cells.argmax(axis=1)] = True
-        places = np.isin(_token_table().numpy(), [VOCABULARY.index(word) for word in HALVES])[self.sentence_id]
+        places = np.isin(token_table().numpy(), [VOCABULARY.index(word) for word in HALVES])[self.sentence_id]
         cells = np.where(places[:, :, None], first[:, None, :], self.deciding_cells[:, None, :])
         return self.deciding_tokens[:, :, None] & cells
 
 
-def build(digits: Digits, n_pairs: int, split: str | Sequence[int], seed: int, published: bool = False) -> Collages:
+def build(digits: Digits, n_pairs: int, split: str | Sequence[int], seed: int, as_in_paper: bool = False) -> Collages:
     """Build pairs of a collage and a sentence.
 
     Two collages A and B and two sentences, a true of A only and b true of B only, give four pairs: (A, a) and (B, b) with
     label 1, (A, b) and (B, a) with label 0, in this order. Every collage and every sentence then stands as often with 1
-    as with 0: whoever sees one of the two only is right in exactly half of the pairs. The kinds take turns, so every
-    multiple of 32 pairs from the start holds each kind equally often. Within a kind the sentences are drawn evenly, and
-    the digits evenly among those that the sentences allow.
+    as with 0, so that a model that sees only one of the two is right in exactly half of the pairs. The kinds take turns:
+    every multiple of 32 pairs from the start holds each kind equally often. Within a kind the sentences are drawn evenly,
+    and the digits evenly among those that the sentences allow.
 
     Parameters
     ----------
@@ -293,8 +296,8 @@ def build(digits: Digits, n_pairs: int, split: str | Sequence[int], seed: int, p
         Which digits may be used. The names stand for one fixed division, whatever the seed, so that collages of
         different names never share a digit image.
     seed : int
-    published : bool
-        Build what the paper's code built instead: see :func:`wrong_labels`.
+    as_in_paper : bool
+        Build what the paper's code builds instead; :func:`wrong_labels` says what is wrong with it.
 
     Returns
     -------
@@ -302,21 +305,40 @@ def build(digits: Digits, n_pairs: int, split: str | Sequence[int], seed: int, p
 
     Raises
     ------
-    ValueError
+    InputError
         For an unknown split, a number of pairs that is no positive multiple of 4, and digits that lack a class.
     """
     if n_pairs < 4 or n_pairs % 4:
-        raise ValueError(f"{n_pairs} pairs came, expected a positive multiple of 4: two collages by two sentences.")
-    members = _members(digits, split)
+        raise InputError(f"got {n_pairs} pairs, expected a positive multiple of 4: two collages by two sentences.")
+    members = members_of(digits, split)
     rng = np.random.default_rng([seed, *(split.encode() if isinstance(split, str) else b"")])
-    make = _published if published else _quadruples
-    values, sentence_id, labels, collage = make(n_pairs, rng)
-    drawn, where = np.unique(collage, return_index=True)
-    cells = np.empty((len(drawn), 4), dtype=np.int64)
+    draw = _as_in_paper if as_in_paper else _quadruples
+    values, sentence_id, labels, collage = draw(n_pairs, rng)
+    _, first = np.unique(collage, return_index=True)
+    cells = draw_images(values[first], members, rng)[collage]
+    return Collages(digits.images, cells, values, sentence_id, labels, collage)
+
+
+def members_of(digits: Digits, split: str | Sequence[int]) -> list[np.ndarray]:
+    """Return the indices of the digit images of a split, as for :func:`build`, class by class."""
+    if isinstance(split, str):
+        parts = split_digits(digits, seed=0)
+        require_one_of("split", split, parts)
+        split = parts[split]
+    allowed = np.asarray(split)
+    members = [allowed[digits.labels[allowed] == digit] for digit in range(10)]
+    if missing := [str(digit) for digit, indices in enumerate(members) if not len(indices)]:
+        raise InputError(f"there is no image of {', '.join(missing)} among the {len(allowed)} digits; use more.")
+    return members
+
+
+def draw_images(values: np.ndarray, members: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
+    """Draw an image of each digit (n, 4), from those of its class."""
+    cells = np.empty(values.shape, dtype=np.int64)
     for digit, indices in enumerate(members):
-        here = values[where] == digit
-        cells[here] = indices[rng.integers(0, len(indices), here.sum())]
-    return Collages(digits.images, cells[collage], values, sentence_id, labels, collage)
+        places = values == digit
+        cells[places] = indices[rng.integers(0, len(indices), places.sum())]
+    return cells
 
 
 def wrong_labels(collages: Collages) -> dict[str, float]:
@@ -336,11 +358,12 @@ def wrong_labels(collages: Collages) -> dict[str, float]:
         the sentences about the largest and the smallest digit; and ``"lenient"``, the share of all pairs that stays
         wrong for a reader who takes a sentence about any of several largest digits for true.
     """
-    truth = _truth_of(collages.digits, collages.sentence_id)
+    truth = truth_table()[np.ravel_multi_index(tuple(collages.digits.T), (10,) * 4), collages.sentence_id]
     wrong = truth != collages.labels
     place = collages.kind < KINDS.index("even, precise")
     tied = place & (collages.deciding_cells.sum(axis=1) > 1)
-    named = _named_table()[collages.sentence_id] & collages.deciding_cells  # (N, 4)
+    places = np.array([np.isin(range(4), statement.cells) for statement in STATEMENTS.values()])  # (66, 4)
+    named = places[collages.sentence_id] & collages.deciding_cells  # (N, 4)
     lenient = np.where(place, named.any(axis=1), truth) != collages.labels
     return {
         "all": float(wrong.mean()),
@@ -368,86 +391,6 @@ def text_alone(train: Collages, test: Collages) -> float:
     return float(((votes > 0)[test.sentence_id] == test.labels).mean())
 
 
-def chances(digits, sentence_id, groups=None) -> np.ndarray:
-    """Return how likely each sentence is true for one who sees and reads a part only: the oracle.
-
-    A hidden cell holds any of the ten digits, each as likely. A hidden word could be any that makes one of the balanced
-    sentences of the same length, each as likely as in the data: the eight kinds alike, within a kind each sentence. Both are
-    marginalised over, exactly.
-
-    Parameters
-    ----------
-    digits : array_like of int, shape (N, 4)
-    sentence_id : array_like of int, shape (N,)
-        Index into ``SENTENCES``.
-    groups : array_like of int, shape (N, T), optional
-        Words that are hidden together: numbers from 0, -1 for padding. Default: the whole sentence is read.
-
-    Returns
-    -------
-    ndarray, shape (N, 16) or (N, 16 * 2**G)
-        By set of what is there; set S holds cell k iff ``S >> k & 1``, and group g iff ``S >> 4 + g & 1``. The last column is
-        the truth, 0 or 1.
-
-    Examples
-    --------
-    >>> largest = SENTENCES.index("the largest digit is at the upper left corner")
-    >>> chances([[9, 1, 1, 1]], [largest])[0, [0, 1, 15]].round(3)
-    array([0.202, 0.729, 1.   ])
-    """
-    digits, sentence_id = np.asarray(digits), np.asarray(sentence_id)
-    seen = np.stack([_share_true(S)[tuple(digits[:, k] * (S >> k & 1) for k in range(4))] for S in range(16)], axis=1)
-    if groups is None:  # seen is (N, 16, 66)
-        return seen[np.arange(len(digits)), :, sentence_id]
-    return np.einsum("nwm,nsm->nws", beliefs(sentence_id, groups), seen[:, :, :BALANCED]).reshape(len(digits), -1)
-
-
-def beliefs(sentence_id, groups) -> np.ndarray:
-    """Return how likely each balanced sentence is for one who reads some groups of the words of a sentence only.
-
-    Parameters
-    ----------
-    sentence_id, groups
-        As for :func:`chances`.
-
-    Returns
-    -------
-    ndarray, shape (N, 2**G, 46)
-        Sums to 1 over the sentences; all on the own one where every word is read.
-    """
-    groups, table, kinds = np.asarray(groups), _token_table().numpy()[:, : np.shape(groups)[1]], np.bincount(KIND_OF[:BALANCED])
-    sets = (np.arange(2 ** (groups.max() + 1))[:, None] >> np.arange(groups.max() + 1)) & 1  # (2**G, G)
-    read = np.concatenate([sets, np.ones((len(sets), 1), int)], axis=1)[:, groups]  # (2**G, N, T), padding is always read
-    differs = table[None, :BALANCED] != table[np.asarray(sentence_id)][:, None]  # (N, 46, T)
-    could_be = np.einsum("wnt,nmt->nwm", read.astype(float), differs.astype(float)) == 0
-    weight = could_be / kinds[KIND_OF[:BALANCED]]
-    return weight / weight.sum(axis=2, keepdims=True)
-
-
-@cache
-def _share_true(S: int) -> np.ndarray:
-    """Return for how many of all digits in hidden cells each sentence is true, (10 or 1,) * 4 + (66,): 1 where hidden."""
-    hidden = tuple(k for k in range(4) if not S >> k & 1)
-    return _truth()[1].reshape(*(10,) * 4, -1).mean(axis=hidden, keepdims=True)
-
-
-def _said(sentence: str) -> Statement:
-    if sentence in STATEMENTS:
-        return STATEMENTS[sentence]
-    near = "; ".join(map(repr, get_close_matches(str(sentence), SENTENCES, n=2, cutoff=0.3))) or "none"
-    raise ValueError(f"{sentence!r} is not one of the {len(SENTENCES)} sentences of the collages; like it: {near}.")
-
-
-def _four(digits) -> tuple[np.ndarray, bool]:
-    """Return digits as (N, 4), and whether they came as one collage."""
-    digits = np.asarray(digits)
-    if digits.ndim not in (1, 2) or digits.shape[-1] != 4 or not np.issubdtype(digits.dtype, np.integer):
-        raise ValueError(f"digits came as {digits.dtype} of shape {digits.shape}, expected whole numbers (4,) or (N, 4).")
-    if digits.size and not (0 <= digits.min() and digits.max() <= 9):
-        raise ValueError(f"digits from {digits.min()} to {digits.max()} came, expected 0 to 9.")
-    return np.atleast_2d(digits), digits.ndim == 1
-
-
 def _marked(digits: np.ndarray, task: str) -> np.ndarray:
     """Return the cells that a task is about, (N, 4): the largest, smallest, even or odd digits."""
     if task == "largest":
@@ -457,62 +400,31 @@ def _marked(digits: np.ndarray, task: str) -> np.ndarray:
     return digits % 2 == TASKS[2:].index(task)
 
 
-def _deciding_cells(digits: np.ndarray, sentence_id: np.ndarray) -> np.ndarray:
-    by_task = np.stack([_marked(digits, task) for task in TASKS])  # (4, N, 4)
-    marked = by_task[KIND_OF[sentence_id] // 2, np.arange(len(digits))]
-    return marked | ~marked.any(axis=1, keepdims=True)
-
-
 @cache
-def _token_table() -> Tensor:
+def token_table() -> Tensor:
+    """Return the word numbers of all sentences, (66, T), int64."""
     return tokenize(SENTENCES)
 
 
 @cache
 def _deciding_table() -> np.ndarray:
     """Return the deciding words of each sentence, (66, T): one of them alone differs from a sentence that can be true."""
-    table = _token_table().numpy()
+    table = token_table().numpy()
     differ = table[:, None] != table[None]  # (66, 66, T)
-    can_be_true = _truth()[1].any(axis=0)
+    can_be_true = truth_table().any(axis=0)
     return (differ & (can_be_true & (differ.sum(axis=2) == 1))[:, :, None]).any(axis=1)
 
 
 @cache
-def _named_table() -> np.ndarray:
-    """Return the cells that each sentence names, (66, 4)."""
-    return np.array([np.isin(range(4), said.cells) for said in STATEMENTS.values()])
-
-
-@cache
-def _truth() -> tuple[np.ndarray, np.ndarray]:
-    """Return all 10,000 collages of digits, (10000, 4), and what holds of each, (10000, 66)."""
-    everything = np.stack(np.unravel_index(np.arange(10_000), (10,) * 4), axis=1)
-    return everything, np.stack([holds(everything, sentence) for sentence in SENTENCES], axis=1)
-
-
-def _truth_of(digits: np.ndarray, sentence_id: np.ndarray) -> np.ndarray:
-    return _truth()[1][np.ravel_multi_index(tuple(digits.T), (10,) * 4), sentence_id]
-
-
-def _members(digits: Digits, split: str | Sequence[int]) -> list[np.ndarray]:
-    """Return the allowed digit images of each class."""
-    if isinstance(split, str):
-        parts = split_digits(digits, seed=0)
-        if split not in parts:
-            raise ValueError(f"split {split!r} came, expected one of {', '.join(map(repr, parts))}, or indices.")
-        split = parts[split]
-    allowed = np.asarray(split)
-    members = [allowed[digits.labels[allowed] == digit] for digit in range(10)]
-    empty = [digit for digit, indices in enumerate(members) if not len(indices)]
-    if empty:
-        raise ValueError(f"there is no image of {', '.join(map(str, empty))} among the {len(allowed)} digits; use more.")
-    return members
+def truth_table() -> np.ndarray:
+    """Return which sentence is true of which digits of ``ALL_DIGITS``, (10000, 66), bool."""
+    return np.stack([holds(ALL_DIGITS, sentence) for sentence in SENTENCES], axis=1)
 
 
 @cache
 def _rivals() -> tuple[list[list[tuple[int, int]]], dict[tuple[int, int], np.ndarray]]:
     """Return the ordered pairs of sentences of each kind, and for each the collages of digits with first true, second not."""
-    _, truth = _truth()
+    truth = truth_table()
     kinds = [[i for i in range(BALANCED) if KIND_OF[i] == kind] for kind in range(len(KINDS))]
     pairs = [[(a, b) for a in ids for b in ids if a != b] for ids in kinds]
     return pairs, {(a, b): np.flatnonzero(truth[:, a] & ~truth[:, b]) for kind in pairs for a, b in kind}
@@ -527,30 +439,29 @@ def _quadruples(n_pairs: int, rng: np.random.Generator) -> tuple[np.ndarray, ...
         turns = np.arange(kind, n, len(pairs))
         chosen = rng.integers(0, len(choices), len(turns))
         for number, (one, other) in enumerate(choices):
-            here = turns[chosen == number]
-            a[here], b[here] = one, other
-            first[here] = rng.choice(allowed[one, other], len(here))
-            second[here] = rng.choice(allowed[other, one], len(here))
-    everything, _ = _truth()
-    values = everything[np.stack([first, second, first, second], axis=1).ravel()]
+            places = turns[chosen == number]
+            a[places], b[places] = one, other
+            first[places] = rng.choice(allowed[one, other], len(places))
+            second[places] = rng.choice(allowed[other, one], len(places))
+    values = ALL_DIGITS[np.stack([first, second, first, second], axis=1).ravel()]
     sentence_id = np.stack([a, b, b, a], axis=1).ravel()
     collage = (2 * np.arange(n)[:, None] + np.array([0, 1, 0, 1])).ravel()
     return values, sentence_id, np.tile([1, 1, 0, 0], n), collage
 
 
-def _published(n_pairs: int, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+def _as_in_paper(n_pairs: int, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
     """Draw as the paper's code does: any four digits, tasks in turn, half of the sentences falsified, ties unseen."""
     values = rng.integers(0, 10, (n_pairs, 4))
     labels = np.ones(n_pairs, dtype=np.int64)
     labels[rng.permutation(n_pairs)[: n_pairs // 2]] = 0
     number = {sentence: i for i, sentence in enumerate(SENTENCES)}
     sentence_id = np.array(
-        [number[_as_published(four, i % 4, bool(label), rng)] for i, (four, label) in enumerate(zip(values, labels))]
+        [number[_sentence_as_in_paper(four, i % 4, bool(label), rng)] for i, (four, label) in enumerate(zip(values, labels))]
     )
     return values, sentence_id, labels, np.arange(n_pairs)
 
 
-def _as_published(digits: np.ndarray, task: int, true: bool, rng: np.random.Generator) -> str:
+def _sentence_as_in_paper(digits: np.ndarray, task: int, true: bool, rng: np.random.Generator) -> str:
     """Return the sentence that the paper's code writes for four digits."""
     corners, form = list(CORNERS), rng.integers(0, 3)
     if task < 2:
@@ -565,5 +476,5 @@ def _as_published(digits: np.ndarray, task: int, true: bool, rng: np.random.Gene
     if count == 0 or len(counted) == 0:
         return f"there are 0 {TASKS[task]} digit(s) in the picture"
     place = f"is at the {corners[counted[0]]} corner"
-    said = f"there are {count} {TASKS[task]} digit(s) in the picture"
-    return (said, f"the first {TASKS[task]} digit {place}", f"{said} and the first {place}")[form]
+    counted = f"there are {count} {TASKS[task]} digit(s) in the picture"
+    return (counted, f"the first {TASKS[task]} digit {place}", f"{counted} and the first {place}")[form]

@@ -9,10 +9,11 @@ from functools import cache
 
 import numpy as np
 
-from crossexplain.data.collages import BALANCED, SENTENCES, STATEMENTS, Collages, holds
-from crossexplain.data.collages import build as build_matching
+from crossexplain.checks import InputError
+from crossexplain.data import collages
+from crossexplain.data.collages import ALL_DIGITS, BALANCED, SENTENCES, STATEMENTS, Collages
 from crossexplain.data.digits import Digits
-from crossexplain.data.digits import split as split_digits
+from crossexplain.data.vocabulary import require_one_of
 
 ANSWERS = {  # what the predictions of a model that learned the control rest on
     "image": "image alone",
@@ -62,23 +63,23 @@ def build(kind: str, digits: Digits, n: int, split: str, seed: int, p: float = 1
 
     Raises
     ------
-    ValueError
+    InputError
         For an unknown kind, a share outside 0 to 1, and what :func:`crossexplain.data.collages.build` refuses.
     """
-    if kind not in ANSWERS:
-        raise ValueError(f"control {kind!r} came, expected one of {', '.join(map(repr, ANSWERS))}.")
+    require_one_of("control", kind, ANSWERS)
     if not 0 <= p <= 1:
-        raise ValueError(f"p={p} came, expected a share from 0 to 1.")
-    base = build_matching(digits, n, split, seed)  # of the shortcut, the pairs in which nothing is given away
+        raise InputError(f"got p={p}, expected a share from 0 to 1.")
+    base = collages.build(digits, n, split, seed)  # of the shortcut, the pairs in which nothing is given away
     rng = np.random.default_rng([seed, *kind.encode(), *split.encode()])
     if kind == "shortcut":
         values, sentence_id, labels = _shortcut(base, p, rng)
     else:
         labels = rng.integers(0, 2, n)
         shows, says, labels = _properties(kind, labels, p, rng)
-        values = np.stack([_everything()[rng.choice(_showing(show))] for show in shows])
+        values = np.stack([ALL_DIGITS[rng.choice(_showing(show))] for show in shows])
         sentence_id = np.array([rng.choice(_saying(kind, say)) for say in says])
-    return Collages(digits.images, _images_of(digits, values, split, rng), values, sentence_id, labels, np.arange(n))
+    cells = collages.draw_images(values, collages.members_of(digits, split), rng)
+    return Collages(digits.images, cells, values, sentence_id, labels, np.arange(n))
 
 
 def shows(digits) -> np.ndarray:
@@ -117,37 +118,17 @@ def _shortcut(base: Collages, p: float, rng) -> tuple[np.ndarray, np.ndarray, np
     values, sentence_id, labels = base.digits.copy(), base.sentence_id.copy(), base.labels.copy()
     for i in np.flatnonzero(rng.random(len(base)) < p):
         sentence_id[i] = rng.choice(_saying("text", 2 * labels[i] - 1))
-        values[i] = _everything()[rng.choice(_collages_of(sentence_id[i], bool(labels[i])))]
+        values[i] = ALL_DIGITS[rng.choice(np.flatnonzero(collages.truth_table()[:, sentence_id[i]] == labels[i]))]
     return values, sentence_id, labels
 
 
 @cache
-def _everything() -> np.ndarray:
-    """Return all 10,000 collages of digits, (10000, 4)."""
-    return np.stack(np.unravel_index(np.arange(10_000), (10,) * 4), axis=1)
-
-
-@cache
 def _showing(surplus: int) -> np.ndarray:
-    return np.flatnonzero(shows(_everything()) == surplus)
+    return np.flatnonzero(shows(ALL_DIGITS) == surplus)
 
 
 @cache
 def _saying(kind: str, say: int) -> np.ndarray:
-    """Return the sentences that say something; for the text control all do, by their task."""
+    """Return the sentences that say +1, -1 or 0; for the text control each says +1 or -1, by its task."""
     by_task = {"largest": 1, "smallest": -1, "even": 1, "odd": -1} if kind == "text" else SAYS
     return np.array([i for i in range(BALANCED) if by_task[STATEMENTS[SENTENCES[i]].task] == say])
-
-
-@cache
-def _collages_of(sentence: int, true: bool) -> np.ndarray:
-    return np.flatnonzero(holds(_everything(), SENTENCES[sentence]) == true)
-
-
-def _images_of(digits: Digits, values: np.ndarray, split: str, rng) -> np.ndarray:
-    """Return an image of each digit, (n, 4), from the split."""
-    allowed, cells = split_digits(digits, seed=0)[split], np.empty_like(values)
-    for digit in range(10):
-        members, here = allowed[digits.labels[allowed] == digit], values == digit
-        cells[here] = members[rng.integers(0, len(members), here.sum())]
-    return cells

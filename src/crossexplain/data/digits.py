@@ -10,7 +10,9 @@ from scipy.ndimage import zoom
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
+from crossexplain.checks import InputError
 from crossexplain.data.store import Found, find
+from crossexplain.data.vocabulary import require_one_of
 
 SIDE = 28  # pixels
 UNSIGNED_BYTE = 0x08  # IDX code of the only element type that MNIST uses
@@ -56,7 +58,7 @@ def load(name: str = "sklearn") -> Digits:
 
     Raises
     ------
-    ValueError
+    InputError
         For another name, and for MNIST files that are not what they should be.
     MissingSource
         If MNIST is not on this machine; the message says how to fetch it.
@@ -67,12 +69,11 @@ def load(name: str = "sklearn") -> Digits:
     >>> digits.images.shape, digits.labels.shape
     ((1797, 28, 28), (1797,))
     """
+    require_one_of("set of digits", name, ("sklearn", "mnist"))
     if name == "sklearn":
         found = find("sklearn-digits")
         bunch = load_digits()
         return Digits(enlarge(bunch.images / 16.0), bunch.target.astype(np.int64), found)
-    if name != "mnist":
-        raise ValueError(f"digits {name!r} came, expected 'sklearn' or 'mnist'.")
     found = find("mnist")
     parts = [_mnist(found.path, part) for part in ("train", "t10k")]
     images, labels = (np.concatenate(arrays) for arrays in zip(*parts))
@@ -98,7 +99,7 @@ def split(digits: Digits, seed: int = 0, validation: float = 0.15, test: float =
 
     Raises
     ------
-    ValueError
+    InputError
         If a share leaves some set empty, or a class too few digits for one in each set.
 
     Examples
@@ -107,17 +108,17 @@ def split(digits: Digits, seed: int = 0, validation: float = 0.15, test: float =
     {'train': 1257, 'validation': 270, 'test': 270}
     """
     if not (0 < validation < 1 and 0 < test < 1 and validation + test < 1):
-        raise ValueError(
-            f"shares {validation} and {test} came for validation and test, expected two positive numbers that leave "
-            "something to train on."
+        raise InputError(
+            f"got shares {validation} and {test} for validation and test, expected two positive numbers that leave something "
+            "to train on."
         )
     everything = np.arange(len(digits))
     if digits.tests:
         rest, tests = np.split(everything, [len(digits) - digits.tests])
     else:
         rest, tests = _divide(digits.labels, everything, round(test * len(everything)), seed)
-    of = rest if digits.tests else everything
-    train, validated = _divide(digits.labels, rest, round(validation * len(of)), seed)
+    whole = rest if digits.tests else everything
+    train, validated = _divide(digits.labels, rest, round(validation * len(whole)), seed)
     return {"train": train, "validation": validated, "test": tests}
 
 
@@ -129,7 +130,7 @@ def enlarge(images: np.ndarray, side: int = SIDE) -> np.ndarray:
     images : numpy.ndarray, shape (N, S, S)
         Values from 0 to 1.
     side : int
-        Height and width wanted, in pixels.
+        Height and width of the result, in pixels.
 
     Returns
     -------
@@ -158,7 +159,7 @@ def read_idx(path: Path | str) -> np.ndarray:
 
     Raises
     ------
-    ValueError
+    InputError
         If the file is no gzip file, no IDX file, holds another element type, or ends too early or too late.
     """
     path = Path(path)
@@ -166,19 +167,19 @@ def read_idx(path: Path | str) -> np.ndarray:
         with gzip.open(path) as stream:
             data = stream.read()
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise ValueError(f"{path.name} is not a whole gzip file ({error}); fetch it again.") from error
+        raise InputError(f"{path.name} is not a whole gzip file ({error}); fetch it again.") from error
     if len(data) < 4 or data[:2] != b"\0\0" or data[2] != UNSIGNED_BYTE:
-        raise ValueError(
+        raise InputError(
             f"{path.name} starts with the bytes {data[:4].hex(' ') or '(none)'}, expected 00 00 08 and the number of "
             "axes: this is not an IDX file of unsigned bytes."
         )
     start = 4 + 4 * data[3]
     if len(data) < start:
-        raise ValueError(f"{path.name} ends within its header: {len(data)} bytes came, expected at least {start}.")
+        raise InputError(f"{path.name} ends within its header: got {len(data)} bytes, expected at least {start}.")
     shape = tuple(int(length) for length in np.frombuffer(data[4:start], dtype=">u4"))
     expected = start + int(np.prod(shape, dtype=np.int64))
     if len(data) != expected:
-        raise ValueError(
+        raise InputError(
             f"{path.name} holds {len(data):,} bytes, its header promises {expected:,} for shape {shape}; "
             "fetch it again."
         )
@@ -189,7 +190,7 @@ def _mnist(folder: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
     images = read_idx(folder / f"{part}-images-idx3-ubyte.gz")
     labels = read_idx(folder / f"{part}-labels-idx1-ubyte.gz")
     if images.shape[1:] != (SIDE, SIDE) or labels.ndim != 1 or len(images) != len(labels):
-        raise ValueError(
+        raise InputError(
             f"MNIST's {part} files hold arrays of shape {images.shape} and {labels.shape}, "
             f"expected (N, {SIDE}, {SIDE}) and (N,)."
         )
@@ -197,5 +198,5 @@ def _mnist(folder: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _divide(labels: np.ndarray, indices: np.ndarray, held: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    kept, out = train_test_split(indices, test_size=held, random_state=seed, stratify=labels[indices])
-    return np.sort(kept), np.sort(out)
+    parts = train_test_split(indices, test_size=held, random_state=seed, stratify=labels[indices])
+    return tuple(map(np.sort, parts))

@@ -12,15 +12,11 @@ The two published archives, ``Flickr8k_text.zip`` and ``Flickr8k_Dataset.zip``, 
 that there is no unpacking that could be cut off half-way.
 """
 
-import io
 import logging
-import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
-from os import getpid
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -29,27 +25,23 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from crossexplain.checks import InputError
 from crossexplain.data import photos, store
-from crossexplain.data.store import Found, MissingSource
+from crossexplain.data.flickr8k_files import TOKENS, CaptionError, Files, lines_of
+from crossexplain.data.store import Found
+from crossexplain.data.vocabulary import require_one_of
 
 log = logging.getLogger(__name__)
 
-TOKENS = "Flickr8k.token.txt"
 LISTS = {
     "train": "Flickr_8k.trainImages.txt",
     "validation": "Flickr_8k.devImages.txt",
     "test": "Flickr_8k.testImages.txt",
 }
 JUDGEMENTS = {"expert": "ExpertAnnotations.txt", "crowd": "CrowdFlowerAnnotations.txt"}
-TEXT_ARCHIVE, IMAGE_ARCHIVE = "Flickr8k_text.zip", "Flickr8k_Dataset.zip"
-TEXT_FOLDERS, IMAGE_FOLDERS = (".", "Flickr8k_text"), ("Images", "Flicker8k_Dataset", "Flickr8k_Dataset")
 NEGATIVES = ("random", "hard")
 NEIGHBOURS = 50  # nearest captions among which a hard negative is looked for
 QUIRK = "2258277193_586949ec62.jpg"  # the published captions name it, the published images lack it
-
-
-class CaptionError(ValueError):
-    """A file of captions, of a split or of judgements is not as it should be; the message says where and what to do."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +63,8 @@ class Pairs:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def take(self, indices: Sequence[int]) -> "Pairs":
-        """Return some of the pairs."""
+    def select(self, indices: Sequence[int]) -> "Pairs":
+        """Return the pairs at ``indices``."""
         return Pairs(self.image[indices], self.caption[indices], self.labels[indices])
 
 
@@ -88,7 +80,7 @@ class Judgements:
         Experts: K = 3 marks from 1 (does not describe the image at all) to 4 (describes it). Crowd: K = 2, the number of
         those who said yes, it describes the image (small mistakes allowed), and of those who said no.
     left_out : int
-        Judgements of images or captions that are not there.
+        Number of judgements of images or captions that are missing here.
     """
 
     image: np.ndarray
@@ -104,7 +96,7 @@ class Flickr8k:
     Attributes
     ----------
     names : list of I str
-        File names of the images that are there, in the order of the captions.
+        File names of the images that are present, in the order of the captions.
     captions : list of C str
     image_of : ndarray of int64, shape (C,)
         Index of the image that a caption was written for.
@@ -125,14 +117,14 @@ class Flickr8k:
     splits: dict[str, np.ndarray]
     found: Found
     problems: tuple[str, ...] = ()
-    files: "_Files" = field(default=None, repr=False)
+    files: Files | None = field(default=None, repr=False)
 
     def __repr__(self) -> str:
         parts = ", ".join(f"{len(indices):,} {name}" for name, indices in self.splits.items())
-        return f"{len(self.names):,} images ({parts}), {len(self.captions):,} captions, from {self.found.source}"
+        return f"{len(self.names):,} images ({parts}), {len(self.captions):,} captions, from {self.found.origin}"
 
     def captions_of(self, images: str | Sequence[int]) -> np.ndarray:
-        """Return the indices of all captions of some images, or of a split by its name, image by image.
+        """Return the indices of all captions of images, or of a split by its name, image by image.
 
         Parameters
         ----------
@@ -142,7 +134,10 @@ class Flickr8k:
         -------
         ndarray of int64, shape (C',)
         """
-        indices = self._split(images) if isinstance(images, str) else np.asarray(images, dtype=np.int64)
+        if isinstance(images, str):
+            require_one_of("split", images, self.splits)
+            images = self.splits[images]
+        indices = np.asarray(images, dtype=np.int64)
         return np.concatenate([self._by_image[i] for i in indices]) if len(indices) else np.empty(0, np.int64)
 
     def images(self, indices: Sequence[int], size: int) -> Tensor:
@@ -165,7 +160,7 @@ class Flickr8k:
             If one cannot be read; ``load(check=True)`` leaves those out.
         """
         if not len(indices):
-            raise ValueError("no index came, expected at least one image.")
+            raise InputError("got no index, expected at least one image.")
         return torch.stack([photos.read(self.files.open(self.names[i]), size) for i in indices])
 
     def fingerprints(self, indices: Sequence[int]) -> list[str]:
@@ -173,10 +168,10 @@ class Flickr8k:
         return [f"{self.names[i]} {self.files.fingerprint(self.names[i])}" for i in indices]
 
     def pairs(self, split: str, seed: int, negatives: str = "random") -> Pairs:
-        """Pair every caption of a split with its image, and every one with an image that it was not written for.
+        """Pair every caption of a split with its image, and with an image that it was not written for.
 
-        Every caption is in one pair that matches and in one that does not, and so is every image five times each: neither
-        the caption alone nor the image alone tells anything about the label.
+        Every caption is in one pair that matches and in one that does not, and every image is in five of each: neither the
+        caption alone nor the image alone tells anything about the label.
 
         Parameters
         ----------
@@ -185,9 +180,9 @@ class Flickr8k:
         seed : int
         negatives : {"random", "hard"}
             Random: the captions are dealt out again at random, as in section 4.2 of the paper. Hard: each image gets a
-            caption that reads like its own (nearest by TF-IDF among those not yet dealt out; what is left at the end is
-            dealt out at random). Some of these describe the image by accident, so that no model can be right on all.
-            Never a caption of the same image, nor one of the same words.
+            caption that reads like its own (nearest by TF-IDF among those not yet dealt out; the captions that are left at
+            the end are dealt out at random). A few describe the image by accident, so that no model can be right on all.
+            Neither kind deals out a caption of the same image, nor one of the same words.
 
         Returns
         -------
@@ -195,14 +190,13 @@ class Flickr8k:
 
         Raises
         ------
-        ValueError
+        InputError
             For an unknown split or kind, and where too few images are left to choose from.
         """
-        if negatives not in NEGATIVES:
-            raise ValueError(f"negatives {negatives!r} came, expected one of {', '.join(map(repr, NEGATIVES))}.")
-        own = self.captions_of(split)
-        image = self.image_of[own]  # (N,)
-        texts = [" ".join(self.captions[i].lower().strip(" .").split()) for i in own]
+        require_one_of("kind of negatives", negatives, NEGATIVES)
+        captions = self.captions_of(split)
+        image = self.image_of[captions]  # (N,)
+        texts = [" ".join(self.captions[i].lower().strip(" .").split()) for i in captions]
         words = np.unique(texts, return_inverse=True)[1]  # (N,) the same number for the same words
         taken = set(zip(image.tolist(), words.tolist()))
 
@@ -210,12 +204,12 @@ class Flickr8k:
             return np.fromiter(((a, b) in taken for a, b in zip(image[i].tolist(), words[j].tolist())), bool, len(i))
 
         rng = np.random.default_rng(seed)
-        chosen = np.full(len(own), -1)
+        chosen = np.full(len(captions), -1)
         if negatives == "hard":
             _deal_nearest(chosen, _nearest(texts), clash, rng)
         _deal_rest(chosen, clash, rng, split)
-        labels = np.repeat(np.array([1, 0]), len(own))
-        return Pairs(np.tile(image, 2), np.concatenate([own, own[chosen]]), labels)
+        labels = np.repeat(np.array([1, 0]), len(captions))
+        return Pairs(np.tile(image, 2), np.concatenate([captions, captions[chosen]]), labels)
 
     def judgements(self, kind: str) -> Judgements:
         """Read what people said of how well a caption describes an image.
@@ -233,15 +227,14 @@ class Flickr8k:
         CaptionError
             If a line is not as published.
         crossexplain.data.store.MissingSource
-            If the file is not there; generated images have none.
+            If the file is missing.
         """
-        if kind not in JUDGEMENTS:
-            raise ValueError(f"judgements {kind!r} came, expected one of {', '.join(map(repr, JUDGEMENTS))}.")
+        require_one_of("kind of judgements", kind, JUDGEMENTS)
         name = JUDGEMENTS[kind]
         images = {name: i for i, name in enumerate(self.names)}
         captions = {key: i for i, key in enumerate(self.keys)}
-        rows, left_out = [], 0
-        for number, line in _lines(self.files.text(name), name):
+        rows = []
+        for number, line in lines_of(self.files.text(name), name):
             try:
                 image, caption, *scores = line.split("\t")
                 scores = [float(score) for score in scores]
@@ -250,17 +243,11 @@ class Flickr8k:
             except ValueError:
                 raise CaptionError(f"{name}, line {number}: expected an image, a caption and three numbers with tabs "
                                    f"between them, got {line[:60]!r}; fetch the file again.") from None
-            if image in images and caption in captions:
-                rows.append((images[image], captions[caption], *(scores if kind == "expert" else scores[1:])))
-            else:
-                left_out += 1
-        table = np.array(rows, dtype=float).reshape(len(rows), 5 if kind == "expert" else 4)
-        return Judgements(table[:, 0].astype(np.int64), table[:, 1].astype(np.int64), table[:, 2:], left_out)
-
-    def _split(self, name: str) -> np.ndarray:
-        if name not in self.splits:
-            raise ValueError(f"split {name!r} came, expected one of {', '.join(map(repr, self.splits))}.")
-        return self.splits[name]
+            rows.append((images.get(image, -1), captions.get(caption, -1), *(scores if kind == "expert" else scores[1:])))
+        table = np.array(rows)
+        known = (table[:, :2] >= 0).all(axis=1)
+        image, caption = table[known, :2].T.astype(np.int64)
+        return Judgements(image, caption, table[known, 2:], int((~known).sum()))
 
     @cached_property
     def _by_image(self) -> list[np.ndarray]:
@@ -284,23 +271,23 @@ def load(folder: Path | str | None = None, check: bool = False, progress: bool =
     Returns
     -------
     Flickr8k
-        With what was left out in ``problems``; new problems are logged as well, the one that everybody's copy has is not.
+        What was left out is in ``problems`` and is logged, but for the one problem that every copy has.
 
     Raises
     ------
     CaptionError
         If captions or lists are not as they should be: encoding, tabs, keys, an image in two splits.
     crossexplain.data.store.MissingSource
-        If a file is not there.
+        If a file is missing.
     """
     found = store.find("flickr8k") if folder is None else Found("flickr8k", Path(folder), "folder that was named")
-    files = _Files(found.path)
+    files = Files(found.path)
     rows = _captions(files.text(TOKENS))
     images = list(dict.fromkeys(image for image, _, _ in rows))
     broken = {image: why for image in images if (why := files.lacks(image))}
     if check:
         broken |= _unreadable(files, [image for image in images if image not in broken], progress)
-    problems = [*_about_images(rows, images, broken), *_about_captions(rows)]
+    problems = _problems(rows, broken)
     rows = [row for row in rows if row[0] not in broken and row[2]]
     names = list(dict.fromkeys(image for image, _, _ in rows))
     index = {name: i for i, name in enumerate(names)}
@@ -313,106 +300,10 @@ def load(folder: Path | str | None = None, check: bool = False, progress: bool =
                     [f"{image}#{number}" for image, number, _ in rows], splits, found, tuple(problems), files)
 
 
-class _Files:
-    """The files of a folder, or of the archives in it, under the same names."""
-
-    def __init__(self, folder: Path):
-        self.folder = folder
-        if not folder.is_dir():
-            raise MissingSource(f"there is no folder {folder}; name the one that holds {TOKENS} or {TEXT_ARCHIVE}.")
-        self.images = next((folder / name for name in IMAGE_FOLDERS if (folder / name).is_dir()), None)
-        self.members = {} if self.images else _members(folder / IMAGE_ARCHIVE)
-        if not self.images and not self.members:
-            raise MissingSource(f"{folder} holds no images: expected a folder {' or '.join(IMAGE_FOLDERS)}, or the archive "
-                                f"{IMAGE_ARCHIVE}.")
-
-    def text(self, name: str) -> bytes:
-        """Return the content of a text file."""
-        for place in TEXT_FOLDERS:
-            if (path := self.folder / place / name).is_file():
-                return path.read_bytes()
-        archive = self.folder / TEXT_ARCHIVE
-        if name in (members := _members(archive)):
-            return _from_archive(archive, members[name].filename)
-        raise MissingSource(f"{self.folder} lacks {name}, and there is no {TEXT_ARCHIVE} that holds it; "
-                            "place the file there.")
-
-    def open(self, image: str) -> Path | io.BytesIO:
-        """Return what :func:`crossexplain.data.photos.read` reads an image from."""
-        if self.images:
-            return self.images / image
-        stream = io.BytesIO(_from_archive(self.folder / IMAGE_ARCHIVE, self.members[image].filename))
-        stream.name = image
-        return stream
-
-    def lacks(self, image: str) -> str | None:
-        """Return why an image cannot be there, without reading it."""
-        if self.images:
-            path = self.images / image
-            size = path.stat().st_size if path.is_file() else None
-        else:
-            size = self.members[image].file_size if image in self.members else None
-        return "absent" if size is None else None if size else "empty (0 bytes)"
-
-    def fingerprint(self, image: str) -> str:
-        """Return size and checksum of an image's file; an archive knows them already."""
-        if self.images:
-            content = (self.images / image).read_bytes()
-            return f"{len(content)} {zlib.crc32(content):08x}"
-        return f"{self.members[image].file_size} {self.members[image].CRC:08x}"
-
-
-@lru_cache(maxsize=4)
-def _archive(path: Path, process: int) -> zipfile.ZipFile:
-    # One for each process: two that share an open file would move each other's place in it.
-    return zipfile.ZipFile(path)
-
-
-def _members(path: Path) -> dict[str, zipfile.ZipInfo]:
-    """Return the files in an archive by their plain names; nothing if there is no archive."""
-    if not path.is_file():
-        return {}
-    try:
-        listed = _archive(path, getpid()).infolist()
-    except (zipfile.BadZipFile, OSError) as error:
-        raise CaptionError(f"{path} is no whole zip file ({error}); copy or fetch it again.") from error
-    # Mac OS adds files of its own, in a folder of that name.
-    return {Path(one.filename).name: one for one in listed
-            if not one.is_dir() and not one.filename.startswith("__MACOSX/")}
-
-
-def _from_archive(path: Path, member: str) -> bytes:
-    try:
-        return _archive(path, getpid()).read(member)
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
-        if Path(member).suffix == ".txt":
-            raise CaptionError(f"{member} in {path} cannot be unpacked ({error}); copy the archive again.") from error
-        raise photos.PhotoError(f"{Path(member).name} cannot be unpacked from {path.name} ({error}); "
-                                "copy or fetch the archive again.") from error
-
-
-def _lines(content: bytes, name: str) -> list[tuple[int, str]]:
-    """Return the lines of a text file that are not empty, with their numbers."""
-    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise CaptionError(f"{name} is UTF-16, expected UTF-8; save it again as UTF-8.")
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        number = content.count(b"\n", 0, error.start) + 1
-        raise CaptionError(f"{name}, line {number}: the byte 0x{content[error.start]:02x} is not UTF-8; save the file "
-                           "again as UTF-8.") from error
-    # split("\n"): a caption may hold a character that splitlines takes for the end of a line
-    lines = [(number, line.removesuffix("\r")) for number, line in enumerate(text.split("\n"), start=1)]
-    lines = [(number, line) for number, line in lines if line.strip()]
-    if not lines:
-        raise CaptionError(f"{name} is empty, expected at least one line; fetch or copy the file again.")
-    return lines
-
-
 def _captions(content: bytes) -> list[tuple[str, str, str]]:
     """Return image, number and text of each caption."""
     rows, seen, wrong, twice = [], {}, [], []
-    for number, line in _lines(content, TOKENS):
+    for number, line in lines_of(content, TOKENS):
         key, tab, text = line.partition("\t")
         image, hash_sign, count = key.strip().rpartition("#")
         if not tab or not hash_sign or not count.isdecimal() or not image or image != Path(image).name:
@@ -433,16 +324,16 @@ def _captions(content: bytes) -> list[tuple[str, str, str]]:
     return rows
 
 
-def _splits(files: _Files, index: dict[str, int], problems: list[str]) -> dict[str, np.ndarray]:
-    """Read the three lists; adds to the problems what they name in vain."""
-    splits, where = {}, {}
+def _splits(files: Files, index: dict[str, int], problems: list[str]) -> dict[str, np.ndarray]:
+    """Read the three lists; adds the images that are listed but missing to the problems."""
+    splits, list_of = {}, {}
     for split, name in LISTS.items():
-        listed = [line.strip() for _, line in _lines(files.text(name), name)]
+        listed = [line.strip() for _, line in lines_of(files.text(name), name)]
         for image in listed:
-            if image in where:
-                raise CaptionError(f"{name} names {image}, which {where[image]} names already; an image belongs to one "
+            if image in list_of:
+                raise CaptionError(f"{name} names {image}, which {list_of[image]} names already; an image belongs to one "
                                    "split once, take it out of one.")
-            where[image] = name
+            list_of[image] = name
         unknown = [image for image in listed if image not in index]
         if unknown:
             problems.append(f"{_count(unknown, 'image')} of {name} without a readable file or a caption, left out: "
@@ -451,7 +342,7 @@ def _splits(files: _Files, index: dict[str, int], problems: list[str]) -> dict[s
     return splits
 
 
-def _unreadable(files: _Files, images: list[str], progress: bool) -> dict[str, str]:
+def _unreadable(files: Files, images: list[str], progress: bool) -> dict[str, str]:
     broken = {}
     for image in tqdm(images, desc="reading images", unit="image", disable=not progress):
         try:
@@ -461,20 +352,16 @@ def _unreadable(files: _Files, images: list[str], progress: bool) -> dict[str, s
     return broken
 
 
-def _about_images(rows, images: list[str], broken: dict[str, str]) -> list[str]:
-    """Return one line for each way in which images are unusable."""
-    captions = Counter(image for image, _, _ in rows)
-    problems = []
+def _problems(rows: list[tuple[str, str, str]], broken: dict[str, str]) -> list[str]:
+    """Return one line for each way in which images or captions are unusable."""
+    captions, problems = Counter(image for image, _, _ in rows), []
     for why in dict.fromkeys(broken.values()):
-        names = [image for image in images if broken.get(image) == why]
+        names = [image for image in captions if broken.get(image) == why]
         lost = sum(captions[name] for name in names)
         problems.append(f"{_count(names, 'image')} {why}, left out with {lost} caption{'s' * (lost != 1)}: {_first(names)}.")
+    if empty := [f"{image}#{number}" for image, number, text in rows if not text]:
+        problems.append(f"{_count(empty, 'caption')} without a word, left out: {_first(empty)}.")
     return problems
-
-
-def _about_captions(rows) -> list[str]:
-    empty = [f"{image}#{number}" for image, number, text in rows if not text]
-    return [f"{_count(empty, 'caption')} without a word, left out: {_first(empty)}."] if empty else []
 
 
 def _count(things: Sequence, name: str) -> str:
@@ -486,38 +373,36 @@ def _first(names: Sequence[str], most: int = 5) -> str:
 
 
 def _nearest(texts: list[str]) -> list[np.ndarray]:
-    """Return for each text the indices of those that read most like it, nearest first; itself left out."""
+    """Return for each text the indices of the other texts that read most like it, nearest first."""
     try:
         vectors = TfidfVectorizer(stop_words="english", sublinear_tf=True, dtype=np.float32).fit_transform(texts)
-    except ValueError:  # none of the texts has a word that says anything
+    except ValueError:  # none of the texts has a word that is no stop word
         return [np.empty(0, np.int64)] * len(texts)
-    found = []
+    nearest = []
     for start in range(0, len(texts), 1000):  # the whole table of 30,000 by 30,000 would fill the memory
-        alike = (vectors[start : start + 1000] @ vectors.T).tocsr()
-        for row in range(alike.shape[0]):
-            span = slice(alike.indptr[row], alike.indptr[row + 1])
-            others = alike.indices[span] != start + row
-            indices, values = alike.indices[span][others], alike.data[span][others]
+        for i, row in enumerate((vectors[start : start + 1000] @ vectors.T).tocsr(), start):
+            others = row.indices != i
+            indices, values = row.indices[others], row.data[others]
             if len(values) > NEIGHBOURS:
                 top = np.argpartition(-values, NEIGHBOURS)[:NEIGHBOURS]
                 indices, values = indices[top], values[top]
-            found.append(indices[np.lexsort((indices, -values))])
-    return found
+            nearest.append(indices[np.lexsort((indices, -values))])
+    return nearest
 
 
 def _deal_nearest(chosen: np.ndarray, nearest: list[np.ndarray], clash, rng) -> None:
-    """Give each image, in random order, the nearest caption that is still free and not its own."""
+    """Give each image, in random order, the nearest caption that is still free and was not written for it."""
     free = np.ones(len(chosen), bool)
     for i in rng.permutation(len(chosen)):
-        offered = nearest[i][free[nearest[i]]]
-        offered = offered[~clash(np.full(len(offered), i), offered)]
-        if len(offered):
-            chosen[i] = offered[0]
-            free[offered[0]] = False
+        captions = nearest[i][free[nearest[i]]]
+        captions = captions[~clash(np.full(len(captions), i), captions)]
+        if len(captions):
+            chosen[i] = captions[0]
+            free[captions[0]] = False
 
 
 def _deal_rest(chosen: np.ndarray, clash, rng, split: str) -> None:
-    """Deal the captions that are left at random; where one would meet its own image, exchange it with another."""
+    """Deal the captions that are left at random; one that would meet its image is exchanged with another."""
     free = np.setdiff1d(np.arange(len(chosen)), chosen)
     chosen[chosen < 0] = rng.permutation(free)
     everyone = np.arange(len(chosen))
@@ -530,5 +415,5 @@ def _deal_rest(chosen: np.ndarray, clash, rng, split: str) -> None:
             pair, swapped = np.array([i, j]), chosen[[j, i]]
             if not clash(pair, swapped).any():
                 chosen[pair] = swapped
-    raise ValueError(f"the split {split!r} has too few images to give each a caption of another one; expected at least "
+    raise InputError(f"the split {split!r} has too few images to give each a caption of another one; expected at least "
                      "two images with different captions in equal numbers.")

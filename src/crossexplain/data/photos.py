@@ -10,10 +10,12 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision.transforms.v2 import functional
 
-PIXELS = 64_000_000  # of the largest photograph that is read; a small file can hold a picture that fills the memory
+from crossexplain.checks import InputError
+
+PIXELS = 64_000_000  # the most that are read, since a small file can hold a picture that fills the memory
 
 
-class PhotoError(ValueError):
+class PhotoError(InputError):
     """A file is no photograph that can be read; the message names it."""
 
 
@@ -37,11 +39,11 @@ def read(path: Path | str | BinaryIO, size: int | None = None) -> Tensor:
     Raises
     ------
     PhotoError
-        If the file is missing, is no image, ends too early, would fill the memory, or holds values of which nobody can say
-        what white is; or if the size is no whole number above 0.
+        If the file is missing, is no image, ends too early, would fill the memory, or holds values whose white is unknown;
+        or if the size is no whole number above 0.
     """
     if size is not None and (not isinstance(size, (int, np.integer)) or size < 1):
-        raise PhotoError(f"size {size!r} came, expected the side in pixels, a whole number of at least 1.")
+        raise PhotoError(f"got size {size!r}, expected the side in pixels, a whole number of at least 1.")
     name = Path(getattr(path, "name", path)).name
     try:
         with Image.open(path) as opened:
@@ -94,7 +96,7 @@ def _require_readable(image: Image.Image, name: str) -> None:
     if width * height > PIXELS:
         raise PhotoError(f"{name} has {width:,} x {height:,} pixels, at most {PIXELS:,} in all are read; make it smaller.")
     if image.mode == "F" or (image.mode == "I" and image.format not in ("PNG", "PPM")):  # these two: grey of 16 bits
-        raise PhotoError(f"{name} holds 32-bit values (Pillow's mode {image.mode}), of which nobody can say what white is; "
+        raise PhotoError(f"{name} holds 32-bit values (Pillow's mode {image.mode}), whose white is unknown; "
                          "expected 8 or 16 bits: scale it and save it again.")
 
 
@@ -128,5 +130,5 @@ def load(paths: Sequence[Path | str], size: int) -> Tensor:
         If there is no path, or as for :func:`read`.
     """
     if not paths:
-        raise PhotoError("no path came, expected at least one photograph; check the folder and the names' endings.")
+        raise PhotoError("got no path, expected at least one photograph; check the folder and the names' endings.")
     return torch.stack([read(path, size) for path in paths])

@@ -14,34 +14,18 @@ import torch
 import torch.nn.functional as F
 from scipy import ndimage
 
+from crossexplain.data.scene_words import BACKDROPS, COLOUR_NAMES, KINDS
+from crossexplain.data.vocabulary import read_table
+
 POSES = 8
 FINE = 96  # pixels of a sprite's side when marched; kept at a half for large objects and at a third for small ones
 PITCH = np.radians(21)  # how far the camera looks down
 TILE = 256  # pixels of a ground tile
 CREAM, ROOF = (0.93, 0.88, 0.76), (0.33, 0.25, 0.22)
 
-# sRGB; chosen to stay apart under any of the lights.
-PAINT = np.array([
-    (0.84, 0.10, 0.11),  # red
-    (0.97, 0.83, 0.12),  # yellow
-    (0.12, 0.62, 0.20),  # green
-    (0.13, 0.31, 0.86),  # blue
-    (0.50, 0.18, 0.68),  # purple
-    (1.00, 0.56, 0.74),  # pink
-    (0.96, 0.96, 0.95),  # white
-    (0.09, 0.09, 0.10),  # black
-    (0.47, 0.27, 0.12),  # brown
-], dtype=np.float32)
-# The second colour of a pattern: pale on dark paints, dark on pale ones, never another paint.
-SECOND = np.array([
-    (1.00, 0.82, 0.80), (0.60, 0.42, 0.02), (0.80, 0.97, 0.78), (0.80, 0.88, 1.00), (0.90, 0.80, 0.98),
-    (0.66, 0.16, 0.38), (0.55, 0.57, 0.60), (0.62, 0.62, 0.64), (0.90, 0.80, 0.66),
-], dtype=np.float32)
-# By backdrop: colour of the light, and how much of it there is.
-LIGHT = np.array([
-    (1.02, 1.00, 0.97, 1.05), (0.96, 0.98, 1.02, 0.95), (0.93, 0.96, 1.06, 0.84), (1.10, 0.97, 0.86, 0.98),
-    (1.03, 1.00, 0.95, 1.00), (1.00, 1.00, 1.00, 1.02), (0.97, 1.02, 0.95, 0.96), (1.05, 0.99, 0.93, 0.96),
-], dtype=np.float32)
+_TABLES = read_table("scenes")
+PAINT, SECOND = (np.array([_TABLES[name][c] for c in COLOUR_NAMES], dtype=np.float32) for name in ("paint", "second"))
+LIGHT = np.array([_TABLES["light"][name] for name in BACKDROPS], dtype=np.float32)  # (8, 4): colour and strength
 
 
 # Solids, as distances of points p (3, ...) from their surface; z is up, 0 the ground, y leads away from the camera.
@@ -51,9 +35,13 @@ def _norm(*parts):
     return np.sqrt(sum(part * part for part in parts))
 
 
+def _rounded(*distances, edge):
+    """What all the solids share, with soft edges where their surfaces meet."""
+    return _norm(*[np.maximum(d, 0) for d in distances]) + np.minimum(np.maximum.reduce(distances), 0) - edge
+
+
 def _slab(p, half, at=(0.0, 0.0, 0.0), edge=0.05):
-    q = [np.abs(p[i] - at[i]) - (half[i] - edge) for i in range(3)]
-    return _norm(*[np.maximum(v, 0) for v in q]) + np.minimum(np.maximum(q[0], np.maximum(q[1], q[2])), 0) - edge
+    return _rounded(*[np.abs(p[i] - at[i]) - (half[i] - edge) for i in range(3)], edge=edge)
 
 
 def _turned(p, low, high, radius_low, radius_high=None, edge=0.03):
@@ -62,7 +50,7 @@ def _turned(p, low, high, radius_low, radius_high=None, edge=0.03):
     slope = (radius_high - radius_low) / (high - low)
     side = (_norm(p[0], p[1]) - (radius_low + slope * (p[2] - low))) / np.hypot(1, slope) + edge
     ends = np.abs(p[2] - (low + high) / 2) - (high - low) / 2 + edge
-    return _norm(np.maximum(side, 0), np.maximum(ends, 0)) + np.minimum(np.maximum(side, ends), 0) - edge
+    return _rounded(side, ends, edge=edge)
 
 
 def _ellipsoid(p, radii, at):
@@ -73,9 +61,7 @@ def _ellipsoid(p, radii, at):
 
 def _cut(distance, p, half, edge=0.06):
     """A flat outline (distance in the x-z plane), made thick along y with soft edges."""
-    deep = np.abs(p[1]) - half + edge
-    flat = distance + edge
-    return _norm(np.maximum(flat, 0), np.maximum(deep, 0)) + np.minimum(np.maximum(flat, deep), 0) - edge
+    return _rounded(distance + edge, np.abs(p[1]) - half + edge, edge=edge)
 
 
 def _star(p):
@@ -147,11 +133,11 @@ SOLIDS = (
     (_house, 65, "faces"),
     (_table, 35, "faces"),
 )
-MUSHROOM, HOUSE = 9, 10
+MUSHROOM, HOUSE = KINDS.index("mushroom"), KINDS.index("house")
 
 
 def _march(solid, yaw, window, fine):
-    """Look at a solid; returns what is hit (fine, fine), and there points and directions of the surface (3, n)."""
+    """Look at a solid; return which pixels hit it (fine, fine), and points and directions of its surface there (3, n)."""
     left, bottom, span = window
     steps = (np.arange(fine) + 0.5) / fine * span
     u, v = np.meshgrid(left + steps, (bottom + steps)[::-1])
@@ -358,17 +344,17 @@ class _Looks:
 
 def _shade(looks: _Looks, large: int) -> tuple[np.ndarray, np.ndarray]:
     """Return objects in their paint and light: colours (m, P, P, 3) and coverage (m, P, P)."""
-    found, cover = _sampled(looks, large)
+    sprite, cover = _sampled(looks, large)
     base = np.clip(PAINT[looks.colour] + 0.05 * (looks.chance[:, 4:7] - 0.5), 0.03, 1)[:, None, None, :]
-    pattern = _pattern(found[:, 4], found[:, 5], looks, large)[..., None]
+    pattern = _pattern(sprite[:, 4], sprite[:, 5], looks, large)[..., None]
     albedo = base + pattern * (SECOND[looks.colour][:, None, None, :] - base)
     other = np.where((looks.kind == HOUSE)[:, None], ROOF, CREAM).astype(np.float32)[:, None, None, :]
-    albedo = other + found[:, 6, ..., None] * (albedo - other)
-    lit = np.einsum("mcyx,mc->myx", found[:, 1:4], looks.light)
-    shade = 0.50 + 0.10 * found[:, 2] + 0.62 * np.maximum(lit, 0)
+    albedo = other + sprite[:, 6, ..., None] * (albedo - other)
+    lit = np.einsum("mcyx,mc->myx", sprite[:, 1:4], looks.light)
+    shade = 0.50 + 0.10 * sprite[:, 2] + 0.62 * np.maximum(lit, 0)
     half = looks.light + np.array([0, 0, 1], np.float32)  # Blinn's half-way vector, its cosine to the 12th power
     half /= np.linalg.norm(half, axis=1, keepdims=True)
-    cosine = np.maximum(np.einsum("mcyx,mc->myx", found[:, 1:4], half), 0)
+    cosine = np.maximum(np.einsum("mcyx,mc->myx", sprite[:, 1:4], half), 0)
     gloss = np.where(looks.chance[:, 2] < 0.55, 0.05, 0.55) * (0.6 + 0.4 * looks.chance[:, 3])
     shine = gloss[:, None, None] * ((cosine * cosine) ** 2 * cosine * cosine) ** 2
     return (albedo * shade[..., None] * looks.tint[:, None, None, :] + shine[..., None]).astype(np.float32), cover
@@ -381,8 +367,8 @@ def _sampled(looks: _Looks, large: int) -> tuple[np.ndarray, np.ndarray]:
     y, x = (2 * (pixels[None] - looks.offset[:, i, None]) / looks.unit[:, None] - 1 for i in (0, 1))  # (m, P)
     grid = np.stack(np.broadcast_arrays(x[:, None, :], y[:, :, None]), axis=-1).astype(np.float32)
     bank = sprites()[0][large]
-    found = F.grid_sample(bank[torch.from_numpy(looks.sprite)], torch.from_numpy(grid), align_corners=False).numpy()
-    return found, found[:, 0] * ((np.abs(x) < 1)[:, None, :] & (np.abs(y) < 1)[:, :, None])
+    sampled = F.grid_sample(bank[torch.from_numpy(looks.sprite)], torch.from_numpy(grid), align_corners=False).numpy()
+    return sampled, sampled[:, 0] * ((np.abs(x) < 1)[:, None, :] & (np.abs(y) < 1)[:, :, None])
 
 
 def _pattern(s, t, looks: _Looks, large: int) -> np.ndarray:
@@ -394,17 +380,17 @@ def _pattern(s, t, looks: _Looks, large: int) -> np.ndarray:
     cos, sin = np.cos(turn)[:, None, None].astype(np.float32), np.sin(turn)[:, None, None].astype(np.float32)
     share = np.zeros_like(s)
     for texture in (1, 2, 3):
-        here = np.flatnonzero(looks.texture == texture)
-        a = (cos[here] * s[here] + sin[here] * t[here]) / period + chance[here, 7, None, None]
-        b = (cos[here] * t[here] - sin[here] * s[here]) / period + chance[here, 8, None, None]
+        m = np.flatnonzero(looks.texture == texture)
+        a = (cos[m] * s[m] + sin[m] * t[m]) / period + chance[m, 7, None, None]
+        b = (cos[m] * t[m] - sin[m] * s[m]) / period + chance[m, 8, None, None]
         if texture == 1:
-            share[here] = np.clip(3.0 * np.sin(2 * np.pi * a) - 0.3, 0, 1)
+            share[m] = np.clip(3.0 * np.sin(2 * np.pi * a) - 0.3, 0, 1)
         elif texture == 2:
             a = a + 0.5 * (np.floor(b) % 2)  # every other row is shifted
             away = _norm(a - np.floor(a) - 0.5, b - np.floor(b) - 0.5)
-            share[here] = np.clip((0.34 - away) * 8 + 0.5, 0, 1)
+            share[m] = np.clip((0.34 - away) * 8 + 0.5, 0, 1)
         else:
-            share[here] = np.clip(5.0 * np.sin(np.pi * 1.25 * a) * np.sin(np.pi * 1.25 * b) + 0.5, 0, 1)
+            share[m] = np.clip(5.0 * np.sin(np.pi * 1.25 * a) * np.sin(np.pi * 1.25 * b) + 0.5, 0, 1)
     return share
 
 
@@ -433,9 +419,9 @@ def draw(facts, seeds, side) -> np.ndarray:
     looks, corner, width, height = _arranged(facts, scene, slot, side, light, tint, chance)
     patches = [None] * len(scene)
     for large in (0, 1):
-        here = np.flatnonzero(facts.size[scene, slot] == large)
-        if len(here):
-            for i, *patch in zip(here, *_shade(looks[here], large)):
+        members = np.flatnonzero(facts.size[scene, slot] == large)
+        if len(members):
+            for i, *patch in zip(members, *_shade(looks[members], large)):
                 patches[i] = patch
     out = np.empty((len(facts), side, side, 3), dtype=np.float32)
     line = (np.arange(side, dtype=np.float32) + 0.5) / side
@@ -444,11 +430,11 @@ def draw(facts, seeds, side) -> np.ndarray:
     for i, (canvas, rng) in enumerate(zip(out, rngs)):
         edge = _background(canvas, facts.ground[i], facts.backdrop[i], facts.horizon[i], rng)
         ground, shadow = canvas[edge:], np.ones((side - edge, side), dtype=np.float32)
-        mine = far_first[ends[i] : ends[i + 1]]
-        for j in mine:
+        objects = far_first[ends[i] : ends[i + 1]]
+        for j in objects:
             _cast(shadow, line, facts.x[i, slot[j]], facts.y[i, slot[j]], width[j] / side, height[j] / side, light[i])
         ground *= tint[i] * shadow[..., None]
-        for j in mine:
+        for j in objects:
             _paste(canvas, *patches[j], *corner[j])
         # Light falls off towards one side, and upwards or downwards.
         across, down = 0.30 * (2 * chance[i, 4:6] - 1)

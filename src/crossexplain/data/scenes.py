@@ -6,30 +6,30 @@ many) and in many that cannot (light, small shifts, noise). A caption of the one
 then make a quadruple in which neither the words nor the picture alone are worth anything.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from io import BytesIO
+from itertools import islice, repeat
 from pathlib import Path
 from random import Random
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
-from crossexplain.data import scene_render, scene_words
-from crossexplain.data.scene_words import Facts, Writer, cues, holds, plural, read
+from crossexplain.checks import InputError
+from crossexplain.data import scene_render
+from crossexplain.data.scene_captions import Writer, foil
+from crossexplain.data.scene_words import WORDS, Facts, cues, holds
 from crossexplain.data.store import Found
-from crossexplain.files import write_whole
+from crossexplain.data.vocabulary import require_one_of, word_numbers
 
 SPLITS = ("train", "validation", "test")
-LISTS = ("train", "dev", "test")  # what Flickr8k calls them
 SIZES = (6000, 1000, 1000)
 SIDE = 96
 CAPTIONS = 5
 PAD, MASK, START, END = "[PAD]", "[MASK]", "[START]", "[END]"
-VOCABULARY = (PAD, MASK, START, END, *scene_words.WORDS)
+VOCABULARY = (PAD, MASK, START, END, *WORDS)
 LENGTH = 32  # T, more than the longest caption has words
 # What twins differ in, and how many of a hundred do.
 CHANGES = {"colour": 26, "noun": 24, "texture": 14, "ground": 12, "backdrop": 8, "size": 8, "side": 5, "count": 3}
@@ -39,7 +39,7 @@ _HIDDEN = 0.35  # share of an object's box that nearer ones may cover
 
 
 def tokenize(captions: str | Sequence[str], length: int = LENGTH, ends: bool = False) -> Tensor:
-    """Return captions as word numbers, padded behind.
+    """Return captions as word numbers, padded at the end.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ def tokenize(captions: str | Sequence[str], length: int = LENGTH, ends: bool = F
     length : int
         Number of tokens, T.
     ends : bool
-        Put ``[START]`` before and ``[END]`` behind.
+        Put ``[START]`` before each caption and ``[END]`` after it.
 
     Returns
     -------
@@ -56,22 +56,19 @@ def tokenize(captions: str | Sequence[str], length: int = LENGTH, ends: bool = F
 
     Raises
     ------
-    ValueError
+    InputError
         For a word that is not in the vocabulary and a caption that is empty or too long.
     """
-    number = {word: i for i, word in enumerate(VOCABULARY)} | {MASK.lower(): 1}
-    rows = []
-    for caption in [captions] if isinstance(captions, str) else captions:
-        words = [word.lower().rstrip(".,;!?") or word for word in caption.split()]
-        if not 1 <= len(words) <= length - 2 * ends:
-            raise ValueError(f"{caption!r} has {len(words)} words, expected 1 to {length - 2 * ends}.")
-        for word in words:
-            if word not in number:
-                read(word)  # tells the nearest words
-                raise ValueError(f"{word!r} is not a word of the scenes.")
-        ids = [number[word] for word in words]
-        rows.append([2, *ids, 3] if ends else ids)
-    return torch.tensor([row + [0] * (length - len(row)) for row in rows])
+    sentences = [
+        [word if word == MASK else word.lower().rstrip(".,;!?") or word for word in caption.split()]
+        for caption in ([captions] if isinstance(captions, str) else captions)
+    ]
+    tokens = word_numbers(sentences, VOCABULARY, length - 2 * ends, "scenes")
+    if ends:
+        tokens = torch.nn.functional.pad(tokens, (1, 1))
+        tokens[:, 0] = VOCABULARY.index(START)
+        tokens[range(len(tokens)), [len(words) + 1 for words in sentences]] = VOCABULARY.index(END)
+    return tokens
 
 
 @dataclass(frozen=True)
@@ -109,7 +106,7 @@ class Scenes:
         return {name: np.arange(ends[s], ends[s + 1]) for s, name in enumerate(SPLITS)}
 
     def images(self, indices=slice(None)) -> Tensor:
-        """Draw pictures; shape (n, 3, side, side), float32, RGB from 0 to 1. The same ones whatever they are drawn with."""
+        """Draw pictures, (n, 3, side, side), float32, RGB from 0 to 1. No picture depends on the others that are drawn."""
         indices = np.atleast_1d(np.arange(len(self))[indices])
         ends = np.cumsum((0, *self.sizes))
         split = np.searchsorted(ends, indices, side="right") - 1
@@ -124,15 +121,13 @@ class Scenes:
     @cached_property
     def captions(self) -> list[tuple[str, ...]]:
         """Five captions of each picture, all true."""
-        return [self._five(i) for i in range(len(self))]
+        return [self._captions_of(i) for i in range(len(self))]
 
-    def _five(self, i: int) -> tuple[str, ...]:
-        random = Random(f"captions {self._place(i)}")
-        facts, found = self.facts[i], {}
-        writer = Writer(facts, random)
-        while len(found) < CAPTIONS:
-            found[writer.caption()] = None
-        return tuple(found)
+    def _captions_of(self, i: int) -> tuple[str, ...]:
+        writer, captions = Writer(self.facts[i], Random(f"captions {self._place(i)}")), {}
+        while len(captions) < CAPTIONS:
+            captions[writer.caption()] = None
+        return tuple(captions)
 
     def _place(self, i: int) -> str:
         """Name of a picture that does not change with the sizes of the splits before it."""
@@ -158,7 +153,6 @@ class Scenes:
         Parameters
         ----------
         split : {"train", "validation", "test"}
-            Flickr8k calls validation "dev", which will do too.
         n_pairs : int
             A multiple of 4.
         seed : int
@@ -172,53 +166,45 @@ class Scenes:
 
         Raises
         ------
-        ValueError
+        InputError
             For an unknown split or kind and a number of pairs that is no positive multiple of 4.
         """
-        split = "validation" if split == "dev" else split
-        if split not in SPLITS:
-            raise ValueError(f"split {split!r} came, expected one of {', '.join(SPLITS)}.")
-        if kind not in ("random", "foil"):
-            raise ValueError(f"kind {kind!r} came, expected 'random' or 'foil'.")
+        require_one_of("split", split, SPLITS)
+        require_one_of("kind", kind, ("random", "foil"))
         if n_pairs < 4 or n_pairs % 4:
-            raise ValueError(f"{n_pairs} pairs came, expected a positive multiple of 4: two pictures by two captions.")
+            raise InputError(f"got {n_pairs} pairs, expected a positive multiple of 4: two pictures by two captions.")
         if len(self.splits[split]) < 2:
-            raise ValueError(f"the split {split!r} has {len(self.splits[split])} pictures, expected at least 2.")
+            raise InputError(f"the split {split!r} has {len(self.splits[split])} pictures, expected at least 2.")
         random = Random(f"{kind} {self.seed} {split} {seed}")
-        make = self._random if kind == "random" else self._foil
-        return make(self.splits[split], n_pairs // 4, random)
+        draw = self._random if kind == "random" else self._foils
+        one, other, a, b, word, what, of_one, of_other = zip(*islice(draw(self.splits[split], random), n_pairs // 4))
+        image, captions, words, kinds, objects = (
+            [value for four in zip(*values) for value in four]
+            for values in ((one, other, one, other), (a, b, b, a), (repeat(-1), repeat(-1), word, word), (what,) * 4,
+                           (repeat(()), repeat(()), of_one, of_other))
+        )
+        labels = np.tile([1, 1, 0, 0], n_pairs // 4)
+        return Pairs(self, np.array(image), captions, labels, np.array(words), tuple(kinds), tuple(objects))
 
-    def _random(self, pool: np.ndarray, n: int, random: Random) -> "Pairs":
-        images, captions = [], []
-        while len(captions) < 4 * n:
+    # Both draw quadruples without end: pictures A and B, captions a and b, where b differs, in what, and in which objects of
+    # A and B; of random pairs nothing is known but the captions.
+    def _random(self, pool: np.ndarray, random: Random) -> Iterator[tuple]:
+        while True:
             one, other = int(random.choice(pool)), int(random.choice(pool))
             a, b = random.choice(self.captions[one]), random.choice(self.captions[other])
             if one != other and not holds(self.facts[other], a)[0] and not holds(self.facts[one], b)[0]:
-                images += [one, other, one, other]
-                captions += [a, b, b, a]
-        words = np.full(4 * n, -1)
-        return Pairs(self, np.array(images), captions, np.tile([1, 1, 0, 0], n), words, ("random",) * (4 * n), ((),) * (4 * n))
+                yield one, other, a, b, -1, "random", (), ()
 
-    def _foil(self, pool: np.ndarray, n: int, random: Random) -> "Pairs":
-        images, captions, words, kinds, objects = [], [], [], [], []
+    def _foils(self, pool: np.ndarray, random: Random) -> Iterator[tuple]:
         twins = pool[: len(pool) // 2 * 2].reshape(-1, 2)
-        order: list[int] = []
-        while len(captions) < 4 * n:
-            if not order:  # every pair of twins takes its turn before one comes again
-                order = random.sample(range(len(twins)), len(twins))
-            one, other = map(int, twins[order.pop()])
-            if random.random() < 0.5:
-                one, other = other, one
-            found = foil(self.facts[one], self.facts[other], random)
-            if found is None:
-                continue
-            a, b, word, what, (here, there) = found
-            images += [one, other, one, other]
-            captions += [a, b, b, a]
-            words += [-1, -1, word, word]
-            kinds += [what] * 4
-            objects += [(), (), here, there]
-        return Pairs(self, np.array(images), captions, np.tile([1, 1, 0, 0], n), np.array(words), tuple(kinds), tuple(objects))
+        while True:
+            for k in reversed(random.sample(range(len(twins)), len(twins))):  # all twins take their turn, then all again
+                one, other = map(int, twins[k])
+                if random.random() < 0.5:
+                    one, other = other, one
+                if pair := foil(self.facts[one], self.facts[other], random):
+                    a, b, word, what, objects = pair
+                    yield one, other, a, b, word, what, *objects
 
 
 @dataclass(frozen=True)
@@ -256,17 +242,17 @@ class Pairs:
         return len(self.labels)
 
     def images(self, indices=slice(None)) -> Tensor:
-        """Draw the pictures of some pairs; shape (n, 3, side, side), float32. Each picture once, however often it stands."""
+        """Draw the pictures of the pairs at ``indices``, (n, 3, side, side), float32; each picture is drawn once."""
         drawn, where = np.unique(self.image[indices], return_inverse=True)
         return self.scenes.images(drawn)[torch.from_numpy(where.reshape(-1))]
 
     def tokens(self, indices=slice(None), ends: bool = False) -> Tensor:
-        """Return captions as word numbers; shape (n, T), int64, padded behind with 0."""
+        """Return captions as word numbers, (n, T), int64, padded at the end with 0."""
         chosen = np.atleast_1d(np.arange(len(self))[indices])
         return tokenize([self.captions[i] for i in chosen], ends=ends)
 
     def batch(self, indices) -> tuple[dict[str, Tensor], Tensor]:
-        """Return inputs and labels of some pairs."""
+        """Return inputs and labels of the pairs at ``indices``."""
         indices = np.asarray(indices)
         return {"images": self.images(indices), "tokens": self.tokens(indices)}, torch.from_numpy(self.labels[indices])
 
@@ -277,12 +263,12 @@ class Pairs:
 
     def cues(self, i: int) -> list[tuple[int, str, np.ndarray | None]]:
         """Words of a true caption that say something: place, what, boxes (k, 4) or None for ground and backdrop."""
-        every = self.scenes.boxes(int(self.image[i]))
-        found = self.scenes.cues(int(self.image[i]), self.captions[i])
-        return [(place, what, every[list(objects)] if objects else None) for place, what, objects in found]
+        boxes = self.scenes.boxes(int(self.image[i]))
+        cues = self.scenes.cues(int(self.image[i]), self.captions[i])
+        return [(place, what, boxes[list(objects)] if objects else None) for place, what, objects in cues]
 
     def select(self, indices) -> "Pairs":
-        """Return some of the pairs."""
+        """Return the pairs at ``indices``."""
         chosen = np.atleast_1d(np.arange(len(self))[indices])
         return replace(
             self, image=self.image[chosen], captions=[self.captions[i] for i in chosen], labels=self.labels[chosen],
@@ -308,13 +294,13 @@ def load(seed: int = 0, sizes: tuple[int, int, int] = SIZES, side: int = SIDE) -
 
     Raises
     ------
-    ValueError
+    InputError
         For sizes that are not three even numbers, and a side out of range.
     """
     if len(sizes) != 3 or any(n < 0 or n % 2 for n in sizes) or not sum(sizes):
-        raise ValueError(f"sizes {sizes} came, expected three even numbers: pictures come in twins.")
+        raise InputError(f"got sizes {sizes}, expected three even numbers: pictures come in twins.")
     if not 64 <= side <= 128:
-        raise ValueError(f"side {side} came, expected 64 to 128 pixels.")
+        raise InputError(f"got side {side}, expected 64 to 128 pixels.")
     rows = [row for name, n in zip(SPLITS, sizes) for k in range(n // 2) for row in _twins(Random(f"{seed} {name} {k}"))]
     types = {name: np.int8 for name in ("kind", "colour", "texture", "size", "pose", "ground", "backdrop")}
     facts = Facts(**{
@@ -325,16 +311,13 @@ def load(seed: int = 0, sizes: tuple[int, int, int] = SIZES, side: int = SIDE) -
 
 def boxes(facts: Facts, side: int) -> np.ndarray:
     """Return the boxes of the objects of one scene, (k, 4), int64: top, left, bottom, right in pixels, exclusive."""
-    here = facts.kind[0] >= 0
-    number = facts.kind[0, here].astype(np.intp) * scene_render.POSES + facts.pose[0, here]
-    width, height, _ = scene_render.frame(number, facts.extent[0, here])
-    x, y = facts.x[0, here], facts.y[0, here]
+    present = facts.kind[0] >= 0
+    number = facts.kind[0, present].astype(np.intp) * scene_render.POSES + facts.pose[0, present]
+    width, height, _ = scene_render.frame(number, facts.extent[0, present])
+    x, y = facts.x[0, present], facts.y[0, present]
     low = np.floor(side * np.stack([y - height, x - width / 2], axis=1))
     high = np.ceil(side * np.stack([y, x + width / 2], axis=1))
     return np.clip(np.concatenate([low, high], axis=1), 0, side).astype(np.int64)
-
-
-# Drawing lots.
 
 
 def _twins(random: Random) -> tuple[dict, dict]:
@@ -404,168 +387,12 @@ def _changed(one: dict, change: str, n: int, random: Random) -> dict:
 
 
 def _clear(scene: dict) -> bool:
-    """Is every object within the picture and mostly uncovered?"""
-    facts = Facts(**{name: np.array([value]) for name, value in scene.items()})
-    here = [slot for slot in range(3) if scene["kind"][slot] >= 0]
-    grain = 256
-    found = boxes(facts, grain)
-    if (found[:, [1, 0]] <= 2).any() or (found[:, [2, 3]] >= grain - 2).any():
+    """Return whether every object lies within the picture and is mostly uncovered."""
+    facts, side = Facts(**{name: np.array([value]) for name, value in scene.items()}), 256
+    low, high = np.split(boxes(facts, side), 2, axis=1)  # (k, 2) each: top and left, bottom and right
+    if (low <= 2).any() or (high >= side - 2).any():
         return False
-    for i, slot in enumerate(here):
-        area = (found[i, 2] - found[i, 0]) * (found[i, 3] - found[i, 1])
-        for j, nearer in enumerate(here):
-            if scene["y"][nearer] > scene["y"][slot]:
-                high = np.minimum(found[i, 2:], found[j, 2:]) - np.maximum(found[i, :2], found[j, :2])
-                area_hidden = np.prod(np.maximum(high, 0))
-                if area_hidden > _HIDDEN * area:
-                    return False
-    return True
-
-
-# Foils.
-
-
-def difference(one: Facts, other: Facts) -> tuple[str, int | None]:
-    """Return what two twins differ in, one of ``CHANGES``, and in which object (None: in none of them alone)."""
-    if (one.kind[0] >= 0).sum() != (other.kind[0] >= 0).sum():
-        return "count", None
-    for name in ("ground", "backdrop"):
-        if getattr(one, name)[0] != getattr(other, name)[0]:
-            return name, None
-    here = one.kind[0] >= 0
-    for name in ("kind", "colour", "texture", "size"):
-        differ = np.flatnonzero(here & (getattr(one, name)[0] != getattr(other, name)[0]))
-        if len(differ):
-            return "noun" if name == "kind" else name, int(differ[0])
-    return "side", None
-
-
-def foil(one: Facts, other: Facts, random: Random):
-    """Write a caption of one twin and change one word, so that it is true of the other twin only.
-
-    Parameters
-    ----------
-    one, other : Facts
-        Of one scene each.
-    random : random.Random
-
-    Returns
-    -------
-    a, b : str
-        True of the one only, true of the other only.
-    word : int
-        Where they differ.
-    what : str
-        One of ``CHANGES``.
-    objects : tuple of two tuples of int
-        Of which objects of the one and of the other scene the word speaks.
-
-    None after forty captions in vain.
-    """
-    what, slot = difference(one, other)
-    writer = Writer(one, random, (what, slot))
-    for _ in range(40):
-        a = writer.caption()
-        found = [(place, name) for place, name, _ in cues(one, a) if _says(name, what)]
-        for place, _name in found:
-            b = _swap(a, place, what, slot, other, random)
-            if b is None or b == a or holds(other, a)[0] or holds(one, b)[0] or not holds(other, b)[0]:
-                continue
-            if slot is not None:  # no matter who else might fit, this one decides
-                return a, b, place, what, ((slot,), (slot,))
-            here, there = ({p: objects for p, _, objects in cues(facts, text)}[place]
-                           for facts, text in ((one, a), (other, b)))
-            return a, b, place, what, (here, there)
-    return None
-
-
-def _says(name: str, what: str) -> bool:
-    return name == what or (what == "side" and name == "relation")
-
-
-def _swap(caption: str, place: int, what: str, slot: int | None, other: Facts, random: Random) -> str | None:
-    """Put the other twin's word in the place of a word; None where no single word will do."""
-    words = caption.split()
-    word = words[place]
-    if what == "side":
-        choice = {"left": ["right"], "right": ["left"]}.get(word, [])
-    elif what == "count":
-        choice = {"two": ["three"], "three": ["two"]}[word]
-    elif what in ("ground", "backdrop"):
-        choice = _alternatives(word, what, int(getattr(other, what)[0]))
-    else:
-        group = {"noun": scene_words.NOUNS, "colour": scene_words.COLOURS, "texture": scene_words.TEXTURES,
-                 "size": scene_words.SIZES}[what]
-        name = "kind" if what == "noun" else what
-        choice = list(group[int(getattr(other, name)[0, slot])])
-        if word in {plural(noun) for nouns in scene_words.NOUNS for noun in nouns}:
-            choice = [plural(noun) for noun in choice]
-    if not choice:
-        return None
-    words[place] = random.choice(choice)
-    return " ".join(words)
-
-
-def _alternatives(word: str, what: str, value: int) -> list[str]:
-    """Words for a ground or backdrop that fit into the place of another."""
-    if what == "ground":
-        tables = (scene_words.FLOORS, {w: v for v, words in enumerate(scene_words.GROUNDS) for w in words})
-    else:
-        tables = (scene_words.SKIES, scene_words.WALLS, scene_words.SCREENS)
-    table = next(table for table in tables if word in table)
-    return [other for other, meant in table.items() if meant == value]
-
-
-# Flickr8k's own file format.
-
-
-def write_flickr8k(folder: str | Path, scenes: Scenes | None = None, quality: int = 92) -> Path:
-    """Write scenes as Flickr8k's files, so that whatever reads those reads these.
-
-    ``Images/*.jpg``, ``Flickr8k.token.txt`` (name, ``#``, number of the caption, tab, caption), and
-    ``Flickr_8k.trainImages.txt``, ``...devImages.txt``, ``...testImages.txt`` (one name a line). The texts come last: a
-    folder that was cut off half-way lacks them.
-
-    Parameters
-    ----------
-    folder : str or Path
-        Made if it is not there.
-    scenes : Scenes, optional
-        All 8,000 of seed 0 if left out.
-    quality : int
-        Of the JPEG files.
-
-    Returns
-    -------
-    Path
-        The folder.
-    """
-    scenes = load() if scenes is None else scenes
-    folder = Path(folder)
-    (folder / "Images").mkdir(parents=True, exist_ok=True)
-    names = [file_name(scenes, i) for i in range(len(scenes))]
-    for first in range(0, len(scenes), 64):
-        part = np.arange(first, min(first + 64, len(scenes)))
-        pixels = (scenes.images(part).permute(0, 2, 3, 1) * 255).round().to(torch.uint8).numpy()
-        for i, picture in zip(part, pixels):
-            (folder / "Images" / names[i]).write_bytes(_jpeg(picture, quality))
-    lines = [f"{names[i]}#{k}\t{caption[0].upper()}{caption[1:]} .\n"
-             for i, five in enumerate(scenes.captions) for k, caption in enumerate(five)]
-    texts = {"Flickr8k.token.txt": "".join(lines)}
-    for name, indices in zip(LISTS, scenes.splits.values()):
-        texts[f"Flickr_8k.{name}Images.txt"] = "".join(f"{names[i]}\n" for i in indices)
-    for name, text in texts.items():
-        write_whole(folder / name, lambda path, text=text: path.write_text(text, encoding="utf-8", newline="\n"))
-    return folder
-
-
-def file_name(scenes: Scenes, i: int) -> str:
-    """Return the file name of a picture, as ``write_flickr8k`` writes it."""
-    seed, split, number = scenes._place(i).split()
-    return f"scene_{seed}_{split}_{int(number):05d}.jpg"
-
-
-def _jpeg(pixels: np.ndarray, quality: int) -> bytes:
-    stream = BytesIO()
-    Image.fromarray(pixels).save(stream, "JPEG", quality=quality)
-    return stream.getvalue()
+    shared = np.minimum(high[:, None], high) - np.maximum(low[:, None], low)  # (k, k, 2)
+    hidden = np.maximum(shared, 0).prod(axis=2) > _HIDDEN * (high - low).prod(axis=1)[:, None]  # of each object by each
+    y = facts.y[0, facts.kind[0] >= 0]
+    return not (hidden & (y > y[:, None])).any()

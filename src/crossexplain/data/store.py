@@ -1,11 +1,11 @@
-"""One place that finds every data set and every weight file, checks it, and says where it came from.
+"""The store finds every data set and every weight file, checks it, and says where it came from.
 
-The order is always the same: the folder that ``CROSSEXPLAIN_DATA`` names, the local cache (``CROSSEXPLAIN_CACHE``, else
-the user's cache folder), a download into that cache if it is allowed (``CROSSEXPLAIN_DOWNLOAD=1``, or a yes to a
-question), and what installed packages carry. Without leave, nothing here touches the network.
+It looks in the folder that ``CROSSEXPLAIN_DATA`` names, then in the local cache (``CROSSEXPLAIN_CACHE``, else the user's
+cache folder) and in the installed packages, and downloads into the cache what is allowed (``CROSSEXPLAIN_DOWNLOAD=1``, or a
+yes to a question). Nothing here touches the network unasked.
 
-A file is handed out whole and verified, or not at all: downloads go to a temporary place, are hashed there, and only
-then take their name. Hashing a large file at each start would be slow, so the cache remembers the size and the time of
+A file is handed out whole and verified, or not at all: a download goes to a temporary file, is hashed there, and only then
+takes its name. Hashing a large file at each start would be slow, so the cache remembers the size and the time of
 change of what was verified; :func:`fetch` does not trust that and hashes again.
 """
 
@@ -18,11 +18,11 @@ import os
 import shlex
 import shutil
 import sys
-import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from glob import escape
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -30,19 +30,15 @@ from urllib.parse import urlsplit
 
 import pooch
 from filelock import FileLock, Timeout
+from tqdm.auto import tqdm
 
 from crossexplain.data.registry import SOURCES, File, Source
-from crossexplain.files import embedded_folder, write_whole
-
-__all__ = [
-    "SOURCES", "BrokenSource", "Entry", "FetchError", "File", "Found", "MissingSource", "Source",
-    "cache", "command", "data_folder", "embedded_folder", "fetch", "find", "megabytes", "sources", "write_whole",
-]
+from crossexplain.files import write_whole
 
 log = logging.getLogger(__name__)
 
 TIMEOUT = (10, 30)  # seconds to connect, and of silence before a server is given up
-PACE = (60, 1000)  # seconds, and bytes a second that have to come in them: else a server that drips is given up too
+CHUNK, SLOWEST = 4096, 60  # bytes that are read at a time, and the seconds after which a server that drips is given up
 WAIT = 3600  # seconds to wait for another process that fetches the same source
 SMALL = 4 << 20  # bytes; smaller files are hashed each time, since that is as fast as remembering
 
@@ -52,7 +48,7 @@ class MissingSource(FileNotFoundError):
 
 
 class BrokenSource(OSError):
-    """A file is there, but its content is not the published one."""
+    """A file is present, but its content is not the published one."""
 
 
 class FetchError(OSError):
@@ -69,18 +65,18 @@ class Found:
         Name of the source, as given to :func:`find`.
     path : Path
         The file, or the folder where a source has several.
-    source : str
+    origin : str
         In words: ``"data folder"``, ``"local cache"``, ``"download"``, ``"embedded: PACKAGE VERSION"``.
     """
 
     name: str
     path: Path
-    source: str
+    origin: str
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A source and where it is now: ``found``, or ``problem`` in words and whether a file is there and ``broken``."""
+    """A source and where it is now: ``found``, or the ``problem`` in words and whether a file is present and ``broken``."""
 
     source: Source
     found: Found | None
@@ -90,7 +86,7 @@ class Entry:
     @property
     def state(self) -> str:
         """Where it was found, ``"missing"`` or ``"broken"``."""
-        return self.found.source if self.found else "broken" if self.broken else "missing"
+        return self.found.origin if self.found else "broken" if self.broken else "missing"
 
 
 def find(name: str, ask: Callable[[str], bool] | None = None) -> Found:
@@ -110,28 +106,28 @@ def find(name: str, ask: Callable[[str], bool] | None = None) -> Found:
     Raises
     ------
     MissingSource
-        If it is nowhere, with its size, where it comes from and the command that fetches it.
+        If it is nowhere; the message names its size, where it comes from and the command that fetches it.
     BrokenSource
-        If a file is there and its hash is wrong (in the cache only if it may not be downloaded again).
+        If a file is present and its hash is wrong (in the cache only if it may not be downloaded again).
     FetchError
         If a download was allowed and failed.
-    ValueError
+    InputError
         For an unknown name.
 
     Examples
     --------
-    >>> find("sklearn-digits").source.startswith("embedded: scikit-learn")
+    >>> find("sklearn-digits").origin.startswith("embedded: scikit-learn")
     True
     """
     source = _entry(name)
     _note(name)
     found = _find(source, ask)
-    log.info("%s: %s", name, found.source)
+    log.info("%s: %s", name, found.origin)
     return found
 
 
-def here(name: str) -> bool:
-    """Return whether a source is at hand; nothing is downloaded, whatever is allowed."""
+def is_available(name: str) -> bool:
+    """Return whether a source is on this machine; nothing is downloaded, whatever is allowed."""
     source = _entry(name)
     _note(name)
     try:
@@ -209,8 +205,8 @@ def megabytes(size: float) -> str:
 
 
 def _note(name: str) -> None:
-    """Keep, for whoever asks by ``CROSSEXPLAIN_LOOKED_FOR``, what was looked for, found or not: a chapter that did without
-    a source has to run again once it is there."""
+    """Write what was looked for, found or not, to the file that ``CROSSEXPLAIN_LOOKED_FOR`` names: a chapter that did
+    without a source has to run again once the source is available."""
     if file := os.environ.get("CROSSEXPLAIN_LOOKED_FOR"):
         with open(file, "a", encoding="utf-8") as stream:
             stream.write(f"{name}\n")
@@ -218,14 +214,16 @@ def _note(name: str) -> None:
 
 def _entry(name: str) -> Source:
     if name not in SOURCES:
-        raise ValueError(f"there is no source {name!r}; the sources are {', '.join(SOURCES)}.")
+        from crossexplain.checks import InputError  # imports torch, which the store does not need
+
+        raise InputError(f"there is no source {name!r}; the sources are {', '.join(SOURCES)}.")
     return SOURCES[name]
 
 
 def _find(source: Source, ask: Callable | None, offline: bool = False, trust: bool = True) -> Found:
     for place, root in (("data folder", data_folder()), ("local cache", cache())):
-        form = _form(source, root)
-        if form is None:
+        present = (form for form in source.forms if root and all(os.path.exists(root / file.path) for file in form))
+        if not (form := next(present, None)):
             continue
         complaints = [text for file in form if (text := _complaint(root / file.path, file, trust))]
         if not complaints:
@@ -239,13 +237,6 @@ def _find(source: Source, ask: Callable | None, offline: bool = False, trust: bo
     if source.download and not offline and _allowed(source, ask):
         return _download(source)
     raise MissingSource(_missing(source))
-
-
-def _form(source: Source, root: Path | None) -> tuple[File, ...] | None:
-    """Return the first form of a source whose files are all there."""
-    if root is None:
-        return None
-    return next((form for form in source.forms if all(os.path.exists(root / file.path) for file in form)), None)
 
 
 def _in_package(source: Source, trust: bool) -> Found:
@@ -273,7 +264,7 @@ def _missing(source: Source) -> str:
     text = (
         f"{source.name} ({source.what}, {megabytes(source.size)}) was not found: {names} "
         f"neither in the data folder ({data or 'CROSSEXPLAIN_DATA is not set'}) nor in the local cache ({cache()}). "
-        f"It comes from {source.origin}; terms: {source.terms}. "
+        f"It comes from {source.authors}; terms: {source.terms}. "
     )
     if source.download:
         return text + f"Fetch it with `{command('fetch', source.name)}`, or allow downloads with CROSSEXPLAIN_DOWNLOAD=1."
@@ -319,7 +310,7 @@ def _difference(path: Path, file: File) -> str | None:
         return None
     return (
         f"{path} has {path.stat().st_size:,} bytes and the hash {digests[0]}, "
-        f"expected {file.size:,} bytes and {file.hashes[0]}{_page(path)}"
+        f"expected {file.size:,} bytes and {file.hashes[0]}"
     )
 
 
@@ -332,64 +323,60 @@ def _digest(path: Path, expected: str) -> str:
             return f"{kind}:(not a whole gzip file)"
 
 
-def _page(path: Path) -> str:
-    with path.open("rb") as stream:
-        head = stream.read(512).lstrip().lower()
-    return " (it is a web page)" if head.startswith((b"<!doctype html", b"<html")) else ""
-
-
 def _download(source: Source) -> Found:
-    """Bring what is missing or broken of a source into the cache; one process at a time."""
+    """Fetch what is missing or broken of a source into the cache; one process at a time."""
     root = cache()
-    with _locked(root, source.name) as scratch:
+    with _locked(root, source.name):
         for file in source.download:
             path = root / file.path
             complaint = _complaint(path, file, trust=False) if path.exists() else None
             if complaint:
                 log.warning("%s: %s; it is fetched again", source.name, complaint)
             if complaint or not path.exists():
-                _bring(source, file, path, scratch)
+                _fetch_file(source, file, path)
     return Found(source.name, root / (source.folder or source.download[0].path), "download")
 
 
 @contextlib.contextmanager
-def _locked(root: Path, name: str) -> Iterator[Path]:
-    """Give an empty scratch folder that no other process uses; what a killed one left in it is removed."""
-    scratch = root / ".partial" / name
-    lock = FileLock(root / ".partial" / f"{name}.lock")
+def _locked(root: Path, name: str) -> Iterator[None]:
+    """Let no other process fetch the same source meanwhile."""
+    lock = FileLock(root / ".locks" / f"{name}.lock")
     try:
-        scratch.parent.mkdir(parents=True, exist_ok=True)
+        Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
         try:
             lock.acquire(timeout=0)
         except Timeout:
             log.warning("another process is fetching %s; waiting for it", name)
             lock.acquire(timeout=WAIT)
-        shutil.rmtree(scratch, ignore_errors=True)
-        scratch.mkdir()
     except OSError as error:
-        lock.release()
         raise FetchError(
             f"{name}: cannot use the cache {root}: {error.strerror or error}; "
             "name a folder that you may write to in CROSSEXPLAIN_CACHE."
         ) from error
     try:
-        yield scratch
+        yield
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
         lock.release()
 
 
-def _bring(source: Source, file: File, path: Path, scratch: Path) -> None:
-    part = scratch / Path(file.path).name
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _require_room(file, scratch)
-        _get(file.url, part)
+def _fetch_file(source: Source, file: File, path: Path) -> None:
+    def write(part: Path) -> None:
+        # Without this header some servers compress what is already compressed, and the bytes would not be the file's.
+        headers = {"Accept-Encoding": "identity"}
+        with _Progress() as progress:
+            pooch.HTTPDownloader(progress, CHUNK, timeout=TIMEOUT, headers=headers)(file.url, str(part), None)
         if text := _difference(part, file):
             raise OSError(f"the server sent something else: {text.replace(str(part), path.name)}")
-        write_whole(path, lambda temporary: os.replace(part, temporary))
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for rest in path.parent.glob(f".{escape(path.name)}.*.part"):  # of a process that was killed
+            rest.unlink()
+        if (free := shutil.disk_usage(path.parent).free) < file.size:
+            raise OSError(errno.ENOSPC, f"{megabytes(file.size)} needed, {megabytes(free)} free")
+        write_whole(path, write)
     except OSError as error:
-        full = getattr(error, "errno", None) == errno.ENOSPC
+        full = error.errno == errno.ENOSPC
         why = f"the disk of {path.parent} is full ({error.strerror})" if full else str(error)
         raise FetchError(
             f"{source.name}: {file.url} was not fetched, nothing was kept: {why}. "
@@ -397,40 +384,19 @@ def _bring(source: Source, file: File, path: Path, scratch: Path) -> None:
         ) from error
 
 
-def _get(url: str, part: Path) -> None:
-    """Write what an address gives to a file, and give a server up that is silent or too slow.
+class _Progress(tqdm):
+    """The progress bar of a download; it gives up a server that is too slow."""
 
-    A thread does the work, since nothing else can end a call that waits for the next byte, of headers too; where it is
-    given up it is left behind, and ends with its connection or with the program.
-    """
-    # Without this header some servers compress what is already compressed, and the bytes would not be the file's.
-    get = pooch.HTTPDownloader(
-        progressbar=True, chunk_size=1 << 14, timeout=TIMEOUT, headers={"Accept-Encoding": "identity"}
-    )
-    failures: list[BaseException] = []
+    def __init__(self) -> None:
+        super().__init__(unit="B", unit_scale=True, ncols=79)
+        self.last = time.monotonic()
 
-    def work() -> None:
-        try:
-            get(url, str(part), None)
-        except BaseException as error:  # noqa: BLE001 - raised again below, in the thread that waits
-            failures.append(error)
+    def __bool__(self) -> bool:
+        return True  # tqdm's is False where a server does not say how much it sends, and pooch would leave the bar alone
 
-    worker = threading.Thread(target=work, daemon=True)
-    worker.start()
-    seconds, rate = PACE
-    size, since = 0, time.monotonic()
-    while worker.is_alive():
-        worker.join(0.1)
-        if (waited := time.monotonic() - since) >= seconds and worker.is_alive():
-            came = (part.stat().st_size if part.exists() else 0) - size
-            if came < rate * waited:
-                raise OSError(f"the server is too slow: {came:,} bytes came in {waited:.0f} s, expected {rate:,} a second")
-            size, since = size + came, time.monotonic()
-    if failures:
-        raise failures[0]
-
-
-def _require_room(file: File, folder: Path) -> None:
-    free = shutil.disk_usage(folder).free
-    if free < file.size:
-        raise OSError(errno.ENOSPC, f"{megabytes(file.size)} needed, {megabytes(free)} free")
+    def update(self, n: float = 1) -> None:
+        super().update(n)
+        seconds = time.monotonic() - self.last
+        if seconds > SLOWEST:
+            raise OSError(f"the server is too slow: {n:,} bytes in {seconds:.1f} s, expected at most {SLOWEST} s")
+        self.last = time.monotonic()

@@ -11,48 +11,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from scipy import sparse
-from scipy.sparse.linalg import spsolve
 from torch import Tensor
 
 from crossexplain.evaluation.truth import row_correlation
 from crossexplain.intervals import Interval, mean_interval
 
-Game = Callable[[Tensor], Tensor]
+Values = Callable[[Tensor], Tensor]  # of coalitions
 RATES = (0.1, 0.3, 0.5, 0.7, 0.9)  # shares of players that a sampled coalition keeps
-SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)  # of pixels that ROAD hides
-NEIGHBOURS = [(down, right, 1 / 6 if 0 in (down, right) else 1 / 12)
-              for down in (-1, 0, 1) for right in (-1, 0, 1) if down or right]
-
-
-class Table:
-    """A game whose values of all coalitions are known, so that every question is a lookup.
-
-    Parameters
-    ----------
-    values : array_like, shape (N, 2**P)
-        Column S has player k iff ``S >> k & 1``.
-
-    Examples
-    --------
-    >>> Table([[0.0, 1.0, 2.0, 5.0]])(torch.tensor([[[True, False]], [[True, True]]]))
-    tensor([[1.],
-            [5.]], dtype=torch.float64)
-    """
-
-    def __init__(self, values):
-        self.values = torch.as_tensor(np.asarray(values, dtype=float))
-        shape = tuple(self.values.shape)
-        if len(shape) != 2 or shape[1] != 1 << (shape[1].bit_length() - 1):
-            raise ValueError(f"a table of shape {shape} came, expected (N, 2**P): one column a coalition.")
-
-    def __call__(self, keep: Tensor) -> Tensor:
-        players = self.values.shape[1].bit_length() - 1
-        if keep.shape[-1] != players:
-            raise ValueError(f"coalitions of {keep.shape[-1]} players came, the table has {players}.")
-        column = (keep.long() << torch.arange(players)).sum(dim=-1)  # (K, N), or (K,) for all examples alike
-        column = column[:, None].expand(-1, len(self.values)) if column.ndim == 1 else column
-        return self.values[torch.arange(len(self.values)), column]
 
 
 class Curves(NamedTuple):
@@ -88,7 +53,7 @@ def _checked(scores, among=None) -> tuple[np.ndarray, np.ndarray]:
     return scores, there & among
 
 
-def _ask(game: Game, keep: np.ndarray) -> np.ndarray:
+def _ask(game: Values, keep: np.ndarray) -> np.ndarray:
     """Return the game's values, (K, N), of coalitions (K, N, P)."""
     values = np.asarray(game(torch.from_numpy(np.ascontiguousarray(keep))), dtype=float)
     if values.shape != keep.shape[:2]:
@@ -118,7 +83,7 @@ def _scaled(values: np.ndarray, scale) -> np.ndarray:
     return np.divide(values, scale, out=np.where(np.isnan(values), np.nan, 0.0), where=scale > 0)
 
 
-def curves(game: Game, scores, among=None, seed: int = 0) -> Curves:
+def curves(game: Values, scores, among=None, seed: int = 0) -> Curves:
     """Return the insertion and the deletion curve (Petsiuk et al. 2018, RISE), over players of all modalities.
 
     Parameters
@@ -152,17 +117,7 @@ def _under(curve: np.ndarray) -> np.ndarray:
     return np.divide(np.nansum(curve, axis=1) - ends / 2, last, out=np.full(len(curve), np.nan), where=last > 0)
 
 
-def insertion_area(game: Game, scores, among=None, scale=None, seed: int = 0) -> np.ndarray:
-    """Area under the insertion curve (Petsiuk et al. 2018); higher is better. Parameters as for :func:`area_between`."""
-    return _scaled(_under(curves(game, scores, among, seed).insertion), scale)
-
-
-def deletion_area(game: Game, scores, among=None, scale=None, seed: int = 0) -> np.ndarray:
-    """Area under the deletion curve (Petsiuk et al. 2018); lower is better. Parameters as for :func:`area_between`."""
-    return _scaled(_under(curves(game, scores, among, seed).deletion), scale)
-
-
-def area_between(game: Game, scores, among=None, scale=None, seed: int = 0) -> np.ndarray:
+def area_between(game: Values, scores, among=None, scale=None, seed: int = 0) -> np.ndarray:
     """Area between the insertion and the deletion curve: joint faithfulness over the players of all modalities.
 
     Baniecki et al. (2025, FIxLIP) draw both curves over the players of both sides of a dual encoder; a game makes no
@@ -217,7 +172,7 @@ def areas(game, scores, seed: int = 0, groups=None) -> dict[str, Interval]:
             for name in dict.fromkeys(game.names) if not np.isnan(scores[:, names == name]).all()}
 
 
-def synergistic_faithfulness(game: Game, scores, names: Sequence[str], k: int | Mapping[str, int] = 2, draws: int = 64,
+def synergistic_faithfulness(game: Values, scores, names: Sequence[str], k: int | Mapping[str, int] = 2, draws: int = 64,
                              scale=None, seed: int = 0) -> np.ndarray:
     """What the best players of both modalities are worth together beyond each side alone, less that of random ones.
 
@@ -269,7 +224,7 @@ def _sides(names: Sequence[str], players: int) -> dict[str, np.ndarray]:
     return sides
 
 
-def _sampled(game: Game, scores, rates: Sequence[float], draws: int, seed: int):
+def _sampled(game: Values, scores, rates: Sequence[float], draws: int, seed: int):
     """Yield for each rate the model's values (draws, N), the sums of the scores of kept players, and the ends' values."""
     scores, there = _checked(scores)
     if draws < 2 or not rates or not all(0 < rate < 1 for rate in rates):
@@ -289,7 +244,7 @@ def _mean_of(found: list[np.ndarray]) -> np.ndarray:
     return np.divide(total, count, out=np.full(found.shape[1], np.nan), where=count > 0)
 
 
-def coalition_r2(game: Game, scores, rates: Sequence[float] = RATES, draws: int = 128, seed: int = 0,
+def coalition_r2(game: Values, scores, rates: Sequence[float] = RATES, draws: int = 128, seed: int = 0,
                  line: bool = False) -> np.ndarray:
     """Share of the variance of sampled coalitions' values that a sum of the scores explains (R squared).
 
@@ -326,7 +281,7 @@ def coalition_r2(game: Game, scores, rates: Sequence[float] = RATES, draws: int 
     return _mean_of(found)
 
 
-def coalition_rank(game: Game, scores, rates: Sequence[float] = RATES, draws: int = 128, seed: int = 0) -> np.ndarray:
+def coalition_rank(game: Values, scores, rates: Sequence[float] = RATES, draws: int = 128, seed: int = 0) -> np.ndarray:
     """Rank correlation of sampled coalitions' values with the sum of the scores of those kept; mean over the rates.
 
     With Pearson's correlation and one size of coalitions it is the faithfulness correlation of Bhatt et al. (2020); Baniecki
@@ -339,114 +294,3 @@ def coalition_rank(game: Game, scores, rates: Sequence[float] = RATES, draws: in
     """
     sampled = _sampled(game, scores, rates, draws, seed)
     return _mean_of([row_correlation(total.T, values.T) for values, total, *_ in sampled])
-
-
-def infidelity(game: Game, scores, rates: Sequence[float] = RATES, draws: int = 128, seed: int = 0) -> np.ndarray:
-    """Mean squared gap between what the hidden players' scores sum to and what hiding them costs (Yeh et al. 2019).
-
-    Their perturbation is here the hiding of random players, and the score of a player is what its hiding is said to cost.
-    Parameters as for :func:`coalition_r2`.
-
-    Returns
-    -------
-    ndarray, shape (N,), at least 0
-        In squared units of the game; lower is better.
-    """
-    gaps = [(((every - total) - (whole - values)) ** 2).mean(axis=0)
-            for values, total, _, every, whole in _sampled(game, scores, rates, draws, seed)]
-    return np.mean(gaps, axis=0)
-
-
-def _neighbours(height: int, width: int) -> sparse.csr_matrix:
-    """Return the weights of each pixel's neighbours, (H * W, H * W), rows summing to 1."""
-    place = np.arange(height * width).reshape(height, width)
-    rows, columns, weights = [], [], []
-    for down, right, weight in NEIGHBOURS:
-        of = place[max(0, -down): height - max(0, down), max(0, -right): width - max(0, right)].ravel()
-        rows.append(of)
-        columns.append(of + down * width + right)
-        weights.append(np.full(of.size, weight))
-    found = sparse.csr_matrix((np.concatenate(weights), (np.concatenate(rows), np.concatenate(columns))))
-    return sparse.diags(1 / np.asarray(found.sum(axis=1)).ravel()) @ found
-
-
-def impute(image: np.ndarray, hidden: np.ndarray, noise: float = 0.01, rng: np.random.Generator | None = None) -> np.ndarray:
-    """Fill hidden pixels with the weighted mean of their neighbours, all at once (Rong et al. 2022, ROAD).
-
-    Direct neighbours weigh twice as much as diagonal ones; those of hidden pixels may be hidden themselves, so that the fill
-    is the solution of a sparse linear system.
-
-    Parameters
-    ----------
-    image : ndarray, shape (C, H, W)
-    hidden : ndarray of bool, shape (H, W)
-        At least one pixel is not.
-    noise : float
-        Standard deviation of what is added, so that a model cannot tell filled pixels by their smoothness.
-    rng : numpy.random.Generator, optional
-
-    Returns
-    -------
-    ndarray, shape (C, H, W)
-    """
-    if hidden.all():
-        raise ValueError("all pixels are hidden; nothing is left to fill them from.")
-    filled, out = np.array(image, dtype=float).reshape(len(image), -1), np.flatnonzero(hidden)
-    if out.size:
-        weights, known = _neighbours(*hidden.shape), np.flatnonzero(~hidden)
-        system = sparse.eye(out.size, format="csc") - weights[out][:, out].tocsc()
-        solved = spsolve(system, weights[out][:, known] @ filled[:, known].T).reshape(out.size, -1)
-        rng = np.random.default_rng(0) if rng is None else rng
-        filled[:, out] = solved.T + noise * rng.standard_normal((len(image), out.size))
-    return filled.reshape(np.shape(image))
-
-
-def road(model: Callable[[Tensor], Tensor], images: Tensor, heat, shares: Sequence[float] = SHARES, noise: float = 0.01,
-         seed: int = 0) -> np.ndarray:
-    """Remove and debias: what hiding the coldest pixels leaves over what hiding the hottest leaves (Rong et al. 2022).
-
-    Half the difference of the logits, averaged over the shares of pixels that are hidden, as grad-cam's ``ROADCombined``.
-
-    Parameters
-    ----------
-    model : callable
-        Images (N, C, H, W) to evidence for the followed class (N,). For a pair, close over the sentence.
-    images : Tensor, shape (N, C, H, W)
-    heat : array_like, shape (N, H, W)
-    shares : sequence of float
-        Between 0 and 1.
-    noise : float
-        As for :func:`impute`.
-    seed : int
-        Of the noise, and of the order of equally hot pixels.
-
-    Returns
-    -------
-    ndarray, shape (N,)
-        Higher is better, 0 is chance.
-    """
-    heat = np.asarray(heat, dtype=float)
-    n, _, height, width = images.shape
-    if heat.shape != (n, height, width) or not np.isfinite(heat).all():
-        raise ValueError(f"heat maps of shape {heat.shape} came, expected {(n, height, width)} finite numbers to match the "
-                         "images.")
-    if not shares or not all(0 < share < 1 for share in shares):
-        raise ValueError(f"shares {tuple(shares)} came, expected numbers between 0 and 1.")
-    everywhere, rng = np.ones((n, height * width), dtype=bool), np.random.default_rng(seed)
-    hottest, gains = _ranks(heat.reshape(n, -1), everywhere, seed), []
-    for share in shares:
-        count = height * width - int(np.ceil(round((height * width - 1) * (1 - share), 9)))
-        hot, cold = hottest < count, hottest >= height * width - count
-        left = [_values(model, images, mask.reshape(n, height, width), noise, rng) for mask in (hot, cold)]
-        gains.append((left[1] - left[0]) / 2)
-    return np.mean(gains, axis=0)
-
-
-@torch.no_grad()
-def _values(model, images: Tensor, hidden: np.ndarray, noise: float, rng: np.random.Generator) -> np.ndarray:
-    filled = np.stack([impute(image, mask, noise, rng) for image, mask in zip(images.detach().cpu().numpy(), hidden)])
-    values = np.asarray(model(torch.from_numpy(filled).to(images)).detach().cpu(), dtype=float)
-    if values.shape != (len(images),):
-        raise ValueError(f"the model gave {values.shape} for {len(images)} images, expected one number an image: the "
-                         "logit of the followed class.")
-    return values

@@ -133,50 +133,6 @@ def _in_top(scores: np.ndarray, cues: np.ndarray, mask: np.ndarray, k: np.ndarra
     return (cues & above).sum(axis=1) + chance * (cues & tied).sum(axis=1)
 
 
-def relevance_mass(scores, cues, mask=None) -> np.ndarray:
-    """Share of the positive relevance that the cues hold (relevance mass accuracy, Arras et al. 2022, CLEVR-XAI).
-
-    Parameters
-    ----------
-    scores : array_like, shape (N, F)
-        Negative values count as 0.
-    cues, mask : array_like of bool, shape (N, F)
-        As for :func:`cue_auroc`.
-
-    Returns
-    -------
-    ndarray, shape (N,), in [0, 1]
-        NaN where an example has no cue or no positive score.
-    """
-    scores, cues, mask = _features(scores, cues, mask)
-    positive = np.where(mask, np.clip(scores, 0, None), 0.0)
-    total, held = positive.sum(axis=1), (positive * cues).sum(axis=1)
-    defined = (total > 0) & (cues & mask).any(axis=1)
-    return np.divide(held, total, out=np.full(len(scores), np.nan), where=defined)
-
-
-def relevance_rank(scores, cues, mask=None) -> np.ndarray:
-    """Share of cues among as many best features as there are cues (relevance rank accuracy, Arras et al. 2022).
-
-    Features that tie for the last places share them, so that constant scores get the share of cues and not what their order
-    of storage happens to hit.
-
-    Parameters
-    ----------
-    scores : array_like, shape (N, F)
-    cues, mask : array_like of bool, shape (N, F)
-        As for :func:`cue_auroc`.
-
-    Returns
-    -------
-    ndarray, shape (N,), in [0, 1]
-        NaN where an example has no cue.
-    """
-    scores, cues, mask = _features(scores, cues, mask)
-    k = (cues & mask).sum(axis=1)
-    return np.divide(_in_top(scores, cues, mask, k), k, out=np.full(len(scores), np.nan), where=k > 0)
-
-
 def recall_at(scores, cues, k: int, mask=None) -> np.ndarray:
     """Share of the cues that are among the k best features.
 
@@ -326,19 +282,6 @@ def edge_scores(images, rows: int, columns: int) -> np.ndarray:
     return edges.reshape(n, rows, height // rows, columns, width // columns).mean(axis=(2, 4)).reshape(n, -1)
 
 
-def centre_scores(n: int, rows: int, columns: int) -> np.ndarray:
-    """Nearness of each cell to the middle of the image, where photographers put what matters (Judd et al. 2009).
-
-    Returns
-    -------
-    ndarray, shape (N, rows * columns), row by row, in [0, 1]
-        1 for the middle; on a grid of 2 x 2 all cells are equally near.
-    """
-    down, right = np.linspace(-1, 1, 2 * rows + 1)[1::2], np.linspace(-1, 1, 2 * columns + 1)[1::2]
-    near = 1 - np.hypot(down[:, None], right[None, :]) / np.sqrt(2)
-    return np.tile(near.ravel().round(12), (n, 1))  # cells equally near tie, whatever rounding made of them
-
-
 def length_scores(words: Sequence[Sequence[str]]) -> np.ndarray:
     """Length of each word, in letters: long words tend to carry content, whatever the model does with them.
 
@@ -360,27 +303,3 @@ def length_scores(words: Sequence[Sequence[str]]) -> np.ndarray:
     for row, sentence in zip(lengths, words):
         row[: len(sentence)] = [len(word) for word in sentence]
     return lengths
-
-
-def beside(*sides) -> np.ndarray:
-    """Put scores of several modalities side by side; each side of an example is divided by its sum of sizes.
-
-    Edges and letters have different units: without this the side with the larger numbers would take every first place.
-
-    Parameters
-    ----------
-    sides : array_like, shape (N, F) each
-
-    Returns
-    -------
-    ndarray, shape (N, P)
-
-    Examples
-    --------
-    >>> beside([[1.0, 3.0]], [[20.0, 20.0]])
-    array([[0.25, 0.75, 0.5 , 0.5 ]])
-    """
-    parts = [np.asarray(side, dtype=float) for side in sides]
-    totals = [np.nansum(np.abs(part), axis=1, keepdims=True) for part in parts]
-    return np.concatenate([np.divide(part, total, out=part.copy(), where=total > 0) for part, total in zip(parts, totals)],
-                          axis=1)

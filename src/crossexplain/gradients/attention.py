@@ -9,7 +9,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from crossexplain.checks import InputError
 from crossexplain.gradients.capture import Captured, capture, opened
-from crossexplain.gradients.views import Mask, Tokens, rows_of, views
+from crossexplain.gradients.modalities import Tokens, rows_of
+from crossexplain.gradients.views import Mask, Views
 
 READOUTS = ("first", "mean")
 RELEVANCE, ROLLOUT = "attention-relevance", "attention-rollout"
@@ -248,7 +249,7 @@ def _first(model: nn.Module, inputs: dict, image_layer: str, words: Tokens, grid
     there = words.features(inputs)
     count, n = there.shape[1], len(there)
     hidden = {f"without {t}": {words.name: Mask(torch.arange(count) != t, words.baselines[0])} for t in range(count)}
-    laid_out = views(inputs, [words], {"full": {}} | hidden, allow_empty=True).inputs
+    laid_out = Views(inputs, [words], {"full": {}} | hidden, allow_empty=True).inputs
 
     def read(rows: dict, wanted) -> tuple[Captured, Tensor]:
         found = capture(model, rows, image_layer, wanted)

@@ -111,6 +111,15 @@ def capture(
     )
 
 
+def run(model: nn.Module, inputs: Mapping[str, object] | Sequence[object] | Tensor) -> object:
+    """Return what the model returns, without a graph; the model and the errors are as for :func:`capture`."""
+    arguments = _Arguments(inputs)
+    require_batch(arguments.size)
+    require_device(model, inputs)
+    with _untouched(model), _recording(model, False):
+        return _forward(model, arguments, [])
+
+
 class Opened(NamedTuple):
     """A forward pass whose graph is still there; entries as those of :class:`Captured`, but not detached."""
 
@@ -409,7 +418,7 @@ def _score(output: object, logits: Tensor, target: object, n: int) -> tuple[Tens
             raise InputError(f"the target function gave {shape}, expected one number an example, shape ({n},).")
         return _require_finite(score, "the target"), None
     if isinstance(target, str) and target != "predicted":
-        raise InputError(f"target {target!r} came, expected 'predicted', a class index, a function or None.")
+        raise InputError(f"got target={target!r}, expected 'predicted', a class index, a function or None.")
     single = logits.ndim == 1 or (logits.ndim == 2 and logits.shape[1] == 1)
     if logits.ndim > 2 or logits.shape[:1] != (n,):
         raise InputError(

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from crossexplain.checks import InputError
 from crossexplain.gradients.capture import Captured, capture
-from crossexplain.gradients.views import Inputs, Mask, Modality, Tokens, Views, require_modalities, rows_of
+from crossexplain.gradients.modalities import Inputs, Modality, Tokens, require_modalities, rows_of
+from crossexplain.gradients.views import Mask, Views
 
 VANISHED = 1e-6  # of the largest gradient norm of any modality, in shares
 CLAMPED = 0.05  # share of examples without any gradient from which it is no accident

@@ -1,5 +1,6 @@
 """Importance of tokens: from one forward and one backward pass, a number a token, by several readings of the gradient."""
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ from crossexplain.checks import InputError
 from crossexplain.gradients.attention import METHODS as ATTENTION_METHODS
 from crossexplain.gradients.attention import RELEVANCE, attention_maps, require_readout, roll
 from crossexplain.gradients.capture import capture
-from crossexplain.gradients.views import rows_of
+from crossexplain.gradients.modalities import rows_of
 
 SPECIAL = ("drop", "keep", "show")
 
@@ -39,14 +40,16 @@ METHODS: dict[str, Method] = {
     "mean": Method(lambda a, g: g.mean(dim=-1), True, "mean of the gradient's entries: raw, divided by their number"),
     "l1": Method(lambda a, g: g.abs().sum(dim=-1), False, "sum of the gradient's absolute entries (Li et al. 2016)"),
     "l2": Method(lambda a, g: g.norm(dim=-1), False, "length of the gradient (Arras et al. 2016)"),
-    "gradient-x-input": Method(
+    "gradient x input": Method(
         lambda a, g: (a * g).sum(dim=-1), True, "sum of activation times gradient (Denil et al. 2014)"
     ),
-    "activation-x-gradient": Method(
+    "activation x gradient": Method(
         lambda a, g: (a * g).norm(dim=-1), False, "length of activation times gradient (the paper, section 5.1)"
     ),
     RELEVANCE: Method(None, False, "attention maps times their gradients, rolled out (Chefer et al. 2021)"),
 }
+# Keys of the version before, which go on with a warning for this one.
+RENAMED = {"gradient-x-input": "gradient x input", "activation-x-gradient": "activation x gradient"}
 
 
 def attribute(
@@ -115,6 +118,7 @@ def attribute(
     """
     names = [method] if isinstance(method, str) else list(method)
     _require(names, special, readout)
+    reads = {name: METHODS.get(RENAMED.get(name, name)) for name in names}
     maps = attention_maps(attention) if any(name in ATTENTION_METHODS for name in names) else []
     parts = []
     for some, wanted in _batches(inputs, target, batch_size, special_tokens):
@@ -122,7 +126,7 @@ def attribute(
         _require_tokens(captured.activations[layer], layer)
         parts.append({
             name: roll(captured, maps, name, readout, some.get("attention_mask")) if name in ATTENTION_METHODS
-            else METHODS[name].read(captured.activations[layer], captured.gradients[layer])
+            else reads[name].read(captured.activations[layer], captured.gradients[layer])
             for name in names
         })
     scores = {name: torch.cat([part[name] for part in parts]) for name in names}
@@ -213,7 +217,10 @@ def merge_words(scores: Tensor, words: Tensor, how: str = "sum") -> Tensor:
 def _require(names: list[str], special: str, readout: str | None) -> None:
     known = list(dict.fromkeys([*METHODS, *ATTENTION_METHODS]))
     for name in names:
-        if name not in known:
+        if name in RENAMED:
+            warnings.warn(f"the method {name!r} is called {RENAMED[name]!r} now; the old name goes with the next version.",
+                          DeprecationWarning, stacklevel=3)
+        elif name not in known:
             raise InputError(f"there is no method {name!r}; the methods are {', '.join(known)}.")
     if not names:
         raise InputError(f"no method was named; the methods are {', '.join(known)}.")

@@ -67,7 +67,7 @@ class Encoded:
 
     @property
     def words(self) -> dict:
-        """Arguments of :class:`crossexplain.gradients.views.Tokens` to hide words from a whole model."""
+        """Arguments of :class:`crossexplain.gradients.modalities.Tokens` to hide words from a whole model."""
         ids = self.tokenizer
         return {"layer": "text.encoder.embeddings", "mask_id": ids.mask_token_id, "pad_id": ids.pad_token_id,
                 "special": (ids.cls_token_id, ids.sep_token_id), "attention": "attention_mask"}
@@ -126,7 +126,7 @@ def token_inputs(read: bert.Encoded) -> dict[str, Tensor]:
 
 def available_towers() -> tuple[str, str]:
     """Return the names of the towers of the paper where their weights are available, else those of the small ones."""
-    available = [store.here(name) for name in PAPER_TOWERS]  # asks for both, so that a page is made anew when one arrives
+    available = [store.is_available(name) for name in PAPER_TOWERS]  # asks for both: a page is made anew when one arrives
     return PAPER_TOWERS if all(available) else TOWERS
 
 

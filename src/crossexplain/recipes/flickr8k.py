@@ -126,7 +126,7 @@ class Judged:
     def __init__(self, encoded: Encoded, head: JoinedTowers, split: str, seed: int = 0):
         images, pairs = encoded.flickr8k.splits[split], encoded.flickr8k.pairs(split, seed)
         rows = [np.flatnonzero(pairs.image == i) for i in images]
-        pairs = pairs.take(np.stack([of_image[: min(map(len, rows))] for of_image in rows]))  # as many for each photograph
+        pairs = pairs.select(np.stack([of_image[: min(map(len, rows))] for of_image in rows]))  # as many for each photograph
         self.maps, self.labels = gather(head, encoded, images), torch.from_numpy(pairs.labels)
         self.texts = encoded.pooled(pairs.caption.ravel()).unflatten(0, pairs.caption.shape)
 

@@ -45,7 +45,7 @@ class OpenAIClip:
 
     @property
     def words(self) -> dict:
-        """Arguments of :class:`crossexplain.gradients.views.Tokens` to hide words; CLIP has no mask, only padding."""
+        """Arguments of :class:`crossexplain.gradients.modalities.Tokens` to hide words; CLIP has no mask, only padding."""
         ids = self.tokenizer
         return {"layer": self.model.text_layer, "mask_id": None, "pad_id": ids.pad_token_id,
                 "special": (ids.bos_token_id, ids.eos_token_id), "attention": "attention_mask"}

@@ -129,7 +129,7 @@ def train_on(name: str, seed: int = 0, size: str = "page", progress: bool = True
     loader, epochs, length = REAL[name]
     parts = reviews.divide(loader(), seed)
     if size == "small":
-        parts, epochs = {part: sentences.take(range(48)) for part, sentences in parts.items()}, 1
+        parts, epochs = {part: sentences.select(range(48)) for part, sentences in parts.items()}, 1
     return _tune(find_encoder(profile), parts, epochs, length, seed, progress, resume)
 
 

@@ -7,17 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from crossexplain.data.scene_words import (
-    BACKDROPS,
-    COLOUR_NAMES,
-    GROUND_NAMES,
-    KINDS,
-    SIZE_NAMES,
-    TEXTURE_NAMES,
-    Writer,
-    holds,
-)
-from crossexplain.data.scenes import Pairs, Scenes, foil, tokenize
+from crossexplain.data.scene_captions import Writer, foil
+from crossexplain.data.scene_words import BACKDROPS, COLOUR_NAMES, GROUND_NAMES, KINDS, SIZE_NAMES, TEXTURE_NAMES, holds
+from crossexplain.data.scenes import Pairs, Scenes, tokenize
 from crossexplain.models.two_towers import TwoTowerModel, in_batches
 
 WHAT = KINDS + GROUND_NAMES + BACKDROPS  # what can stand at a place

@@ -5,8 +5,6 @@ from pathlib import Path
 
 from playwright.sync_api import BrowserContext, Page
 
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync"]
 WIDTHS = (1280, 390)
 THEMES = ("light", "dark")
 LOCAL = ("file:", "data:", "blob:", "about:")
@@ -49,6 +47,11 @@ WIDER = """() => {
     return [...out.slice(0, 3).map(named), 'page'];
 }"""
 
+# Lines of code that a reader has to scroll to: in cells that are not folded, whose input stands on the page as it is.
+SCROLLING_CODE = """() => [...document.querySelectorAll('article .cell:not(.tag_hide-input, .tag_hide-cell) .cell_input pre')]
+    .filter(pre => pre.scrollWidth > pre.clientWidth + 1)
+    .map(pre => pre.textContent.split('\\n').reduce((a, b) => a.length >= b.length ? a : b))"""
+
 TOGGLES = """() => {
     const stuck = [];
     for (const fold of document.querySelectorAll('article details')) {
@@ -90,6 +93,7 @@ class Visit:
     failed: list[str] = field(default_factory=list)  # requests without an answer
     outside: list[str] = field(default_factory=list)  # requests that would have left the machine
     wide: dict[tuple[int, str], list[str]] = field(default_factory=dict)  # (width, theme) -> what sticks out
+    scrolling_code: list[str] = field(default_factory=list)  # the longest line of each visible cell that scrolls at 1,280
     stuck: list[str] = field(default_factory=list)  # folds that do not open
     quiz: list[dict] = field(default_factory=list)
     images: list[dict] = field(default_factory=list)
@@ -134,5 +138,7 @@ def visit_page(context: BrowserContext, path: Path) -> Visit:
         for theme in THEMES:
             page.evaluate("theme => { document.documentElement.dataset.theme = theme }", theme)
             visit.wide[width, theme] = page.evaluate(WIDER)
+        if width == max(WIDTHS):
+            visit.scrolling_code = page.evaluate(SCROLLING_CODE)
     page.close()
     return visit

@@ -1,0 +1,113 @@
+"""Which views the rounds ask for, and how features are hidden in them."""
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from crossexplain.checks import InputError
+from crossexplain.gradients.modalities import Inputs, rows_of
+from crossexplain.gradients.question import Question
+from crossexplain.gradients.views import FULL, Mask, Views, alone, masked
+
+Baseline = str | Mapping[str, str]  # one name for all modalities, or a name for each
+
+
+class Plans:
+    """What stands in for hidden features under each baseline, the donors that are borrowed from, and the views to run.
+
+    A plan has the keys (baseline or None, view, draw); a view with several draws is read as their mean.
+
+    Parameters
+    ----------
+    question : Question
+        With two modalities or more; its donors, or its examples, are borrowed from.
+    baselines, draws, seed
+        As for :func:`~crossexplain.gradients.rounds.rounds`.
+    """
+
+    def __init__(self, question: Question, baselines: Sequence[Baseline] | Baseline | None, draws: int, seed: int):
+        self.question, self.names = question, question.names
+        if len(self.names) < 2:
+            raise InputError(f"got the one modality {self.names[0]!r}, expected two or more: for a single one there is no "
+                             "other to cover.")
+        self.baselines = self._named(baselines)
+        self.donors = question.inputs if question.donors is None else question.donors
+        self.size = len(question.modalities[0].value(self.donors))
+        self.draws = max(1, min(draws, self.size))
+        generator = torch.Generator().manual_seed(seed)
+        # One order of donors for each modality: where several are masked at once, the pairs are broken too.
+        self.donor_rows = {name: torch.randperm(self.size, generator=generator)[: self.draws] for name in self.names}
+
+    def _named(self, given: Sequence[Baseline] | Baseline | None) -> dict[str, dict[str, str]]:
+        """Return the baselines by name, each with what stands in for each modality."""
+        question, named = self.question, {}
+        if given is None:
+            given = [None] + ["data"] * (question.donors is not None or question.n > 1)
+        for entry in [given] if isinstance(given, (str, Mapping)) else given:
+            chosen = question.choose(entry)
+            named[" + ".join(dict.fromkeys(chosen.values()))] = chosen
+            if "data" in chosen.values() and question.donors is None and question.n == 1:
+                raise InputError("the baseline 'data' borrows from another example, and the only one got would stand in for "
+                                 "itself; pass more examples, or others as donors=...")
+        if not named:
+            raise InputError("got no baseline; leave baselines out for the usual ones.")
+        return named
+
+    def changes(self, label: str, hidden: Mapping[str, Tensor | None]) -> list[dict[str, Mask]]:
+        """Return the views, one a draw, that hide features (all where None) of some modalities under a baseline."""
+        chosen = self.baselines[label]
+        return [{name: Mask(keep, chosen[name], self.donor_rows[name][draw] if chosen[name] == "data" else None)
+                 for name, keep in hidden.items()} for draw in range(self.times(label, hidden))]
+
+    def times(self, label: str, names: Iterable[str]) -> int:
+        """Return how many draws it takes to hide some modalities under a baseline."""
+        return self.draws if any(self.baselines[label][name] == "data" for name in names) else 1
+
+    def add(self, plan: dict, label: str, view: str, hidden: Mapping[str, Tensor | None]) -> None:
+        """Add a view of a baseline to a plan."""
+        plan |= {(label, view, draw): changes for draw, changes in enumerate(self.changes(label, hidden))}
+
+    def first_plan(self) -> dict:
+        """Return the views of rounds 1 to 3: the full view, each modality masked, and each alone."""
+        plan = {(None, FULL, 0): {}}
+        for label, chosen in self.baselines.items():
+            for name in self.names:
+                self.add(plan, label, masked(name), {name: None})
+                self.add(plan, label, alone(name, self.names), dict.fromkeys(self.others(name)))
+            if "data" not in chosen.values():
+                self.add(plan, label, masked(*self.names), dict.fromkeys(self.names))
+        return plan
+
+    def one_by_one(self, name: str, count: int) -> dict:
+        """Return the views that hide one feature of a modality at a time, with and without the other modalities."""
+        label, others, plan = next(iter(self.baselines)), dict.fromkeys(self.others(name)), {}
+        for view, feature in [(FULL, None), ("alone", None), *itertools.product(("without", "alone without"), range(count))]:
+            hidden = {} if view in (FULL, "without") else dict(others)
+            if feature is not None:
+                hidden[name] = torch.arange(count) != feature
+            for draw, changes in enumerate(self.changes(label, hidden)):
+                plan[view, feature, draw] = changes
+        return plan
+
+    def others(self, name: str) -> list[str]:
+        """Return all modalities but one."""
+        return [other for other in self.names if other != name]
+
+    def laid_out(self, plan: Mapping, inputs: Inputs | None = None) -> Views:
+        """Lay out views of the examples, or of other inputs."""
+        return Views(self.question.inputs if inputs is None else inputs, self.question.modalities, plan, self.donors,
+                     allow_empty=True)
+
+    def value_of_nothing(self, label: str) -> Tensor:
+        """Return the mean logits (C,) with every modality borrowed from another donor: the same for all examples."""
+        chosen = self.baselines[label]
+        first, *rest = self.names
+        plan = {
+            shift: {name: Mask(None, chosen[name], self.donor_rows[name].roll(shift) if chosen[name] == "data" else None)
+                    for name in rest} | ({} if chosen[first] == "data" else {first: Mask(None, chosen[first])})
+            for shift in range(self.draws)
+        }
+        donors = rows_of(self.donors, self.donor_rows[first], self.size)
+        return self.question.logits(self.laid_out(plan, donors).inputs).float().mean(dim=0).cpu()

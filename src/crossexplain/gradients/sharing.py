@@ -1,0 +1,71 @@
+"""Equal rows computed once: most views of an example share its image, and a masked image is the same for all examples."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from crossexplain.checks import InputError, find_layer
+from crossexplain.gradients.capture import INPUT
+
+WORTH = 0.8  # share of distinct rows above which it costs more to find equal rows than to compute all
+
+
+@contextmanager
+def equal_rows_once(model: nn.Module, layers: Sequence[str]) -> Iterator[None]:
+    """Let all that leads to each of the named layers compute equal rows once, and hand every row its copy after the layer.
+
+    A tower then runs on a fraction of the rows. Equal rows are looked for where the images come in, at the outermost
+    module around the layer that takes nothing else. What comes after the layer, and every gradient, is for each row by
+    itself.
+    """
+    handles = []
+    try:
+        for name in layers:
+            if not name.startswith(INPUT):
+                shared, path = _SharedRows(), name.partition("@")[0]
+                layer, around = find_layer(model, path), [path[:end] for end, dot in enumerate(path) if dot == "."]
+                for module in [*map(model.get_submodule, around), layer]:
+                    handles.append(module.register_forward_pre_hook(shared.narrow, with_kwargs=True))
+                handles.append(layer.register_forward_hook(shared.widen))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+class _SharedRows:
+    """Hooks of one layer and of the modules around it: the distinct rows go in, all rows come out after the layer."""
+
+    def __init__(self):
+        self.rows: tuple[Tensor, int] | None = None  # for each row its number among the distinct rows, and how many these are
+
+    def narrow(self, module: nn.Module, arguments: tuple, named: dict) -> tuple | None:
+        """Replace the input by its distinct rows where that is worth it; what is passed by name may belong to all rows."""
+        if self.rows is not None:  # a module around this one did it
+            return None
+        if len(arguments) != 1 or named or not isinstance(arguments[0], Tensor) or arguments[0].requires_grad:
+            return None
+        values = arguments[0]
+        if values.ndim < 3 or not values.is_floating_point():
+            return None
+        flat = values.flatten(1)
+        weights = torch.rand(flat.shape[1], generator=torch.Generator().manual_seed(0)).to(flat)
+        keys, back = torch.unique(flat @ weights, return_inverse=True)
+        first = torch.full((len(keys),), len(flat), device=flat.device)
+        first = first.scatter_reduce(0, back, torch.arange(len(flat), device=flat.device), "amin")
+        if len(keys) > WORTH * len(flat) or not torch.equal(flat[first][back], flat):  # equal sums need not be equal rows
+            return None
+        self.rows = back, len(keys)
+        return (values[first],), named
+
+    def widen(self, module: nn.Module, arguments: tuple, output: object) -> object:
+        """Give every row its output."""
+        if self.rows is None:
+            return None
+        (back, distinct), self.rows = self.rows, None
+        if not isinstance(output, Tensor) or len(output) != distinct:
+            raise InputError(f"{type(module).__name__} gives {type(output).__name__}, expected one tensor with a row an "
+                             "example; read the gradient at a layer that does.")
+        return output[back]
