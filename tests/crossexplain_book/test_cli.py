@@ -192,7 +192,7 @@ def test_bench_keeps_whole_rows_and_replaces_old_ones(checkout, capsys):
 
 def test_a_verdict_that_was_cut_off_goes_on_where_it_stopped(tmp_path, monkeypatch):
     model = SimpleNamespace(tower=None)
-    monkeypatch.setattr("crossexplain.recipes.collages.load_or_train", lambda: SimpleNamespace(model=model))
+    monkeypatch.setattr("crossexplain.recipes.load_or_train", lambda name: SimpleNamespace(model=model))
     spec = importlib.util.spec_from_file_location("verdict", ROOT / "benchmarks" / "verdict.py")
     verdict = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(verdict)
