@@ -290,7 +290,8 @@ def test_claims_are_collected_and_a_chapter_without_a_run_is_a_note(build):
 
 @pytest.mark.parametrize(("line", "only_here"), [
     ("Plain words, other ones.", True), ("A number {glue:text}`n` and a {ref}`chapter-2`.", True), ("# Another title?", False),
-    ("## A part", False), ("(fig-x)=", False), ("```{exercise}", False), (":label: ex-1", False), ("So {cite}`a` says.", False)])
+    ("## A part", False), ("(fig-x)=", False), ("```{exercise}", False), (":label: ex-1", False),
+     ("So {cite}`a` says.", False)])
 def test_plain_prose_changes_one_page_and_what_others_show_of_it_all(build, line, only_here):
     page = build.source / "chapters" / "01_a.ipynb"
     page.parent.mkdir(parents=True)
