@@ -226,8 +226,7 @@ def execute(build: Build, notebooks: list[Path], *, parameters: dict, jobs: int 
             say(f"  {path.stem}: unchanged")
     jobs = jobs_that_fit(min(jobs, max(1, len(waiting))), memory)
     threads = max(1, (os.cpu_count() or 1) // jobs)
-    if jobs > 1:  # the longest notebook tends to run longest, and should not be left to run alone at the end
-        waiting.sort(key=lambda path: -path.stat().st_size)
+    waiting = in_order(waiting, jobs)
     running, failed, screen = [], [], Screen(say)
     try:
         while waiting or running:
@@ -245,6 +244,14 @@ def execute(build: Build, notebooks: list[Path], *, parameters: dict, jobs: int 
         for chapter in running:  # only on the way out of an interruption
             chapter.stop()
     return failed
+
+
+def in_order(notebooks: list[Path], jobs: int) -> list[Path]:
+    """Return in which order chapters start: one by one as in the book; side by side, the longest notebook first.
+
+    It tends to run longest, and should not be left to run alone at the end.
+    """
+    return sorted(notebooks, key=lambda path: -path.stat().st_size) if jobs > 1 else notebooks
 
 
 def keys_of(build: Build, notebooks: list[Path], parameters: dict) -> dict[str, str]:
@@ -323,13 +330,13 @@ def parse_parameters(words) -> dict:
     >>> parse_parameters(["seed=1", "retrain=true", "name=x"])
     {'seed': 1, 'retrain': True, 'name': 'x'}
     """
-    found = {}
+    parameters = {}
     for word in words or ():
         name, sign, value = word.partition("=")
         if not sign or not name.isidentifier():
-            raise BookError(f"parameter {word!r} came, expected name=value, for example seed=1.")
+            raise BookError(f"got the parameter {word!r}, expected name=value, for example seed=1.")
         try:
-            found[name] = json.loads(value)
+            parameters[name] = json.loads(value)
         except ValueError:
-            found[name] = value
-    return found
+            parameters[name] = value
+    return parameters
