@@ -103,7 +103,7 @@ def test_a_trial_that_was_cut_off_goes_on_where_it_stopped(trial, tmp_path, monk
     monkeypatch.setattr(trial, "CONTROLS", [("text", 1.0), ("both", 1.0)])
     monkeypatch.setattr(trial, "kept_at", lambda seeds, architectures: tmp_path / f"{seeds[0]}.json")
     trained = SimpleNamespace(model=SimpleNamespace(tower=Tower()))
-    monkeypatch.setattr(trial, "load_or_train", lambda **_: trained)
+    monkeypatch.setattr(trial, "load_or_train", lambda *_, **__: trained)
     monkeypatch.setattr(trial, "prepare", lambda kind, bank, tower, seed, p: (kind, seed))
     done = []
 
