@@ -4,6 +4,7 @@ CHAPTERS ?=
 JOBS ?= 2
 VENV ?= .venv
 PORT ?= 8000
+SIZE ?=
 RUN = $(VENV)/bin/python -m
 # A file that a reader uploads comes as one message; by default the server drops one above 10 MB without a word.
 LAB = --ServerApp.tornado_settings="{'websocket_max_message_size': 200000000}"
@@ -13,7 +14,7 @@ LAB = --ServerApp.tornado_settings="{'websocket_max_message_size': 200000000}"
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | sort
-	@echo "variables: PROFILE=embedded|full  CHAPTERS=01_...,02_...  JOBS=2  PYTHON=python3.12  PORT=8000"
+	@echo "variables: PROFILE=embedded|full  CHAPTERS=01_...,02_...  JOBS=2  PYTHON=python3.12  PORT=8000  SIZE=small"
 
 env:  ## make the environment in .venv from requirements.lock, if it is not there
 	@sh tools/environment.sh $(VENV)
@@ -21,8 +22,8 @@ env:  ## make the environment in .venv from requirements.lock, if it is not ther
 book: env  ## run the chapters that changed, build the pages, say where to open them
 	@$(RUN) crossexplain book --profile $(PROFILE) --jobs $(JOBS) $(if $(CHAPTERS),--chapters $(CHAPTERS))
 
-test: env  ## all tests: units, chapters at small size, the built pages in a browser
-	@$(RUN) pytest
+test: env  ## all tests: units, the book (what `make book` left, else a small one), its pages in a browser
+	@CROSSEXPLAIN_TEST_SIZE=$(SIZE) $(RUN) pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
 lab: env  ## open the notebooks in JupyterLab
 	@$(RUN) jupyterlab $(LAB) notebooks

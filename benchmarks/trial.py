@@ -318,7 +318,7 @@ def rows(seed: int = 0) -> list[dict]:
     """Judge 20 seeds from ``seed`` on and keep the confusion table as ``data/results/trial.csv``."""
     seeds = range(seed, seed + SEEDS)
     if set(seeds) & set(CHOSEN_ON["seeds"]):
-        raise BenchError(f"seeds {seed} to {seeds[-1]} came; thresholds were chosen on {CHOSEN_ON['seeds'][0]} to "
+        raise BenchError(f"got seeds {seed} to {seeds[-1]}; thresholds were chosen on {CHOSEN_ON['seeds'][0]} to "
                          f"{CHOSEN_ON['seeds'][-1]}: start at another, so that none of these is among them.")
     chosen = pd.DataFrame(lines_of(**CHOSEN_ON))
     everything = pd.DataFrame(lines_of(seeds, tuple(ARCHITECTURES)))

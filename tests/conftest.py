@@ -1,4 +1,4 @@
-"""What several test folders share: the book at small size, built once by the command that a reader types."""
+"""What several test folders share: the book that they read, made by the command that a reader types."""
 
 import os
 import subprocess
@@ -8,32 +8,56 @@ from pathlib import Path
 import pytest
 
 from crossexplain_book import Build, find_root
+from crossexplain_book.execute import WAITING, stale
 from support.browsers import NO_BROWSER
 
 ROOT = find_root(Path(__file__).parent)
-SMALL = Build(ROOT, profile="embedded", size="small")
+SIZE = "CROSSEXPLAIN_TEST_SIZE"  # environment variable: small asks for the small book also where the full one is fresh
+BESIDE = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))  # processes that test side by side
+# Files whose tests read the book: one process after the other would wait for it.
+BOOK = ("chapters/test_executed.py", "pages/test_browser.py", "pages/test_links.py")
+# The files that take longest are begun first, so that no process is left to run one alone at the end.
+SLOW = ("chapters/test_full_profile.py", *BOOK, "pages/test_lab.py", "crossexplain_book/test_book.py",
+        "crossexplain/test_scenes_recipe.py", "crossexplain/test_methods.py", "crossexplain_book/test_explorers.py")
+
+# Before torch is loaded: each process gets its share of the cores, and its threads sleep while they wait.
+os.environ |= {**WAITING, **os.environ}
+if BESIDE > 1:
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // BESIDE)))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Keep the tests of a file in one process, those that read the book too, and begin with what takes longest."""
+    here = Path(__file__).parent
+    order = {item: item.path.relative_to(here).as_posix() for item in items if item.path.is_relative_to(here)}
+    for item, name in order.items():
+        item.add_marker(pytest.mark.xdist_group("book" if name in BOOK else name))
+    items.sort(key=lambda item: SLOW.index(order[item]) if order.get(item) in SLOW else len(SLOW))
 
 
 @pytest.fixture(scope="session")
-def small_build() -> subprocess.CompletedProcess:
-    """The finished call that built the small book; what is fresh from an earlier call is not run again."""
-    command = [sys.executable, "-m", "crossexplain", "book", "--size", "small", "--jobs", "2"]
-    clean = {name: value for name, value in os.environ.items() if name != "CROSSEXPLAIN_DATA"}
+def book() -> Build:
+    """The build that the tests read: what ``make book`` left where it is fresh, else the small one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("CROSSEXPLAIN_DATA", raising=False)
+        return Build(ROOT) if os.environ.get(SIZE) != "small" and not stale(Build(ROOT)) else Build(ROOT, size="small")
+
+
+@pytest.fixture(scope="session")
+def book_call(book) -> subprocess.CompletedProcess:
+    """The finished call that made the book; what is fresh from an earlier call is not run again."""
+    command = [sys.executable, "-m", "crossexplain", "book", "--size", book.size, "--jobs", "2"]
+    clean = {name: value for name, value in os.environ.items() if name not in ("CROSSEXPLAIN_DATA", "OMP_NUM_THREADS")}
     return subprocess.run(command, cwd=ROOT, env=clean, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture(scope="session")
-def built_book(small_build) -> Path:
-    """Folder of the small book's pages."""
-    if small_build.returncode:
-        pytest.fail(f"the small book was not built:\n{small_build.stdout}\n{small_build.stderr}", pytrace=False)
-    return SMALL.html
-
-
-@pytest.fixture(scope="session")
-def executed_pages(small_build) -> Path:
-    """Folder of the small book's executed notebooks; complete or not, the tests see what there is."""
-    return SMALL.pages
+def html(book, book_call) -> Path:
+    """Folder of the finished pages."""
+    if book_call.returncode:
+        pytest.fail(f"the book was not built:\n{book_call.stdout}\n{book_call.stderr}", pytrace=False)
+    return book.html
 
 
 def pytest_terminal_summary(terminalreporter):

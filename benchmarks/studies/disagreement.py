@@ -20,7 +20,7 @@ RULES = {
 }
 
 
-def contradictions(gradient: Tensor, coalition: Tensor, there: Tensor, gap: float = GAP) -> Tensor:
+def contradictions(gradient: Tensor, coalition: Tensor, present: Tensor, gap: float = GAP) -> Tensor:
     """Return where the two contradict each other, int8 (N, F): 1 where the coalition values give the feature more, -1 less.
 
     Sizes are compared, each as a share of the largest in its example: the two have different units.
@@ -30,7 +30,7 @@ def contradictions(gradient: Tensor, coalition: Tensor, there: Tensor, gap: floa
     gradient, coalition : Tensor, shape (N, F)
         Importance of each feature of one modality: a gradient's norm, and a Shapley or another coalition value. Signs are
         left out.
-    there : Tensor of bool, shape (N, F)
+    present : Tensor of bool, shape (N, F)
         Which features an example has.
     gap : float
         Least difference, from 0 to 1.
@@ -49,12 +49,12 @@ def contradictions(gradient: Tensor, coalition: Tensor, there: Tensor, gap: floa
     >>> contradictions(torch.tensor([[4.0, 1.0, 4.0]]), torch.tensor([[0.2, -2.0, 2.0]]), torch.ones(1, 3, dtype=torch.bool))
     tensor([[-1,  1,  0]], dtype=torch.int8)
     """
-    if not gradient.shape == coalition.shape == there.shape or gradient.ndim != 2:
-        raise ValueError(f"gradient {tuple(gradient.shape)}, coalition {tuple(coalition.shape)} and there {tuple(there.shape)} "
-                         "came, expected one shape (N, F); pass one modality at a time.")
+    if not gradient.shape == coalition.shape == present.shape or gradient.ndim != 2:
+        raise ValueError(f"got gradient {tuple(gradient.shape)}, coalition {tuple(coalition.shape)} and present "
+                         f"{tuple(present.shape)}, expected one shape (N, F); pass one modality at a time.")
     if not 0 < gap <= 1:
-        raise ValueError(f"gap={gap} came, expected a share above 0 and at most 1.")
-    difference = sizes(coalition, there) - sizes(gradient, there)
+        raise ValueError(f"got gap={gap}, expected a share above 0 and at most 1.")
+    difference = sizes(coalition, present) - sizes(gradient, present)
     return (difference.sign() * (difference.abs() >= gap)).to(torch.int8)
 
 
@@ -74,14 +74,14 @@ def counts(found: Tensor, rule: str) -> Tensor:
     tensor([[ True, False]])
     """
     if rule not in RULES:
-        raise ValueError(f"rule {rule!r} came, expected one of {', '.join(map(repr, RULES))}.")
+        raise ValueError(f"got rule {rule!r}, expected one of {', '.join(map(repr, RULES))}.")
     return RULES[rule](found > 0)
 
 
 def right(found: Tensor, deciding: Tensor, rule: str) -> Tensor:
     """Return of each contradiction whether the rule was right about it, bool (contradictions,)."""
-    there = found != 0
-    return counts(found, rule)[there] == deciding[there]
+    contradicted = found != 0
+    return counts(found, rule)[contradicted] == deciding[contradicted]
 
 
 def choose(found: Mapping[str, Tensor], deciding: Mapping[str, Tensor]) -> dict[str, str]:
@@ -96,8 +96,8 @@ def choose(found: Mapping[str, Tensor], deciding: Mapping[str, Tensor]) -> dict[
     return {name: max(shares, key=shares.get) for name, shares in share.items()}
 
 
-def sizes(scores: Tensor, there: Tensor) -> Tensor:
-    """Return what is compared, (N, F): sizes as a share of the largest of the example, 0 for what is not there."""
-    found = scores.detach().double().abs().masked_fill(~there, 0.0)
+def sizes(scores: Tensor, present: Tensor) -> Tensor:
+    """Return what is compared, (N, F): sizes as a share of the largest of the example, 0 for features that it does not have."""
+    found = scores.detach().double().abs().masked_fill(~present, 0.0)
     largest = found.amax(dim=1, keepdim=True)
     return found / largest.where(largest > 0, 1.0)

@@ -82,9 +82,9 @@ def build(setting: str, seed: int, n: int = EXAMPLES) -> dict[str, HdXor]:
     {'train': 70, 'validation': 15, 'test': 15}
     """
     if setting not in SETTINGS:
-        raise ValueError(f"setting {setting!r} came, expected one of {', '.join(map(repr, SETTINGS))}.")
+        raise ValueError(f"got setting {setting!r}, expected one of {', '.join(map(repr, SETTINGS))}.")
     if n < 20:
-        raise ValueError(f"n={n} came, expected at least 20 pairs: they are divided into three parts with both labels.")
+        raise ValueError(f"got n={n}, expected at least 20 pairs: they are divided into three parts with both labels.")
     rng = np.random.default_rng([seed, SETTINGS.index(setting)])
     bits = rng.integers(0, 2, (n, 2))
     projections = [rng.uniform(-0.5, 0.5, (HIDDEN, width)) for width in WIDTHS]

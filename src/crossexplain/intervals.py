@@ -75,11 +75,11 @@ def mean_interval(values, seed: int = 0, level: float = 0.95, draws: int = 2000,
 
 
 def _of_groups(values: np.ndarray, groups: np.ndarray, seed: int, level: float, draws: int) -> Interval:
-    found, member = np.unique(groups, return_inverse=True)
+    distinct, member = np.unique(groups, return_inverse=True)
     sums, sizes = np.bincount(member.ravel(), values), np.bincount(member.ravel())
-    counts = np.random.default_rng(seed).multinomial(len(found), np.full(len(found), 1 / len(found)), size=draws)
+    counts = np.random.default_rng(seed).multinomial(len(distinct), np.full(len(distinct), 1 / len(distinct)), size=draws)
     low, high = np.quantile((counts @ sums) / (counts @ sizes), [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(values.mean()), float(low), float(high), len(found))
+    return Interval(float(values.mean()), float(low), float(high), len(distinct))
 
 
 def difference_interval(first, second, seed: int = 0, level: float = 0.95, groups=None) -> Interval:
@@ -98,7 +98,7 @@ def difference_interval(first, second, seed: int = 0, level: float = 0.95, group
     """
     first, second = np.asarray(first, dtype=float).ravel(), np.asarray(second, dtype=float).ravel()
     if first.shape != second.shape:
-        raise ValueError(f"{first.size} and {second.size} values came; a paired difference needs the same examples.")
+        raise ValueError(f"got {first.size} and {second.size} values; a paired difference needs the same examples.")
     return mean_interval(first - second, seed=seed, level=level, groups=groups)
 
 

@@ -43,12 +43,12 @@ def build_book(build: Build, *, names=(), jobs: int = 2, memory: float = 3.5, pa
         0 if every chapter ran and jupyter-book found nothing to complain about, else 1.
     """
     started = time.monotonic()
-    every, chosen = chapters(build.root), chapters(build.root, names)
+    all_chapters, chosen = chapters(build.root), chapters(build.root, names)
     with one_at_a_time(build.folder, say):
-        say(f"Running {len(chosen)} of {len(every)} chapters ({build.profile}, {build.size}) into {build.folder}")
+        say(f"Running {len(chosen)} of {len(all_chapters)} chapters ({build.profile}, {build.size}) into {build.folder}")
         failed = execute(build, chosen, parameters=parameters or {}, jobs=jobs, memory=memory, again=again, say=say)
-        key = assemble(build, every, failed)
-        whole = site(build, key, strict=not failed and len(chosen) == len(every), say=say)
+        key = assemble(build, all_chapters, failed)
+        whole = site(build, key, strict=not failed and len(chosen) == len(all_chapters), say=say)
         if results is not None:
             copy_results(build, results)
     say(f"{'Done' if whole and not failed else 'Not whole'} after {time.monotonic() - started:.0f} s.")

@@ -52,20 +52,13 @@ def _code(error: Exception) -> int | None:
     """Return the exit code for an error that a user can understand, None for one that is a defect of the program."""
     from crossexplain.data.store import BrokenSource, FetchError, MissingSource
     from crossexplain_book.bench import BenchError
+    from crossexplain_book.layout import BookError, SiteError
 
-    if isinstance(error, (MissingSource, BrokenSource, FetchError)):
+    if isinstance(error, MissingSource | BrokenSource | FetchError):
         return MISSING
-    if isinstance(error, BenchError):
+    if isinstance(error, BenchError | SiteError):
         return FAILED
-    if isinstance(error, UsageError):
-        return USAGE
-    try:
-        from crossexplain_book.layout import BookError, SiteError
-    except ModuleNotFoundError:  # the package without what builds the book
-        return None
-    if isinstance(error, SiteError):
-        return FAILED
-    return USAGE if isinstance(error, BookError) else None
+    return USAGE if isinstance(error, UsageError | BookError) else None
 
 
 class UsageError(Exception):
@@ -143,7 +136,7 @@ def _whole(text: str, least: int) -> int:
     except ValueError:
         number = least - 1
     if number < least:
-        raise argparse.ArgumentTypeError(f"{text} came, expected a whole number of {least} or more")
+        raise argparse.ArgumentTypeError(f"got {text}, expected a whole number of {least} or more")
     return number
 
 
@@ -161,7 +154,7 @@ def _amount(text: str) -> float:
     except ValueError:
         number = 0.0
     if not number > 0:
-        raise argparse.ArgumentTypeError(f"{text} came, expected a number above 0")
+        raise argparse.ArgumentTypeError(f"got {text}, expected a number above 0")
     return number
 
 
@@ -172,7 +165,7 @@ def _folder(text: str) -> Path:
         with TemporaryFile(dir=text):
             return Path(text)
     except OSError as error:
-        raise argparse.ArgumentTypeError(f"{text} came, expected a folder to write to, but: {error.strerror}") from error
+        raise argparse.ArgumentTypeError(f"got {text}, expected a folder to write to: {error.strerror}") from error
 
 
 def _build(options):
@@ -228,9 +221,9 @@ def _ask(question: str) -> bool:
 def sources(options) -> int:
     """List every source and where it was found."""
     from crossexplain.data.store import megabytes
-    from crossexplain.data.store import sources as every
+    from crossexplain.data.store import sources as all_sources
 
-    for entry in every():
+    for entry in all_sources():
         where = f"{entry.state}, {entry.found.path if entry.found else megabytes(entry.source.size)}"
         say(f"{entry.source.name:20} {where}")
         if entry.problem and not entry.found:

@@ -69,7 +69,7 @@ def measured(interval: Interval, rule: str, spec: str = ".3f", unit: str | None 
     ----------
     interval : Interval
     rule : str
-        ``"above 0.5"``, ``"below 0.5"`` or ``"between 0.4 and 0.6"``.
+        ``"above 0.5"``, ``"below 0.5"``, ``"between 0.4 and 0.6"`` or ``"at 0.5"``.
     spec : str
         Format of the numbers.
     unit, plural : str, optional
@@ -285,11 +285,15 @@ class Page:
             If the claim is the book's own, the run has page size, and the run does not bear it out.
         """
         self._key(key)
+        def bound(number: float) -> str:
+            return f"{number:{spec}}" if number else "0"
+
         rules = {
-            "above": above is not None and (interval.low > above, f"above {above:{spec}}"),
-            "below": below is not None and (interval.high < below, f"below {below:{spec}}"),
-            "about": about is not None
-            and (about[0] <= interval.low and interval.high <= about[1], f"between {about[0]:{spec}} and {about[1]:{spec}}"),
+            "above": above is not None and (interval.low > above, f"above {bound(above)}"),
+            "below": below is not None and (interval.high < below, f"below {bound(below)}"),
+            "about": about is not None and (
+                about[0] <= interval.low and interval.high <= about[1],
+                f"at {bound(about[0])}" if about[0] == about[1] else f"between {bound(about[0])} and {bound(about[1])}"),
         }
         given = [rule for rule in rules.values() if rule]
         if len(given) != 1:

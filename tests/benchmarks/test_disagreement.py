@@ -31,7 +31,7 @@ def test_the_rule_is_chosen_for_each_modality_by_itself():
 def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match=r"coalition \(2, 3\)"):
         disagreement.contradictions(GRADIENT, COALITION[:, :3], THERE)
-    with pytest.raises(ValueError, match="gap=0 came"):
+    with pytest.raises(ValueError, match="got gap=0"):
         disagreement.contradictions(GRADIENT, COALITION, THERE, gap=0)
-    with pytest.raises(ValueError, match="rule 'both' came"):
+    with pytest.raises(ValueError, match="got rule 'both'"):
         disagreement.counts(THERE.to(torch.int8), "both")

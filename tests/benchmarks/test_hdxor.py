@@ -60,9 +60,9 @@ def test_sizes_are_the_published_ones_and_a_seed_gives_the_same_data():
 
 
 def test_what_is_no_setting_is_refused():
-    with pytest.raises(ValueError, match="setting 'xor' came, expected one of 'synergy'"):
+    with pytest.raises(ValueError, match="got setting 'xor', expected one of 'synergy'"):
         hdxor.build("xor", seed=0)
-    with pytest.raises(ValueError, match="n=10 came"):
+    with pytest.raises(ValueError, match="got n=10"):
         hdxor.build("synergy", seed=0, n=10)
 
 

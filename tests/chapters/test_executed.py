@@ -1,12 +1,12 @@
-"""Every chapter, executed at small size, does what a chapter promises."""
+"""Every chapter, executed, does what a chapter promises."""
 
-import json
 import re
 from pathlib import Path
 
 import pytest
 
 from crossexplain_book.page import CLAIM, RUN
+from crossexplain_book.records import executed_notebook, load_record
 
 ROOT = Path(__file__).resolve().parents[2]
 CHAPTERS = sorted(path.stem for path in (ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
@@ -14,12 +14,11 @@ every_chapter = pytest.mark.parametrize("chapter", CHAPTERS)
 
 
 @pytest.fixture(scope="session")
-def cells_of(executed_pages, small_build):
+def cells_of(book, book_call):
     """Return a function from chapter to the cells of its executed notebook."""
     def read(chapter: str) -> list[dict]:
-        path = executed_pages / f"{chapter}.ipynb"
-        assert path.is_file(), f"{chapter} did not run:\n{small_build.stdout[-4000:]}\n{small_build.stderr[-2000:]}"
-        return json.loads(path.read_text("utf-8"))["cells"]
+        assert load_record(book, chapter), f"{chapter} did not run:\n{book_call.stdout[-4000:]}\n{book_call.stderr[-2000:]}"
+        return executed_notebook(book, ROOT / "notebooks" / f"{chapter}.ipynb")["cells"]
 
     return read
 
@@ -82,12 +81,12 @@ def test_the_finding_is_one_picture(cells_of, chapter):
 
 
 @every_chapter
-def test_claims_are_recorded_whole_and_once(cells_of, chapter):
+def test_claims_are_recorded_whole_and_once(cells_of, chapter, book):
     claims = [output["data"][CLAIM] for output in outputs(cells_of(chapter)) if CLAIM in output.get("data", {})]
     assert claims
     assert len({claim["claim"] for claim in claims}) == len(claims)
     for claim in claims:
-        assert claim["chapter"] == chapter[:2] and claim["size"] == "small" and claim["n"] >= 1, claim
+        assert claim["chapter"] == chapter[:2] and claim["size"] == book.size and claim["n"] >= 1, claim
         assert claim["low"] <= claim["value"] <= claim["high"], claim
 
 

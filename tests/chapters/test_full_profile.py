@@ -32,7 +32,8 @@ def pages():
     if not os.environ.get("CROSSEXPLAIN_DATA"):
         pytest.skip("CROSSEXPLAIN_DATA names no folder with the data of the full profile")
     command = [sys.executable, "-m", "crossexplain", "run", "--profile", "full", "--size", "small", "--jobs", "2"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{done.stdout[-4000:]}\n{done.stderr[-2000:]}"
     chapters = sorted(path.stem for path in (ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
     return {chapter: json.loads((FULL.pages / f"{chapter}.ipynb").read_text("utf-8"))["cells"] for chapter in chapters}

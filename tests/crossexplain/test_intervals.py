@@ -99,7 +99,7 @@ def test_the_baselines_know_nothing_of_a_model_but_differ_by_image_and_seed():
     first, second = random_map(2, 8, 8, seed=0), random_map(2, 8, 8, seed=1)
     assert first.min() == 0 and first.max() == 1 and not np.allclose(first, second)
     assert np.array_equal(first, random_map(2, 8, 8, seed=0))
-    with pytest.raises(ValueError, match="maps of 1 x 1 came, expected at least two pixels"):
+    with pytest.raises(ValueError, match="got maps of 1 x 1, expected at least two pixels"):
         random_map(1, 1, 1, seed=1)
 
 

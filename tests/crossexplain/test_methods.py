@@ -22,8 +22,8 @@ from crossexplain.models.cnn_lstm import AfterTower, CnnLstm
 from crossexplain.models.fusion import Fusion
 from crossexplain.models.towers import ConvTower, EncoderTower
 
-# Two warnings of other libraries are news to nobody: Captum announces the hooks of every DeepLIFT, and shapiq says so where it is
-# given more coalitions than there are. All others are errors.
+# Two warnings of other libraries are expected: Captum announces the hooks of every DeepLIFT, and shapiq says where it is
+# given more coalitions than there are. All other warnings are errors.
 pytestmark = [pytest.mark.filterwarnings("error"),
               pytest.mark.filterwarnings("ignore:Setting forward, backward hooks and attributes:UserWarning"),
               pytest.mark.filterwarnings("ignore:Not all budget is required:UserWarning")]

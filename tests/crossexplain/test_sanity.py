@@ -43,7 +43,7 @@ def test_a_cascade_keeps_what_was_drawn_before():
     cascade, alone = (randomised_weights(slopes, net(), cascade=cascade) for cascade in (True, False))
     assert np.allclose(cascade["2"], alone["2"]) and not np.allclose(cascade["0"], alone["0"])
     assert list(randomised_weights(slopes, net(), layers=["0"])) == ["0"]
-    with pytest.raises(ValueError, match="layer '1' came, expected one with weights of its own: 0, 2"):
+    with pytest.raises(ValueError, match="got layer '1', expected one with weights of its own: 0, 2"):
         randomised_weights(slopes, net(), layers=["1"])
     with pytest.raises(ValueError, match="no weights"):
         randomised_weights(lambda model: X, nn.Tanh())
@@ -132,7 +132,7 @@ def test_stability_over_baselines_by_hand_and_as_scipy_has_it():
         expected = [of(x[1][~np.isnan(x[1] + y[1])], y[1][~np.isnan(x[1] + y[1])]).statistic for x, y in pairs]
         assert rank_stability(drawn, kind)[1] == pytest.approx(np.mean(expected)) and there.sum() == 6
     assert np.isnan(rank_stability({name: np.ones((2, 3)) for name in "abcd"})).all()
-    with pytest.raises(ValueError, match="2 baselines came .zero, mean., expected at least 4"):
+    with pytest.raises(ValueError, match="got 2 baselines .zero, mean., expected at least 4"):
         rank_stability({"zero": [order], "mean": [order]})
     with pytest.raises(ValueError, match="expected the same examples and features"):
         rank_stability(scores | {"noise": [[1.0, 2.0]]})

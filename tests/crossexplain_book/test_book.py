@@ -18,7 +18,7 @@ from crossexplain.files import digest
 from crossexplain_book import BookError, Build
 from crossexplain_book.assemble import assemble, claims_tables, page, show_parameters
 from crossexplain_book.build import frame
-from crossexplain_book.execute import execute, parse_parameters
+from crossexplain_book.execute import execute, in_order, parse_parameters
 from crossexplain_book.freshness import Imports, chapter_key
 from crossexplain_book.layout import chapters, find_root
 from crossexplain_book.page import CLAIM, RUN
@@ -152,6 +152,7 @@ def test_data_that_a_chapter_reads_counts_and_its_prose_does_not(build):
 
     (data / "read.json").write_text("[]")
     assert not is_fresh(build, "01_a", record.key)
+    assert started(ran(build)[1]) == ["01_a"] and started(ran(build, again=True)[1]) == ["01_a"]
 
 
 def test_a_chapter_that_fails_is_named_and_kept_and_the_others_run(build):
@@ -211,11 +212,10 @@ def test_what_was_cut_off_goes_on_where_it_was(build):
 
 
 def test_beside_each_other_the_longest_notebook_is_started_first(build):
-    for name, lines in (("01_short", 1), ("02_long", 9), ("03_longer", 20)):
-        write_notebook(build.root / "notebooks" / f"{name}.ipynb", "\n".join(f"print({i})" for i in range(lines)))
-    failed, lines = ran(build, jobs=2)
-    assert not failed and started(lines) == ["03_longer", "02_long", "01_short"]
-    assert started(ran(build, jobs=1, again=True)[1]) == ["01_short", "02_long", "03_longer"], "one by one: in the book's order"
+    paths = [write_notebook(build.root / "notebooks" / f"{name}.ipynb", "\n".join(f"print({i})" for i in range(lines)))
+             for name, lines in (("01_short", 1), ("02_long", 9), ("03_longer", 20))]
+    assert in_order(paths, jobs=2) == paths[::-1]
+    assert in_order(paths, jobs=1) == paths, "one by one: in the book's order"
 
 
 def _wait(condition, process=None, seconds: float = 60):
@@ -292,7 +292,8 @@ def test_claims_are_collected_and_a_chapter_without_a_run_is_a_note(build):
 
 @pytest.mark.parametrize(("line", "only_here"), [
     ("Plain words, other ones.", True), ("A number {glue:text}`n` and a {ref}`chapter-2`.", True), ("# Another title?", False),
-    ("## A part", False), ("(fig-x)=", False), ("```{exercise}", False), (":label: ex-1", False), ("So {cite}`a` says.", False)])
+    ("## A part", False), ("(fig-x)=", False), ("```{exercise}", False), (":label: ex-1", False),
+     ("So {cite}`a` says.", False)])
 def test_plain_prose_changes_one_page_and_what_others_show_of_it_all(build, line, only_here):
     page = build.source / "chapters" / "01_a.ipynb"
     page.parent.mkdir(parents=True)

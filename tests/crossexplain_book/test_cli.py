@@ -77,10 +77,10 @@ def test_what_is_not_understood_is_a_matter_of_usage(words):
 
 
 @pytest.mark.parametrize(("words", "says"), [
-    (["run", "--jobs", "abc"], "abc came, expected a whole number of 1 or more"),
-    (["run", "--out", "{}/file"], "expected a folder to write to, but: File exists"),
-    (["book", "--results", "{}/file/folder"], "but: Not a directory"),
-    (["train", "slim_vgg", "--out", "/proc/x"], "but: No such file or directory"),
+    (["run", "--jobs", "abc"], "got abc, expected a whole number of 1 or more"),
+    (["run", "--out", "{}/file"], "expected a folder to write to: File exists"),
+    (["book", "--results", "{}/file/folder"], "write to: Not a directory"),
+    (["train", "slim_vgg", "--out", "/proc/x"], "write to: No such file or directory"),
 ])
 def test_what_came_and_what_was_expected_is_said(words, says, tmp_path, capsys):
     (tmp_path / "file").write_text("no folder")
@@ -192,7 +192,7 @@ def test_bench_keeps_whole_rows_and_replaces_old_ones(checkout, capsys):
 
 def test_a_verdict_that_was_cut_off_goes_on_where_it_stopped(tmp_path, monkeypatch):
     model = SimpleNamespace(tower=None)
-    monkeypatch.setattr("crossexplain.recipes.collages.load_or_train", lambda: SimpleNamespace(model=model))
+    monkeypatch.setattr("crossexplain.recipes.load_or_train", lambda name: SimpleNamespace(model=model))
     spec = importlib.util.spec_from_file_location("verdict", ROOT / "benchmarks" / "verdict.py")
     verdict = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(verdict)

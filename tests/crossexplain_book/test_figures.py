@@ -108,7 +108,9 @@ def test_a_claim_that_the_run_does_not_bear_out_stops_the_page():
 
 
 @pytest.mark.parametrize(("rule", "needs"), [({"above": 0.5}, "above 0.50"), ({"below": 0.5}, "below 0.50"),
-                                             ({"about": (0.4, 0.6)}, "between 0.40 and 0.60")])
+                                             ({"about": (0.4, 0.6)}, "between 0.40 and 0.60"),
+                                             ({"above": 0}, "above 0"), ({"about": (-0.1, 0)}, "between -0.10 and 0"),
+                                             ({"about": (0.5, 0.5)}, "at 0.50"), ({"about": (0, 0)}, "at 0")])
 @pytest.mark.parametrize(("n", "basis"), [(1, "over 1 reply"), (2, "over 2 replies"), (1000, "over 1,000 replies")])
 @pytest.mark.parametrize("value", [-1.5, 0.0, 0.5, 1.0])
 def test_what_was_measured_for_a_claim_is_one_sentence(rule, needs, n, basis, value):

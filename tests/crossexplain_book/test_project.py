@@ -126,7 +126,7 @@ def test_every_term_that_is_marked_stands_in_the_glossary():
 
 
 @pytest.mark.parametrize(("pattern", "instead"), [
-    (r"warnings\.(?:filterwarnings|simplefilter)\(\s*[\"']ignore", "mend what warns"),
+    (r"\b(?:filterwarnings|simplefilter)\(\s*[\"']ignore.*", "mend what warns, or expect it with pytest.warns"),
     (r"\bsys\.path\.(?:append|insert|extend)|\bsys\.path\s*[+=]", "install the package"),
     (r"^\s*[!%]\s*(?:pip|conda)\b", "list it in pyproject.toml"),
     (r"\bplt\.show\(", "return the figure"),
@@ -134,7 +134,7 @@ def test_every_term_that_is_marked_stands_in_the_glossary():
     (r"\bnp\.random\.(?:seed|rand|randn|randint|choice|shuffle|permutation)\(", "pass a seed to a generator"),
 ])
 def test_house_style(pattern, instead):
-    found = [f"{file}: {match[0].strip()}" for file, text in code().items()
+    found = [f"{file}:{text.count(chr(10), 0, match.start()) + 1}: {match[0].strip()}" for file, text in code().items()
              for match in re.finditer(pattern, text, re.MULTILINE)]
     assert not found, f"{instead}: " + "; ".join(found)
 

@@ -1,26 +1,12 @@
 """The built book in a real browser: one visit to every page, from which all tests of this folder read."""
 
 import os
-from pathlib import Path
 
 import pytest
 from playwright.sync_api import sync_playwright
 
-from crossexplain_book import Build, find_root
 from support.browsers import NoBrowser, start
 from support.visit import Visit, pages_of, visit_page
-
-
-def _folders() -> list:
-    """Return the book that the tests build and, where it was made, the one of full size."""
-    large = Build(find_root(Path(__file__))).html
-    return ["built", *([large] if (large / "index.html").is_file() else [])]
-
-
-@pytest.fixture(scope="session", params=_folders(), ids=lambda folder: "small" if folder == "built" else "page")
-def html(request) -> Path:
-    """Folder of a finished site."""
-    return Path(request.getfixturevalue("built_book")) if request.param == "built" else request.param
 
 
 @pytest.fixture(scope="session")

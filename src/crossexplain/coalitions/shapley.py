@@ -14,19 +14,25 @@ INDICES = ("SII", "BII", "STII", "FSII")
 
 
 def players_of(table) -> int:
-    """Return the number of players P of tables (..., 2**P), or say that there is no such number."""
+    """Return the number of players P of tables (..., 2**P).
+
+    Raises
+    ------
+    ValueError
+        For a table whose last axis is no power of two.
+    """
     shape = np.shape(table)
     if not shape or shape[-1] < 1 or shape[-1] & (shape[-1] - 1):
-        raise ValueError(f"a table of shape {shape} came, expected (..., 2**P): one column a coalition.")
+        raise ValueError(f"got a table of shape {shape}, expected (..., 2**P): one column a coalition.")
     return shape[-1].bit_length() - 1
 
 
 def sizes(players: int) -> np.ndarray:
     """Return how many players each coalition has, (2**P,)."""
-    found = np.zeros(1, dtype=np.int64)
+    counts = np.zeros(1, dtype=np.int64)
     for _ in range(players):
-        found = np.concatenate([found, found + 1])
-    return found
+        counts = np.concatenate([counts, counts + 1])
+    return counts
 
 
 def dividends(table) -> np.ndarray:
@@ -40,11 +46,11 @@ def dividends(table) -> np.ndarray:
     >>> dividends([0.0, 1.0, 2.0, 5.0])
     array([0., 1., 2., 2.])
     """
-    players, found = players_of(table), np.array(table, dtype=float)
+    players, values = players_of(table), np.array(table, dtype=float)
     for k in range(players):
-        halves = found.reshape(*found.shape[:-1], 2 ** (players - 1 - k), 2, 2**k)  # without player k, with it
+        halves = values.reshape(*values.shape[:-1], 2 ** (players - 1 - k), 2, 2**k)  # without player k, with it
         halves[..., 1, :] -= halves[..., 0, :]
-    return found
+    return values
 
 
 def shapley(table) -> np.ndarray:
@@ -74,10 +80,10 @@ def banzhaf(table) -> np.ndarray:
 
 
 def _by_player(table, weight: Callable[[int], float]) -> np.ndarray:
-    return _weighed(table, weight, 1) @ _members(players_of(table))
+    return _weighted(table, weight, 1) @ _members(players_of(table))
 
 
-def _weighed(table, weight: Callable[[int], float], least: int) -> np.ndarray:
+def _weighted(table, weight: Callable[[int], float], least: int) -> np.ndarray:
     """Return dividends times a weight by the size of the coalition, 0 for those smaller than ``least``."""
     players = players_of(table)
     by_size = np.array([weight(size) if size >= least else 0.0 for size in range(players + 1)])
@@ -118,15 +124,14 @@ def interactions(table, index: str = "SII") -> np.ndarray:
         "FSII": lambda size: 1.0 if size == 2 else comb(size - 1, 2) / (2 * comb(size + 1, 4)),
     }
     if index not in weights:
-        raise ValueError(f"index {index!r} came, expected one of {', '.join(map(repr, INDICES))}.")
-    weighed, players = _weighed(table, weights[index], 2), players_of(table)
-    found = np.zeros((*weighed.shape[:-1], players, players))
-    there = _members(players)
+        raise ValueError(f"got index {index!r}, expected one of {', '.join(map(repr, INDICES))}.")
+    weighted, players = _weighted(table, weights[index], 2), players_of(table)
+    pairs, members = np.zeros((*weighted.shape[:-1], players, players)), _members(players)
     for k in range(players):
-        holding = there[:, k] > 0
-        found[..., k, :] = weighed[..., holding] @ there[holding]
-    found[..., np.arange(players), np.arange(players)] = 0.0
-    return found
+        with_k = members[:, k] > 0
+        pairs[..., k, :] = weighted[..., with_k] @ members[with_k]
+    pairs[..., np.arange(players), np.arange(players)] = 0.0
+    return pairs
 
 
 def across(table, names: Sequence[str], index: str = "SII") -> np.ndarray:
@@ -149,7 +154,7 @@ def across(table, names: Sequence[str], index: str = "SII") -> np.ndarray:
 def _sides(names: Sequence[str], players: int) -> tuple[np.ndarray, np.ndarray]:
     names, different = np.asarray(names), list(dict.fromkeys(names))
     if len(names) != players or len(different) != 2:
-        raise ValueError(f"{len(names)} names of {len(different)} modalities came for {players} players; expected one name for "
+        raise ValueError(f"got {len(names)} names of {len(different)} modalities for {players} players, expected one name for "
                          "each player, and two modalities.")
     return tuple(np.flatnonzero(names == name) for name in different)
 
@@ -177,24 +182,24 @@ def best_orders(table, kind: str = "both", present=None) -> np.ndarray:
     2**P coalitions, P * 2**P steps).
     """
     if kind not in ("both", "insertion", "deletion"):
-        raise ValueError(f"kind {kind!r} came, expected 'both', 'insertion' or 'deletion'.")
+        raise ValueError(f"got kind {kind!r}, expected 'both', 'insertion' or 'deletion'.")
     table, players = np.asarray(table, dtype=float), players_of(table)
     present = np.ones((len(table), players), bool) if present is None else np.asarray(present)
-    found = np.full((len(table), players), np.nan)
-    for scores, values, there in zip(found, table, present):
-        own = np.flatnonzero(there)
-        kept = values[_within(own)]  # (2**p,): of an example's own players
+    scores = np.full((len(table), players), np.nan)
+    for row, values, of_example in zip(scores, table, present):
+        own = np.flatnonzero(of_example)
+        kept = values[_within(own)]  # (2**p,): of the players that the example has
         order = own[_best_chain({"insertion": kept, "deletion": -kept[::-1], "both": kept - kept[::-1]}[kind])]
-        scores[order] = np.arange(len(order), 0, -1)
-    return found
+        row[order] = np.arange(len(order), 0, -1)
+    return scores
 
 
 def _within(players: np.ndarray) -> np.ndarray:
-    """Return the numbers of all coalitions of some players, in order."""
-    found = np.zeros(1, dtype=np.int64)
+    """Return the columns of all coalitions of these players, in order."""
+    columns = np.zeros(1, dtype=np.int64)
     for k in players:
-        found = np.concatenate([found, found + (1 << int(k))])
-    return found
+        columns = np.concatenate([columns, columns + (1 << int(k))])
+    return columns
 
 
 def _best_chain(values: np.ndarray) -> list[int]:

@@ -1,7 +1,7 @@
 """Scores of an explanation against the model's own values of coalitions: does it say what the model does?
 
 A *game* is any callable that takes ``keep``, bool (K, N, P), K coalitions of P players for each of N examples, and returns the
-model's values (K, N): the logit of the followed class with only these players there. Scores are (N, P), NaN for players that
+model's values (K, N): the evidence for the followed class with only these players left. Scores are (N, P), NaN for players that
 an example does not have; those are always kept, as they are. Players of all modalities stand side by side, so that a curve
 takes out words and cells in one order; ``among`` limits it to one modality. Every score is one number an example.
 """
@@ -26,7 +26,7 @@ class Curves(NamedTuple):
     Attributes
     ----------
     insertion, deletion : ndarray, shape (N, P + 1)
-        With the t best players put in, with the t best taken out; NaN behind an example's last player.
+        With the t best players put in, with the t best taken out; NaN after an example's last player.
     """
 
     insertion: np.ndarray
@@ -37,20 +37,20 @@ def _checked(scores, among=None) -> tuple[np.ndarray, np.ndarray]:
     """Return scores (N, P) and which of them count, bool (N, P)."""
     scores = np.asarray(scores, dtype=float)
     if scores.ndim != 2 or not scores.size:
-        raise ValueError(f"scores of shape {scores.shape} came, expected (N, P): a number for each player of each example.")
+        raise ValueError(f"got scores of shape {scores.shape}, expected (N, P): a number for each player of each example.")
     if np.isinf(scores).any():
         example = int(np.isinf(scores).any(axis=1).argmax())
         raise ValueError(f"example {example} has an infinite score; look for a division by 0.")
     if np.isnan(scores).all():
-        raise ValueError("all scores are NaN, which stands for players that an example does not have; nothing is left to rank.")
-    there = ~np.isnan(scores)
+        raise ValueError("all scores are NaN, which stands for players that an example does not have; none is left to rank.")
+    present = ~np.isnan(scores)
     if among is None:
-        return scores, there
+        return scores, present
     among = np.asarray(among)
     if among.dtype != bool or among.shape != (scores.shape[1],) or not among.any():
         raise ValueError(f"among is {among.dtype} of shape {among.shape}, expected bool ({scores.shape[1]},) with at least one "
                          "player: np.array(game.names) == 'image'.")
-    return scores, there & among
+    return scores, present & among
 
 
 def _ask(game: Values, keep: np.ndarray) -> np.ndarray:
@@ -66,10 +66,10 @@ def _ask(game: Values, keep: np.ndarray) -> np.ndarray:
     return values
 
 
-def _ranks(scores: np.ndarray, there: np.ndarray, seed: int) -> np.ndarray:
+def _ranks(scores: np.ndarray, present: np.ndarray, seed: int) -> np.ndarray:
     """Return each player's place, 0 the best; ties at random, players that do not count last."""
     noise = np.random.default_rng(seed).random(scores.shape)
-    order = np.lexsort((noise, np.where(there, -scores, np.inf)), axis=1)
+    order = np.lexsort((noise, np.where(present, -scores, np.inf)), axis=1)
     return np.argsort(order, axis=1)
 
 
@@ -101,11 +101,11 @@ def curves(game: Values, scores, among=None, seed: int = 0) -> Curves:
     -------
     Curves
     """
-    scores, there = _checked(scores, among)
-    place, steps = _ranks(scores, there, seed), np.arange(int(there.sum(axis=1).max()) + 1)
+    scores, present = _checked(scores, among)
+    place, steps = _ranks(scores, present, seed), np.arange(int(present.sum(axis=1).max()) + 1)
     first = place[None] < steps[:, None, None]  # (p + 1, N, P): the t best
-    values = _ask(game, np.concatenate([first | ~there, ~first | ~there]))
-    reached = steps[:, None] <= there.sum(axis=1)  # (p + 1, N)
+    values = _ask(game, np.concatenate([first | ~present, ~first | ~present]))
+    reached = steps[:, None] <= present.sum(axis=1)  # (p + 1, N)
     insertion, deletion = (np.where(reached, half, np.nan).T for half in np.split(values, 2))
     return Curves(insertion, deletion)
 
@@ -198,7 +198,7 @@ def synergistic_faithfulness(game: Values, scores, names: Sequence[str], k: int 
     ndarray, shape (N,)
         0 is chance; NaN where an example has fewer than k players on a side.
     """
-    scores, there = _checked(scores)
+    scores, present = _checked(scores)
     sides = _sides(names, scores.shape[1])
     k = {name: k for name in sides} if isinstance(k, int) else dict(k)
     for name, side in sides.items():
@@ -206,42 +206,41 @@ def synergistic_faithfulness(game: Values, scores, names: Sequence[str], k: int 
             raise ValueError(f"k of {name!r} is {k.get(name)}, expected 1 to {side.sum()}, the players it has.")
     rng = np.random.default_rng(seed)
     tries = [scores, *(rng.random(scores.shape) for _ in range(draws))]  # the explanation's, then random ones
-    best = [np.stack([_ranks(some, there & side, seed) < k[name] for some in tries]) for name, side in sides.items()]
-    enough = np.all([(there & side).sum(axis=1) >= k[name] for name, side in sides.items()], axis=0)
-    first, second, none = best[0] | ~there, best[1] | ~there, np.broadcast_to(~there, (1, *there.shape))
+    best = [np.stack([_ranks(one, present & side, seed) < k[name] for one in tries]) for name, side in sides.items()]
+    enough = np.all([(present & side).sum(axis=1) >= k[name] for name, side in sides.items()], axis=0)
+    first, second, none = best[0] | ~present, best[1] | ~present, np.broadcast_to(~present, (1, *present.shape))
     values = _ask(game, np.concatenate([first | second, first, second, none]))
     both, one, other = np.split(values[:-1], 3)
     dividend = both - one - other + values[-1]  # (1 + draws, N)
-    found = dividend[0] - (dividend[1:].mean(axis=0) if draws else 0.0)
-    return _scaled(np.where(enough, found, np.nan), scale)
+    beyond_chance = dividend[0] - (dividend[1:].mean(axis=0) if draws else 0.0)
+    return _scaled(np.where(enough, beyond_chance, np.nan), scale)
 
 
 def _sides(names: Sequence[str], players: int) -> dict[str, np.ndarray]:
     sides = {name: np.array([other == name for other in names]) for name in dict.fromkeys(names)}
     if len(names) != players or len(sides) != 2:
-        raise ValueError(f"{len(names)} names of {len(sides)} modalities came for {players} players; expected one name for "
+        raise ValueError(f"got {len(names)} names of {len(sides)} modalities for {players} players, expected one name for "
                          "each player, and two modalities: synergy is between two sides.")
     return sides
 
 
 def _sampled(game: Values, scores, rates: Sequence[float], draws: int, seed: int):
-    """Yield for each rate the model's values (draws, N), the sums of the scores of kept players, and the ends' values."""
-    scores, there = _checked(scores)
+    """Yield for each rate the model's values and the sums of the scores of kept players, (draws, N), and v(none), (N,)."""
+    scores, present = _checked(scores)
     if draws < 2 or not rates or not all(0 < rate < 1 for rate in rates):
-        raise ValueError(f"rates {tuple(rates)} and {draws} draws came, expected rates between 0 and 1 and at least 2 draws.")
-    rng, known = np.random.default_rng(seed), np.where(there, scores, 0.0)
-    none, whole = _ask(game, np.stack([~there, np.ones_like(there)]))
+        raise ValueError(f"got rates {tuple(rates)} and {draws} draws, expected rates between 0 and 1 and at least 2 draws.")
+    rng, known = np.random.default_rng(seed), np.where(present, scores, 0.0)
+    none = _ask(game, ~present[None])[0]
     for rate in rates:
         keep = rng.random((draws, 1, scores.shape[1])) < rate
-        yield _ask(game, keep | ~there), (keep * known).sum(axis=2), none, known.sum(axis=1), whole
+        yield _ask(game, keep | ~present), (keep * known).sum(axis=2), none
 
 
-def _mean_of(found: list[np.ndarray]) -> np.ndarray:
+def _mean_of(by_rate: list[np.ndarray]) -> np.ndarray:
     """Return the mean over rates of (N,), leaving out rates that have no value; NaN where none has."""
-    found, defined = np.stack(found), ~np.isnan(np.stack(found))
-    count = defined.sum(axis=0)
-    total = np.where(defined, found, 0.0).sum(axis=0)
-    return np.divide(total, count, out=np.full(found.shape[1], np.nan), where=count > 0)
+    values = np.stack(by_rate)
+    count = (~np.isnan(values)).sum(axis=0)
+    return np.divide(np.nansum(values, axis=0), count, out=np.full(values.shape[1], np.nan), where=count > 0)
 
 
 def coalition_r2(game: Values, scores, rates: Sequence[float] = RATES, draws: int = 128, seed: int = 0,
@@ -269,16 +268,16 @@ def coalition_r2(game: Values, scores, rates: Sequence[float] = RATES, draws: in
     ndarray, shape (N,), at most 1
         Negative where the prediction is worse than the mean; NaN where the sampled coalitions all have one value.
     """
-    found = []
-    for values, total, none, _, _ in _sampled(game, scores, rates, draws, seed):
+    by_rate = []
+    for values, total, none in _sampled(game, scores, rates, draws, seed):
         if line:
-            found.append(row_correlation(total.T, values.T, ranks=False) ** 2)
+            by_rate.append(row_correlation(total.T, values.T, ranks=False) ** 2)
             continue
         spread = ((values - values.mean(axis=0)) ** 2).sum(axis=0)
         missed = ((values - none - total) ** 2).sum(axis=0)
         varies = spread > (1e-12 * np.abs(values).max(axis=0)) ** 2
-        found.append(1 - np.divide(missed, spread, out=np.full(spread.shape, np.nan), where=varies))
-    return _mean_of(found)
+        by_rate.append(1 - np.divide(missed, spread, out=np.full(spread.shape, np.nan), where=varies))
+    return _mean_of(by_rate)
 
 
 def coalition_rank(game: Values, scores, rates: Sequence[float] = RATES, draws: int = 128, seed: int = 0) -> np.ndarray:
@@ -293,4 +292,4 @@ def coalition_rank(game: Values, scores, rates: Sequence[float] = RATES, draws: 
         NaN where the values, or the sums, are all alike.
     """
     sampled = _sampled(game, scores, rates, draws, seed)
-    return _mean_of([row_correlation(total.T, values.T) for values, total, *_ in sampled])
+    return _mean_of([row_correlation(total.T, values.T) for values, total, _ in sampled])

@@ -27,7 +27,7 @@ from crossexplain.gradients import attention, maps, tokens
 from crossexplain.gradients.capture import INPUT
 from crossexplain.gradients.modalities import ImageCells, Inputs, Modality, Tokens
 from crossexplain.gradients.question import Question, Target
-from crossexplain.gradients.rounds import feature_dividends, rounds
+from crossexplain.gradients.rounds import run_dividends, run_rounds
 
 RENAMED = {  # keys of the version before, which go on with a warning for this one
     "cross": "cross gradient", "carriers": "feature dividends", "round 2": "gradient norm, other masked",
@@ -87,7 +87,7 @@ def explain(model: nn.Module, inputs: Inputs, modalities: Sequence[Modality], me
     before = question.passes
     with question.counted():
         started = time.perf_counter()
-        scored = chosen.run(Task(question, budget or BUDGET, seed, target), **options)
+        scored = chosen.run(Task(question, budget or BUDGET, seed), **options)
         seconds = time.perf_counter() - started
     present = {name: part.cpu() for name, part in question.present.items()}
     if chosen.whole:
@@ -159,9 +159,7 @@ def _gradient_x_input(task: Task) -> Scored:
 
 
 def _rounds(task: Task, which: str) -> Scored:
-    question, target = task.question, task.target if task.question.scored else task.question.target
-    record = rounds(question.model, question.inputs, question.modalities, baselines=[question.baselines], target=target,
-                    donors=question.donors, control=False, progress=False, seed=task.seed)
+    record = run_rounds(task.question, baselines=[task.question.baselines], control=False, progress=False, seed=task.seed)
     baseline = record.baselines[0]
     if which == "cross":
         return Scored({name: record.by_side[baseline, name].cross for name in record.modalities})
@@ -169,9 +167,7 @@ def _rounds(task: Task, which: str) -> Scored:
 
 
 def _feature_dividends(task: Task) -> Scored:
-    question, target = task.question, task.target if task.question.scored else task.question.target
-    return Scored(feature_dividends(question.model, question.inputs, question.modalities, baseline=question.baselines,
-                           target=target, donors=question.donors, progress=False, seed=task.seed))
+    return Scored(run_dividends(task.question, progress=False, seed=task.seed))
 
 
 def _map(task: Task, key: str, layer: str | None = None, patches: tuple[int, int] | None = None) -> Scored:

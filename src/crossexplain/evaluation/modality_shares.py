@@ -219,12 +219,12 @@ def intershap(table) -> InterShap:
     return InterShap(float(interaction), float((sizes[:, 0][whole > 0] / whole[whole > 0]).mean()), float(one), float(other))
 
 
-def intershap_values(every, others=None) -> np.ndarray:
+def intershap_values(logits, others=None) -> np.ndarray:
     """Return InterSHAP's values, (N, 4): the probability of the class that is predicted with both modalities.
 
     Parameters
     ----------
-    every : array_like, shape (N, N)
+    logits : array_like, shape (N, N)
         Logit of class 1 of each first with each second modality; the pairs of the data are the diagonal.
     others : tuple of array_like, optional
         Where the donors are other examples: logits of the examples' first with the donors' second modality (N, D), of the
@@ -235,22 +235,22 @@ def intershap_values(every, others=None) -> np.ndarray:
     ndarray, shape (N, 4)
     """
     if others is None:
-        every = np.asarray(every, dtype=float)
-        own, others = np.diagonal(every), (every, every, np.diagonal(every))
+        logits = np.asarray(logits, dtype=float)
+        pairs, others = np.diagonal(logits), (logits, logits, np.diagonal(logits))
     else:
-        own = np.asarray(every, dtype=float)
+        pairs = np.asarray(logits, dtype=float)
     first, second, donors = (np.asarray(values, dtype=float) for values in others)
-    sign = np.where(own > 0, 1.0, -1.0)
+    sign = np.where(pairs > 0, 1.0, -1.0)
     return np.stack([expit(sign[:, None] * donors).mean(axis=1), expit(sign[:, None] * first).mean(axis=1),
-                     expit(sign[:, None] * second.T).mean(axis=1), expit(sign * own)], axis=1)
+                     expit(sign[:, None] * second.T).mean(axis=1), expit(sign * pairs)], axis=1)
 
 
-def emap(every) -> np.ndarray:
+def emap(logits) -> np.ndarray:
     """Return the logits of the additive model that is nearest to a model (Hessel and Lee 2020), (N,).
 
     Parameters
     ----------
-    every : array_like, shape (N, N)
+    logits : array_like, shape (N, N)
         As for :func:`intershap_values`.
 
     Examples
@@ -260,11 +260,11 @@ def emap(every) -> np.ndarray:
     >>> emap([[1.0, -1.0], [-1.0, 1.0]])
     array([0., 0.])
     """
-    every = np.asarray(every, dtype=float)
-    return every.mean(axis=1) + every.mean(axis=0) - every.mean()
+    logits = np.asarray(logits, dtype=float)
+    return logits.mean(axis=1) + logits.mean(axis=0) - logits.mean()
 
 
-def emap_gap(every, labels) -> float:
+def emap_gap(logits, labels) -> float:
     """Return how much worse the nearest additive model answers: accuracy of the model less that of its projection."""
     labels = np.asarray(labels).astype(bool)
-    return float(((np.diagonal(np.asarray(every)) > 0) == labels).mean() - ((emap(every) > 0) == labels).mean())
+    return float(((np.diagonal(np.asarray(logits)) > 0) == labels).mean() - ((emap(logits) > 0) == labels).mean())

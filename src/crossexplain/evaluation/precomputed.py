@@ -61,6 +61,7 @@ class CachedTower(nn.Module):
     def __init__(self, rows: Tensor, real: Tensor | None = None):
         super().__init__()
         self.rows, self.real = rows, real
+        self.eval()  # it has nothing to train, and a model with a part in train mode is refused
 
     def forward(self, numbers: Tensor, attention_mask: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
         """Return the rows of these numbers."""
@@ -130,12 +131,12 @@ def precompute(model: nn.Module, images: Callable[[np.ndarray], Tensor], count: 
     kinds = ["full", *baselines["text"]]
     plan = {kind: {} if kind == "full" else {text.name: Mask(None, kind)} for kind in kinds}
     laid_out = Views(texts, [text], plan, allow_empty=True).inputs
-    # Captions of as many words are one caption once every word is hidden.
+    # Captions of the same length are equal once all their words are hidden.
     distinct, back = torch.unique(torch.stack([laid_out[key] for key in texts], dim=1), dim=0, return_inverse=True)
-    said = [model.text(*some.unbind(1)) for some in distinct.split(8 * batch)]
+    encoded = [model.text(*rows.unbind(1)) for rows in distinct.split(8 * batch)]
     own, *others = back.chunk(len(kinds))
     order = torch.cat([own, torch.arange(len(distinct))])  # the captions first, in their order
-    states, real = (torch.cat(parts)[order] for parts in zip(*((states.half(), real) for states, real in said)))
+    states, real = (torch.cat(parts)[order] for parts in zip(*((states.half(), real) for states, real in encoded)))
     captions = RowNumbers(text.name, "tokens", "text", {kind: rows + len(own) for kind, rows in zip(kinds[1:], others)})
     towers = {id(model.image): CachedTower(seen).eval(), id(model.text): CachedTower(states, real).eval()}
     return Precomputed(copy.deepcopy(model, towers), [pictures, captions])

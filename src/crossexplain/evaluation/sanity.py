@@ -1,4 +1,4 @@
-"""Sanity of an explanation: does it change when the model, the labels or the class do, and stay when nothing of weight does?
+"""Sanity of an explanation: does it change when the model or the labels do, and stay when nothing that matters changes?
 
 Each check takes a callable that explains, in the form that the check varies, and returns one number an example. ``explain``
 gives scores (N, F), or maps (N, H, W), which are flattened. For signed scores whose sign is arbitrary pass absolute values.
@@ -23,7 +23,7 @@ def _flat(scores) -> np.ndarray:
     if scores.ndim < 2 or not scores.size:
         raise ValueError(f"the explanation has shape {scores.shape}, expected (N, F): one row of scores an example.")
     if np.isnan(scores).all():
-        raise ValueError("the explanation is NaN everywhere; there is nothing to compare.")
+        raise ValueError("the explanation is NaN everywhere; no score is left to compare.")
     return scores.reshape(len(scores), -1)
 
 
@@ -85,16 +85,16 @@ def randomised_weights(explain: Callable[[nn.Module], object], model: nn.Module,
     chosen = weighted[::-1] if layers is None else list(layers)
     for name in chosen:
         if name not in weighted:
-            raise ValueError(f"layer {name!r} came, expected one with weights of its own: {', '.join(weighted) or 'none'}.")
+            raise ValueError(f"got layer {name!r}, expected one with weights of its own: {', '.join(weighted) or 'none'}.")
     if not chosen:
         raise ValueError("the model has no weights to draw anew.")
-    before, changed, found = _flat(explain(model)), deepcopy(model), {}
+    before, changed, similarities = _flat(explain(model)), deepcopy(model), {}
     for name in chosen:
         if not cascade:
             changed = deepcopy(model)
         _redraw(changed.get_submodule(name), seed)
-        found[name] = similarity(before, _flat(explain(changed)))
-    return found
+        similarities[name] = similarity(before, _flat(explain(changed)))
+    return similarities
 
 
 def shuffled_labels(explain: Callable[[nn.Module], object], model: nn.Module, fit: Callable[[np.ndarray], nn.Module], labels,
@@ -121,7 +121,7 @@ def shuffled_labels(explain: Callable[[nn.Module], object], model: nn.Module, fi
     """
     labels = np.asarray(labels)
     if labels.ndim != 1 or len(np.unique(labels)) < 2:
-        raise ValueError(f"labels of shape {labels.shape} with {len(np.unique(labels))} values came, expected (M,) with at "
+        raise ValueError(f"got labels of shape {labels.shape} with {len(np.unique(labels))} values, expected (M,) with at "
                          "least two: shuffling equal labels changes nothing.")
     other = fit(np.random.default_rng(seed).permutation(labels))
     return similarity(_flat(explain(model)), _flat(explain(other)))
@@ -154,20 +154,20 @@ def rank_stability(scores: Mapping[str, object], kind: str = "kendall", least: i
         Mean over all pairs of baselines; pairs where one is constant are left out, NaN where all are.
     """
     if kind not in ("kendall", "spearman"):
-        raise ValueError(f"kind {kind!r} came, expected 'kendall' or 'spearman'.")
+        raise ValueError(f"got kind {kind!r}, expected 'kendall' or 'spearman'.")
     if len(scores) < max(least, 2):
-        raise ValueError(f"{len(scores)} baselines came ({', '.join(scores)}), expected at least {max(least, 2)}.")
-    arrays = {name: _flat(some) for name, some in scores.items()}
-    if len({some.shape for some in arrays.values()}) > 1:
-        shapes = ", ".join(f"{name} {some.shape}" for name, some in arrays.items())
-        raise ValueError(f"scores of different shapes came: {shapes}; expected the same examples and features.")
-    alike = _kendall if kind == "kendall" else row_correlation
-    found = np.stack([alike(first, second) for first, second in combinations(arrays.values(), 2)])
-    count = (~np.isnan(found)).sum(axis=0)
-    return np.divide(np.nansum(found, axis=0), count, out=np.full(found.shape[1], np.nan), where=count > 0)
+        raise ValueError(f"got {len(scores)} baselines ({', '.join(scores)}), expected at least {max(least, 2)}.")
+    arrays = {name: _flat(values) for name, values in scores.items()}
+    if len({values.shape for values in arrays.values()}) > 1:
+        shapes = ", ".join(f"{name} {values.shape}" for name, values in arrays.items())
+        raise ValueError(f"got scores of different shapes, {shapes}; expected the same examples and features.")
+    correlation = _kendall if kind == "kendall" else row_correlation
+    correlations = np.stack([correlation(first, second) for first, second in combinations(arrays.values(), 2)])
+    count = (~np.isnan(correlations)).sum(axis=0)
+    return np.divide(np.nansum(correlations, axis=0), count, out=np.full(correlations.shape[1], np.nan), where=count > 0)
 
 
 def _kendall(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     both = ~np.isnan(first) & ~np.isnan(second)
-    return np.array([kendalltau(x[there], y[there]).statistic if there.sum() > 1 else np.nan
-                     for x, y, there in zip(first, second, both)])
+    return np.array([kendalltau(x[keep], y[keep]).statistic if keep.sum() > 1 else np.nan
+                     for x, y, keep in zip(first, second, both)])

@@ -12,7 +12,7 @@ from torch import Tensor
 from crossexplain.checks import InputError
 from crossexplain.gradients.evidence import evidence
 from crossexplain.gradients.modalities import ImageCells, Tokens
-from crossexplain.gradients.question import Question, Target
+from crossexplain.gradients.question import Question
 
 BUDGET = 256  # coalitions an example, for methods that sample them
 
@@ -90,14 +90,11 @@ class Task:
         Coalitions an example, for methods that sample them.
     seed : int
         Of what the method draws.
-    target : int, Tensor, callable, "predicted" or None
-        As it was passed.
     """
 
     question: Question
     budget: int = BUDGET
     seed: int = 0
-    target: Target = None
 
     def evidence(self, output: object, examples: Tensor | None = None) -> Tensor:
         """Return the evidence, with its graph, (R,), of what the model returned for some examples; default all."""

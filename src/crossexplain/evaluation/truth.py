@@ -147,7 +147,7 @@ def recall_at(scores, cues, k: int, mask=None) -> np.ndarray:
     Returns
     -------
     ndarray, shape (N,), in [0, 1]
-        NaN where an example has no cue, or fewer than k features: among all of them every cue is found.
+        NaN where an example has no cue, or fewer than k features, since all of them hold all cues.
 
     Raises
     ------
@@ -156,10 +156,10 @@ def recall_at(scores, cues, k: int, mask=None) -> np.ndarray:
     """
     scores, cues, mask = _features(scores, cues, mask)
     if not 1 <= k <= scores.shape[1]:
-        raise ValueError(f"k={k} came, expected 1 to {scores.shape[1]}, the number of features.")
+        raise ValueError(f"got k={k}, expected 1 to {scores.shape[1]}, the number of features.")
     count = (cues & mask).sum(axis=1)
-    found = _in_top(scores, cues, mask, np.full(len(scores), k))
-    return np.divide(found, count, out=np.full(len(scores), np.nan), where=(count > 0) & (mask.sum(axis=1) >= k))
+    in_top = _in_top(scores, cues, mask, np.full(len(scores), k))
+    return np.divide(in_top, count, out=np.full(len(scores), np.nan), where=(count > 0) & (mask.sum(axis=1) >= k))
 
 
 def row_correlation(first, second, ranks: bool = True) -> np.ndarray:
@@ -184,7 +184,7 @@ def row_correlation(first, second, ranks: bool = True) -> np.ndarray:
     """
     first, second = np.array(first, dtype=float), np.array(second, dtype=float)
     if first.shape != second.shape or first.ndim != 2:
-        raise ValueError(f"scores of shape {first.shape} and {second.shape} came, expected twice the same (N, F).")
+        raise ValueError(f"got scores of shape {first.shape} and {second.shape}, expected twice the same (N, F).")
     missing = np.isnan(first) | np.isnan(second)
     first[missing] = second[missing] = np.nan
     if ranks and first.size:
@@ -197,11 +197,11 @@ def row_correlation(first, second, ranks: bool = True) -> np.ndarray:
 
 def _centred(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return rows less their mean, 0 where NaN, and which rows are constant."""
-    there = ~np.isnan(x)
-    size = np.abs(np.where(there, x, 0.0)).max(axis=1, initial=0.0)
-    mean = np.where(there, x, 0.0).sum(axis=1) / np.maximum(there.sum(axis=1), 1)
-    centred = np.where(there, x - mean[:, None], 0.0)
-    # Rounding moves the entries of a constant row a hair off their mean; that is no order.
+    defined = ~np.isnan(x)
+    size = np.abs(np.where(defined, x, 0.0)).max(axis=1, initial=0.0)
+    mean = np.where(defined, x, 0.0).sum(axis=1) / np.maximum(defined.sum(axis=1), 1)
+    centred = np.where(defined, x - mean[:, None], 0.0)
+    # Rounding moves the entries of a constant row slightly off their mean; that is no order.
     return centred, np.abs(centred).max(axis=1, initial=0.0) <= 1e-12 * size
 
 
@@ -238,9 +238,9 @@ def random_map(n: int, height: int, width: int, seed: int, sigma: float = 4.0) -
         For maps of fewer than two pixels.
     """
     if height * width < 2:
-        raise ValueError(f"maps of {height} x {width} came, expected at least two pixels: one has no hottest among others.")
+        raise ValueError(f"got maps of {height} x {width}, expected at least two pixels.")
     noise = np.random.default_rng(seed).normal(size=(n, height, width))
-    # Round the edges, so that no place is likelier to be the hottest than another.
+    # Smoothed across opposite edges, so that the hottest place is equally likely everywhere.
     smooth = ndimage.gaussian_filter(noise, sigma=(0, sigma, sigma), mode="wrap") if sigma else noise
     low, high = smooth.min(axis=(1, 2), keepdims=True), smooth.max(axis=(1, 2), keepdims=True)
     return (smooth - low) / (high - low)
@@ -278,7 +278,7 @@ def edge_scores(images, rows: int, columns: int) -> np.ndarray:
     edges = edge_map(images)
     n, height, width = edges.shape
     if rows < 1 or columns < 1 or height % rows or width % columns:
-        raise ValueError(f"a grid of {rows} x {columns} cells came, expected one that divides {height} x {width} pixels.")
+        raise ValueError(f"got a grid of {rows} x {columns} cells, expected one that divides {height} x {width} pixels.")
     return edges.reshape(n, rows, height // rows, columns, width // columns).mean(axis=(2, 4)).reshape(n, -1)
 
 
@@ -291,7 +291,7 @@ def length_scores(words: Sequence[Sequence[str]]) -> np.ndarray:
 
     Returns
     -------
-    ndarray, shape (N, T), NaN behind the last word
+    ndarray, shape (N, T), NaN after the last word
 
     Examples
     --------

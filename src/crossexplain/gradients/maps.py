@@ -16,6 +16,7 @@ from crossexplain.checks import InputError
 from crossexplain.gradients.attention import METHODS as ATTENTION_METHODS
 from crossexplain.gradients.attention import attention_maps, patch_map, roll
 from crossexplain.gradients.capture import capture
+from crossexplain.gradients.sharing import shared
 
 SIGNS = ("prediction", "for", "against")
 # Of the first principal component: how many vectors are iterated together, how often, and the relative error from which the
@@ -114,7 +115,9 @@ def attribute(
     _require(names, target, sign)
     maps = attention_maps(attention) if any(name in ATTENTION_METHODS for name in names) else []
     gradients = any(name in ATTENTION_METHODS or METHODS[name].gradients for name in names)
-    captured = capture(model, inputs, [layer, *maps], "predicted" if sign == "prediction" else target, gradients)
+    target = "predicted" if sign == "prediction" else target
+    # Pairs often share their image, as the captions of one picture do: equal images are looked at once.
+    captured, _ = shared(model, [layer], lambda: capture(model, inputs, [layer, *maps], target, gradients))
     if sign == "against":  # the gradient of minus the score is minus the gradient: no second pass
         captured = replace(captured, gradients={name: -values for name, values in captured.gradients.items()})
     heat = {}

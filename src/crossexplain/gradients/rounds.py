@@ -27,7 +27,7 @@ from crossexplain.gradients.modalities import Inputs, Modality
 from crossexplain.gradients.plans import Baseline, Plans
 from crossexplain.gradients.question import ROWS, Question, Target
 from crossexplain.gradients.record import PICKED, RANDOM, FromSide, Pass, Record, Similarity, partly_masked, similarity
-from crossexplain.gradients.sharing import equal_rows_once
+from crossexplain.gradients.sharing import shared
 from crossexplain.gradients.views import FULL, NOTHING, Change, Views, alone, masked
 
 PICKS = "round 2", "round 1", "cross", None
@@ -206,16 +206,13 @@ class _Reader:
 
     def read(self, inputs: Inputs, follow: Tensor | None = None, gradients: bool = True) -> tuple[Tensor, Captured]:
         """Return the logits (R, C) and what was captured; ``follow`` (R,) is the class whose logit is differentiated."""
-        if self.sharing:
-            try:
-                with equal_rows_once(self.question.model, self.question.layers):
-                    return self.question.read(inputs, follow, gradients, self.allow_unused)
-            except NoGradient:
-                raise
-            except (RuntimeError, ValueError, IndexError):
-                # A layer may read more than its input, row by row. If that is not the reason, the same error comes again.
-                self.sharing = False
-        return self.question.read(inputs, follow, gradients, self.allow_unused)
+        def read() -> tuple[Tensor, Captured]:
+            return self.question.read(inputs, follow, gradients, self.allow_unused)
+
+        if not self.sharing:
+            return read()
+        values, self.sharing = shared(self.question.model, self.question.layers, read)
+        return values
 
     def margins(self, laid_out: Views, examples: Tensor) -> dict:
         """Return the evidence for the followed class in each view, the mean over its draws, without gradients."""

@@ -1,15 +1,32 @@
 """Equal rows computed once: most views of an example share its image, and a masked image is the same for all examples."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from crossexplain.checks import InputError, find_layer
-from crossexplain.gradients.capture import INPUT
+from crossexplain.gradients.capture import INPUT, NoGradient
 
 WORTH = 0.8  # share of distinct rows above which it costs more to find equal rows than to compute all
+
+
+def shared(model: nn.Module, layers: Sequence[str], call: Callable[[], object]) -> tuple[object, bool]:
+    """Return what a call gives with equal rows computed once, and True; or with all rows, and False.
+
+    All rows run where the model is not in eval mode, and where a layer needs more than its input, row by row: then the call
+    fails on fewer rows. If that is not the reason, the same error comes again.
+    """
+    if not any(module.training for module in model.modules()):
+        try:
+            with equal_rows_once(model, layers):
+                return call(), True
+        except NoGradient:
+            raise
+        except (RuntimeError, ValueError, IndexError):
+            pass
+    return call(), False
 
 
 @contextmanager

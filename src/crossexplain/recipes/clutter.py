@@ -25,7 +25,7 @@ def train(seed: int = 0, size: str = "page", progress: bool = True, resume: Path
     bank = digits.load("sklearn")
     sets = (clutter.build(bank, n, part, seed) for part, n in (("train", examples), ("validation", held_out)))
     model = SlimVGG.seeded(seed)
-    history = fit(model, *(TensorBatches({"images": some.images}, some.labels) for some in sets), epochs=epochs, lr=4e-3,
+    history = fit(model, *(TensorBatches({"images": images.images}, images.labels) for images in sets), epochs=epochs, lr=4e-3,
                   weight_decay=0.05, batch_size=64, seed=seed, loss=partial(cross_entropy, label_smoothing=0.05),
                   progress=progress, checkpoint=state_file(resume, NAME, seed))
     return Trained(name=NAME, model=model.requires_grad_(False), data=bank, seed=seed, histories={"training": history})

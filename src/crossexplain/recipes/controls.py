@@ -113,7 +113,7 @@ class CrossAttention(Head):
         self.cell, self.where = nn.Linear(DIGITS, WIDTH), nn.Parameter(0.1 * torch.randn(4, WIDTH))
         self.ask, self.key, self.value = (nn.Linear(WIDTH, WIDTH) for _ in range(3))
         self.norm = nn.LayerNorm(WIDTH)
-        self.found = nn.Sequential(*_dense(WIDTH, 2 * WIDTH, WIDTH))
+        self.after = nn.Sequential(*_dense(WIDTH, 2 * WIDTH, WIDTH))
         self.last = nn.Sequential(nn.LayerNorm(WIDTH), *_dense(WIDTH, 2 * WIDTH, 1))
 
     def see(self, seen: Tensor) -> Tensor:
@@ -129,7 +129,7 @@ class CrossAttention(Head):
         states, weight = read[..., :WIDTH], read[..., WIDTH:]
         attended = functional.scaled_dot_product_attention(self.ask(states), self.key(seen), self.value(seen))  # (N, T, WIDTH)
         states = self.norm(states + attended)
-        return self.last(((states + self.found(states)) * weight).sum(dim=1))[:, 0]
+        return self.last(((states + self.after(states)) * weight).sum(dim=1))[:, 0]
 
 
 ARCHITECTURES = {"early fusion": None, "late fusion": LateFusion, "dual encoder": CosineHead,

@@ -196,9 +196,9 @@ def encode_photographs(model: ImageNetClassifier, data: Flickr8k, images: Sequen
     """
     images = range(len(data.names)) if images is None else images
 
-    def read(some: list[int]) -> Tensor:
+    def read(rows: list[int]) -> Tensor:
         # The layout in which a CPU computes convolutions in half of the time.
-        return data.images([images[i] for i in some], model.size).contiguous(memory_format=torch.channels_last)
+        return data.images([images[i] for i in rows], model.size).contiguous(memory_format=torch.channels_last)
 
     return encodings.encode(
         model, read, data.fingerprints(images), where or folder(), forward=model.tower, batch_size=16, progress=progress,
@@ -233,7 +233,7 @@ def encode_captions(encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
     texts = data.captions if captions is None else [data.captions[i] for i in captions]
     read = TextBatches(tokenizer, texts, np.zeros(len(texts), int), max_length)
     return encodings.encode(
-        encoder, lambda some: read.batch(torch.tensor(some))[0], texts, where or folder(), mask="attention_mask",
+        encoder, lambda rows: read.batch(torch.tensor(rows))[0], texts, where or folder(), mask="attention_mask",
         forward=lambda **inputs: encoder(**inputs).last_hidden_state, lengths=[len(ids) for ids in read.ids],
         settings={"layer": "last hidden state", "max_length": max_length, "vocabulary": _vocabulary(tokenizer)},
         batch_size=64, shard_size=2048, progress=progress,
@@ -246,7 +246,7 @@ def _vocabulary(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def _places(known: np.ndarray, asked: Sequence[int], what: str) -> np.ndarray:
-    """Return where some numbers stand among those that were encoded."""
+    """Return the places of numbers among those that were encoded."""
     asked = np.asarray(asked, dtype=np.int64)
     places = np.searchsorted(known, asked).clip(max=len(known) - 1)
     if len(asked) and (known[places] != asked).any():
