@@ -29,7 +29,7 @@ def rows(repeats: int = 5) -> list[dict]:
         with tempfile.TemporaryDirectory() as empty:
             where = Path(empty)
             rates["photographs"].append(encodings.encode_photographs(tower, data, images, False, where).rate)
-            states = encodings.encode_captions(encoder, tokenizer, data, captions, progress=False, where=where)
+            states = encodings.encode_captions(encoder, tokenizer, data, captions, False, where)
             rates["captions"].append(states.rate)
     minutes = [8000 / a / 60 + 40_000 / b / 60 for a, b in zip(rates["photographs"], rates["captions"])]
     return [*(row_of(f"speed.encodings.{name}_per_second", values, f"{name}/s, median") for name, values in rates.items()),

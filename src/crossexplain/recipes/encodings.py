@@ -99,8 +99,8 @@ class Encoded:
 
     def inputs(self, images: Sequence[int], captions: Sequence[int]) -> dict[str, Tensor]:
         """Return the inputs of a whole model, for photographs and as many captions."""
-        read = bert.encode(self.tokenizer, [self.flickr8k.captions[i] for i in captions], LONGEST, truncate=True)
-        return {"images": self.flickr8k.images(images, self.network.size), **token_inputs(read)}
+        texts = [self.flickr8k.captions[i] for i in captions]
+        return {"images": self.flickr8k.images(images, self.network.size), **text_inputs(self.tokenizer, texts, LONGEST)}
 
 
 def from_reader(encoded: Encoded, image: Tensor, sentence: str) -> tuple[dict[str, Tensor], Tensor, list[str], str]:
@@ -113,15 +113,25 @@ def from_reader(encoded: Encoded, image: Tensor, sentence: str) -> tuple[dict[st
     crossexplain.checks.InputError
         For a sentence without a word, or of more than ``LONGEST`` tokens.
     """
-    image, note = square(image, encoded.network.size)
-    read = bert.encode(encoded.tokenizer, [sentence], LONGEST)
-    return {"images": image[None], **token_inputs(read)}, image, [
-        token for token, special in zip(read.tokens[0], read.special[0].tolist()) if not special], note
+    return question_of_reader(encoded.tokenizer, encoded.network.size, image, sentence, LONGEST)
 
 
-def token_inputs(read: bert.Encoded) -> dict[str, Tensor]:
-    """Return the inputs of a text tower under the names that models with two towers give them."""
-    return {"tokens": read.inputs["input_ids"], "attention_mask": read.inputs["attention_mask"]}
+def question_of_reader(tokenizer: PreTrainedTokenizerBase, side: int, image: Tensor, sentence: str,
+                       max_length: int | None = None) -> tuple[dict[str, Tensor], Tensor, list[str], str]:
+    """Return what :func:`from_reader` returns, for a model of photographs of a side in pixels, with its tokenizer."""
+    image, note = square(image, side)
+    read = bert.encode(tokenizer, [sentence], max_length)
+    words = [token.removesuffix("</w>") for token, special in zip(read.tokens[0], read.special[0].tolist()) if not special]
+    return {"images": image[None], **_renamed(read.inputs)}, image, words, note
+
+
+def text_inputs(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int | None = None) -> dict[str, Tensor]:
+    """Return texts as the inputs of a model with two towers; long ones are cut off."""
+    return _renamed(bert.encode(tokenizer, texts, max_length, truncate=True).inputs)
+
+
+def _renamed(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {"tokens": inputs["input_ids"], "attention_mask": inputs["attention_mask"]}
 
 
 def available_towers() -> tuple[str, str]:
@@ -167,16 +177,11 @@ def encode(data: Flickr8k | None = None, towers: tuple[str, str] = TOWERS, size:
         captions = np.sort(data.captions_of(images))
     return Encoded(data, tuple(towers), network, encoder, tokenizer, images, captions,
                    encode_photographs(network, data, images, progress),
-                   encode_captions(encoder, tokenizer, data, captions, LONGEST, progress))
+                   encode_captions(encoder, tokenizer, data, captions, progress))
 
 
-def folder() -> Path:
-    """Return the folder of all encodings, in the local cache."""
-    return store.cache() / "encodings"
-
-
-def encode_photographs(model: ImageNetClassifier, data: Flickr8k, images: Sequence[int] | None = None,
-                progress: bool = True, where: Path | None = None) -> Encodings:
+def encode_photographs(model: ImageNetClassifier, data: Flickr8k, images: Sequence[int], progress: bool = True,
+                       where: Path | None = None) -> Encodings:
     """Return the last convolutional map of photographs, (n, 512, h, w).
 
     Parameters
@@ -184,31 +189,29 @@ def encode_photographs(model: ImageNetClassifier, data: Flickr8k, images: Sequen
     model : ImageNetClassifier
         From :func:`crossexplain.models.vgg.load_imagenet`.
     data : Flickr8k
-    images : sequence of n int, optional
-        Default: all.
+    images : sequence of n int
     progress : bool
     where : Path, optional
-        Folder of encodings; default, :func:`folder`.
+        Folder of all encodings; default, that in the local cache.
 
     Returns
     -------
     Encodings
     """
-    images = range(len(data.names)) if images is None else images
 
     def read(rows: list[int]) -> Tensor:
         # The layout in which a CPU computes convolutions in half of the time.
         return data.images([images[i] for i in rows], model.size).contiguous(memory_format=torch.channels_last)
 
     return encodings.encode(
-        model, read, data.fingerprints(images), where or folder(), forward=model.tower, batch_size=16, progress=progress,
+        model, read, data.fingerprints(images), where or store.cache() / "encodings", forward=model.tower, batch_size=16,
         settings={"layer": model.image_layer, "preprocessing": f"middle square, bicubic, {model.size} pixels"},
+        progress=progress,
     )
 
 
-def encode_captions(encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, data: Flickr8k,
-             captions: Sequence[int] | None = None, max_length: int = 64, progress: bool = True,
-             where: Path | None = None) -> Encodings:
+def encode_captions(encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, data: Flickr8k, captions: Sequence[int],
+                    progress: bool = True, where: Path | None = None) -> Encodings:
     """Return the last hidden state of every token of captions, [CLS] and [SEP] included; rows (T, D).
 
     Parameters
@@ -217,12 +220,9 @@ def encode_captions(encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
         Such as ``crossexplain.models.bert.load(folder, 2).encoder``.
     tokenizer : transformers.PreTrainedTokenizerBase
     data : Flickr8k
-    captions : sequence of n int, optional
-        Default: all.
-    max_length : int
-        Most tokens of a caption; longer ones are cut off.
-    progress : bool
-    where : Path, optional
+    captions : sequence of n int
+        Those of more than ``LONGEST`` tokens are cut off.
+    progress, where
         As for :func:`encode_photographs`.
 
     Returns
@@ -230,19 +230,16 @@ def encode_captions(encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
     Encodings
         Ragged: :meth:`~crossexplain.models.encodings.Encodings.padded` gives states and mask.
     """
-    texts = data.captions if captions is None else [data.captions[i] for i in captions]
-    read = TextBatches(tokenizer, texts, np.zeros(len(texts), int), max_length)
-    return encodings.encode(
-        encoder, lambda rows: read.batch(torch.tensor(rows))[0], texts, where or folder(), mask="attention_mask",
-        forward=lambda **inputs: encoder(**inputs).last_hidden_state, lengths=[len(ids) for ids in read.ids],
-        settings={"layer": "last hidden state", "max_length": max_length, "vocabulary": _vocabulary(tokenizer)},
-        batch_size=64, shard_size=2048, progress=progress,
-    )
-
-
-def _vocabulary(tokenizer: PreTrainedTokenizerBase) -> str:
+    texts = [data.captions[i] for i in captions]
+    read = TextBatches(tokenizer, texts, np.zeros(len(texts), int), LONGEST)
     words = "\n".join(f"{word} {number}" for word, number in sorted(tokenizer.get_vocab().items()))
-    return hashlib.sha256(words.encode()).hexdigest()
+    vocabulary = hashlib.sha256(words.encode()).hexdigest()
+    return encodings.encode(
+        encoder, lambda rows: read.batch(torch.tensor(rows))[0], texts, where or store.cache() / "encodings",
+        forward=lambda **inputs: encoder(**inputs).last_hidden_state, mask="attention_mask",
+        settings={"layer": "last hidden state", "max_length": LONGEST, "vocabulary": vocabulary},
+        lengths=[len(ids) for ids in read.ids], batch_size=64, shard_size=2048, progress=progress,
+    )
 
 
 def _places(known: np.ndarray, asked: Sequence[int], what: str) -> np.ndarray:
