@@ -15,7 +15,7 @@ import torchvision
 from torch import Tensor, nn
 
 from crossexplain.checks import InputError, require_images, require_one_of
-from crossexplain.models.weights import read_weights, require_finite_weights, require_fit
+from crossexplain.models.weights import read_weights, seeded
 
 NETWORKS = {  # torchvision's name: number of the last convolutional map in ``features``, side of the input in pixels
     "vgg16": (29, 224),
@@ -29,9 +29,8 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's pixels
 class _Seeded(nn.Module):
     @classmethod
     def seeded(cls, seed: int, *settings, **named) -> Self:
-        """Return a network whose initial weights come from a seed; the caller's random state stays as it is."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        """Return a network with the initial weights of a seed; as :func:`crossexplain.models.weights.seeded`."""
+        with seeded(seed):
             return cls(*settings, **named)
 
 
@@ -152,11 +151,7 @@ def load_imagenet(name: str, path: Path | str) -> ImageNetClassifier:
     crossexplain.models.weights.WeightsError
         If the file is missing, broken, of another network, or holds NaN or infinity.
     """
-    path = Path(path)
-    weights = read_weights(path)
     with torch.device("meta"):  # initial weights would take memory and time, and are replaced at once
         model = ImageNetClassifier(name)
-    require_fit(path.name, weights, model.network.state_dict(), name, "name the network that the file belongs to.")
-    require_finite_weights(path.name, weights, "fetch the file again.")
-    model.network.load_state_dict(weights, assign=True)
+    model.network.load_state_dict(read_weights(Path(path), model.network, name), assign=True)
     return model.requires_grad_(False).eval()

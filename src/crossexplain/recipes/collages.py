@@ -20,6 +20,7 @@ from crossexplain.data.digits import Digits
 from crossexplain.models.cnn_lstm import AfterTower, CnnLstm, Tower
 from crossexplain.models.training import History, TensorBatches, evaluate, fit, predict
 from crossexplain.models.two_towers import in_batches
+from crossexplain.models.weights import seeded
 from crossexplain.recipes import Recipe, Trained, by_kind, state_file, with_checkpoint
 
 BANKS = {"embedded": "sklearn", "full": "mnist"}
@@ -81,8 +82,7 @@ def train_tower(bank: Digits, seed: int, n: int, epochs: int, progress: bool = T
     parts = digits.split(bank, seed=0)
     train_set = NamedDigits(bank, parts["train"], n, seed)
     held = NamedDigits(bank, parts["validation"], min(2000, len(parts["validation"]) // 4), seed, moved=False)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         tower = Tower().to(memory_format=torch.channels_last)  # the faster layout on a CPU
     history = fit(tower, train_set, held, epochs=epochs, lr=4e-3, batch_size=128, seed=seed, progress=progress,
                   loss=lambda logits, labels: nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten()),
@@ -191,8 +191,7 @@ def epochs_for(n_pairs: int) -> int:
 
 def new_model(tower: Tower, seed: int, pooling: str = "max", **options) -> CnnLstm:
     """Return a model with this tower and fresh weights elsewhere; further options are those of :class:`CnnLstm`."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         model = CnnLstm(len(VOCABULARY), pooling=pooling, **options)
     model.tower.load_state_dict(tower.state_dict())
     return model

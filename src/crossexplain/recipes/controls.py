@@ -21,6 +21,7 @@ from crossexplain.data.digits import Digits
 from crossexplain.models.cnn_lstm import DIGITS, AfterTower, CnnLstm, Tower
 from crossexplain.models.training import History, TensorBatches, accuracy, fit
 from crossexplain.models.two_towers import TwoTowerModel
+from crossexplain.models.weights import seeded
 from crossexplain.recipes import Recipe, Trained, load_or_train, with_checkpoint
 from crossexplain.recipes.collages import SentencesOnce, look, train_fusion
 
@@ -254,8 +255,7 @@ def train(kind: str, digits: Digits, tower: Tower, seed: int, *, architecture: s
                          "such a model rests on instead is not known; leave it out or choose another architecture.")
     prepared = prepared or prepare(kind, digits, tower, seed, pairs=pairs, held_out=held_out, p=p)
     looked, whole = prepared.looked, None
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         if head := ARCHITECTURES[architecture]:
             fusion = head()
         else:

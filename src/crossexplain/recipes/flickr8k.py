@@ -34,7 +34,7 @@ from crossexplain.models.towers import (
 )
 from crossexplain.models.training import History, fit, predict
 from crossexplain.models.two_towers import JoinedTowers, in_batches, logits_of_pairs
-from crossexplain.models.weights import WeightsError
+from crossexplain.models.weights import WeightsError, seeded
 from crossexplain.recipes import Recipe, Trained, keep, state_file, with_checkpoint
 from crossexplain.recipes.encodings import POOLING, TOWERS, Encoded, encode
 from crossexplain.recipes.retrieval import Retrieval, retrieval_of_scores
@@ -65,8 +65,7 @@ def new_model(name: str, encoded: Encoded, seed: int = 0, **settings) -> Fusion 
     require_one_of(name, NAMES, "model")
     chosen = {key: SETTINGS[name][key] for key in SHAPE} | settings
     image, text = GivenMaps(ImageNetTower.width), GivenStates(encoded.encoder.config.hidden_size)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         look = FrozenMapPooling(image.width, chosen["width"], chosen["dropout"], encoded.network.classes)
         if name == "clip_cnn":
             return ClipCNN(image, text, POOLING, **chosen, look=look)

@@ -27,6 +27,7 @@ from crossexplain.models.fusion import Aligned, Fusion
 from crossexplain.models.towers import ConvTower, EncoderTower, accuracy_at_best_threshold
 from crossexplain.models.training import History, fit, predict
 from crossexplain.models.two_towers import TwoTowerModel, in_batches, logits_of_pairs
+from crossexplain.models.weights import seeded
 from crossexplain.recipes import Recipe, Trained, by_kind, state_file, with_checkpoint
 from crossexplain.recipes.scene_batches import PARTS, Contrasts, Maps, Named, PairBatches, Pictures, layout, trim
 
@@ -57,8 +58,7 @@ def new_model(name: str, seed: int = 0, side: int = scenes.SIDE) -> Fusion | Cli
         return clip.small_cnn(len(VOCABULARY), LENGTH, seed=seed)
     config = BertConfig(vocab_size=len(VOCABULARY), hidden_size=128, num_hidden_layers=2, num_attention_heads=4,
                         intermediate_size=256, max_position_embeddings=LENGTH, pad_token_id=0)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         text = BertModel._from_config(config, attn_implementation="eager")
         model = Fusion(ConvTower(), EncoderTower(text), dropout=0.0)
     model.image.to(memory_format=torch.channels_last)  # the faster layout on a CPU
@@ -122,8 +122,7 @@ def name_things(model: TwoTowerModel, data: Scenes, pictures: Pictures, *, epoch
     -------
     History
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         namer = Namer(model)
     grid = model.grid if isinstance(model, Clip) else data.side // 8
     sets = [Named(pictures, which, layout(data, which, grid), moved)
