@@ -14,6 +14,7 @@ import statistics
 import numpy as np
 import pandas as pd
 
+from benchmarks.studies import retrieval
 from crossexplain.files import embedded_folder, write_whole
 from crossexplain.intervals import mean_interval
 from crossexplain.recipes import Trained, load_or_train
@@ -49,7 +50,7 @@ def rows_of(name: str, of: list[Trained], encoded: Encoded, seed: int) -> list[d
         right.append(((recipe.logits(trained.part, encoded, pairs).numpy() > 0) == pairs.labels)[order])
         seconds.append(trained.seconds)
         if name == "clip_cnn":
-            found.append(recipe.retrieval(trained.part, encoded).image_rank < 10)
+            found.append(retrieval.of_model(trained.part, encoded).image_rank < 10)
     rows = over_seeds(f"flickr8k.{name}.accuracy", right, "share of pairs", seed)
     if found:
         rows += over_seeds(f"flickr8k.{name}.recall_at_10", found, "share of captions, 1,000 photographs", seed)

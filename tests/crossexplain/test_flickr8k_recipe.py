@@ -5,6 +5,7 @@ import os
 import numpy as np
 import pytest
 import torch
+from benchmarks.studies import openai_clip, retrieval
 from PIL import Image
 from safetensors.torch import save_file
 from transformers import BertConfig, BertModel, BertTokenizerFast
@@ -18,7 +19,7 @@ from crossexplain.models import checkpoints, vgg
 from crossexplain.models.clip import softmax_loss
 from crossexplain.models.towers import FrozenMapPooling, GivenMaps, GivenStates
 from crossexplain.models.two_towers import with_towers
-from crossexplain.recipes import encodings, load_or_train, openai_clip
+from crossexplain.recipes import encodings, load_or_train
 from crossexplain.recipes import flickr8k as recipe
 from support import tiny_clip
 
@@ -207,7 +208,7 @@ def test_a_damaged_head_is_trained_again(encoded):
 @pytest.mark.parametrize("name", recipe.NAMES)
 def test_retrieval_counts_who_comes_before_the_right_one(name, copy, encoded):
     head = recipe.train(name, encoded=encoded, progress=False, **SETTINGS).part
-    found = recipe.retrieval(head, encoded)
+    found = retrieval.of_model(head, encoded)
     scores = head.similarity(encoded.maps(found.images), *encoded.states(found.captions))
     for j, caption in enumerate(found.captions):
         own = found.images.tolist().index(copy.image_of[caption])

@@ -181,7 +181,7 @@ def encode(
     device = next((tensor.device for tensor in model.state_dict().values()), torch.device("cpu"))
     shards, made, seconds = [], 0, 0.0
     bar = tqdm(total=len(names), unit="input", disable=not progress, desc=f"encoding on {device}")
-    compute = partial(_features, forward or model, batch, mask, batch_size, DTYPES[dtype], device, bar)
+    compute = partial(_features, forward or model, batch, names, mask, batch_size, dtype, device, bar)
     with bar, _locked(home):
         _save(home / "about.json", json.dumps(about, indent=2).encode())
         for start in range(0, len(order), shard_size):
@@ -191,7 +191,6 @@ def encode(
                 bar.update(len(indices))
             else:
                 values, rows = compute(indices)
-                _require_finite(values, rows, names, indices, dtype)
                 if not made:
                     _require_room(home, values.nbytes * -(-(len(order) - start) // shard_size))
                 shard = _Shard.write(path, values, rows, len(indices))
@@ -232,10 +231,10 @@ class _Shard:
         return None
 
 
-def _features(forward, batch, mask: str | None, batch_size: int, dtype: torch.dtype, device: torch.device, bar: tqdm,
-              indices: list[int]) -> tuple[np.ndarray, list[int] | None]:
+def _features(forward, batch, names: Sequence[str], mask: str | None, batch_size: int, dtype: str, device: torch.device,
+              bar: tqdm, indices: list[int]) -> tuple[np.ndarray, list[int] | None]:
     """Send some inputs through the model; return the features one after the other, and how many rows each input has."""
-    values, lengths = [], []
+    values: list[Tensor] = []  # of each input
     for start in range(0, len(indices), batch_size):
         chosen = indices[start : start + batch_size]
         with torch.inference_mode():
@@ -246,13 +245,18 @@ def _features(forward, batch, mask: str | None, batch_size: int, dtype: torch.dt
                 out = forward(**{name: tensor.to(device) for name, tensor in inputs.items()})
             if len(out) != len(chosen):
                 raise InputError(f"the model gave {len(out)} rows for {len(chosen)} inputs, expected one for each.")
+            parts = list(out.to("cpu", DTYPES[dtype]))
             if mask is not None:
-                kept = inputs[mask].to(device).bool()
-                lengths += kept.sum(dim=1).tolist()
-                out = out[kept]
-            values.append(out.to("cpu", dtype))
+                parts = [part[kept] for part, kept in zip(parts, inputs[mask].cpu().bool())]
+        for i, part in zip(chosen, parts):
+            if not part.isfinite().all():
+                raise EncodingError(f"the features of {names[i][:80]!r} are not finite as {dtype}; use dtype='float32' if "
+                                    "they are only large, or look for NaN in input and weights.")
+        values += parts
         bar.update(len(chosen))
-    return torch.cat(values).contiguous().numpy(), lengths if mask is not None else None
+    if mask is None:
+        return torch.stack(values).numpy(), None
+    return torch.cat(values).numpy(), [len(part) for part in values]
 
 
 def _about(model: nn.Module, names: Sequence[str], settings, order: np.ndarray, dtype: str, shard_size: int) -> dict:
@@ -284,16 +288,6 @@ def _require_room(home: Path, size: int) -> None:
     if free < size:
         raise EncodingError(f"the encoding takes {size / 1e6:,.1f} MB more and {home} has {free / 1e6:,.1f} MB free; make "
                             "room, or name a folder on another disk, and run the same call again.")
-
-
-def _require_finite(values: np.ndarray, lengths: list[int] | None, names, indices: list[int], dtype: str) -> None:
-    finite = np.isfinite(values)
-    if finite.all():
-        return
-    row = int(np.argwhere(~finite)[0, 0])
-    row = row if lengths is None else int(np.searchsorted(np.cumsum(lengths), row, side="right"))
-    raise EncodingError(f"the features of {names[indices[row]][:80]!r} are not finite as {dtype}; use dtype='float32' if "
-                        "they are only large, or look for NaN in input and weights.")
 
 
 def _require_usable(model: nn.Module, names, lengths, dtype: str, batch_size: int, shard_size: int) -> None:

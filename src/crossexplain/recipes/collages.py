@@ -26,7 +26,7 @@ from crossexplain.recipes import Recipe, Trained, by_kind, state_file, with_chec
 BANKS = {"embedded": "sklearn", "full": "mnist"}
 NAMES = {"embedded": "collages", "full": "collages_mnist"}
 TOWER = {"embedded": (8000, 6), "full": (13_000, 4)}  # collages and epochs
-EPOCHS = {40_000: 20, 8000: 100}  # of the fusion, by number of pairs: about 3,000 steps either way
+PASSES = 800_000  # pairs that the fusion is shown in all, about 3,000 steps: 20 epochs of 40,000 pairs or 100 of 8,000
 VALIDATION, TEST = 4000, 8000  # pairs
 
 
@@ -136,7 +136,7 @@ def train_fusion(model: CnnLstm, train_set: TensorBatches, validation: TensorBat
 
 
 def train(profile: str = "embedded", seed: int = 0, size: str = "page", progress: bool = True, resume: Path | None = None, *,
-          n_pairs: int | None = None, pooling: str = "max", tower: Tower | None = None, without: str | None = None) -> Trained:
+          n_pairs: int | None = None, tower: Tower | None = None) -> Trained:
     """Train the whole model: the tower, unless one is given, and the fusion.
 
     Parameters
@@ -149,12 +149,8 @@ def train(profile: str = "embedded", seed: int = 0, size: str = "page", progress
         As for :class:`crossexplain.recipes.Recipe`.
     n_pairs : int, optional
         Pairs to train on, a multiple of 4.
-    pooling : {"max", "last"}
-        Of the sentence, see :class:`CnnLstm`.
     tower : Tower, optional
         One that was trained before.
-    without
-        As for :func:`train_fusion`.
 
     Returns
     -------
@@ -165,10 +161,10 @@ def train(profile: str = "embedded", seed: int = 0, size: str = "page", progress
     if tower is None:
         n, epochs = (256, 1) if small else TOWER[profile]
         tower, histories["tower"] = train_tower(bank, seed, n, epochs, progress, state_file(resume, name, seed, "tower"))
-    model = new_model(tower, seed, pooling)
+    model = new_model(tower, seed)
     n_pairs = n_pairs or (1280 if small else 40_000)
     sets = (look(model, data) for data in pairs(bank, n_pairs, seed, size))
-    histories["fusion"] = train_fusion(model, *sets, seed=seed, epochs=1 if small else epochs_for(n_pairs), without=without,
+    histories["fusion"] = train_fusion(model, *sets, seed=seed, epochs=1 if small else max(1, round(PASSES / n_pairs)),
                                        progress=progress, checkpoint=state_file(resume, name, seed, "fusion"))
     return Trained(name=name, model=model.requires_grad_(False), data=bank, seed=seed, histories=histories)
 
@@ -182,11 +178,6 @@ def pairs(bank: Digits, n_pairs: int, seed: int, size: str = "page") -> tuple[Co
     """Return the pairs to train on and those to choose the best epoch by."""
     held = 128 if size == "small" else VALIDATION
     return collages.build(bank, n_pairs, "train", seed), collages.build(bank, held, "validation", seed)
-
-
-def epochs_for(n_pairs: int) -> int:
-    """Return how many epochs of the fusion make about 3,000 steps."""
-    return EPOCHS.get(n_pairs) or max(1, round(20 * 40_000 / n_pairs))
 
 
 def new_model(tower: Tower, seed: int, pooling: str = "max", **options) -> CnnLstm:

@@ -29,7 +29,7 @@ from crossexplain.models.training import History, fit, predict
 from crossexplain.models.two_towers import TwoTowerModel, in_batches, logits_of_pairs
 from crossexplain.models.weights import seeded
 from crossexplain.recipes import Recipe, Trained, by_kind, state_file, with_checkpoint
-from crossexplain.recipes.scene_batches import PARTS, Contrasts, Maps, Named, PairBatches, Pictures, layout, trim
+from crossexplain.recipes.scene_batches import PARTS, Contrasts, Maps, Named, Pictures, layout, pair_batches, trim
 
 NAMES = ("fusion", "clip_vit", "clip_cnn")
 TRAIN = 18_000  # pictures to train on; the first 6,000 are those of the book
@@ -176,7 +176,7 @@ def train(name: str, seed: int = 0, size: str = "page", progress: bool = True, r
                                           checkpoint=state_file(resume, f"scenes_{name}", seed, "naming"))
     maps, ends, twins = freeze(model, pictures), _ends(model), data.splits["train"].reshape(-1, 2)
     pairs = [data.build("validation", 40 if small else 800, 0, kind) for kind in ("random", "foil")]
-    held_out = PairBatches(pairs, maps, ends)
+    held_out = pair_batches(pairs, maps, ends)
     for step, (epochs, lr) in plan.items():
         if step == "fusing":
             model.begin_with_difference()
@@ -188,7 +188,7 @@ def train(name: str, seed: int = 0, size: str = "page", progress: bool = True, r
                                   checkpoint=state_file(resume, f"scenes_{name}", seed, step))
     # Yes begins where it separates pairs of any two pictures best; a foil, which is nearly true, is better told by comparison
     # (:func:`ranked`).
-    model.set_threshold(*predict(Contrast(model), PairBatches(pairs[:1], maps, ends)))
+    model.set_threshold(*predict(Contrast(model), pair_batches(pairs[:1], maps, ends)))
     return Trained(name=f"scenes_{name}", model=model.requires_grad_(False).eval(), data=data, seed=seed, histories=histories)
 
 

@@ -12,13 +12,13 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
+from benchmarks.studies import retrieval
 from crossexplain.data import store
 from crossexplain.data.flickr8k import Flickr8k, Pairs
 from crossexplain.models import bert, clip
 from crossexplain.models.clip import Clip
 from crossexplain.models.two_towers import in_batches
 from crossexplain.recipes.encodings import question_of_reader, text_inputs
-from crossexplain.recipes.retrieval import Retrieval, retrieval_of_scores
 
 NAME = "clip-vit-base-patch32"
 
@@ -62,9 +62,9 @@ class OpenAIClip:
         """Return the logits of pairs of the test split, (N,)."""
         return _of_pairs(self.scores, self.data, "test", pairs)
 
-    def retrieval(self) -> Retrieval:
+    def retrieval(self) -> retrieval.Retrieval:
         """Rank all test photographs for each caption, and all captions for each photograph."""
-        return retrieval_of_scores(self.scores, self.data, "test")
+        return retrieval.of_scores(self.scores, self.data, "test")
 
 
 def load(data: Flickr8k, seed: int = 0, progress: bool = True) -> OpenAIClip:
