@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.studies import retrieval
+from benchmarks.studies.agreement import agreement
 from crossexplain.files import embedded_folder, write_whole
 from crossexplain.intervals import mean_interval
 from crossexplain.recipes import Trained, load_or_train
@@ -59,7 +60,7 @@ def rows_of(name: str, of: list[Trained], encoded: Encoded, seed: int) -> list[d
     rows.append(row(f"flickr8k.{name}.alike", on_alike[np.argsort(alike.image, kind="stable")],
                     "share of pairs, other captions read alike", seed))
     for kind in ("expert", "crowd"):
-        judged = recipe.agreement(of[0].part, encoded, kind, seed)
+        judged = agreement(of[0].part, encoded, kind, seed)
         rows.append({"id": f"flickr8k.{name}.{kind}", **judged._asdict(), "unit": "rank correlation with people's judgements"})
     return [*rows, {"id": f"flickr8k.{name}.seconds", "value": statistics.median(seconds), "low": min(seconds),
                     "high": max(seconds), "n": SEEDS,

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from benchmarks.studies import openai_clip, retrieval
+from benchmarks.studies.agreement import agreement
 from PIL import Image
 from safetensors.torch import save_file
 from transformers import BertConfig, BertModel, BertTokenizerFast
@@ -189,11 +190,11 @@ def test_agreement_with_people_is_a_rank_correlation(copy, encoded):
     judged = flickr8k.Judgements(pairs.image, pairs.caption, marks, 0)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(flickr8k.Flickr8k, "judgements", lambda self, kind: judged)
-        found = recipe.agreement(head, encoded, "expert")
+        found = agreement(head, encoded, "expert")
         assert found.value == pytest.approx(1) and found.low == pytest.approx(1) and found.n == 50
         patch.setattr(flickr8k.Flickr8k, "judgements", lambda self, kind: flickr8k.Judgements(
             pairs.image, pairs.caption, np.exp(np.stack([-logits, logits], axis=1)), 0))
-        assert recipe.agreement(head, encoded, "crowd").value == pytest.approx(-1), "the share of yes falls with the logit here"
+        assert agreement(head, encoded, "crowd").value == pytest.approx(-1), "the share of yes falls with the logit here"
 
 
 def test_a_damaged_head_is_trained_again(encoded):

@@ -1,11 +1,12 @@
 import numpy as np
 import pytest
 import torch
+from benchmarks.studies.published import PublishedCnnLstm
 from torch import nn
 
 from crossexplain.contract import TwoTowers
 from crossexplain.models.clip import small_cnn, small_vit
-from crossexplain.models.cnn_lstm import AfterTower, CnnLstm, PublishedCnnLstm
+from crossexplain.models.cnn_lstm import AfterTower, CnnLstm
 from crossexplain.models.two_towers import TwoTowerModel, in_batches, logits_of_pairs
 from crossexplain.recipes.controls import CosineHead
 
