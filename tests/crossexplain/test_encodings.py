@@ -77,7 +77,7 @@ def shards(folder):
 def test_features_are_those_of_the_model(model, inputs, tmp_path):
     found = run(model, inputs, tmp_path, dtype="float32")
     truth = model(inputs.vectors).detach()
-    assert len(found) == N and found.shape == (5,) and not found.ragged and found.rate > 0
+    assert len(found) == N and found.shape == (5,) and not found.ragged
     assert torch.allclose(found[range(N)], truth, atol=1e-6)
     assert torch.allclose(found[torch.tensor([41, 3, 3])], truth[[41, 3, 3]], atol=1e-6) and found[[]].shape == (0, 5)
 
@@ -94,7 +94,7 @@ def test_nothing_is_encoded_twice(model, inputs, tmp_path):
     first = run(model, inputs, tmp_path)
     assert sorted(inputs.asked) == list(range(N))
     again = run(model, inputs, tmp_path)
-    assert len(inputs.asked) == N and np.isnan(again.rate) and torch.equal(first[range(N)], again[range(N)])
+    assert len(inputs.asked) == N and torch.equal(first[range(N)], again[range(N)])
 
 
 def test_other_weights_settings_or_inputs_are_another_encoding(model, inputs, tmp_path):
@@ -275,7 +275,6 @@ def test_features_too_large_for_half_precision_are_named(inputs, tmp_path):
 @pytest.mark.parametrize(("change", "message"), [
     ({"dtype": "bfloat16"}, "got dtype 'bfloat16', expected one of 'float16', 'float32'"),
     ({"lengths": [1, 2]}, "got 2 lengths for 50 inputs"),
-    ({"batch_size": 0}, "batch_size 0"),
     ({"forward": lambda x: x[:1]}, "the model gave 1 rows for 3 inputs"),
 ])
 def test_settings_that_cannot_be_used(model, inputs, tmp_path, change, message):

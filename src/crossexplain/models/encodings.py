@@ -16,7 +16,6 @@ import io
 import json
 import logging
 import shutil
-import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -53,12 +52,10 @@ class Encodings:
         Of the features of one input; where each input has as many rows as it has tokens, of one row.
     ragged : bool
         Whether each input has its own number of rows.
-    rate : float
-        Inputs per second that this call encoded; NaN if all had been encoded before.
     """
 
-    def __init__(self, folder: Path, shards: Sequence["_Shard"], order: np.ndarray, rate: float):
-        self.folder, self.rate, self.ragged = folder, rate, shards[0].lengths is not None
+    def __init__(self, folder: Path, shards: Sequence["_Shard"], order: np.ndarray):
+        self.folder, self.ragged = folder, shards[0].lengths is not None
         self._values = [np.load(shard.path, mmap_mode="r") for shard in shards]  # nothing is read before it is used
         self.shape = self._values[0].shape[1:]
         lengths = [shard.lengths if self.ragged else [1] * len(values) for shard, values in zip(shards, self._values)]
@@ -174,29 +171,27 @@ def encode(
     ...     len(features), features[[4, 0]].shape
     (5, torch.Size([2, 2]))
     """
-    _require_usable(model, names, lengths, dtype, batch_size, shard_size)
+    _require_usable(model, names, lengths, dtype)
     order = np.arange(len(names)) if lengths is None else np.argsort(np.asarray(lengths), kind="stable")
     about = _about(model, names, settings, order, dtype, shard_size)
     home = Path(folder) / about["key"][:32]
     device = next((tensor.device for tensor in model.state_dict().values()), torch.device("cpu"))
-    shards, made, seconds = [], 0, 0.0
+    shards, is_new = [], False
     bar = tqdm(total=len(names), unit="input", disable=not progress, desc=f"encoding on {device}")
     compute = partial(_features, forward or model, batch, names, mask, batch_size, dtype, device, bar)
     with bar, _locked(home):
         _save(home / "about.json", json.dumps(about, indent=2).encode())
         for start in range(0, len(order), shard_size):
             indices, path = order[start : start + shard_size].tolist(), home / f"{start // shard_size:05}.npy"
-            shard, started = _Shard.read(path, len(indices)), time.perf_counter()
-            if shard is not None:
+            if (shard := _Shard.read(path, len(indices))) is not None:
                 bar.update(len(indices))
             else:
-                values, rows = compute(indices)
-                if not made:
+                values, lengths = compute(indices)
+                if not is_new:
                     _require_room(home, values.nbytes * -(-(len(order) - start) // shard_size))
-                shard = _Shard.write(path, values, rows, len(indices))
-                made, seconds = made + len(indices), seconds + time.perf_counter() - started
+                shard, is_new = _Shard.write(path, values, lengths, len(indices)), True
             shards.append(shard)
-    return Encodings(home, shards, order, made / seconds if made else float("nan"))
+    return Encodings(home, shards, order)
 
 
 @dataclass(frozen=True)
@@ -290,7 +285,7 @@ def _require_room(home: Path, size: int) -> None:
                             "room, or name a folder on another disk, and run the same call again.")
 
 
-def _require_usable(model: nn.Module, names, lengths, dtype: str, batch_size: int, shard_size: int) -> None:
+def _require_usable(model: nn.Module, names, lengths, dtype: str) -> None:
     if model.training:
         raise InputError("the model is in training mode, where dropout changes its features; call model.eval() first.")
     if isinstance(names, str) or not len(names):
@@ -298,8 +293,6 @@ def _require_usable(model: nn.Module, names, lengths, dtype: str, batch_size: in
     if lengths is not None and len(lengths) != len(names):
         raise InputError(f"got {len(lengths)} lengths for {len(names)} inputs, expected as many.")
     require_one_of(dtype, DTYPES, "dtype")
-    if min(batch_size, shard_size) < 1:
-        raise InputError(f"got batch_size {batch_size} and shard_size {shard_size}, expected at least 1 each.")
 
 
 @contextlib.contextmanager

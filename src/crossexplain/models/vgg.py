@@ -26,15 +26,19 @@ SMALLEST = 32  # pixels; a smaller side would be pooled to nothing
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's pixels, red green blue
 
 
-class _Seeded(nn.Module):
+class _CutInTwo(nn.Module):
     @classmethod
     def seeded(cls, seed: int, *settings, **named) -> Self:
         """Return a network with the initial weights of a seed; as :func:`crossexplain.models.weights.seeded`."""
         with seeded(seed):
             return cls(*settings, **named)
 
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits (N, classes) of images (N, C, S, S) in [0, 1]."""
+        return self.head(self.tower(images))
 
-class SlimVGG(_Seeded):
+
+class SlimVGG(_CutInTwo):
     """A VGG small enough to train in about a minute on a CPU: one grey channel, digits in clutter.
 
     Seven 3x3 convolutions with batch norm and in-place ReLU in four stacks, each followed by a 2x2 pool, then two dense
@@ -83,12 +87,8 @@ class SlimVGG(_Seeded):
         """Return logits (N, classes) of the last convolutional map."""
         return self.classifier(self.features[24:](maps))
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Return logits (N, classes) of images (N, 1, S, S) in [0, 1]."""
-        return self.head(self.tower(images))
 
-
-class ImageNetClassifier(_Seeded):
+class ImageNetClassifier(_CutInTwo):
     """A network of torchvision that takes photographs as they are: red, green, blue from 0 to 1.
 
     Parameters
@@ -127,10 +127,6 @@ class ImageNetClassifier(_Seeded):
         if hasattr(self.network, "avgpool"):  # VGG; SqueezeNet pools inside its classifier
             maps = self.network.avgpool(maps).flatten(1)
         return self.network.classifier(maps).flatten(1)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Return logits (N, 1000) of images (N, 3, S, S) in [0, 1]."""
-        return self.head(self.tower(images))
 
 
 def load_imagenet(name: str, path: Path | str) -> ImageNetClassifier:
