@@ -18,7 +18,7 @@ from crossexplain.data.flickr8k import Flickr8k, Pairs
 from crossexplain.models import bert, clip
 from crossexplain.models.clip import Clip
 from crossexplain.models.two_towers import in_batches
-from crossexplain.recipes.encodings import question_of_reader, text_inputs
+from crossexplain_book.readers import of_tokenizer
 
 NAME = "clip-vit-base-patch32"
 
@@ -52,11 +52,11 @@ class OpenAIClip:
     def inputs(self, images: Sequence[int], captions: Sequence[int]) -> dict[str, Tensor]:
         """Return the inputs of the model, for photographs and as many captions; long captions are cut off."""
         texts = [self.data.captions[i] for i in captions]
-        return {"images": self.data.images(images, self.model.size), **text_inputs(self.tokenizer, texts)}
+        return {"images": self.data.images(images, self.model.size), **_read(self.tokenizer, texts)}
 
     def from_reader(self, image: Tensor, sentence: str) -> tuple[dict[str, Tensor], Tensor, list[str], str]:
-        """Return inputs for a reader's photograph and sentence; as :func:`crossexplain.recipes.scenes.from_reader`."""
-        return question_of_reader(self.tokenizer, self.model.size, image, sentence)
+        """Return inputs for a reader's photograph and sentence; as the functions of :mod:`crossexplain_book.readers` do."""
+        return of_tokenizer(self.tokenizer, self.model.size, image, sentence)
 
     def logits(self, pairs: Pairs) -> np.ndarray:
         """Return the logits of pairs of the test split, (N,)."""
@@ -100,7 +100,7 @@ def load(data: Flickr8k, seed: int = 0, progress: bool = True) -> OpenAIClip:
 
 def _logits_of_split(model: Clip, tokenizer: PreTrainedTokenizerBase, data: Flickr8k, split: str, progress: bool) -> np.ndarray:
     """Return the logits (I, C) of every photograph with every caption of a split."""
-    text = text_inputs(tokenizer, [data.captions[i] for i in data.captions_of(split)])
+    text = _read(tokenizer, [data.captions[i] for i in data.captions_of(split)])
     with tqdm(total=len(data.splits[split]), desc=f"photographs, {split}", disable=not progress, delay=5) as bar:
 
         def see(images: np.ndarray) -> Tensor:
@@ -112,6 +112,10 @@ def _logits_of_split(model: Clip, tokenizer: PreTrainedTokenizerBase, data: Flic
                       range(len(text["tokens"])), 128)
     with torch.no_grad():
         return model.logits_of_all_pairs(seen, read).numpy()
+
+
+def _read(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> dict[str, Tensor]:
+    return bert.encode(tokenizer, texts, truncate=True).of_two_towers
 
 
 def _of_pairs(scores: np.ndarray, data: Flickr8k, split: str, pairs: Pairs) -> np.ndarray:

@@ -22,6 +22,7 @@ from crossexplain.models.towers import FrozenMapPooling, GivenMaps, GivenStates
 from crossexplain.models.two_towers import with_towers
 from crossexplain.recipes import encodings, load_or_train
 from crossexplain.recipes import flickr8k as recipe
+from crossexplain_book import readers
 from support import tiny_clip
 
 needs_data = pytest.mark.skipif(not os.environ.get("CROSSEXPLAIN_DATA"), reason="CROSSEXPLAIN_DATA is not set")
@@ -145,12 +146,12 @@ def test_a_training_that_was_cut_off_goes_on_and_ends_alike(encoded, monkeypatch
 
 def test_a_photograph_and_a_sentence_of_ones_own(copy, encoded):
     trained = recipe.train("fusion", encoded=encoded, progress=False, **SETTINGS)
-    inputs, shown, words, note = encodings.from_reader(encoded, torch.rand(3, 60, 90), "a dog runs")
+    inputs, shown, words, note = readers.photograph(encoded, torch.rand(3, 60, 90), "a dog runs")
     assert words == ["a", "dog", "runs"] and shown.shape == (3, 227, 227) and "90 x 60 pixels" in note
     features = Tokens(**encoded.words).features(inputs)[0]
     assert features.tolist() == [False, True, True, True, False] and trained.model(**inputs).shape == (1,)
     with pytest.raises(ValueError, match="sentence 0 has 102 tokens, at most 64"):
-        encodings.from_reader(encoded, torch.rand(3, 60, 90), "a " * 100)
+        readers.photograph(encoded, torch.rand(3, 60, 90), "a " * 100)
 
 
 def test_the_towers_of_the_paper_are_taken_where_they_are_available(weights, monkeypatch):

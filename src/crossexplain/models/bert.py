@@ -182,6 +182,11 @@ class Encoded:
     words: Tensor
     tokens: list[list[str]]
 
+    @property
+    def of_two_towers(self) -> dict[str, Tensor]:
+        """The inputs under the names that models with two towers give them."""
+        return {"tokens": self.inputs["input_ids"], "attention_mask": self.inputs["attention_mask"]}
+
 
 def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int | None = None,
            truncate: bool = False) -> Encoded:

@@ -193,43 +193,6 @@ def logits(model: CnnLstm, data: Collages | TensorBatches, without: str | None =
     return predict(SentencesOnce(AfterTower(model), without), look(model, data) if isinstance(data, Collages) else data)[0]
 
 
-def from_reader(image: Tensor, sentence: str) -> tuple[dict[str, Tensor], Tensor, list[str], str]:
-    """Return the inputs of the model for an image and a sentence of the reader's own.
-
-    Parameters
-    ----------
-    image : Tensor, shape (3, H, W)
-        RGB from 0 to 1; dark digits on bright paper, or bright on dark.
-    sentence : str
-        Of the words of the collages.
-
-    Returns
-    -------
-    inputs : dict of str to Tensor
-        A batch of one.
-    shown : Tensor, shape (1, 56, 56)
-        The image as the model sees it.
-    words : list of str
-    note : str
-        What was done to the image; empty if nothing.
-
-    Raises
-    ------
-    ValueError
-        For a word that is not in the vocabulary, and a sentence that is too long.
-    """
-    tokens = collages.tokenize(sentence.lower().rstrip(" ."))
-    grey, notes = image.mean(dim=0, keepdim=True), []  # (1, H, W)
-    if grey.mean() > 0.5:
-        grey = 1 - grey
-        notes.append("turned to bright ink on dark paper")
-    if grey.shape[1:] != (56, 56):
-        grey = nn.functional.interpolate(grey[None], (56, 56), mode="bilinear", antialias=True)[0].clamp(0, 1)
-        notes.append(f"scaled from {image.shape[2]} x {image.shape[1]} to 56 x 56 pixels")
-    note = f"The image was {' and '.join(notes)}." if notes else ""
-    return {"images": grey[None], "tokens": tokens}, grey, collages.words(tokens[0]), note
-
-
 def accuracy_by_kind(outputs: Tensor, data: Collages) -> dict[str, float]:
     """Return the share of right answers: ``"all"`` and for each of the 8 kinds."""
     return by_kind((np.asarray(outputs) > 0) == data.labels, [KINDS[kind] for kind in data.kind])

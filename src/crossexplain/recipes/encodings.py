@@ -22,7 +22,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from crossexplain.data import flickr8k, store
 from crossexplain.data.flickr8k import Flickr8k
-from crossexplain.data.photos import square
 from crossexplain.models import bert, encodings, vgg
 from crossexplain.models.bert import TextBatches
 from crossexplain.models.encodings import Encodings
@@ -99,39 +98,8 @@ class Encoded:
 
     def inputs(self, images: Sequence[int], captions: Sequence[int]) -> dict[str, Tensor]:
         """Return the inputs of a whole model, for photographs and as many captions."""
-        texts = [self.flickr8k.captions[i] for i in captions]
-        return {"images": self.flickr8k.images(images, self.network.size), **text_inputs(self.tokenizer, texts, LONGEST)}
-
-
-def from_reader(encoded: Encoded, image: Tensor, sentence: str) -> tuple[dict[str, Tensor], Tensor, list[str], str]:
-    """Return the inputs of a whole model for a photograph and a sentence of the reader's own.
-
-    Parameters and returns as for :func:`crossexplain.recipes.scenes.from_reader`.
-
-    Raises
-    ------
-    crossexplain.checks.InputError
-        For a sentence without a word, or of more than ``LONGEST`` tokens.
-    """
-    return question_of_reader(encoded.tokenizer, encoded.network.size, image, sentence, LONGEST)
-
-
-def question_of_reader(tokenizer: PreTrainedTokenizerBase, side: int, image: Tensor, sentence: str,
-                       max_length: int | None = None) -> tuple[dict[str, Tensor], Tensor, list[str], str]:
-    """Return what :func:`from_reader` returns, for a model of photographs of a side in pixels, with its tokenizer."""
-    image, note = square(image, side)
-    read = bert.encode(tokenizer, [sentence], max_length)
-    words = [token.removesuffix("</w>") for token, special in zip(read.tokens[0], read.special[0].tolist()) if not special]
-    return {"images": image[None], **_renamed(read.inputs)}, image, words, note
-
-
-def text_inputs(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int | None = None) -> dict[str, Tensor]:
-    """Return texts as the inputs of a model with two towers; long ones are cut off."""
-    return _renamed(bert.encode(tokenizer, texts, max_length, truncate=True).inputs)
-
-
-def _renamed(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {"tokens": inputs["input_ids"], "attention_mask": inputs["attention_mask"]}
+        read = bert.encode(self.tokenizer, [self.flickr8k.captions[i] for i in captions], LONGEST, truncate=True)
+        return {"images": self.flickr8k.images(images, self.network.size), **read.of_two_towers}
 
 
 def available_towers() -> tuple[str, str]:

@@ -19,7 +19,6 @@ from transformers import BertConfig, BertModel
 
 from crossexplain.checks import require_one_of
 from crossexplain.data import scenes
-from crossexplain.data.photos import square
 from crossexplain.data.scenes import LENGTH, VOCABULARY, Pairs, Scenes, tokenize
 from crossexplain.models import clip
 from crossexplain.models.clip import Clip, ClipCNN, Contrast, sigmoid_loss
@@ -231,38 +230,6 @@ def ranked(outputs: Tensor) -> np.ndarray:
 def inputs(model: Fusion | Clip | ClipCNN, images: Tensor, captions: Sequence[str]) -> dict[str, Tensor]:
     """Return the inputs of a model of scenes, for pictures (N, 3, H, W) and their captions."""
     return {"images": images, "tokens": trim(tokenize(captions, ends=_ends(model)))}
-
-
-def from_reader(model: TwoTowerModel, image: Tensor, sentence: str) -> tuple[dict[str, Tensor], Tensor, list[str], str]:
-    """Return the inputs of a model of scenes for an image and a sentence of the reader's own.
-
-    Parameters
-    ----------
-    model : Fusion, Clip or ClipCNN
-    image : Tensor, shape (3, H, W)
-        RGB from 0 to 1.
-    sentence : str
-        Of the words of the scenes.
-
-    Returns
-    -------
-    inputs : dict of str to Tensor
-        A batch of one.
-    shown : Tensor, shape (3, side, side)
-        The image as the model sees it.
-    words : list of str
-    note : str
-        What was done to the image; empty if nothing.
-
-    Raises
-    ------
-    ValueError
-        For a word that is not in the vocabulary (names the nearest), and a sentence that is too long.
-    """
-    tokens = tokenize(sentence, ends=_ends(model))
-    image, note = square(image, scenes.SIDE)
-    words = [VOCABULARY[token] for token in tokens[0].tolist() if token not in (0, 2, 3)]
-    return {"images": image[None], "tokens": trim(tokens)}, image, words, note
 
 
 def tested(trained: Trained, kind: str, seed: int = 0, n: int = TEST) -> dict[str, dict[str, float]]:
