@@ -126,7 +126,7 @@ def test_every_term_that_is_marked_stands_in_the_glossary():
 
 
 @pytest.mark.parametrize(("pattern", "instead"), [
-    (r"\b(?:filterwarnings|simplefilter)\(\s*[\"']ignore.*", "mend what warns, or expect it with pytest.warns"),
+    (r"\b(?:filterwarnings|simplefilter)\(\s*[\"']ignore(?!:\w).*", "mend what warns, or expect it with pytest.warns"),
     (r"\bsys\.path\.(?:append|insert|extend)|\bsys\.path\s*[+=]", "install the package"),
     (r"^\s*[!%]\s*(?:pip|conda)\b", "list it in pyproject.toml"),
     (r"\bplt\.show\(", "return the figure"),
