@@ -216,7 +216,7 @@ def test_a_verdict_that_was_cut_off_goes_on_where_it_stopped(tmp_path, monkeypat
     assert done == [(seed, kind) for seed in (2, 3) for kind in verdict.controls.ANSWERS] and len(set(done)) == 12
     assert [(line["seed"], line["control"]) for line in lines] == done and lines[0]["value"] == 0.5
     assert verdict.partial(0) != verdict.partial(1)
-    with pytest.raises(bench.BenchError, match="seeds 95 to 114 came.*100 to 108.*start at another"):
+    with pytest.raises(bench.BenchError, match="got seeds 95 to 114.*100 to 108.*start at another"):
         verdict.rows(95)
 
 

@@ -14,6 +14,7 @@ import torch
 from scipy.special import expit
 from torch import Tensor, nn
 
+from crossexplain import moved
 from crossexplain.checks import InputError
 from crossexplain.gradients.modalities import Inputs
 from crossexplain.gradients.record import Record
@@ -272,3 +273,6 @@ def emap_gap(logits, labels) -> float:
     """Return how much worse the nearest additive model answers: accuracy of the model less that of its projection."""
     labels = np.asarray(labels).astype(bool)
     return float(((np.diagonal(np.asarray(logits)) > 0) == labels).mean() - ((emap(logits) > 0) == labels).mean())
+
+
+__getattr__ = moved.names_of(__name__)

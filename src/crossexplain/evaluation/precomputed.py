@@ -115,7 +115,7 @@ def precompute(model: nn.Module, images: Callable[[np.ndarray], Tensor], count: 
 
     Returns
     -------
-    Recall
+    Precomputed
         Row p < P is picture p, row s < S is caption s; the stand-ins follow.
     """
     maps, kinds = [], ["full", *baselines["image"]]
@@ -138,5 +138,5 @@ def precompute(model: nn.Module, images: Callable[[np.ndarray], Tensor], count: 
     order = torch.cat([own, torch.arange(len(distinct))])  # the captions first, in their order
     states, real = (torch.cat(parts)[order] for parts in zip(*((states.half(), real) for states, real in encoded)))
     captions = RowNumbers(text.name, "tokens", "text", {kind: rows + len(own) for kind, rows in zip(kinds[1:], others)})
-    towers = {id(model.image): CachedTower(seen), id(model.text): CachedTower(states, real)}
+    towers = {id(model.image): CachedTower(seen).eval(), id(model.text): CachedTower(states, real).eval()}
     return Precomputed(copy.deepcopy(model, towers), [pictures, captions])

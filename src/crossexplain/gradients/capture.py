@@ -242,7 +242,7 @@ class _Arguments:
         self.by_name = isinstance(inputs, Mapping)
         if not self.by_name and not isinstance(inputs, (Tensor, tuple, list)):
             raise InputError(
-                f"inputs came as {type(inputs).__name__}, expected a dict, a tuple, a list or a tensor; "
+                f"got inputs as {type(inputs).__name__}, expected a dict, a tuple, a list or a tensor; "
                 "pass {'images': images} for model(images=images)."
             )
         values = inputs.items() if self.by_name else enumerate([inputs] if isinstance(inputs, Tensor) else inputs)
