@@ -23,7 +23,7 @@ book: env  ## run the chapters that changed, build the pages, say where to open 
 	@$(RUN) crossexplain book --profile $(PROFILE) --jobs $(JOBS) $(if $(CHAPTERS),--chapters $(CHAPTERS))
 
 test: env  ## all tests: units, the book (what `make book` left, else a small one), its pages in a browser
-	@CROSSEXPLAIN_TEST_SIZE=$(SIZE) $(RUN) pytest -n 2 --dist loadgroup --no-loadscope-reorder
+	@CROSSEXPLAIN_TEST_SIZE=$(SIZE) $(RUN) pytest -n 2 --no-loadscope-reorder
 
 lab: env  ## open the notebooks in JupyterLab
 	@$(RUN) jupyterlab $(LAB) notebooks

@@ -24,7 +24,7 @@ from benchmarks.studies.leaderboard import (
     ROAD,
     STABLE,
     STEADY,
-    Asked,
+    Case,
     changes,
     explain,
     more_methods,
@@ -64,7 +64,7 @@ ONCE = (*SLOW, "KernelSHAP (shapiq)")  # are not asked again about moved picture
 UNTOUCHED = ("baseline: random", "bound: the best order")  # no explanation whose weights could be drawn
 
 
-def asked_of(name: str, seed: int, *sizes: int) -> list[Asked]:
+def cases_of(name: str, seed: int, *sizes: int) -> list[Case]:
     """Return a model and held-out pairs, the first of them for each of the sizes."""
     most = max(sizes)
     if isinstance(MODELS[name], str):
@@ -85,21 +85,21 @@ def asked_of(name: str, seed: int, *sizes: int) -> list[Asked]:
 
 def lines_of(name: str, seed: int) -> list[dict]:
     """Return one line for each method and metric."""
-    asked, fewer = asked_of(name, seed, PAIRS, FEWER)
-    blank, others, moved, lines = asked.redrawn(seed), fewer.hidden_otherwise(), fewer.moved(seed), []
+    case, fewer = cases_of(name, seed, PAIRS, FEWER)
+    blank, others, moved, lines = case.redrawn(seed), fewer.hidden_otherwise(), fewer.moved(seed), []
     for method in tqdm([*METHODS, *more_methods()], desc=name, leave=False, mininterval=5):
         if method in SLOW and name in CONTROLS:
             continue
         try:
-            scores, *cost = explain(asked, method, seed)
+            scores, *cost = explain(case, method, seed)
         except CannotRun as reason:
             lines.append({"model": name, "method": method, "seed": seed, "note": str(reason)})
             continue
-        found = {metric: of(asked, scores) for metric, of in METRICS.items()
+        found = {metric: of(case, scores) for metric, of in METRICS.items()
                  if not (metric.startswith("deciding") and name in CONTROLS)
                  and (metric == "joint area" or not method.startswith("bound"))}  # the bound is one of all players
         if method not in (*UNTOUCHED, *SLOW):
-            found[CHANGES] = changes(asked, blank, method, scores, seed)
+            found[CHANGES] = changes(case, blank, method, scores, seed)
         if method not in (*UNTOUCHED, *ONCE):
             found[STABLE] = stability(others, method, scores[:FEWER], seed)
             found[STEADY] = -sensitivity(moved, method, scores[:FEWER], seed)
@@ -109,11 +109,11 @@ def lines_of(name: str, seed: int) -> list[dict]:
 
 def road_of(name: str, seed: int) -> list[dict]:
     """Return one line for each map of pixels."""
-    (asked,), lines = asked_of(name, seed, PAIRS), []
+    (case,), lines = cases_of(name, seed, PAIRS), []
     known = {"random map": "baseline: random", "edges": "baseline: edges", "centre": "baseline: centre"}
-    for method in tqdm([*known, *pointing.maps_of(asked.model)], desc=f"{name}, {ROAD}", leave=False, mininterval=5):
+    for method in tqdm([*known, *pointing.maps_of(case.model)], desc=f"{name}, {ROAD}", leave=False, mininterval=5):
         passes = 0 if method in known else 1 if method == EIGEN else 3
-        lines += scored(name, known.get(method, method), {ROAD: leaderboard.road(asked, method, seed)}, seed, passes, np.nan)
+        lines += scored(name, known.get(method, method), {ROAD: leaderboard.road(case, method, seed)}, seed, passes, np.nan)
     return lines
 
 

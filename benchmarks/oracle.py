@@ -8,7 +8,7 @@ ask it, and with digits and sentences drawn in their place, as the oracle is ask
 import numpy as np
 import torch
 
-from benchmarks.studies.leaderboard import CELLS, METHODS, Asked, explain, of_collages
+from benchmarks.studies.leaderboard import CELLS, METHODS, Case, explain, of_collages
 from crossexplain.coalitions.shapley import shapley
 from crossexplain.data import collage_oracle, collages
 from crossexplain.evaluation.truth import row_correlation
@@ -27,18 +27,18 @@ def ranks(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 @torch.no_grad()
-def drawn(asked: Asked, test: collages.Collages, seed: int) -> np.ndarray:
+def drawn(case: Case, test: collages.Collages, seed: int) -> np.ndarray:
     """Return the chance of a match that the model sees, with digits and sentences drawn for what is hidden, (N, 4096)."""
-    seen, groups = asked.inputs["seen"], asked.game.owner("text").numpy()
+    seen, groups = case.inputs["seen"], case.game.owner("text").numpy()
     typical = torch.stack([seen[torch.from_numpy(test.digits == digit)].mean(dim=0) for digit in range(10)])
     sets = (np.arange(16)[:, None] >> np.arange(CELLS)) & 1
     draw = np.random.default_rng(seed).integers(0, 10, (len(test), 16, DRAWS, CELLS))
     filled = np.where(sets[None, :, None], test.digits[:, None, None], draw)
-    said = asked.model.read(collages.tokenize(collages.SENTENCES[: collages.BALANCED]))  # (46, width)
+    said = case.model.read(collages.tokenize(collages.SENTENCES[: collages.BALANCED]))  # (46, width)
     beliefs, found = collage_oracle.beliefs(test.sentence_id, groups), []
     for four, belief in zip(torch.from_numpy(filled), beliefs):
-        looked = asked.model.see(typical[four].flatten(0, 1))  # (16 * draws, 40)
-        likely = torch.stack([asked.model.match(looked, sentence.expand(len(looked), -1)).sigmoid() for sentence in said])
+        looked = case.model.see(typical[four].flatten(0, 1))  # (16 * draws, 40)
+        likely = torch.stack([case.model.match(looked, sentence.expand(len(looked), -1)).sigmoid() for sentence in said])
         likely = likely.double().reshape(len(said), 16, DRAWS).mean(dim=2).numpy()  # (46, 16)
         found.append((belief @ likely).ravel())
     return np.stack(found)
@@ -49,11 +49,11 @@ def rows(seed: int = 0) -> list[dict]:
     trained = load_or_train("collages", progress=False)
     test = collages.build(trained.data, PAIRS, "test", seed + 2)
     seen = look(trained.model, test).inputs["seen"].reshape(-1, 4, 10)
-    asked, quadruple = of_collages(AfterTower(trained.model).eval(), seen, test), np.arange(PAIRS) // 4
-    chances = collage_oracle.chances(test.digits, test.sentence_id, asked.game.owner("text"))
-    should = np.where(asked.present, shapley(chances), np.nan)
-    own, found = shapley(asked.table), []
-    explained = {method: explain(asked, method, seed)[0] for method in METHODS
+    case, quadruple = of_collages(AfterTower(trained.model).eval(), seen, test), np.arange(PAIRS) // 4
+    chances = collage_oracle.chances(test.digits, test.sentence_id, case.game.owner("text"))
+    should = np.where(case.present, shapley(chances), np.nan)
+    own, found = shapley(case.table), []
+    explained = {method: explain(case, method, seed)[0] for method in METHODS
                  if not method.startswith(("baseline", "bound"))}
 
     def row(key: str, values: np.ndarray, truth: np.ndarray, unit: str) -> dict:
@@ -67,12 +67,12 @@ def rows(seed: int = 0) -> list[dict]:
             return max(lines, key=lambda line: line["value"])
 
         found += [
-            row(f"{side}model_drawn", shapley(drawn(asked, test, seed))[:, players], should[:, players],
+            row(f"{side}model_drawn", shapley(drawn(case, test, seed))[:, players], should[:, players],
                 f"rank correlation with the oracle, {of}; what is hidden drawn from the data"),
             row(f"{side}model_masked", own[:, players], should[:, players],
                 f"rank correlation with the oracle, {of}; hidden cells empty, hidden words masked"),
             best(should, "best_rank_correlation", f"rank correlation with the oracle, {of}"),
-            best(np.where(asked.present, own, np.nan), "best_rank_correlation_with_model",
+            best(np.where(case.present, own, np.nan), "best_rank_correlation_with_model",
                  f"rank correlation with the model's own values, {of}", known="exact"),
         ]
     return found

@@ -69,7 +69,7 @@ def rows(seed: int = 0) -> list[dict]:
     """Judge the controls of 20 seeds from ``seed`` on and keep the table as ``data/results/verdict.csv``."""
     seeds = range(seed, seed + SEEDS)
     if set(seeds) & set(CHOSEN_ON):
-        raise BenchError(f"seeds {seed} to {seeds[-1]} came; thresholds were chosen on {CHOSEN_ON[0]} to {CHOSEN_ON[-1]}: "
+        raise BenchError(f"got seeds {seed} to {seeds[-1]}; thresholds were chosen on {CHOSEN_ON[0]} to {CHOSEN_ON[-1]}: "
                          "start at another, so that none of these is among them.")
     kept = partial(seed)
     table = pd.DataFrame(judge(seeds, kept))

@@ -26,14 +26,26 @@ if BESIDE > 1:
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // BESIDE)))
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Keep the tests of a file in one process, those that read the book too, and begin with what takes longest."""
-    here = Path(__file__).parent
-    order = {item: item.path.relative_to(here).as_posix() for item in items if item.path.is_relative_to(here)}
-    for item, name in order.items():
-        item.add_marker(pytest.mark.xdist_group("book" if name in BOOK else name))
-    items.sort(key=lambda item: SLOW.index(order[item]) if order.get(item) in SLOW else len(SLOW))
+    """Begin with the files that take longest."""
+    place = {f"tests/{name}": number for number, name in enumerate(SLOW)}
+    items.sort(key=lambda item: place.get(item.nodeid.partition("::")[0], len(SLOW)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Keep the tests of a file in one process, since they share what they load, and so all tests that read the book.
+
+    The option ``--dist loadgroup`` of pytest-xdist 3.8 would say the same, but does nothing with pytest 9.2.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return "book" if file.endswith(BOOK) else file
+
+    return ByFile(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-GAP = 0.5  # least difference, as a share of the largest score of the example and modality, that is a contradiction
+GAP = 0.5  # scores contradict each other if they differ by this share of the largest of the example and modality
 # Which of the two is believed where they contradict, by modality; chosen and judged on different collages of digits, see
 # benchmarks/trial.py. "less": the one that gives the feature less.
 RULES = {

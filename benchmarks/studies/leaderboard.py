@@ -26,8 +26,7 @@ from crossexplain.evaluation.task import CannotRun, library
 from crossexplain.evaluation.truth import (
     box_masks,
     cue_auroc,
-    edge_scores,
-    length_scores,
+    edge_map,
     random_scores,
     row_correlation,
 )
@@ -39,13 +38,13 @@ CELLS, GROUPS = 4, 8
 PLAYERS = CELLS + GROUPS  # P
 BASELINE = {"image": "zero", "text": "mask"}
 OTHERS = ({"image": "zero", "text": "data"}, {"image": "data", "text": "mask"}, {"image": "data", "text": "data"})
-DONOR = 4  # "data" is the picture, or the sentence, of so many pairs before: of another quadruple
-RADIUS, NOISES = 0.02, 3  # how far the numbers of a picture move at most, and how often they do
-HELD = 0.25  # share of a box that a cell has to hold to be the place of its thing
+DONOR = 4  # pairs; the baseline "data" borrows from the pair so many places before, which is of another quadruple
+RADIUS, NOISES = 0.02, 3  # how far each number of a picture moves at most, of a range of 1, and how many moved pictures
+HELD = 0.25  # share of a thing's box that a cell has to hold to count as its place
 
 
 @dataclass(frozen=True)
-class Asked:
+class Case:
     """A model, the N pairs it is asked about, and its value of every coalition.
 
     Attributes
@@ -110,15 +109,15 @@ class Asked:
         """Players that hold what decides, bool (N, P)."""
         return self.joint(self.decides) > 0
 
-    def redrawn(self, seed: int = 0) -> "Asked":
+    def redrawn(self, seed: int = 0) -> "Case":
         """Return the same question to a model that has learned nothing: all its weights are drawn anew."""
         return replace(self, model=redrawn(self.model, seed).eval())
 
-    def hidden_otherwise(self) -> list["Asked"]:
+    def hidden_otherwise(self) -> list["Case"]:
         """Return the same question with each of ``OTHERS`` in place of what is hidden."""
         return [replace(self, baseline=baseline) for baseline in OTHERS]
 
-    def moved(self, seed: int = 0) -> list["Asked"]:
+    def moved(self, seed: int = 0) -> list["Case"]:
         """Return the same question about pictures of which every number has moved a little, ``NOISES`` times."""
         generator, key = torch.Generator().manual_seed(seed), self.modalities[0].input
         noises = [2 * torch.rand(self.inputs[key].shape, generator=generator) - 1 for _ in range(NOISES)]
@@ -135,15 +134,15 @@ class Asked:
         return found
 
 
-def of_collages(model: nn.Module, seen: Tensor, test: Collages) -> Asked:
+def of_collages(model: nn.Module, seen: Tensor, test: Collages) -> Case:
     """Ask a model that is given what the tower sees of collages, (N, 4, 10), and their sentences."""
     tokens = test.tokens()
     length = np.array([len(word) for word in pairs_of.VOCABULARY])[tokens.numpy()] * (tokens.numpy() != 0)
-    return Asked(model, {"seen": seen, "tokens": tokens}, [Vectors("image", "seen"), Tokens(layer=model.text_layer)],
+    return Case(model, {"seen": seen, "tokens": tokens}, [Vectors("image", "seen"), Tokens(layer=model.text_layer)],
                  {"image": test.deciding_cells, "text": test.deciding_tokens}, {"word length": {"text": length}})
 
 
-def of_scenes(model: nn.Module, pairs: Pairs) -> Asked:
+def of_scenes(model: nn.Module, pairs: Pairs) -> Case:
     """Ask a model about scenes and captions, true ones and foils; a foil's false word decides, and the place it speaks of."""
     images = pairs.scenes.images(pairs.image)
     inputs = scenes.inputs(model, images, pairs.captions)
@@ -159,8 +158,51 @@ def of_scenes(model: nn.Module, pairs: Pairs) -> Asked:
     spelled = length_scores([caption.split() for caption in pairs.captions])
     length[:, first : first + spelled.shape[1]] = np.nan_to_num(spelled)
     attention = {"image": getattr(model, "attention_layers", ()), "text": pointing.attention_of_words(model)}
-    return Asked(model, inputs, modalities, {"image": cells, "text": words},
+    return Case(model, inputs, modalities, {"image": cells, "text": words},
                  {"word length": {"text": length}, "edges": {"image": edge_scores(images.numpy(), 2, 2)}}, attention)
+
+
+def edge_scores(images, rows: int, columns: int) -> np.ndarray:
+    """Return the edges in each cell of an image, averaged: a baseline that never saw the model.
+
+    Parameters
+    ----------
+    images : array_like, shape (N, C, H, W)
+    rows, columns : int
+        Of the grid of cells; they divide H and W.
+
+    Returns
+    -------
+    ndarray, shape (N, rows * columns), row by row
+    """
+    edges = edge_map(images)
+    n, height, width = edges.shape
+    if rows < 1 or columns < 1 or height % rows or width % columns:
+        raise ValueError(f"got a grid of {rows} x {columns} cells, expected one that divides {height} x {width} pixels.")
+    return edges.reshape(n, rows, height // rows, columns, width // columns).mean(axis=(2, 4)).reshape(n, -1)
+
+
+def length_scores(words: Sequence[Sequence[str]]) -> np.ndarray:
+    """Return the length of each word, in letters: long words tend to carry content, whatever the model does with them.
+
+    Parameters
+    ----------
+    words : sequence of N sequences of str
+
+    Returns
+    -------
+    ndarray, shape (N, T), NaN after the last word
+
+    Examples
+    --------
+    >>> length_scores([["a", "seven"], ["no"]])
+    array([[ 1.,  5.],
+           [ 2., nan]])
+    """
+    lengths = np.full((len(words), max(map(len, words), default=0)), np.nan)
+    for row, sentence in zip(lengths, words):
+        row[: len(sentence)] = [len(word) for word in sentence]
+    return lengths
 
 
 def _held(boxes: np.ndarray | None, side: int) -> np.ndarray:
@@ -174,33 +216,33 @@ def _held(boxes: np.ndarray | None, side: int) -> np.ndarray:
 # ---- methods: each gives scores (N, P) and what it cost, in forward passes an example; a backward pass counts as two
 
 
-Scores = Callable[[Asked, int], tuple[np.ndarray, float]]
+Scores = Callable[[Case, int], tuple[np.ndarray, float]]
 
 
 def _registered(key: str) -> Scores:
     """Return a method of the registry."""
-    def run(asked: Asked, seed: int) -> tuple[np.ndarray, float]:
-        more = {"game": asked.game} if key.startswith("exact") else {}
-        more |= {"attention": asked.attention} if key in ATTENTION_METHODS else {}
-        explained = methods.explain(asked.model, asked.inputs, asked.modalities, key, seed=seed, **asked.question, **more)
-        return asked.joint(explained.values), explained.passes
+    def run(case: Case, seed: int) -> tuple[np.ndarray, float]:
+        more = {"game": case.game} if key.startswith("exact") else {}
+        more |= {"attention": case.attention} if key in ATTENTION_METHODS else {}
+        explained = methods.explain(case.model, case.inputs, case.modalities, key, seed=seed, **case.question, **more)
+        return case.joint(explained.values), explained.passes
 
     return run
 
 
-def _leave_one_out(asked: Asked, seed: int) -> tuple[np.ndarray, float]:
+def _leave_one_out(case: Case, seed: int) -> tuple[np.ndarray, float]:
     rest = 2**PLAYERS - 1 - (1 << np.arange(PLAYERS))
-    return np.where(asked.present, asked.table[:, -1:] - asked.table[:, rest], np.nan), asked.present.sum(axis=1).mean() + 1
+    return np.where(case.present, case.table[:, -1:] - case.table[:, rest], np.nan), case.present.sum(axis=1).mean() + 1
 
 
 def _blind(name: str) -> Scores:
     """Return scores that never saw the model."""
-    def run(asked: Asked, seed: int) -> tuple[np.ndarray, float]:
+    def run(case: Case, seed: int) -> tuple[np.ndarray, float]:
         if name == "random":
-            return random_scores(asked.present, seed), 0
-        if name not in asked.drawn:
+            return random_scores(case.present, seed), 0
+        if name not in case.drawn:
             raise CannotRun(f"the pairs have no scores by {name}.")
-        return asked.joint(asked.drawn[name]), 0
+        return case.joint(case.drawn[name]), 0
 
     return run
 
@@ -216,7 +258,7 @@ METHODS: dict[str, Scores] = {  # those that chapter 7 shows, fast on a small mo
     **_by_title("gradient norm", "gradient norm, other masked", "cross gradient", "gradient x input", "integrated gradients"),
     "leave one out": _leave_one_out,
     **_by_title("feature dividends", "exact shapley", "exact banzhaf", "exact interactions"),
-    "bound: the best order": lambda asked, seed: (best_orders(asked.table, present=asked.present), 2.0**PLAYERS),
+    "bound: the best order": lambda case, seed: (best_orders(case.table, present=case.present), 2.0**PLAYERS),
 }
 
 
@@ -226,7 +268,7 @@ def more_methods() -> dict[str, Scores]:
     return {"baseline: edges": _blind("edges")} | {title: run for title, run in others.items() if title not in METHODS}
 
 
-def explain(asked: Asked, method: str, seed: int = 0) -> tuple[np.ndarray, float, float]:
+def explain(case: Case, method: str, seed: int = 0) -> tuple[np.ndarray, float, float]:
     """Return a method's scores (N, P), its forward passes an example, and its seconds an example.
 
     Coalitions that have been looked up count as passes of the whole model, not in the seconds. NaN stands for players that a
@@ -235,58 +277,58 @@ def explain(asked: Asked, method: str, seed: int = 0) -> tuple[np.ndarray, float
     known = METHODS | more_methods()
     if method not in known:
         raise ValueError(f"there is no method {method!r}, expected one of {', '.join(map(repr, known))}.")
-    _ = asked.table
+    _ = case.table
     started = time.perf_counter()
-    scores, passes = known[method](asked, seed)
-    return scores, float(passes), (time.perf_counter() - started) / len(asked)
+    scores, passes = known[method](case, seed)
+    return scores, float(passes), (time.perf_counter() - started) / len(case)
 
 
 # ---- metrics: each (N,), higher is better
 
 
-def area(asked: Asked, scores: np.ndarray, of: str | None = None) -> np.ndarray:
+def area(case: Case, scores: np.ndarray, of: str | None = None) -> np.ndarray:
     """Return the area between the insertion and the deletion curve, as a share of the range of the model's values.
 
     Parameters
     ----------
-    asked : Asked
+    case : Case
     scores : ndarray, shape (N, P)
     of : str, optional
         A modality whose players are put in and taken out; the others stay. Default: all, of both modalities.
     """
-    _ = asked.table  # so that every value is looked up
-    among = None if of is None else np.array(asked.game.names) == of
-    spoken = ~np.isnan(scores) | ~asked.present
+    _ = case.table  # so that every value is looked up
+    among = None if of is None else np.array(case.game.names) == of
+    spoken = ~np.isnan(scores) | ~case.present
     if not spoken[:, slice(None) if among is None else among].all():
-        return np.full(len(asked), np.nan)  # a map of the picture alone orders no words
-    return faithfulness.area_between(asked.game, scores, among, scale=asked.range)
+        return np.full(len(case), np.nan)  # a map of the picture alone orders no words
+    return faithfulness.area_between(case.game, scores, among, scale=case.range)
 
 
-def synergy(asked: Asked, scores: np.ndarray) -> np.ndarray:
+def synergy(case: Case, scores: np.ndarray) -> np.ndarray:
     """Return what the two best cells and the three best groups are worth together beyond each side, less random ones."""
     k = {"image": 2, "text": 3}
-    return faithfulness.synergistic_faithfulness(asked.game, np.abs(scores), asked.game.names, k, scale=asked.range)
+    return faithfulness.synergistic_faithfulness(case.game, np.abs(scores), case.game.names, k, scale=case.range)
 
 
-def _jointly(metric: Callable[[Asked, np.ndarray], np.ndarray]) -> Callable[[Asked, np.ndarray], np.ndarray]:
+def _jointly(metric: Callable[[Case, np.ndarray], np.ndarray]) -> Callable[[Case, np.ndarray], np.ndarray]:
     """Return a metric that needs scores of all players, NaN where a method does not speak of some."""
-    def of(asked: Asked, scores: np.ndarray) -> np.ndarray:
-        return metric(asked, scores) if not np.isnan(scores[asked.present]).any() else np.full(len(asked), np.nan)
+    def of(case: Case, scores: np.ndarray) -> np.ndarray:
+        return metric(case, scores) if not np.isnan(scores[case.present]).any() else np.full(len(case), np.nan)
 
     return of
 
 
-METRICS: dict[str, Callable[[Asked, np.ndarray], np.ndarray]] = {
+METRICS: dict[str, Callable[[Case, np.ndarray], np.ndarray]] = {
     "joint area": area,
-    "area, cells": lambda asked, scores: area(asked, scores, "image"),
-    "area, words": lambda asked, scores: area(asked, scores, "text"),
-    "coalition rank": _jointly(lambda asked, scores: faithfulness.coalition_rank(asked.game, scores)),
-    "coalition R2": _jointly(lambda asked, scores: faithfulness.coalition_r2(asked.game, scores, line=True)),
+    "area, cells": lambda case, scores: area(case, scores, "image"),
+    "area, words": lambda case, scores: area(case, scores, "text"),
+    "coalition rank": _jointly(lambda case, scores: faithfulness.coalition_rank(case.game, scores)),
+    "coalition R2": _jointly(lambda case, scores: faithfulness.coalition_r2(case.game, scores, line=True)),
     "synergy": _jointly(synergy),
-    "near exact": _jointly(lambda asked, scores: row_correlation(
-        np.abs(scores), np.where(asked.present, np.abs(shapley(asked.table)), np.nan))),
-    "deciding words": lambda asked, scores: _auroc(asked, scores, "text"),
-    "deciding cells": lambda asked, scores: _auroc(asked, scores, "image"),
+    "near exact": _jointly(lambda case, scores: row_correlation(
+        np.abs(scores), np.where(case.present, np.abs(shapley(case.table)), np.nan))),
+    "deciding words": lambda case, scores: _auroc(case, scores, "text"),
+    "deciding cells": lambda case, scores: _auroc(case, scores, "image"),
 }
 # These need more than scores: see road, changes, stability and sensitivity.
 ROAD, CHANGES, STABLE, STEADY = "ROAD, pixels", "changes with the weights", "rank stability", "minus max-sensitivity"
@@ -308,22 +350,22 @@ RANGES = {  # direction is the same for all: higher is better
 }
 
 
-def _auroc(asked: Asked, scores: np.ndarray, of: str) -> np.ndarray:
-    side = np.array(asked.game.names) == of
-    if np.isnan(scores[:, side][asked.present[:, side]]).any():
-        return np.full(len(asked), np.nan)
-    return cue_auroc(np.nan_to_num(np.abs(scores[:, side])), asked.deciding[:, side], asked.present[:, side])
+def _auroc(case: Case, scores: np.ndarray, of: str) -> np.ndarray:
+    side = np.array(case.game.names) == of
+    if np.isnan(scores[:, side][case.present[:, side]]).any():
+        return np.full(len(case), np.nan)
+    return cue_auroc(np.nan_to_num(np.abs(scores[:, side])), case.deciding[:, side], case.present[:, side])
 
 
-def changes(asked: Asked, other: Asked, method: str, scores: np.ndarray, seed: int = 0) -> np.ndarray:
+def changes(case: Case, other: Case, method: str, scores: np.ndarray, seed: int = 0) -> np.ndarray:
     """Return how much a method's scores change when the model's weights are drawn anew (Adebayo et al. 2018), (N,).
 
     One less the rank correlation of their sizes: near 0 for a method that looks at the inputs alone, 1 if nothing is left.
 
     Parameters
     ----------
-    asked, other : Asked
-        The second as :meth:`Asked.redrawn` gives it.
+    asked, other : Case
+        The second as :meth:`Case.redrawn` gives it.
     method : str
     scores : ndarray, shape (N, P)
         Of the method on the model as it is.
@@ -332,13 +374,13 @@ def changes(asked: Asked, other: Asked, method: str, scores: np.ndarray, seed: i
     return 1 - row_correlation(np.abs(scores), np.abs(explain(other, method, seed)[0]))
 
 
-def stability(others: Sequence[Asked], method: str, scores: np.ndarray, seed: int = 0) -> np.ndarray:
+def stability(others: Sequence[Case], method: str, scores: np.ndarray, seed: int = 0) -> np.ndarray:
     """Return how well a method's ranks agree when something else stands in for what is hidden (N,): mean Kendall's tau.
 
     Parameters
     ----------
-    others : sequence of Asked
-        As :meth:`Asked.hidden_otherwise` gives them.
+    others : sequence of Case
+        As :meth:`Case.hidden_otherwise` gives them.
     method : str
     scores : ndarray, shape (N, P)
         Of the method on the question as it is.
@@ -348,45 +390,45 @@ def stability(others: Sequence[Asked], method: str, scores: np.ndarray, seed: in
     return rank_stability({str(k): np.abs(some) for k, some in enumerate(found)})
 
 
-def sensitivity(moved: Sequence[Asked], method: str, scores: np.ndarray, seed: int = 0) -> np.ndarray:
+def sensitivity(moved: Sequence[Case], method: str, scores: np.ndarray, seed: int = 0) -> np.ndarray:
     """Return how far a method's scores move, at most, as the picture hardly does (Yeh et al. 2019), (N,): lower is better.
 
     Parameters
     ----------
-    moved : sequence of Asked
-        As :meth:`Asked.moved` gives them.
+    moved : sequence of Case
+        As :meth:`Case.moved` gives them.
     method, scores, seed
         As for :func:`stability`.
     """
     return largest_change(scores, (explain(other, method, seed)[0] for other in moved))
 
 
-def road(asked: Asked, method: str, seed: int = 0) -> np.ndarray:
+def road(case: Case, method: str, seed: int = 0) -> np.ndarray:
     """Return what hiding the coldest pixels leaves of the evidence over what hiding the hottest leaves, (N,): ROAD.
 
     Parameters
     ----------
-    asked : Asked
+    case : Case
         About pictures of pixels.
     method : str
         A map of ``benchmarks.studies.pointing.maps_of``, or one that never saw the model.
     seed : int
     """
-    images, sign = asked.inputs["images"], 2.0 * asked.game.target - 1
+    images, sign = case.inputs["images"], 2.0 * case.game.target - 1
     drawn = pointing.drawn(images, seed)
     if method in drawn:
         heat = drawn[method]
     else:  # of the answer given, be it a no
-        both = {label: pointing.heat(asked.model, asked.inputs, method, side).numpy()
+        both = {label: pointing.heat(case.model, case.inputs, method, side).numpy()
                 for label, side in ((1, "for"), (0, "against"))}
-        heat = np.where(asked.game.target.numpy()[:, None, None] == 1, both[1], both[0])
+        heat = np.where(case.game.target.numpy()[:, None, None] == 1, both[1], both[0])
 
     metric = library("pytorch_grad_cam.metrics.road", "grad-cam").ROADCombined()
     with torch.random.fork_rng(devices=[]):  # the noise in the filled pixels is from the global generator
         torch.manual_seed(seed)
         gains = metric(images, _places(heat, seed), [lambda evidence: evidence] * len(images),
-                       lambda pictures: sign * asked.model(**{**asked.inputs, "images": pictures}))
-    return gains / asked.range
+                       lambda pictures: sign * case.model(**{**case.inputs, "images": pictures}))
+    return gains / case.range
 
 
 def _places(heat: np.ndarray, seed: int) -> np.ndarray:

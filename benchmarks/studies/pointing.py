@@ -42,7 +42,7 @@ COLUMNS = ("question", "model", "method", "measure", "value", "low", "high", "n"
 
 
 @dataclass(frozen=True)
-class Asked:
+class Referents:
     """Pictures with a text each, and where the answer lies; N of them.
 
     Attributes
@@ -64,10 +64,11 @@ class Asked:
     def __len__(self) -> int:
         return len(self.texts)
 
-    def select(self, where) -> "Asked":
+    def select(self, where) -> "Referents":
         """Return some of them."""
         chosen = np.arange(len(self))[where]
-        return Asked(self.image[chosen], [self.texts[i] for i in chosen], [self.words[i] for i in chosen], self.boxes[chosen])
+        return Referents(self.image[chosen], [self.texts[i] for i in chosen], [self.words[i] for i in chosen],
+                         self.boxes[chosen])
 
     def cues(self, tokens: Tensor) -> np.ndarray:
         """Return which of the tokens (N, T) are to be found."""
@@ -77,7 +78,7 @@ class Asked:
         return found
 
 
-def things(data: Scenes, pool: Sequence[int], n: int, other: bool = False) -> Asked:
+def things(data: Scenes, pool: Sequence[int], n: int, other: bool = False) -> Referents:
     """Ask for one thing, "a red ball", in each of n pictures that hold at least two, all of different kinds.
 
     Parameters
@@ -92,7 +93,7 @@ def things(data: Scenes, pool: Sequence[int], n: int, other: bool = False) -> As
 
     Returns
     -------
-    Asked
+    Referents
         The word to be found is the noun.
     """
     pool = np.asarray(pool)
@@ -101,18 +102,18 @@ def things(data: Scenes, pool: Sequence[int], n: int, other: bool = False) -> As
     count = (data.facts.kind[image] >= 0).sum(axis=1)
     slot = (image // 2 + other) % count
     texts = [f"a {COLOUR_NAMES[data.facts.colour[i, s]]} {KINDS[data.facts.kind[i, s]]}" for i, s in zip(image, slot)]
-    return Asked(image, texts, [(2,)] * len(texts), np.array([data.boxes(i)[s] for i, s in zip(image, slot)]))
+    return Referents(image, texts, [(2,)] * len(texts), np.array([data.boxes(i)[s] for i, s in zip(image, slot)]))
 
 
-def captions(data: Scenes, pool: Sequence[int], n: int) -> Asked:
+def captions(data: Scenes, pool: Sequence[int], n: int) -> Referents:
     """Return the first caption of each of n pictures, whose cue words are to be found; there is no one place."""
     image = np.asarray(pool)[:n]
     texts = [data.captions[i][0] for i in image]
-    return Asked(image, texts, [tuple(place for place, *_ in data.cues(i, text)) for i, text in zip(image, texts)],
+    return Referents(image, texts, [tuple(place for place, *_ in data.cues(i, text)) for i, text in zip(image, texts)],
                  np.full((len(image), 4), -1))
 
 
-def foils(data: Scenes, n: int, seed: int = 0) -> Asked:
+def foils(data: Scenes, n: int, seed: int = 0) -> Referents:
     """Return n pairs of a held-out picture and a caption with one false word, which is to be found.
 
     A false word that speaks of exactly one thing has a box.
@@ -120,7 +121,7 @@ def foils(data: Scenes, n: int, seed: int = 0) -> Asked:
     pairs = data.build("test", 4 * -(-n // 2), seed, "foil")
     pairs = pairs.select(np.flatnonzero(pairs.labels == 0)[:n])
     boxes = [found[0] if (found := pairs.false_boxes(i)) is not None and len(found) == 1 else [-1] * 4 for i in range(n)]
-    return Asked(pairs.image, pairs.captions, [(int(word),) for word in pairs.false_word], np.array(boxes))
+    return Referents(pairs.image, pairs.captions, [(int(word),) for word in pairs.false_word], np.array(boxes))
 
 
 # Maps over the picture.
@@ -263,7 +264,7 @@ def top_word(values: np.ndarray, cues: np.ndarray) -> np.ndarray:
 # The table.
 
 
-def measured(found: dict[str, np.ndarray], asked: Asked, measures: dict[str, Callable], truth: np.ndarray,
+def measured(found: dict[str, np.ndarray], referents: Referents, measures: dict[str, Callable], truth: np.ndarray,
              seed: int = 0) -> list[dict]:
     """Return one line a method and measure, with intervals over twins.
 
@@ -271,7 +272,7 @@ def measured(found: dict[str, np.ndarray], asked: Asked, measures: dict[str, Cal
     ----------
     found : dict of str to ndarray
         By method; those of fewer examples are of the first ones.
-    asked : Asked
+    referents : Referents
     measures : dict of str to callable
         Called with what was found and the truth.
     truth : ndarray
@@ -283,7 +284,8 @@ def measured(found: dict[str, np.ndarray], asked: Asked, measures: dict[str, Cal
     for method, values in found.items():
         for measure, score in measures.items():
             right = score(values, truth[: len(values)])
-            interval = mean_interval(right, seed, groups=asked.image[: len(values)] // 2)  # twins are nearly the same picture
+            twins = referents.image[: len(values)] // 2  # nearly the same picture
+            interval = mean_interval(right, seed, groups=twins)
             lines.append({"method": method, "measure": measure, "value": interval.value, "low": interval.low,
                           "high": interval.high, "n": int((~np.isnan(right)).sum()), "twins": interval.n})
     return lines
@@ -321,12 +323,12 @@ def table(data: Scenes, models: dict[str, nn.Module], unlearned: dict[str, nn.Mo
     every = dict(zip(QUESTIONS, ((things(data, pool, n), "for"), (captions(data, pool, n), "for"), (foil, "against"),
                                  (placed, "against"))))
     lines = []
-    for question, (asked, sign) in tqdm(every.items(), "questions", disable=not progress, delay=5):
-        images = data.images(asked.image)
+    for question, (referents, sign) in tqdm(every.items(), "questions", disable=not progress, delay=5):
+        images = data.images(referents.image)
         for name in ("none", *models):
             model = models.get(name, next(iter(models.values())))
-            inputs = recipe.inputs(model, images, asked.texts)
-            cues = asked.cues(inputs["tokens"])
+            inputs = recipe.inputs(model, images, referents.texts)
+            cues = referents.cues(inputs["tokens"])
             about_place = question in ("thing", "its place")
             if name == "none":
                 found = drawn(images, seed) if about_place else drawn_scores(inputs["tokens"], seed)
@@ -337,5 +339,5 @@ def table(data: Scenes, models: dict[str, nn.Module], unlearned: dict[str, nn.Mo
                           for method, values in ask(unlearned[name], inputs, sign=sign, seed=seed).items()}
             measures = PLACES if about_place else {"AUROC": cue_auroc} | ({"top word": top_word} if sign == "against" else {})
             lines += [{"question": question, "model": name, **line}
-                      for line in measured(found, asked, measures, asked.boxes if about_place else cues, seed)]
+                      for line in measured(found, referents, measures, referents.boxes if about_place else cues, seed)]
     return pd.DataFrame(lines, columns=list(COLUMNS))

@@ -1,6 +1,6 @@
 """Every check of what a caller passed, for models and gradients alike: batches, images, numbers, layers, devices, targets.
 
-Every error says what came, what was expected and what to do.
+Every error says what was passed, what was expected and what to do.
 """
 
 from collections.abc import Iterable, Mapping
@@ -15,7 +15,7 @@ FAR = 8.0
 
 
 class InputError(ValueError):
-    """What was passed cannot be used: the message says what came, what was expected, and what to do."""
+    """What was passed cannot be used: the message says what it was, what was expected, and what to do."""
 
 
 def require_images(
@@ -48,7 +48,7 @@ def require_images(
     """
     if not isinstance(images, Tensor):
         raise InputError(
-            f"images came as {type(images).__name__}, expected a torch.Tensor (N, C, H, W); "
+            f"got images as {type(images).__name__}, expected a torch.Tensor (N, C, H, W); "
             "convert with torchvision.transforms.v2.functional.to_image and to_dtype(..., scale=True)."
         )
     if images.ndim != 4:

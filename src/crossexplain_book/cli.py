@@ -30,6 +30,12 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nStopped. What is finished is kept; the same command goes on from there.", file=sys.stderr)
         return 130
+    except ModuleNotFoundError as error:
+        if (error.name or "crossexplain").startswith("crossexplain"):
+            raise
+        print(f"crossexplain: {error.name} is not installed, and the command {options.command!r} needs it; in a checkout of "
+              "the project type `make env`, elsewhere `pip install 'crossexplain[book,test]'`.", file=sys.stderr)
+        return USAGE
     except Exception as error:  # noqa: BLE001 - told apart below; what is not ours is raised again
         code = _code(error)
         if code is None:

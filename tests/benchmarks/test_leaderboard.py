@@ -21,6 +21,7 @@ from torch import nn
 from crossexplain.coalitions.shapley import across, shapley
 from crossexplain.data import collages, digits
 from crossexplain.evaluation.task import CannotRun
+from crossexplain.evaluation.truth import edge_map
 from crossexplain.gradients import maps, tokens
 from crossexplain.recipes import load_or_train, scenes
 from crossexplain_book.page import Sortable
@@ -52,7 +53,7 @@ class Adds(nn.Module):
         return self.match(self.see(seen), self.read(tokens))
 
 
-def asked(times: bool = False) -> leaderboard.Asked:
+def asked(times: bool = False) -> leaderboard.Case:
     test = collages.build(digits.load("sklearn"), N, "test", 0)
     seen = torch.zeros(N, CELLS, 10)
     seen[:, :, 0] = 1
@@ -181,6 +182,17 @@ def test_pixels_are_removed_in_the_order_of_the_map_and_ties_at_random(monkeypat
     assert (np.abs(scores["flat"]) < scores["right"]).all() and np.isfinite(scores["flat"]).all()
     places = leaderboard._places(right, 0)
     assert sorted(places[0].ravel()) == pytest.approx(np.linspace(0, 1, 64)) and places[0, :4].min() > places[0, 4:].max()
+
+
+def test_baselines_that_never_saw_the_model_by_hand():
+    images = np.zeros((1, 3, 8, 8))
+    images[:, :, 1:3, 1:3] = 1  # a square within the first of 2 x 2 cells
+    edges = leaderboard.edge_scores(images, 2, 2)
+    assert edges[0].argmax() == 0 and edges[0, 0] == pytest.approx(edge_map(images)[0, :4, :4].mean()) and edges[0, 3] == 0
+    with pytest.raises(ValueError, match="divides 8 x 8 pixels"):
+        leaderboard.edge_scores(images, 3, 2)
+    lengths = leaderboard.length_scores([["red"], []])
+    assert lengths.tolist()[0] == [3] and np.isnan(lengths[1, 0])
 
 
 def test_an_unknown_method_is_refused(adds):

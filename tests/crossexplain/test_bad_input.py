@@ -1,4 +1,4 @@
-"""What a reader will pass by mistake: each is refused with what came, what was expected and what to do.
+"""What a reader will pass by mistake: each is refused with what was passed, what was expected and what to do.
 
 Captions, encoders, photographs and weights have their cases beside their own tests; here is what all models share.
 """
@@ -58,8 +58,9 @@ IMAGES = {
     "8-bit pixels": (torch.zeros(2, 3, 8, 8, dtype=torch.uint8), r"uint8.*divide"),
     "whole numbers": (torch.zeros(2, 3, 8, 8, dtype=torch.int64), r"int64.*floating"),
     "no image": (torch.rand(0, 3, 8, 8), r"batch is empty"),
-    "an array": (np.zeros((2, 3, 8, 8), np.float32), r"came as ndarray.*torch.Tensor"),
-    "nothing": (None, r"came as NoneType"),
+    "a list": ([[1.0]], r"got images as list"),
+    "an array": (np.zeros((2, 3, 8, 8), np.float32), r"got images as ndarray.*torch.Tensor"),
+    "nothing": (None, r"got images as NoneType"),
     "NaN": (torch.full((2, 3, 8, 8), torch.nan), r"384 of 384 entries are NaN"),
     "infinity in the second": (torch.stack([torch.zeros(3, 8, 8), torch.full((3, 8, 8), torch.inf)]), r"in example 1"),
 }
@@ -145,7 +146,7 @@ def test_a_batch_of_one_gives_what_it_gives_among_others(model, images):
 @pytest.mark.parametrize(
     ("inputs", "says"),
     [
-        ("cat.jpg", "came as str.*dict, a tuple"),
+        ("cat.jpg", "got inputs as str.*dict, a tuple"),
         ({"images": "cat.jpg"}, "no tensor with a batch axis"),
         ([], "no tensor with a batch axis"),
         ([torch.tensor(1.0)], "no tensor with a batch axis"),

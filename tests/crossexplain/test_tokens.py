@@ -227,5 +227,5 @@ def test_positions_are_no_sentences(sentences, length, rows, first):
 
 
 def test_inputs_without_names_are_refused(model):
-    with pytest.raises(InputError, match="inputs came as Tensor, expected a mapping from the model's keywords"):
+    with pytest.raises(InputError, match="got inputs as Tensor, expected a mapping from the model's keywords"):
         attribute(model, IDS, LAYER, special="keep")

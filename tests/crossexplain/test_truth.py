@@ -9,13 +9,9 @@ from sklearn.metrics import roc_auc_score
 from crossexplain.evaluation.truth import (
     box_masks,
     cue_auroc,
-    edge_map,
-    edge_scores,
     energy_in_box,
-    length_scores,
     pointing_game,
     random_scores,
-    recall_at,
     row_correlation,
 )
 from crossexplain.intervals import mean_interval
@@ -24,31 +20,20 @@ SCORES = np.array([[4.0, 3.0, 2.0, 1.0], [1.0, 1.0, 1.0, 1.0], [-1.0, 2.0, np.na
 CUES = np.array([[1, 0, 1, 0], [1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 0, 0]], bool)
 
 
-def test_recall_by_hand():
-    assert recall_at(SCORES, CUES, 1).tolist() == [0.5, 0.25, 0, pytest.approx(1 / 3)], "ties share the last places"
-    assert recall_at(SCORES, CUES, 3)[:2].tolist() == [1, 0.75]
-    assert np.isnan(recall_at(SCORES, CUES, 4)[2]), "an example with three features has no four best"
-    assert np.isnan(recall_at(SCORES[:1], np.zeros((1, 4), bool), 2)).all(), "no cue, no score"
-
-
 def test_a_mask_limits_what_counts():
     mask = np.array([[0, 1, 1, 1]], bool)
-    assert recall_at(SCORES[:1], CUES[:1], 2, mask)[0] == 1
+    assert cue_auroc(SCORES[:1], CUES[:1])[0] == 0.75 and cue_auroc(SCORES[:1], CUES[:1], mask)[0] == 0.5
     with pytest.raises(ValueError, match="score is NaN .first in example 2."):
-        recall_at(SCORES, CUES, 1, np.ones(CUES.shape, bool))
+        cue_auroc(SCORES, CUES, np.ones(CUES.shape, bool))
     with pytest.raises(ValueError, match="one shape"):
         cue_auroc(SCORES, CUES[:, :3])
-    with pytest.raises(ValueError, match="k=5"):
-        recall_at(SCORES, CUES, 5)
 
 
 def test_what_has_no_score_at_all_has_no_number():
     empty = np.full((2, 3), np.nan)
-    cues = np.ones((2, 3), bool)
-    for of in (cue_auroc, lambda scores, cues: recall_at(scores, cues, 1)):
-        assert np.isnan(of(empty, cues)).all()
+    assert np.isnan(cue_auroc(empty, np.ones((2, 3), bool))).all()
     with pytest.raises(ValueError, match="no defined value"):
-        mean_interval(cue_auroc(empty, cues))
+        mean_interval(cue_auroc(empty, np.ones((2, 3), bool)))
 
 
 @pytest.fixture(scope="module")
@@ -87,10 +72,3 @@ def test_baselines_on_players_by_hand():
     present = np.array([[1, 1, 0], [1, 1, 1]], bool)
     drawn = random_scores(present, seed=0)
     assert np.array_equal(np.isnan(drawn), ~present) and not np.allclose(drawn[:, :2], random_scores(present, seed=1)[:, :2])
-    images = np.zeros((1, 3, 8, 8))
-    images[:, :, 1:3, 1:3] = 1  # a square within the first of 2 x 2 cells
-    edges = edge_scores(images, 2, 2)
-    assert edges[0].argmax() == 0 and edges[0, 0] == pytest.approx(edge_map(images)[0, :4, :4].mean()) and edges[0, 3] == 0
-    assert length_scores([["red"], []]).tolist()[0] == [3] and np.isnan(length_scores([["red"], []])[1, 0])
-    with pytest.raises(ValueError, match="divides 8 x 8 pixels"):
-        edge_scores(images, 3, 2)

@@ -4,8 +4,6 @@ Heat maps are arrays of shape (N, H, W), boxes (N, 4) as ``top, left, bottom, ri
 features (tokens, cells, players) are (N, F), NaN where an example has no such feature.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 from scipy import ndimage
 from scipy.stats import rankdata
@@ -124,44 +122,6 @@ def cue_auroc(scores, cues, mask=None) -> np.ndarray:
     return result
 
 
-def _in_top(scores: np.ndarray, cues: np.ndarray, mask: np.ndarray, k: np.ndarray) -> np.ndarray:
-    """Return how many cues are among the k best, (N,); features that tie for the last places share them."""
-    ranked = np.where(mask, scores, -np.inf)
-    last = np.take_along_axis(-np.sort(-ranked, axis=1), np.maximum(k - 1, 0)[:, None], axis=1)  # score of the kth best
-    above, tied, cues = mask & (ranked > last), mask & (ranked == last), cues & mask
-    chance = (k - above.sum(axis=1)) / np.maximum(tied.sum(axis=1), 1)
-    return (cues & above).sum(axis=1) + chance * (cues & tied).sum(axis=1)
-
-
-def recall_at(scores, cues, k: int, mask=None) -> np.ndarray:
-    """Share of the cues that are among the k best features.
-
-    Parameters
-    ----------
-    scores : array_like, shape (N, F)
-    cues, mask : array_like of bool, shape (N, F)
-        As for :func:`cue_auroc`.
-    k : int
-        Features that tie for the last places share them.
-
-    Returns
-    -------
-    ndarray, shape (N,), in [0, 1]
-        NaN where an example has no cue, or fewer than k features, since all of them hold all cues.
-
-    Raises
-    ------
-    ValueError
-        For a k that no example can answer.
-    """
-    scores, cues, mask = _features(scores, cues, mask)
-    if not 1 <= k <= scores.shape[1]:
-        raise ValueError(f"got k={k}, expected 1 to {scores.shape[1]}, the number of features.")
-    count = (cues & mask).sum(axis=1)
-    in_top = _in_top(scores, cues, mask, np.full(len(scores), k))
-    return np.divide(in_top, count, out=np.full(len(scores), np.nan), where=(count > 0) & (mask.sum(axis=1) >= k))
-
-
 def row_correlation(first, second, ranks: bool = True) -> np.ndarray:
     """Correlation of two score arrays, row by row, over the entries that both have.
 
@@ -260,46 +220,3 @@ def random_scores(present, seed: int) -> np.ndarray:
     """
     present = np.asarray(present, dtype=bool)
     return np.where(present, np.random.default_rng(seed).random(present.shape), np.nan)
-
-
-def edge_scores(images, rows: int, columns: int) -> np.ndarray:
-    """Edges in each cell of an image, :func:`edge_map` averaged: a baseline that never saw the model.
-
-    Parameters
-    ----------
-    images : array_like, shape (N, C, H, W)
-    rows, columns : int
-        Of the grid of cells; they divide H and W.
-
-    Returns
-    -------
-    ndarray, shape (N, rows * columns), row by row
-    """
-    edges = edge_map(images)
-    n, height, width = edges.shape
-    if rows < 1 or columns < 1 or height % rows or width % columns:
-        raise ValueError(f"got a grid of {rows} x {columns} cells, expected one that divides {height} x {width} pixels.")
-    return edges.reshape(n, rows, height // rows, columns, width // columns).mean(axis=(2, 4)).reshape(n, -1)
-
-
-def length_scores(words: Sequence[Sequence[str]]) -> np.ndarray:
-    """Length of each word, in letters: long words tend to carry content, whatever the model does with them.
-
-    Parameters
-    ----------
-    words : sequence of N sequences of str
-
-    Returns
-    -------
-    ndarray, shape (N, T), NaN after the last word
-
-    Examples
-    --------
-    >>> length_scores([["a", "seven"], ["no"]])
-    array([[ 1.,  5.],
-           [ 2., nan]])
-    """
-    lengths = np.full((len(words), max(map(len, words), default=0)), np.nan)
-    for row, sentence in zip(lengths, words):
-        row[: len(sentence)] = [len(word) for word in sentence]
-    return lengths

@@ -83,7 +83,7 @@ def attention_maps(attention: Sequence[str]) -> list[str]:
 def require_readout(readout: str | None) -> None:
     """Raise unless ``readout`` is one of ``READOUTS`` or None."""
     if readout not in (None, *READOUTS):
-        raise InputError(f"readout = {readout!r} came, expected one of {', '.join(map(repr, READOUTS))}, or None to find out.")
+        raise InputError(f"got readout = {readout!r}, expected one of {', '.join(map(repr, READOUTS))}, or None to find out.")
 
 
 def patch_map(tokens: Tensor, grid: tuple[int, int] | None = None, layer: str = "") -> Tensor:
@@ -191,7 +191,7 @@ def word_by_patch(
     torch.Size([1, 4, 2, 2])
     """
     if order not in (None, *ORDERS):
-        raise InputError(f"order {order!r} came, expected one of {', '.join(map(repr, ORDERS))}, or None to find out.")
+        raise InputError(f"got order={order!r}, expected one of {', '.join(map(repr, ORDERS))}, or None to find out.")
     image_layer = image_layer or _own(model, "image_layer")
     text_layer = text_layer or (_own(model, "text_layer") if order != "first" else "")
     if order != "first":
@@ -246,8 +246,8 @@ def _second(model: nn.Module, inputs: dict, image_layer: str, text_layer: str, g
 
 
 def _first(model: nn.Module, inputs: dict, image_layer: str, words: Tokens, grid, target) -> Tensor:
-    there = words.features(inputs)
-    count, n = there.shape[1], len(there)
+    present = words.features(inputs)
+    count, n = present.shape[1], len(present)
     hidden = {f"without {t}": {words.name: Mask(torch.arange(count) != t, words.baselines[0])} for t in range(count)}
     laid_out = Views(inputs, [words], {"full": {}} | hidden, allow_empty=True).inputs
 
@@ -259,4 +259,4 @@ def _first(model: nn.Module, inputs: dict, image_layer: str, words: Tokens, grid
     follow = target if full.target is None else full.target.repeat(count + 1)  # one class in all views
     _, maps = read(laid_out, follow)  # ((1 + T) * N, h, w)
     maps = maps.unflatten(0, (count + 1, n))
-    return (maps[:1] - maps[1:]).transpose(0, 1) * there[:, :, None, None]
+    return (maps[:1] - maps[1:]).transpose(0, 1) * present[:, :, None, None]

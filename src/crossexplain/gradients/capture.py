@@ -101,13 +101,13 @@ def capture(
     (torch.Size([5, 3]), torch.Size([5, 2]))
     """
     with opened(model, inputs, layers, target, gradients) as run:
-        found = _differentiate(run.score, run.places, allow_unused) if gradients else {}
+        slopes = _differentiate(run.score, run.places, allow_unused) if gradients else {}
     return Captured(
         output=run.output.detach(),
         target=run.target,
         score=run.score.detach(),
         activations={name: place.detach() for name, place in run.places.items()},
-        gradients=found,
+        gradients=slopes,
     )
 
 
@@ -242,7 +242,7 @@ class _Arguments:
         self.by_name = isinstance(inputs, Mapping)
         if not self.by_name and not isinstance(inputs, (Tensor, tuple, list)):
             raise InputError(
-                f"inputs came as {type(inputs).__name__}, expected a dict, a tuple, a list or a tensor; "
+                f"got inputs as {type(inputs).__name__}, expected a dict, a tuple, a list or a tensor; "
                 "pass {'images': images} for model(images=images)."
             )
         values = inputs.items() if self.by_name else enumerate([inputs] if isinstance(inputs, Tensor) else inputs)
@@ -439,12 +439,13 @@ def _score(output: object, logits: Tensor, target: object, n: int) -> tuple[Tens
 
 def _differentiate(score: Tensor, places: dict[str, Tensor], allow_unused: bool) -> dict[str, Tensor]:
     """Return the gradient of the scores at each place; the examples of a batch do not touch each other."""
-    found = [None] * len(places)
+    gradients = [None] * len(places)
     if score.requires_grad:
-        found = torch.autograd.grad(score.sum(), list(places.values()), allow_unused=True)
+        gradients = torch.autograd.grad(score.sum(), list(places.values()), allow_unused=True)
     if allow_unused:
-        found = [torch.zeros_like(place) if gradient is None else gradient for place, gradient in zip(places.values(), found)]
-    for name, gradient in zip(places, found):
+        gradients = [torch.zeros_like(place) if gradient is None else gradient
+                     for place, gradient in zip(places.values(), gradients)]
+    for name, gradient in zip(places, gradients):
         if gradient is None:
             raise NoGradient(
                 f"the target does not depend on {name!r} through anything differentiable: its output is unused, "
@@ -452,7 +453,7 @@ def _differentiate(score: Tensor, places: dict[str, Tensor], allow_unused: bool)
                 "not the output); capture a layer on the way to the output."
             )
         _require_finite(gradient, f"the gradient at {name!r}")
-    return dict(zip(places, found))
+    return dict(zip(places, gradients))
 
 
 def _require_finite(values: Tensor, what: str) -> Tensor:

@@ -1,5 +1,6 @@
 """From what a model returns to logits, predicted classes, and the evidence for the class that is followed."""
 
+import torch
 from torch import Tensor
 
 from crossexplain.checks import InputError
@@ -48,7 +49,7 @@ def classes(logits: Tensor) -> Tensor:
     >>> classes(torch.tensor([[0.5], [-1.0]])).tolist(), classes(torch.tensor([[0.5, 0.7, 0.1]])).tolist()
     ([1, 0], [1])
     """
-    return (logits[:, 0] > 0).long() if logits.shape[1] == 1 else logits.argmax(dim=1)
+    return (logits[:, 0] > 0).long() if logits.shape[1] == 1 else torch.argmax(logits, dim=1)
 
 
 def evidence(logits: Tensor, target: Tensor) -> Tensor:

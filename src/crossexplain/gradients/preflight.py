@@ -12,9 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from crossexplain.checks import InputError
-from crossexplain.gradients.capture import Captured, capture
-from crossexplain.gradients.modalities import Inputs, Modality, Tokens, require_modalities, rows_of
+from crossexplain.checks import InputError, require_finite
+from crossexplain.gradients.capture import Captured
+from crossexplain.gradients.evidence import classes
+from crossexplain.gradients.modalities import Inputs, Modality, Tokens
+from crossexplain.gradients.question import Question, Target
 from crossexplain.gradients.views import Mask, Views
 
 VANISHED = 1e-6  # of the largest gradient norm of any modality, in shares
@@ -74,7 +76,7 @@ def preflight(
     *,
     labels: Tensor | None = None,
     rivals: Mapping[str, Tensor] | None = None,
-    target=None,
+    target: Target = None,
     seed: int = 0,
 ) -> Preflight:
     """Look for what would make the rounds lie.
@@ -91,7 +93,7 @@ def preflight(
     rivals : mapping from name to Tensor of int64, shape (N,), optional
         Predictions of simpler models for the same examples, for example ``{"text only": ...}``.
     target : optional
-        As for :func:`~crossexplain.gradients.capture.capture`.
+        As for :func:`~crossexplain.gradients.rounds.rounds`.
     seed : int
         Of shuffles and replaced padding.
 
@@ -111,27 +113,26 @@ def preflight(
     The checks: dropout on, batch statistics, not repeatable, examples touch, clamped logit, vanished branch, zero
     positions, padding is read, mask changes nothing, no better than shuffled, no better than a rival.
     """
-    flight = _Flight(model, inputs, require_modalities(modalities), labels, rivals or {}, target, seed)
-    checks = [flight.dropout_on, flight.batch_statistics, flight.not_repeatable]
+    asked = _Checks(Question(model, inputs, modalities, target=target, any_mode=True), labels, rivals or {}, seed)
+    checks = [asked.dropout_on, asked.batch_statistics, asked.not_repeatable]
     if not any(True for check in checks for _ in check()):
         # The others compare runs, which says something only where the same input gives the same output.
-        checks += [flight.examples_touch, flight.clamped_logit, flight.vanished_branch, flight.zero_positions,
-                   flight.padding_is_read, flight.mask_changes_nothing]
+        checks += [asked.examples_touch, asked.clamped_logit, asked.vanished_branch, asked.zero_positions,
+                   asked.padding_is_read, asked.mask_changes_nothing]
         if labels is not None:
-            checks += [flight.no_better_than_shuffled, flight.no_better_than_a_rival]
+            checks += [asked.no_better_than_shuffled, asked.no_better_than_a_rival]
     findings = list(itertools.chain.from_iterable(check() for check in checks))
     return Preflight(findings, [check.__name__.replace("_", " ") for check in checks])
 
 
-class _Flight:
+class _Checks:
     """One model on one batch; each check yields its findings."""
 
-    def __init__(self, model, inputs, modalities, labels, rivals, target, seed):
-        self.model, self.inputs, self.modalities, self.target, self.seed = model, inputs, modalities, target, seed
-        self.there = {m.name: m.features(inputs) for m in modalities}
-        self.n = len(next(iter(self.there.values())))
+    def __init__(self, question: Question, labels, rivals: Mapping, seed: int):
+        self.question, self.seed = question, seed
+        self.model, self.inputs, self.modalities, self.n = question.model, question.inputs, question.modalities, question.n
         if rivals and labels is None:
-            raise InputError(f"rivals {', '.join(map(repr, rivals))} came without labels to hold them against; pass labels.")
+            raise InputError(f"got rivals {', '.join(map(repr, rivals))} without labels to hold them against; pass labels.")
         self.labels = None if labels is None else self._answers("labels", labels)
         self.rivals = {name: self._answers(name, predictions) for name, predictions in rivals.items()}
         self._captured: Captured | None = None
@@ -140,7 +141,7 @@ class _Flight:
         """Return class numbers, one an example."""
         kind = np.asarray(given).dtype if not isinstance(given, Tensor) else given.dtype
         if isinstance(kind, np.dtype) and kind.kind not in "iub" or isinstance(kind, torch.dtype) and kind.is_floating_point:
-            raise InputError(f"{what} came as {kind}, expected whole class numbers from 0, as in torch.tensor([0, 1, 1]); "
+            raise InputError(f"got {what} as {kind}, expected whole class numbers from 0, as in torch.tensor([0, 1, 1]); "
                              "of one logit, 1 is yes and 0 is no.")
         values = torch.as_tensor(given).cpu().long()
         if values.shape != (self.n,):
@@ -152,15 +153,13 @@ class _Flight:
     def captured(self) -> Captured:
         """Gradients of the full view; a layer that the logit does not depend on at all has a gradient of zero."""
         if self._captured is None:
-            layers = [m.layer for m in self.modalities]
-            self._captured = capture(self.model, self.inputs, layers, self.target, allow_unused=True)
+            target = self.question.follow(torch.arange(self.n))
+            _, self._captured = self.question.read(self.inputs, target, allow_unused=True)
         return self._captured
 
     def run(self, inputs: Inputs) -> Tensor:
         """Return logits (n, C) without a graph, in the model's present mode."""
-        found = capture(self.model, inputs, [m.layer for m in self.modalities],
-                        self.target if callable(self.target) else None, gradients=False)
-        return found.score[:, None] if callable(self.target) else found.output.reshape(len(found.output), -1).float()
+        return require_finite(self.question.logits(inputs).float(), "the model's output")
 
     def dropout_on(self):
         on = [name for name, module in self.model.named_modules()
@@ -192,7 +191,7 @@ class _Flight:
     def examples_touch(self):
         if self.n < 2:
             return
-        alone = self.run(rows_of(self.inputs, torch.arange(1), self.n))
+        alone = self.run(self.question.examples(torch.arange(1)))
         apart = (alone - self.run(self.inputs)[:1]).abs().max()
         scale = self.run(self.inputs).abs().max().clamp(min=1e-6)
         if apart > 1e-3 * scale:
@@ -225,11 +224,11 @@ class _Flight:
     def zero_positions(self):
         for modality in self.modalities:
             gradient = self.captured.gradients[modality.layer]
-            there = self.there[modality.name]
-            size = modality.per_feature(gradient.abs(), there.shape[1])
-            dead = (size == 0) & there
-            alive = ((size > 0) & there).any(dim=1)
-            share = float(dead[alive].sum() / there[alive].sum().clamp(min=1))
+            present = self.question.present[modality.name]
+            size = modality.per_feature(gradient.abs(), present.shape[1])
+            dead = (size == 0) & present
+            alive = ((size > 0) & present).any(dim=1)
+            share = float(dead[alive].sum() / present[alive].sum().clamp(min=1))
             if alive.any() and share >= 0.25:
                 yield Finding("zero positions", f"At {modality.layer!r}, {share:.0%} of the features of {modality.name} have "
                               "a gradient of exactly 0 while others of the same example have one.",
@@ -243,9 +242,9 @@ class _Flight:
                 continue
             ids = modality.value(self.inputs)
             padding = ids == modality.pad_id if modality.attention is None else self.inputs[modality.attention] == 0
-            if not padding.any() or not self.there[modality.name].any():
+            if not padding.any() or not self.question.present[modality.name].any():
                 continue
-            words = ids[self.there[modality.name]]
+            words = ids[self.question.present[modality.name]]
             drawn = torch.randint(len(words), ids.shape, generator=torch.Generator().manual_seed(self.seed))
             if modality.attention is None:
                 share = self._padding_share(modality, padding)
@@ -262,7 +261,7 @@ class _Flight:
             yield Finding("padding is read", saw,
                           "[PAD] then tops the list of important tokens, and an answer depends on how far a batch was padded.",
                           "Give an attention encoder the mask it expects: a raw 0/1 mask that is added to the scores hides "
-                          "nothing, 0 and -inf do. Of an LSTM, pad behind the words and leave the padding out when pooling.")
+                          "nothing, 0 and -inf do. Of an LSTM, pad after the words and leave the padding out when pooling.")
 
     def _padding_share(self, modality: Tokens, padding: Tensor) -> float:
         gradient = self.captured.gradients[modality.layer]
@@ -321,8 +320,7 @@ class _Flight:
                               "Balance the data until no single modality gives the label away, and train on.")
 
     def _right(self, logits: Tensor) -> np.ndarray:
-        answers = (logits[:, 0] > 0).long() if logits.shape[1] == 1 else logits.argmax(dim=1)
-        return (answers.cpu() == self.labels).numpy().astype(float)
+        return (classes(logits).cpu() == self.labels).numpy().astype(float)
 
     def _gain(self, ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float]:
         """Return the mean gain and the lower end of its one-sided 95 % bootstrap interval."""

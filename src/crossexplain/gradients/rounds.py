@@ -20,6 +20,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from crossexplain import moved
 from crossexplain.checks import InputError
 from crossexplain.gradients.capture import Captured, NoGradient
 from crossexplain.gradients.evidence import classes, evidence
@@ -441,3 +442,6 @@ def _copy_into(whole: object, part: object, examples: Tensor) -> None:
         return
     for key in part if isinstance(part, dict) else range(len(part)):
         _copy_into(whole[key], part[key], examples)
+
+
+__getattr__ = moved.names_of(__name__)

@@ -72,7 +72,7 @@ class _SharedRows:
         keys, back = torch.unique(flat @ weights, return_inverse=True)
         first = torch.full((len(keys),), len(flat), device=flat.device)
         first = first.scatter_reduce(0, back, torch.arange(len(flat), device=flat.device), "amin")
-        if len(keys) > WORTH * len(flat) or not torch.equal(flat[first][back], flat):  # equal sums need not be equal rows
+        if len(keys) > WORTH * len(flat) or not torch.equal(flat[first[back]], flat):  # equal sums need not be equal rows
             return None
         self.rows = back, len(keys)
         return (values[first],), named

@@ -161,7 +161,7 @@ def top_window(scores: Tensor, n: int = 4) -> Tensor:
     [[2, 4]]
     """
     if n < 1 or scores.ndim != 2:
-        raise InputError(f"n = {n} and scores of shape {tuple(scores.shape)} came, expected n >= 1 and scores (N, T).")
+        raise InputError(f"got n = {n} and scores of shape {tuple(scores.shape)}, expected n >= 1 and scores (N, T).")
     windows = []
     for i, row in enumerate(scores):
         for size in range(min(n, len(row)), 0, -1):
@@ -190,7 +190,7 @@ def merge_words(scores: Tensor, words: Tensor, how: str = "sum") -> Tensor:
     Returns
     -------
     Tensor, shape (N, W)
-        W is the largest number of words; NaN behind the last word of a shorter sentence.
+        W is the largest number of words; NaN after the last word of a shorter sentence.
 
     Raises
     ------
@@ -205,7 +205,7 @@ def merge_words(scores: Tensor, words: Tensor, how: str = "sum") -> Tensor:
     if scores.shape != words.shape or scores.ndim != 2:
         raise InputError(f"scores {tuple(scores.shape)} and words {tuple(words.shape)} must have one shape (N, T).")
     if how not in ("sum", "max", "mean"):
-        raise InputError(f"how = {how!r} came, expected 'sum', 'max' or 'mean'.")
+        raise InputError(f"got how = {how!r}, expected 'sum', 'max' or 'mean'.")
     merged = scores.new_full((len(scores), max(int(words.max()) + 1, 1)), float("nan"))
     for row, values, numbers in zip(merged, scores, words):
         for word in numbers[numbers >= 0].unique():
@@ -225,7 +225,7 @@ def _require(names: list[str], special: str, readout: str | None) -> None:
     if not names:
         raise InputError(f"no method was named; the methods are {', '.join(known)}.")
     if special not in SPECIAL:
-        raise InputError(f"special = {special!r} came, expected one of {', '.join(map(repr, SPECIAL))}.")
+        raise InputError(f"got special = {special!r}, expected one of {', '.join(map(repr, SPECIAL))}.")
     require_readout(readout)
 
 
@@ -233,10 +233,10 @@ def _batches(inputs: Mapping[str, Tensor], target: object, size: int,
              special_tokens: Tensor | None) -> Iterator[tuple[dict, object]]:
     """Yield inputs and target of so many sentences at a time; the examples of a batch do not touch each other."""
     if not isinstance(inputs, Mapping):
-        raise InputError(f"inputs came as {type(inputs).__name__}, expected a mapping from the model's keywords to tensors, as "
+        raise InputError(f"got inputs as {type(inputs).__name__}, expected a mapping from the model's keywords to tensors, as "
                          "in {'input_ids': ids, 'attention_mask': mask}.")
     if size < 1:
-        raise InputError(f"batch_size = {size} came, expected at least 1.")
+        raise InputError(f"got batch_size = {size}, expected at least 1.")
     rows = [len(value) for value in inputs.values() if isinstance(value, Tensor) and value.ndim > 1]
     n = len(special_tokens) if special_tokens is not None and special_tokens.ndim else max(rows, default=0)
     for start in range(0, max(n, 1), size):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from crossexplain import moved
 from crossexplain.checks import InputError
 from crossexplain.gradients.modalities import Inputs, Modality, features_of, is_batched, require_modalities, rows_of
 
@@ -257,3 +258,6 @@ def _drawn(seed: int, examples: Tensor, shape: Sequence[int], draw) -> Tensor:
     """Draw one array an example that depends on the seed and the example alone: (n, *shape)."""
     return torch.stack([draw(*shape, generator=torch.Generator().manual_seed(seed * 1_000_003 + i))
                         for i in examples.tolist()])
+
+
+__getattr__ = moved.names_of(__name__)

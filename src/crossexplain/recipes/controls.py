@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm.auto import tqdm
 
+from crossexplain import moved
 from crossexplain.checks import InputError, require_one_of
 from crossexplain.data import controls
 from crossexplain.data.collages import LENGTH, VOCABULARY, Collages
@@ -331,3 +332,6 @@ def _dense(inner: int, hidden: int, outer: int) -> list[nn.Module]:
 
 
 RECIPES = {SHORTCUT: Recipe(SHORTCUT, train_pairs, load_pairs, card)}
+
+
+__getattr__ = moved.names_of(__name__)

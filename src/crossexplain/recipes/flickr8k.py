@@ -18,6 +18,7 @@ import torch
 from scipy.stats import spearmanr
 from torch import Tensor, nn
 
+from crossexplain import moved
 from crossexplain.checks import require_one_of
 from crossexplain.data import store
 from crossexplain.data.flickr8k import Flickr8k, Pairs
@@ -332,3 +333,6 @@ def _file(name: str, encoded: Encoded, seed: int, chosen: dict) -> str:
 
 RECIPES = {f"flickr8k_{name}": Recipe(f"flickr8k_{name}", partial(train_and_keep, name), partial(load, name), card,
                                       folder=folder, limit=LIMIT) for name in NAMES}
+
+
+__getattr__ = moved.names_of(__name__)
