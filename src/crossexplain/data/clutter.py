@@ -10,18 +10,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from crossexplain.checks import InputError
+from crossexplain.checks import InputError, require_one_of
 from crossexplain.data.digits import Digits, split
-from crossexplain.data.vocabulary import require_one_of
+from crossexplain.data.examples import SPLITS, Examples
 
-SPLITS = ("train", "validation", "test")
 DIGIT = (22.0, 34.0)  # side of the digit's patch in pixels, smallest and largest
 FRAGMENTS, STROKES, BLOBS = 3, 3, 2  # distractors an image
 INK = 0.3  # grey value from which a pixel belongs to the digit
 
 
 @dataclass(frozen=True)
-class Clutter:
+class Clutter(Examples):
     """Images of one digit each among distractors.
 
     Attributes
@@ -40,9 +39,6 @@ class Clutter:
     labels: Tensor
     boxes: Tensor
     sources: Tensor
-
-    def __len__(self) -> int:
-        return len(self.labels)
 
 
 def build(digits: Digits, n: int, part: str, seed: int, size: int = 64) -> Clutter:
@@ -80,7 +76,7 @@ def build(digits: Digits, n: int, part: str, seed: int, size: int = 64) -> Clutt
     >>> clutter.images.shape, clutter.boxes.shape
     (torch.Size([4, 1, 64, 64]), torch.Size([4, 4]))
     """
-    require_one_of("part", part, SPLITS)
+    require_one_of(part, SPLITS, "the part")
     if n < 1 or size < 48:
         raise InputError(f"got n = {n} and size = {size}, expected n >= 1 and size >= 48 (a digit takes up to 34).")
     indices = torch.as_tensor(split(digits, seed=0)[part])

@@ -8,7 +8,7 @@ is, how many digits are even or odd) by two precisions. Cells are numbered in re
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import ClassVar
 
@@ -16,10 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from crossexplain.checks import InputError
+from crossexplain.checks import InputError, require_one_of
 from crossexplain.data.digits import Digits
 from crossexplain.data.digits import split as split_digits
-from crossexplain.data.vocabulary import nearest, require_one_of, word_numbers
+from crossexplain.data.examples import Examples, require_multiple
+from crossexplain.data.vocabulary import nearest, word_numbers
 
 TASKS = ("largest", "smallest", "even", "odd")
 KINDS = tuple(f"{task}, {precision}" for task in TASKS for precision in ("precise", "general"))
@@ -179,11 +180,10 @@ def words(tokens) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Collages:
+class Collages(Examples):
     """Pairs of a collage and a sentence, with label and truth. Images and tokens are gathered when asked for.
 
-    N is the number of pairs, T the number of tokens. It can be trained on as it is: it knows its length and gathers a
-    ``batch`` of inputs for ``model(images=..., tokens=...)``.
+    N is the number of pairs, T the number of tokens.
 
     Attributes
     ----------
@@ -209,9 +209,7 @@ class Collages:
     collage: np.ndarray
     sentences: ClassVar[tuple[str, ...]] = SENTENCES
     kinds: ClassVar[tuple[str, ...]] = KINDS
-
-    def __len__(self) -> int:
-        return len(self.labels)
+    common = ("bank",)
 
     @property
     def kind(self) -> np.ndarray:
@@ -232,17 +230,6 @@ class Collages:
     def inputs(self, indices=slice(None)) -> dict[str, Tensor]:
         """Return what a model takes by keyword."""
         return {"images": self.images(indices), "tokens": self.tokens(indices)}
-
-    def batch(self, indices) -> tuple[dict[str, Tensor], Tensor]:
-        """Return inputs and labels of the pairs at ``indices``."""
-        indices = np.asarray(indices)
-        return self.inputs(indices), torch.from_numpy(self.labels[indices])
-
-    def select(self, indices) -> "Collages":
-        """Return the pairs at ``indices``."""
-        indices = np.asarray(indices)
-        parts = ("cells", "digits", "sentence_id", "labels", "collage")
-        return replace(self, **{name: getattr(self, name)[indices] for name in parts})
 
     @cached_property
     def deciding_cells(self) -> np.ndarray:
@@ -308,8 +295,7 @@ def build(digits: Digits, n_pairs: int, split: str | Sequence[int], seed: int, a
     InputError
         For an unknown split, a number of pairs that is no positive multiple of 4, and digits that lack a class.
     """
-    if n_pairs < 4 or n_pairs % 4:
-        raise InputError(f"got {n_pairs} pairs, expected a positive multiple of 4: two collages by two sentences.")
+    require_multiple(n_pairs, 4, "pairs", "two collages by two sentences")
     members = members_of(digits, split)
     rng = np.random.default_rng([seed, *(split.encode() if isinstance(split, str) else b"")])
     draw = _as_in_paper if as_in_paper else _quadruples
@@ -323,7 +309,7 @@ def members_of(digits: Digits, split: str | Sequence[int]) -> list[np.ndarray]:
     """Return the indices of the digit images of a split, as for :func:`build`, class by class."""
     if isinstance(split, str):
         parts = split_digits(digits, seed=0)
-        require_one_of("split", split, parts)
+        require_one_of(split, parts, "the split")
         split = parts[split]
     allowed = np.asarray(split)
     members = [allowed[digits.labels[allowed] == digit] for digit in range(10)]

@@ -9,11 +9,10 @@ from functools import cache
 
 import numpy as np
 
-from crossexplain.checks import InputError
+from crossexplain.checks import InputError, require_one_of
 from crossexplain.data import collages
 from crossexplain.data.collages import ALL_DIGITS, BALANCED, SENTENCES, STATEMENTS, Collages
 from crossexplain.data.digits import Digits
-from crossexplain.data.vocabulary import require_one_of
 
 ANSWERS = {  # what the predictions of a model that learned the control rest on
     "image": "image alone",
@@ -66,7 +65,7 @@ def build(kind: str, digits: Digits, n: int, split: str, seed: int, p: float = 1
     InputError
         For an unknown kind, a share outside 0 to 1, and what :func:`crossexplain.data.collages.build` refuses.
     """
-    require_one_of("control", kind, ANSWERS)
+    require_one_of(kind, ANSWERS, "the control")
     if not 0 <= p <= 1:
         raise InputError(f"got p={p}, expected a share from 0 to 1.")
     base = collages.build(digits, n, split, seed)  # of the shortcut, the pairs in which nothing is given away

@@ -25,11 +25,11 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from crossexplain.checks import InputError
+from crossexplain.checks import InputError, require_one_of
 from crossexplain.data import photos, store
+from crossexplain.data.examples import Examples
 from crossexplain.data.flickr8k_files import TOKENS, CaptionError, Files, lines_of
 from crossexplain.data.store import Found
-from crossexplain.data.vocabulary import require_one_of
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ QUIRK = "2258277193_586949ec62.jpg"  # the published captions name it, the publi
 
 
 @dataclass(frozen=True)
-class Pairs:
+class Pairs(Examples):
     """Images with captions that were written for them, and with captions that were not.
 
     Attributes
@@ -59,13 +59,6 @@ class Pairs:
     image: np.ndarray
     caption: np.ndarray
     labels: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def select(self, indices: Sequence[int]) -> "Pairs":
-        """Return the pairs at ``indices``."""
-        return Pairs(self.image[indices], self.caption[indices], self.labels[indices])
 
 
 @dataclass(frozen=True)
@@ -135,7 +128,7 @@ class Flickr8k:
         ndarray of int64, shape (C',)
         """
         if isinstance(images, str):
-            require_one_of("split", images, self.splits)
+            require_one_of(images, self.splits, "the split")
             images = self.splits[images]
         indices = np.asarray(images, dtype=np.int64)
         return np.concatenate([self._by_image[i] for i in indices]) if len(indices) else np.empty(0, np.int64)
@@ -193,7 +186,7 @@ class Flickr8k:
         InputError
             For an unknown split or kind, and where too few images are left to choose from.
         """
-        require_one_of("kind of negatives", negatives, NEGATIVES)
+        require_one_of(negatives, NEGATIVES, "the kind of negatives")
         captions = self.captions_of(split)
         image = self.image_of[captions]  # (N,)
         texts = [" ".join(self.captions[i].lower().strip(" .").split()) for i in captions]
@@ -229,7 +222,7 @@ class Flickr8k:
         crossexplain.data.store.MissingSource
             If the file is missing.
         """
-        require_one_of("kind of judgements", kind, JUDGEMENTS)
+        require_one_of(kind, JUDGEMENTS, "the kind of judgements")
         name = JUDGEMENTS[kind]
         images = {name: i for i, name in enumerate(self.names)}
         captions = {key: i for i, key in enumerate(self.keys)}

@@ -12,20 +12,20 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from crossexplain.checks import InputError
+from crossexplain.checks import InputError, require_one_of
 from crossexplain.data import store
-from crossexplain.data.vocabulary import read_table, require_one_of
+from crossexplain.data.examples import SPLITS, Examples, require_multiple
+from crossexplain.data.vocabulary import read_table
 
 CLASSES = ("negative", "neutral", "positive")
 KINDS = ("plain", "negation", "contrast")
-SPLITS = ("train", "validation", "test")
 SHARES = (0.7, 0.1, 0.2)  # of the cue phrases of each list, in the order of SPLITS
 
 _WORDS = read_table("reviews")
 
 
 @dataclass
-class Reviews:
+class Reviews(Examples):
     """Sentences with their class and, where they were generated, the characters that decide.
 
     Attributes
@@ -54,19 +54,7 @@ class Reviews:
     decoys: list[list[tuple[int, int]]] = field(default_factory=list)
     phrases: list[tuple[str, ...]] = field(default_factory=list)
     sources: dict[str, str] = field(default_factory=dict)
-
-    def __len__(self) -> int:
-        return len(self.texts)
-
-    def select(self, indices) -> "Reviews":
-        """Return the sentences at ``indices``, in that order, with all that is known of them."""
-        indices = [int(i) for i in np.asarray(indices).ravel()]
-
-        def pick(values):
-            return [values[i] for i in indices] if values else []
-
-        return Reviews(pick(self.texts), self.labels[indices], self.classes, pick(self.kinds), pick(self.cues),
-                       pick(self.decoys), pick(self.phrases), self.sources)
+    common = ("classes", "sources")
 
 
 def cue_phrases(split: str | None = None, split_seed: int = 0) -> dict[str, dict[str, list[str]]]:
@@ -86,7 +74,7 @@ def cue_phrases(split: str | None = None, split_seed: int = 0) -> dict[str, dict
     """
     if split is None:
         return {place: {name: list(phrases) for name, phrases in by.items()} for place, by in _WORDS["cues"].items()}
-    require_one_of("split", split, SPLITS)
+    require_one_of(split, SPLITS, "the split")
     chosen = {}
     for p, (place, by_class) in enumerate(_WORDS["cues"].items()):
         chosen[place] = {}
@@ -123,8 +111,7 @@ def build(n: int, split: str, seed: int = 0, split_seed: int = 0) -> Reviews:
     >>> six.labels.tolist(), len(set(six.texts))
     ([0, 1, 2, 0, 1, 2], 6)
     """
-    if n < 3 or n % 3:
-        raise InputError(f"got n = {n}, expected a positive multiple of 3, since each frame is filled once a class.")
+    require_multiple(n, 3, "sentences", "each frame is filled once a class")
     cues = cue_phrases(split, split_seed)
     rng = np.random.default_rng((seed, SPLITS.index(split)))
     made, seen = [], set()

@@ -7,7 +7,7 @@ then make a quadruple in which neither the words nor the picture alone are worth
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice, repeat
 from pathlib import Path
@@ -17,14 +17,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from crossexplain.checks import InputError
+from crossexplain.checks import InputError, require_one_of
 from crossexplain.data import scene_render
+from crossexplain.data.examples import SPLITS, Examples, require_multiple
 from crossexplain.data.scene_captions import Writer, foil
 from crossexplain.data.scene_words import WORDS, Facts, cues, holds
 from crossexplain.data.store import Found
-from crossexplain.data.vocabulary import require_one_of, word_numbers
+from crossexplain.data.vocabulary import word_numbers
 
-SPLITS = ("train", "validation", "test")
 SIZES = (6000, 1000, 1000)
 SIDE = 96
 CAPTIONS = 5
@@ -169,10 +169,9 @@ class Scenes:
         InputError
             For an unknown split or kind and a number of pairs that is no positive multiple of 4.
         """
-        require_one_of("split", split, SPLITS)
-        require_one_of("kind", kind, ("random", "foil"))
-        if n_pairs < 4 or n_pairs % 4:
-            raise InputError(f"got {n_pairs} pairs, expected a positive multiple of 4: two pictures by two captions.")
+        require_one_of(split, SPLITS, "the split")
+        require_one_of(kind, ("random", "foil"), "the kind")
+        require_multiple(n_pairs, 4, "pairs", "two pictures by two captions")
         if len(self.splits[split]) < 2:
             raise InputError(f"the split {split!r} has {len(self.splits[split])} pictures, expected at least 2.")
         random = Random(f"{kind} {self.seed} {split} {seed}")
@@ -208,11 +207,8 @@ class Scenes:
 
 
 @dataclass(frozen=True)
-class Pairs:
+class Pairs(Examples):
     """Pairs of a picture and a caption; N of them, T tokens.
-
-    It can be trained on as it is: it knows its length and gathers a ``batch`` of inputs for
-    ``model(images=..., tokens=...)``.
 
     Attributes
     ----------
@@ -237,9 +233,7 @@ class Pairs:
     false_word: np.ndarray
     kinds: tuple[str, ...]
     false_objects: tuple[tuple[int, ...], ...]
-
-    def __len__(self) -> int:
-        return len(self.labels)
+    common = ("scenes",)
 
     def images(self, indices=slice(None)) -> Tensor:
         """Draw the pictures of the pairs at ``indices``, (n, 3, side, side), float32; each picture is drawn once."""
@@ -251,10 +245,9 @@ class Pairs:
         chosen = np.atleast_1d(np.arange(len(self))[indices])
         return tokenize([self.captions[i] for i in chosen], ends=ends)
 
-    def batch(self, indices) -> tuple[dict[str, Tensor], Tensor]:
-        """Return inputs and labels of the pairs at ``indices``."""
-        indices = np.asarray(indices)
-        return {"images": self.images(indices), "tokens": self.tokens(indices)}, torch.from_numpy(self.labels[indices])
+    def inputs(self, indices=slice(None)) -> dict[str, Tensor]:
+        """Return what a model takes by keyword."""
+        return {"images": self.images(indices), "tokens": self.tokens(indices)}
 
     def false_boxes(self, i: int) -> np.ndarray | None:
         """Boxes of what the false word of a pair speaks of, (k, 4); None where it speaks of no object or nothing is false."""
@@ -266,15 +259,6 @@ class Pairs:
         boxes = self.scenes.boxes(int(self.image[i]))
         cues = self.scenes.cues(int(self.image[i]), self.captions[i])
         return [(place, what, boxes[list(objects)] if objects else None) for place, what, objects in cues]
-
-    def select(self, indices) -> "Pairs":
-        """Return the pairs at ``indices``."""
-        chosen = np.atleast_1d(np.arange(len(self))[indices])
-        return replace(
-            self, image=self.image[chosen], captions=[self.captions[i] for i in chosen], labels=self.labels[chosen],
-            false_word=self.false_word[chosen], kinds=tuple(self.kinds[i] for i in chosen),
-            false_objects=tuple(self.false_objects[i] for i in chosen),
-        )
 
 
 def load(seed: int = 0, sizes: tuple[int, int, int] = SIZES, side: int = SIDE) -> Scenes:

@@ -183,11 +183,11 @@ def command(*words: str) -> str:
     >>> command("fetch", "mnist").endswith("-m crossexplain fetch mnist")
     True
     """
-    running, typed = Path(sys.executable), shutil.which("python")
-    if typed and Path(typed).parent == running.parent:
+    python, typed = Path(sys.executable), shutil.which("python")
+    if typed and Path(typed).parent == python.parent:
         python = Path("python")
-    else:  # the environment is not activated
-        python = running.relative_to(Path.cwd()) if running.is_relative_to(Path.cwd()) else running
+    elif python.is_relative_to(Path.cwd()):  # the environment is not activated
+        python = python.relative_to(Path.cwd())
     return shlex.join([str(python), "-m", "crossexplain", *words])
 
 
@@ -221,62 +221,49 @@ def _entry(name: str) -> Source:
 
 
 def _find(source: Source, ask: Callable | None, offline: bool = False, trust: bool = True) -> Found:
-    for place, root in (("data folder", data_folder()), ("local cache", cache())):
-        present = (form for form in source.forms if root and all(os.path.exists(root / file.path) for file in form))
-        if not (form := next(present, None)):
-            continue
-        complaints = [text for file in form if (text := _complaint(root / file.path, file, trust))]
+    for origin, root, files, remedy in _places(source):
+        complaints = [text for file in files if (text := _complaint(root / file.path, file, trust))]
         if not complaints:
-            return Found(source.name, root / (source.folder or form[0].path), place)
-        repairs = place == "local cache" and source.download and not offline
-        if not (repairs and _allowed(source, ask)):
-            raise BrokenSource(f"{source.name} in the {place}: {'; '.join(complaints)}; {_remedy(source, place)}")
-        return _download(source)
-    if source.package:
-        return _in_package(source, trust)
+            return Found(source.name, root if source.package else root / (source.folder or files[0].path), origin)
+        if origin == "local cache" and source.download and not offline and _allowed(source, ask):
+            return _download(source)
+        raise BrokenSource(f"{source.name} in the {origin.removeprefix('embedded: ')}: {'; '.join(complaints)}; {remedy}")
     if source.download and not offline and _allowed(source, ask):
         return _download(source)
     raise MissingSource(_missing(source))
 
 
-def _in_package(source: Source, trust: bool) -> Found:
-    distribution, module, within = source.package
-    spec = find_spec(module)
-    if spec is None:
-        raise MissingSource(
-            f"{source.name} ({source.what}) comes with the package {distribution}, which is not installed; "
-            "install the book's extra: pip install 'crossexplain[book]'."
-        )
-    path = Path(spec.origin).parent / within
-    file = source.package_file
-    if not (path / file.path).exists():
-        raise BrokenSource(f"the package {distribution} has no {within}/{file.path}; install it again.")
-    if text := _complaint(path / file.path, file, trust):
-        raise BrokenSource(f"{source.name} in the package {distribution}: {text}; install the package again.")
-    return Found(source.name, path, f"embedded: {distribution} {version(distribution)}")
+def _places(source: Source) -> Iterator[tuple[str, Path, tuple[File, ...], str]]:
+    """Yield where a source is present, whole or broken: origin, folder, files, and what to do if they are broken."""
+    mend = "delete the file and place the published one there."
+    if source.download:
+        mend = f"mend it with `{command('fetch', source.name)}`."
+    places = (("data folder", data_folder(), "replace the file, or unset CROSSEXPLAIN_DATA."), ("local cache", cache(), mend))
+    for origin, root, remedy in places:
+        present = (form for form in source.forms if root and all(os.path.exists(root / file.path) for file in form))
+        if form := next(present, None):
+            yield origin, root, form, remedy
+    distribution, module, within = source.package or (None, "", "")
+    if distribution and (spec := find_spec(module)):
+        root = Path(spec.origin).parent / within
+        yield f"embedded: {distribution} {version(distribution)}", root, (source.package_file,), "install the package again."
 
 
 def _missing(source: Source) -> str:
-    files = source.download or source.forms[0]
+    """Return what to say of a source that is nowhere: what it is, where it was looked for and how to get it."""
+    if source.package:
+        return (f"{source.name} ({source.what}) comes with the package {source.package[0]}, which is not installed; "
+                "install the book's extra: pip install 'crossexplain[book]'.")
     data = data_folder()
-    lacking = [file.path for file in files if data is None or not os.path.exists(data / file.path)]
-    names = f"the files {', '.join(lacking)} are" if len(lacking) > 1 else f"the file {lacking[0]} is"
-    text = (
-        f"{source.name} ({source.what}, {megabytes(source.size)}) was not found: {names} "
-        f"neither in the data folder ({data or 'CROSSEXPLAIN_DATA is not set'}) nor in the local cache ({cache()}). "
-        f"It comes from {source.authors}; terms: {source.terms}. "
+    lacking = [file.path for file in source.download or source.forms[0] if not (data and os.path.exists(data / file.path))]
+    how = "It has no address to fetch it from: place it in a data folder under this name."
+    if source.download:
+        how = f"Fetch it with `{command('fetch', source.name)}`, or allow downloads with CROSSEXPLAIN_DOWNLOAD=1."
+    return (
+        f"{source.name} ({source.what}, {megabytes(source.size)}) was not found: {', '.join(lacking)} "
+        f"{'is' if len(lacking) == 1 else 'are'} neither in the data folder ({data or 'CROSSEXPLAIN_DATA is not set'}) nor "
+        f"in the local cache ({cache()}). It comes from {source.authors}; terms: {source.terms}. {how}"
     )
-    if source.download:
-        return text + f"Fetch it with `{command('fetch', source.name)}`, or allow downloads with CROSSEXPLAIN_DOWNLOAD=1."
-    return text + "It has no address to fetch it from: place it in a data folder under this name."
-
-
-def _remedy(source: Source, place: str) -> str:
-    if place == "data folder":
-        return "replace the file, or unset CROSSEXPLAIN_DATA."
-    if source.download:
-        return f"mend it with `{command('fetch', source.name)}`."
-    return "delete the file and place the published one there."
 
 
 def _allowed(source: Source, ask: Callable[[str], bool] | None) -> bool:
@@ -289,6 +276,8 @@ def _allowed(source: Source, ask: Callable[[str], bool] | None) -> bool:
 
 def _complaint(path: Path, file: File, trust: bool = True) -> str | None:
     """Return what is wrong with a file, or None; a large one that has not changed since it was right is trusted."""
+    if not path.exists():
+        return f"there is no file {path}"
     stat = path.stat()
     if stat.st_size <= SMALL or not file.hashes:
         return _difference(path, file)
@@ -329,10 +318,8 @@ def _download(source: Source) -> Found:
     with _locked(root, source.name):
         for file in source.download:
             path = root / file.path
-            complaint = _complaint(path, file, trust=False) if path.exists() else None
-            if complaint:
-                log.warning("%s: %s; it is fetched again", source.name, complaint)
-            if complaint or not path.exists():
+            if complaint := _complaint(path, file, trust=False):
+                log.log(logging.WARNING if path.exists() else logging.INFO, "%s: %s; it is fetched again", source.name, complaint)
                 _fetch_file(source, file, path)
     return Found(source.name, root / (source.folder or source.download[0].path), "download")
 
