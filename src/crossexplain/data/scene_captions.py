@@ -7,6 +7,8 @@ import numpy as np
 from crossexplain.data import scene_words as lexicon
 from crossexplain.data.scene_words import Facts, cues, holds, plural
 
+OPPOSITE = {"left": "right", "right": "left", "two": "three", "three": "two"}
+
 
 class Writer:
     """Write true captions of one scene.
@@ -139,17 +141,14 @@ class Writer:
     def _counted(self, many: list[int]) -> str:
         everything = not many or self.random.random() < 0.2
         group = self.objects if everything else many
-        words = []
-        same = len({self.colour[slot] for slot in group}) == 1
-        if same and self.random.random() < 0.7:
-            words = [self._word("colour", group[0])]
-        number = next(word for word, n in lexicon.NUMBERS.items() if n == len(group))
-        noun = plural(self._pick(*lexicon.ANYTHING) if everything else self._word("noun", group[0]))
-        caption = " ".join([number, *words, noun])
+        words = [next(word for word, n in lexicon.NUMBERS.items() if n == len(group))]
+        if len({self.colour[slot] for slot in group}) == 1 and self.random.random() < 0.7:
+            words.append(self._word("colour", group[0]))
+        words.append(plural(self._pick(*lexicon.ANYTHING) if everything else self._word("noun", group[0])))
         rest = [slot for slot in self.objects if slot not in group]
         if rest and self.random.random() < 0.55:
-            caption += f" and {self._name(rest[0])}"
-        return self._pick("", "there are ", "we see ", "a picture of ") + caption
+            words += ["and", self._name(rest[0])]
+        return self._pick("", "there are ", "we see ", "a picture of ") + " ".join(words)
 
     def _side(self, slot: int) -> str:
         return f"on the {lexicon.SIDES[self.x[slot] > 0.5]}" + self._pick("", "", " side")
@@ -259,10 +258,8 @@ def _swap(caption: str, place: int, what: str, slot: int | None, other: Facts, r
     """Put the other twin's word in the place of a word; None where no single word will do."""
     words = caption.split()
     word = words[place]
-    if what == "side":
-        choice = {"left": ["right"], "right": ["left"]}.get(word, [])
-    elif what == "count":
-        choice = {"two": ["three"], "three": ["two"]}[word]
+    if what in ("side", "count"):
+        choice = [OPPOSITE[word]] if word in OPPOSITE else []
     elif what in ("ground", "backdrop"):
         choice = _alternatives(word, what, int(getattr(other, what)[0]))
     else:

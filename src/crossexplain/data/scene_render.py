@@ -6,8 +6,8 @@ scene's own direction and sets them on a ground in perspective, back to front, w
 fast enough to draw every picture anew from its seed.
 """
 
-from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -118,22 +118,23 @@ def _ring(p):
     return _norm(_norm(p[0], p[2] - 0.9) - 0.64, p[1]) - 0.25
 
 
-# In the order of the kinds: solid, widest turn to either side in degrees, how its surface is unrolled.
+# In the order of the kinds: solid, widest turn to either side in degrees, how its surface is unrolled, painted heights.
+ALL = (-np.inf, np.inf)
 SOLIDS = (
-    (lambda p: _norm(p[0], p[1], p[2] - 0.9) - 0.9, 180, "bulge"),  # ball
-    (lambda p: _slab(p, (0.65, 0.65, 0.65), (0, 0, 0.65)), 180, "faces"),  # box
-    (lambda p: _turned(p, 0, 1.55, 0.78, 0.03), 180, "round"),  # cone
-    (lambda p: _turned(p, 0, 1.25, 0.56), 180, "round"),  # drum
-    (_ring, 50, "faces"),
-    (_star, 38, "faces"),
-    (_heart, 38, "faces"),
-    (_bottle, 180, "round"),
-    (_mug, 55, "round"),
-    (_mushroom, 180, "bulge"),
-    (_house, 65, "faces"),
-    (_table, 35, "faces"),
+    (lambda p: _norm(p[0], p[1], p[2] - 0.9) - 0.9, 180, "bulge", ALL),  # ball
+    (lambda p: _slab(p, (0.65, 0.65, 0.65), (0, 0, 0.65)), 180, "faces", ALL),  # box
+    (lambda p: _turned(p, 0, 1.55, 0.78, 0.03), 180, "round", ALL),  # cone
+    (lambda p: _turned(p, 0, 1.25, 0.56), 180, "round", ALL),  # drum
+    (_ring, 50, "faces", ALL),
+    (_star, 38, "faces", ALL),
+    (_heart, 38, "faces", ALL),
+    (_bottle, 180, "round", ALL),
+    (_mug, 55, "round", ALL),
+    (_mushroom, 180, "bulge", (0.69, np.inf)),  # the cap
+    (_house, 65, "faces", (-np.inf, 0.975)),  # the walls
+    (_table, 35, "faces", ALL),
 )
-MUSHROOM, HOUSE = KINDS.index("mushroom"), KINDS.index("house")
+HOUSE = KINDS.index("house")
 
 
 def _march(solid, yaw, window, fine):
@@ -175,32 +176,35 @@ def _unroll(how, points, slope, seen, into):
     return np.stack([first, np.where(axis == 2, points[1], points[2])])
 
 
-def _view(solid, limit, how, kind, pose):
-    """One sprite (7, FINE, FINE): coverage, direction of the surface (3), surface coordinates (2), painted or not."""
+def _edges(hit):
+    """Return the box round the pixels that are hit: top, left, bottom, right, the last two exclusive."""
+    rows, columns = np.flatnonzero(hit.any(axis=1)), np.flatnonzero(hit.any(axis=0))
+    return np.array([rows[0], columns[0], rows[-1] + 1, columns[-1] + 1])
+
+
+def _view(solid, limit, how, painted, pose):
+    """Return a sprite and the box of what is seen, in shares of its side.
+
+    The sprite, (7, FINE, FINE), holds coverage, direction of the surface (3), surface coordinates (2), painted or not.
+    """
     yaw = np.radians(limit) * (2 * (pose + 0.5) / POSES - 1)
     hit, *_ = _march(solid, yaw, (-1.3, -0.6, 2.6), 40)
-    rows, columns = np.flatnonzero(hit.any(axis=1)), np.flatnonzero(hit.any(axis=0))
+    top, left, bottom, right = _edges(hit)
     cell = 2.6 / 40
-    span = (max(np.ptp(rows), np.ptp(columns)) + 3) * cell
-    middle = -1.3 + (columns.min() + columns.max() + 1) / 2 * cell
-    height = 2.0 - (rows.min() + rows.max() + 1) / 2 * cell
+    span = (max(bottom - top, right - left) + 2) * cell
+    middle, height = -1.3 + (left + right) / 2 * cell, 2.0 - (top + bottom) / 2 * cell
     hit, points, slope, into = _march(solid, yaw, (middle - span / 2, height - span / 2, span), FINE)
     room = into.T @ slope
     up, forward = (0, np.sin(PITCH), np.cos(PITCH)), (0, np.cos(PITCH), -np.sin(PITCH))
     seen = np.stack([room[0], np.tensordot(up, room, 1), -np.tensordot(forward, room, 1)])  # right, up, to the camera
-    painted = np.ones(points.shape[1])
-    if kind == MUSHROOM:
-        painted = points[2] > 0.69
-    if kind == HOUSE:
-        painted = points[2] < 0.975
+    paint = (points[2] > painted[0]) & (points[2] < painted[1])
     sprite = np.zeros((7, FINE, FINE), dtype=np.float32)
     sprite[0] = hit
-    sprite[1:, hit] = np.concatenate([seen, _unroll(how, points, slope, seen, into), painted[None]])
+    sprite[1:, hit] = np.concatenate([seen, _unroll(how, points, slope, seen, into), paint[None]])
     # Beyond the outline the nearest surface goes on, so that shrinking mixes no emptiness into the edges.
     nearest = ndimage.distance_transform_edt(~hit, return_distances=False, return_indices=True)
     sprite[1:] = sprite[1:, nearest[0], nearest[1]]
-    rows, columns = np.flatnonzero(hit.any(axis=1)), np.flatnonzero(hit.any(axis=0))
-    return sprite, (rows.min() / FINE, columns.min() / FINE, (rows.max() + 1) / FINE, (columns.max() + 1) / FINE)
+    return sprite, _edges(hit) / FINE
 
 
 @cache
@@ -214,9 +218,9 @@ def sprites() -> tuple[dict[int, torch.Tensor], np.ndarray]:
     boxes : ndarray, shape (kinds * POSES, 4), float
         Top, left, bottom, right of what is seen, in shares of the sprite's side.
     """
-    made = [_view(*solid, kind, pose) for kind, solid in enumerate(SOLIDS) for pose in range(POSES)]
-    fine = torch.from_numpy(np.stack([sprite for sprite, _ in made]))
-    return {0: F.avg_pool2d(fine, 3), 1: F.avg_pool2d(fine, 2)}, np.array([box for _, box in made])
+    views, boxes = zip(*(_view(*solid, pose) for solid in SOLIDS for pose in range(POSES)))
+    fine = torch.from_numpy(np.stack(views))
+    return {0: F.avg_pool2d(fine, 3), 1: F.avg_pool2d(fine, 2)}, np.stack(boxes)
 
 
 def frame(sprite, size):
@@ -324,8 +328,7 @@ def _background(canvas, ground, backdrop, horizon, rng):
     return edge
 
 
-@dataclass(frozen=True)
-class _Looks:
+class _Looks(NamedTuple):
     """What M objects look like; the first axis of each array counts them. Lengths in pixels."""
 
     kind: np.ndarray
@@ -337,9 +340,6 @@ class _Looks:
     light: np.ndarray  # (M, 3): right, up, to the camera
     tint: np.ndarray  # (M, 3)
     chance: np.ndarray  # (M, 10), from 0 to 1
-
-    def __getitem__(self, indices) -> "_Looks":
-        return _Looks(**{name: value[indices] for name, value in vars(self).items()})
 
 
 def _shade(looks: _Looks, large: int) -> tuple[np.ndarray, np.ndarray]:
@@ -417,11 +417,11 @@ def draw(facts, seeds, side) -> np.ndarray:
     light, tint = _light(facts, chance)
     scene, slot = np.nonzero(facts.kind >= 0)  # all objects, (m,)
     looks, corner, width, height = _arranged(facts, scene, slot, side, light, tint, chance)
-    patches = [None] * len(scene)
+    patches = {}
     for large in (0, 1):
         members = np.flatnonzero(facts.size[scene, slot] == large)
         if len(members):
-            for i, *patch in zip(members, *_shade(looks[members], large)):
+            for i, *patch in zip(members, *_shade(_Looks(*(values[members] for values in looks)), large)):
                 patches[i] = patch
     out = np.empty((len(facts), side, side, 3), dtype=np.float32)
     line = (np.arange(side, dtype=np.float32) + 0.5) / side

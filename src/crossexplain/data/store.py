@@ -319,7 +319,8 @@ def _download(source: Source) -> Found:
         for file in source.download:
             path = root / file.path
             if complaint := _complaint(path, file, trust=False):
-                log.log(logging.WARNING if path.exists() else logging.INFO, "%s: %s; it is fetched again", source.name, complaint)
+                level = logging.WARNING if path.exists() else logging.INFO
+                log.log(level, "%s: %s; it is fetched again", source.name, complaint)
                 _fetch_file(source, file, path)
     return Found(source.name, root / (source.folder or source.download[0].path), "download")
 
