@@ -9,7 +9,6 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 
 from crossexplain.data import collages
 from crossexplain.data.collages import (
-    HALVES,
     KINDS,
     SENTENCES,
     STATEMENTS,
@@ -176,15 +175,6 @@ def test_deciding_cells_and_words(digits, sentence, cells, words):
     assert found.sum() == len(words.split())
 
 
-def test_pairs_join_each_word_with_its_cells():
-    sentence = "there are 1 even digit(s) in the picture and the first is at the upper right corner"
-    by_word = dict(zip(sentence.split(), one([1, 8, 3, 4], sentence).pairs[0].astype(int).tolist()))
-    assert by_word["1"] == by_word["even"] == [0, 1, 0, 1] and by_word["upper"] == by_word["right"] == [0, 1, 0, 0]
-    assert by_word["first"] == [0, 0, 0, 0]
-    assert TRAIN.pairs.shape == (3200, 17, 4) and (TRAIN.pairs.any(axis=2) == TRAIN.deciding_tokens).all()
-    assert set(HALVES) <= set(collages.VOCABULARY)
-
-
 @given(st.integers(0, len(TRAIN) - 1))
 def test_no_word_but_a_deciding_one_can_be_swapped(i):
     words = np.array(TRAIN.sentences[TRAIN.sentence_id[i]].split())
@@ -201,11 +191,6 @@ def test_another_digit_in_any_deciding_cell_can_make_a_true_sentence_false(i):
         others = np.repeat(TRAIN.digits[i][None], 10, axis=0)
         others[:, cell] = np.arange(10)
         assert not collages.holds(others, sentence).all(), f"cell {cell} of {TRAIN.digits[i]}: {sentence}"
-
-
-def test_every_kind_of_sentence_lists_pairs_of_a_word_and_a_cell():
-    kinds = {kind: TRAIN.pairs[TRAIN.kind == kind] for kind in np.unique(TRAIN.kind)}
-    assert all(of.any(axis=(1, 2)).all() for of in kinds.values())
 
 
 def test_the_builder_of_the_paper_has_wrong_labels_and_gives_itself_away():

@@ -251,19 +251,6 @@ class Collages(Examples):
         """
         return _deciding_table()[self.sentence_id]
 
-    @cached_property
-    def pairs(self) -> np.ndarray:
-        """Words and cells that have to be read together, (N, T, 4), bool.
-
-        Each deciding word goes with each deciding cell, but for the place of the first even (odd) digit: these words go
-        with its cell alone.
-        """
-        first = np.zeros_like(self.deciding_cells)
-        first[np.arange(len(self)), self.deciding_cells.argmax(axis=1)] = True
-        places = np.isin(token_table().numpy(), [VOCABULARY.index(word) for word in HALVES])[self.sentence_id]
-        cells = np.where(places[:, :, None], first[:, None, :], self.deciding_cells[:, None, :])
-        return self.deciding_tokens[:, :, None] & cells
-
 
 def build(digits: Digits, n_pairs: int, split: str | Sequence[int], seed: int, as_in_paper: bool = False) -> Collages:
     """Build pairs of a collage and a sentence.

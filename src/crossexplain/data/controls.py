@@ -57,8 +57,8 @@ def build(kind: str, digits: Digits, n: int, split: str, seed: int, p: float = 1
     Returns
     -------
     Collages
-        Labels of about equal numbers. ``deciding_cells``, ``deciding_tokens`` and ``pairs`` are those of the matching
-        task, not of the control.
+        Labels of about equal numbers. ``deciding_cells`` and ``deciding_tokens`` are those of the matching task, not of the
+        control.
 
     Raises
     ------

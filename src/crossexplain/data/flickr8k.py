@@ -13,6 +13,7 @@ that there is no unpacking that could be cut off half-way.
 """
 
 import logging
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -41,6 +42,8 @@ LISTS = {
 JUDGEMENTS = {"expert": "ExpertAnnotations.txt", "crowd": "CrowdFlowerAnnotations.txt"}
 NEGATIVES = ("random", "hard")
 NEIGHBOURS = 50  # nearest captions among which a hard negative is looked for
+CAPTION = re.compile(r"\s*([^/\t\s][^/\t]*)#(\d+)\s*\t(.*)")  # IMAGE#NUMBER, a tab, the caption
+JUDGEMENT = re.compile(r"([^\t]*)\t([^\t]*)" + 3 * r"\t(\d+(?:\.\d+)?)\s*")  # image, caption, three numbers
 QUIRK = "2258277193_586949ec62.jpg"  # the published captions name it, the published images lack it
 
 
@@ -228,19 +231,16 @@ class Flickr8k:
         captions = {key: i for i, key in enumerate(self.keys)}
         rows = []
         for number, line in lines_of(self.files.text(name), name):
-            try:
-                image, caption, *scores = line.split("\t")
-                scores = [float(score) for score in scores]
-                if len(scores) != 3 or (kind == "expert" and not all(1 <= score <= 4 for score in scores)):
-                    raise ValueError
-            except ValueError:
+            found = JUDGEMENT.fullmatch(line)
+            if not found or (kind == "expert" and not all(1 <= float(score) <= 4 for score in found.groups()[2:])):
                 raise CaptionError(f"{name}, line {number}: expected an image, a caption and three numbers with tabs "
-                                   f"between them, got {line[:60]!r}; fetch the file again.") from None
-            rows.append((images.get(image, -1), captions.get(caption, -1), *(scores if kind == "expert" else scores[1:])))
+                                   f"between them, got {line[:60]!r}; fetch the file again.")
+            image, caption, *scores = found.groups()
+            rows.append((images.get(image, -1), captions.get(caption, -1), *map(float, scores)))
         table = np.array(rows)
         known = (table[:, :2] >= 0).all(axis=1)
         image, caption = table[known, :2].T.astype(np.int64)
-        return Judgements(image, caption, table[known, 2:], int((~known).sum()))
+        return Judgements(image, caption, table[known, 2 if kind == "expert" else 3 :], int((~known).sum()))
 
     @cached_property
     def _by_image(self) -> list[np.ndarray]:
@@ -295,25 +295,18 @@ def load(folder: Path | str | None = None, check: bool = False, progress: bool =
 
 def _captions(content: bytes) -> list[tuple[str, str, str]]:
     """Return image, number and text of each caption."""
-    rows, seen, wrong, twice = [], {}, [], []
+    rows, first = [], {}
     for number, line in lines_of(content, TOKENS):
-        key, tab, text = line.partition("\t")
-        image, hash_sign, count = key.strip().rpartition("#")
-        if not tab or not hash_sign or not count.isdecimal() or not image or image != Path(image).name:
-            wrong.append((number, line))
-            continue
-        first = seen.setdefault((image, count), number)
-        if first != number:
-            twice.append((number, f"{image}#{count}", first))
+        found = CAPTION.fullmatch(line)
+        if not found:
+            raise CaptionError(f"{TOKENS}, line {number}: expected IMAGE#NUMBER, a tab and the caption, got {line[:60]!r}; put "
+                               "the tab in or take the line out.")
+        image, count, text = found.groups()
+        if (image, count) in first:
+            raise CaptionError(f"{TOKENS}, line {number}: {image}#{count} is already in line {first[image, count]}; number the "
+                               "captions of an image differently or take the line out.")
+        first[image, count] = number
         rows.append((image, count, " ".join(text.split())))
-    if wrong:
-        number, line = wrong[0]
-        raise CaptionError(f"{TOKENS}, line {number}: expected IMAGE#NUMBER, a tab and the caption, got {line[:60]!r} "
-                           f"({_count(wrong, 'such line')} in all); put the tab in or take the line out.")
-    if twice:
-        number, key, first = twice[0]
-        raise CaptionError(f"{TOKENS}, line {number}: {key} is already in line {first} ({_count(twice, 'such line')} in "
-                           "all); number the captions of an image differently or take the line out.")
     return rows
 
 

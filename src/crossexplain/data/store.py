@@ -74,22 +74,7 @@ class Found:
     origin: str
 
 
-@dataclass(frozen=True)
-class Entry:
-    """A source and where it is now: ``found``, or the ``problem`` in words and whether a file is present and ``broken``."""
-
-    source: Source
-    found: Found | None
-    problem: str | None
-    broken: bool = False
-
-    @property
-    def state(self) -> str:
-        """Where it was found, ``"missing"`` or ``"broken"``."""
-        return self.found.origin if self.found else "broken" if self.broken else "missing"
-
-
-def find(name: str, ask: Callable[[str], bool] | None = None) -> Found:
+def find(name: str, ask: Callable[[str], bool] | None = None, offline: bool = False) -> Found:
     """Return where a source is: data folder, local cache, an allowed download, or an installed package.
 
     Parameters
@@ -98,6 +83,8 @@ def find(name: str, ask: Callable[[str], bool] | None = None) -> Found:
         A name of :data:`SOURCES`.
     ask : callable, optional
         Is asked a question before a download that ``CROSSEXPLAIN_DOWNLOAD=1`` does not allow; True downloads.
+    offline : bool
+        Download nothing, whatever is allowed.
 
     Returns
     -------
@@ -121,17 +108,15 @@ def find(name: str, ask: Callable[[str], bool] | None = None) -> Found:
     """
     source = _entry(name)
     _note(name)
-    found = _find(source, ask)
+    found = _find(source, ask, offline)
     log.info("%s: %s", name, found.origin)
     return found
 
 
 def is_available(name: str) -> bool:
     """Return whether a source is on this machine; nothing is downloaded, whatever is allowed."""
-    source = _entry(name)
-    _note(name)
     try:
-        _find(source, None, offline=True)
+        find(name, offline=True)
     except OSError:
         return False
     return True
@@ -140,17 +125,6 @@ def is_available(name: str) -> bool:
 def fetch(name: str, ask: Callable[[str], bool] | None = None) -> Found:
     """Like :func:`find`, but hash every file again and so repair what has changed in the cache since."""
     return _find(_entry(name), ask, trust=False)
-
-
-def sources() -> list[Entry]:
-    """Return every source and where it is; reads no network, whatever is allowed."""
-    entries = []
-    for source in SOURCES.values():
-        try:
-            entries.append(Entry(source, _find(source, None, offline=True), None))
-        except OSError as error:
-            entries.append(Entry(source, None, str(error), isinstance(error, BrokenSource)))
-    return entries
 
 
 def data_folder() -> Path | None:
