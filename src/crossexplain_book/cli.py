@@ -221,7 +221,6 @@ def _ask(question: str) -> bool:
 def sources(options) -> int:
     """List every source and where it was found."""
     from crossexplain.data.store import megabytes
-
     from crossexplain_book.sources import sources as all_sources
 
     for entry in all_sources():
@@ -244,7 +243,6 @@ def doctor(options) -> int:
 def _say_sources() -> bool:
     """Say where each source is and what a full run lacks; return whether what is there is whole."""
     from crossexplain.data import store
-
     from crossexplain_book.sources import sources as all_sources
 
     say("sources")

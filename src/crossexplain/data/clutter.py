@@ -15,7 +15,7 @@ from crossexplain.data.digits import Digits, split
 from crossexplain.data.examples import SPLITS, Examples
 
 DIGIT = (22.0, 34.0)  # side of the digit's patch in pixels, smallest and largest
-FRAGMENTS, STROKES, BLOBS = 3, 3, 2  # distractors an image
+FRAGMENTS, STROKES, BLOBS = 3, 3, 2  # distractors of each image
 INK = 0.3  # grey value from which a pixel belongs to the digit
 
 
@@ -139,7 +139,7 @@ def _beside(boxes: Tensor, many: int, size: int, generator: torch.Generator, mar
 
 
 def _fragments(bank: Tensor, others: Tensor, boxes: Tensor, size: int, generator: torch.Generator) -> Tensor:
-    """Quarters of other digits, of the same stroke width as the digit, (n, size, size)."""
+    """Return quarters of other digits, of the same stroke width as the digit, (n, size, size)."""
     n, many = others.shape
     corner = torch.randint(4, 11, (n * many, 2), generator=generator)
     window = torch.arange(14)
@@ -152,7 +152,7 @@ def _fragments(bank: Tensor, others: Tensor, boxes: Tensor, size: int, generator
 
 
 def _strokes(boxes: Tensor, size: int, generator: torch.Generator) -> Tensor:
-    """Short straight strokes, shorter than any one, (n, size, size)."""
+    """Return short straight strokes, shorter than any handwritten 1, (n, size, size)."""
     shape = (len(boxes), STROKES, 1, 1)
     rows, columns = _offsets(_beside(boxes, STROKES, size, generator), size)
     angle, half = _uniform(shape, 0, 3.1416, generator), _uniform(shape, 2.5, 5.0, generator)
@@ -164,7 +164,7 @@ def _strokes(boxes: Tensor, size: int, generator: torch.Generator) -> Tensor:
 
 
 def _blobs(boxes: Tensor, size: int, generator: torch.Generator) -> Tensor:
-    """Soft round blobs, (n, size, size)."""
+    """Return soft round blobs, (n, size, size)."""
     shape = (len(boxes), BLOBS, 1, 1)
     width, ink = (_uniform(shape, *ends, generator) for ends in ((1.5, 3.0), (0.6, 1.0)))
     rows, columns = (torch.exp(-0.5 * (o / width) ** 2) for o in _offsets(_beside(boxes, BLOBS, size, generator), size))

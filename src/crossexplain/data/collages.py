@@ -190,13 +190,13 @@ class Collages(Examples):
     bank : ndarray, shape (M, 28, 28), float32
         All digit images, of which the collages are made.
     cells : ndarray, shape (N, 4), int64
-        Which digit image stands in each cell.
+        The digit image in each cell, index into ``bank``.
     digits : ndarray, shape (N, 4), int64
-        What it is.
+        The digit in each cell, 0 to 9.
     sentence_id : ndarray, shape (N,), int64
         Index into ``sentences``.
     labels : ndarray, shape (N,), int64
-        1 where the sentence is true of the collage; of the paper's builder, what it takes for that.
+        1 where the sentence is true of the collage; of the paper's builder, 1 where its code takes it for true.
     collage : ndarray, shape (N,), int64
         Equal numbers are the same collage with different sentences.
     """
@@ -244,10 +244,10 @@ class Collages(Examples):
 
     @property
     def deciding_tokens(self) -> np.ndarray:
-        """Words that carry what is said, (N, T), bool.
+        """Words on which the claim of the sentence rests, (N, T), bool.
 
-        In place of each, another word makes another sentence that can be true. Of "4 even digit(s) ... the first is at the
-        upper left corner" these are the 4 and the even alone: the first of four can be nowhere else.
+        Put another word in the place of such a word, and another sentence that can be true may result. Of "4 even digit(s)
+        ... the first is at the upper left corner" these are "4" and "even" alone: the first of four can be nowhere else.
         """
         return _deciding_table()[self.sentence_id]
 
@@ -271,7 +271,8 @@ def build(digits: Digits, n_pairs: int, split: str | Sequence[int], seed: int, a
         different names never share a digit image.
     seed : int
     as_in_paper : bool
-        Build what the paper's code builds instead; :func:`wrong_labels` says what is wrong with it.
+        Build what the paper's code builds instead: it takes the first of several largest digits for the largest, and
+        falsifies "on the upper half" by drawing another corner and naming its row or column, which may be the true one.
 
     Returns
     -------
@@ -312,56 +313,6 @@ def draw_images(values: np.ndarray, members: list[np.ndarray], rng: np.random.Ge
         places = values == digit
         cells[places] = indices[rng.integers(0, len(indices), places.sum())]
     return cells
-
-
-def wrong_labels(collages: Collages) -> dict[str, float]:
-    """Measure which share of the labels is wrong, by :func:`holds`.
-
-    The paper's code takes the first of several largest digits for the largest, and falsifies "on the upper half" by
-    drawing another corner and naming its row or column, which may be the true one: the falsified sentence is half true.
-
-    Parameters
-    ----------
-    collages : Collages
-
-    Returns
-    -------
-    dict of str to float
-        Shares of all pairs: ``"all"``; ``"ties"`` and ``"half true"``, which add up to it; ``"place"``, the share among
-        the sentences about the largest and the smallest digit; and ``"lenient"``, the share of all pairs that stays
-        wrong for a reader who takes a sentence about any of several largest digits for true.
-    """
-    truth = truth_table()[np.ravel_multi_index(tuple(collages.digits.T), (10,) * 4), collages.sentence_id]
-    wrong = truth != collages.labels
-    place = collages.kind < KINDS.index("even, precise")
-    tied = place & (collages.deciding_cells.sum(axis=1) > 1)
-    places = np.array([np.isin(range(4), statement.cells) for statement in STATEMENTS.values()])  # (66, 4)
-    named = places[collages.sentence_id] & collages.deciding_cells  # (N, 4)
-    lenient = np.where(place, named.any(axis=1), truth) != collages.labels
-    return {
-        "all": float(wrong.mean()),
-        "ties": float((wrong & tied).mean()),
-        "half true": float((wrong & ~tied).mean()),
-        "place": float(wrong[place].mean()) if place.any() else 0.0,
-        "lenient": float(lenient.mean()),
-    }
-
-
-def text_alone(train: Collages, test: Collages) -> float:
-    """Return how often the sentence alone predicts the label: the best guess for each sentence, learned and tested.
-
-    Parameters
-    ----------
-    train, test : Collages
-        Drawn independently.
-
-    Returns
-    -------
-    float
-        Share of right guesses on ``test``; 0.5 is chance.
-    """
-    votes = np.bincount(train.sentence_id, 2 * train.labels - 1, minlength=len(SENTENCES))
-    return float(((votes > 0)[test.sentence_id] == test.labels).mean())
 
 
 def _marked(digits: np.ndarray, task: str) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Controls: the collages' pictures and sentences with labels whose origin is known.
 
-Two properties carry them. A picture *shows* how many more even than odd digits it has (-4, -2, 0, 2 or 4); a sentence
+They rest on two properties. A picture *shows* how many more even than odd digits it has (-4, -2, 0, 2 or 4); a sentence
 *says* +1 if it is about the largest digit, -1 if about the smallest, and 0 if it counts. They are drawn independently
 but where the label ties them.
 """
@@ -57,7 +57,7 @@ def build(kind: str, digits: Digits, n: int, split: str, seed: int, p: float = 1
     Returns
     -------
     Collages
-        Labels of about equal numbers. ``deciding_cells`` and ``deciding_tokens`` are those of the matching task, not of the
+        About as many labels 1 as 0. ``deciding_cells`` and ``deciding_tokens`` are those of the matching task, not of the
         control.
 
     Raises

@@ -27,9 +27,9 @@ class Digits:
     labels : numpy.ndarray, shape (N,), int64
         The digit, 0 to 9.
     found : Found
-        Where they came from.
+        Where they are from.
     tests : int
-        How many at the end are the publisher's own test set; 0 if there is none.
+        How many at the end are the publisher's test set; 0 if there is none.
     """
 
     images: np.ndarray
@@ -69,15 +69,12 @@ def load(name: str = "sklearn") -> Digits:
     """
     require_one_of(name, ("sklearn", "mnist"), "the set of digits")
     if name == "sklearn":
-        found = find("sklearn-digits")
         bunch = load_digits()
-        return Digits(enlarge(bunch.images / 16.0), bunch.target.astype(np.int64), found)
-    found = find("mnist")
-    images, labels = (
-        [read_idx(found.path / f"{part}-{content}-ubyte.gz") for part in ("train", "t10k")]
-        for content in ("images-idx3", "labels-idx1")
-    )
-    return Digits(np.concatenate(images).astype(np.float32) / 255, np.concatenate(labels).astype(np.int64), found,
+        return Digits(enlarge(bunch.images / 16.0), bunch.target.astype(np.int64), find("sklearn-digits"))
+    source = find("mnist")
+    images, labels = ([read_idx(source.path / f"{part}-{content}-ubyte.gz") for part in ("train", "t10k")]
+                      for content in ("images-idx3", "labels-idx1"))
+    return Digits(np.concatenate(images).astype(np.float32) / 255, np.concatenate(labels).astype(np.int64), source,
                   tests=len(labels[1]))
 
 
@@ -90,7 +87,7 @@ def split(digits: Digits, seed: int = 0, validation: float = 0.15, test: float =
     seed : int
         Another seed gives another division.
     validation, test : float
-        Shares of all digits, in each class. Digits that come with a test set of their own keep it as the test set,
+        Shares of all digits, in each class. Digits that come with a test set keep it,
         and ``validation`` is a share of the others.
 
     Returns
@@ -109,16 +106,14 @@ def split(digits: Digits, seed: int = 0, validation: float = 0.15, test: float =
     {'train': 1257, 'validation': 270, 'test': 270}
     """
     if not (0 < validation < 1 and 0 < test < 1 and validation + test < 1):
-        raise InputError(
-            f"got shares {validation} and {test} for validation and test, expected two positive numbers that leave something "
-            "to train on."
-        )
-    everything, own_training = np.arange(len(digits)), len(digits) - digits.tests
+        raise InputError(f"got the shares {validation} and {test} for validation and test, expected two positive numbers that "
+                         "leave something to train on.")
+    indices, free = np.arange(len(digits)), len(digits) - digits.tests  # free: not the publisher's test set
     if digits.tests:
-        rest, tests = np.split(everything, [own_training])
+        rest, tests = np.split(indices, [free])
     else:
-        rest, tests = _divide(digits.labels, everything, round(test * len(everything)), seed)
-    train, validated = _divide(digits.labels, rest, round(validation * own_training), seed)
+        rest, tests = _divide(digits.labels, indices, round(test * free), seed)
+    train, validated = _divide(digits.labels, rest, round(validation * free), seed)
     return {"train": train, "validation": validated, "test": tests}
 
 

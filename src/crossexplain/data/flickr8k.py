@@ -101,7 +101,7 @@ class Flickr8k:
     splits : dict
         ``"train"``, ``"validation"`` and ``"test"`` to indices of images; disjoint.
     found : crossexplain.data.store.Found
-        Where it was found.
+        Where it is from.
     problems : tuple of str
         What was left out and why, one line for each kind, with a count.
     """
@@ -231,11 +231,11 @@ class Flickr8k:
         captions = {key: i for i, key in enumerate(self.keys)}
         rows = []
         for number, line in lines_of(self.files.text(name), name):
-            found = JUDGEMENT.fullmatch(line)
-            if not found or (kind == "expert" and not all(1 <= float(score) <= 4 for score in found.groups()[2:])):
+            parts = JUDGEMENT.fullmatch(line)
+            if not parts or (kind == "expert" and not all(1 <= float(score) <= 4 for score in parts.groups()[2:])):
                 raise CaptionError(f"{name}, line {number}: expected an image, a caption and three numbers with tabs "
                                    f"between them, got {line[:60]!r}; fetch the file again.")
-            image, caption, *scores = found.groups()
+            image, caption, *scores = parts.groups()
             rows.append((images.get(image, -1), captions.get(caption, -1), *map(float, scores)))
         table = np.array(rows)
         known = (table[:, :2] >= 0).all(axis=1)
@@ -273,8 +273,8 @@ def load(folder: Path | str | None = None, check: bool = False, progress: bool =
     crossexplain.data.store.MissingSource
         If a file is missing.
     """
-    found = store.find("flickr8k") if folder is None else Found("flickr8k", Path(folder), "folder that was named")
-    files = Files(found.path)
+    source = store.find("flickr8k") if folder is None else Found("flickr8k", Path(folder), "folder that was named")
+    files = Files(source.path)
     rows = _captions(files.text(TOKENS))
     images = list(dict.fromkeys(image for image, _, _ in rows))
     broken = {image: why for image in images if (why := files.lacks(image))}
@@ -285,23 +285,23 @@ def load(folder: Path | str | None = None, check: bool = False, progress: bool =
     names = list(dict.fromkeys(image for image, _, _ in rows))
     index = {name: i for i, name in enumerate(names)}
     if not names:
-        raise CaptionError(f"{TOKENS} in {found.path}: no caption is left whose image is there; {' '.join(problems)}")
+        raise CaptionError(f"{TOKENS} in {source.path}: no caption is left whose image is there; {' '.join(problems)}")
     splits = _splits(files, index, problems)
     for problem in problems:
-        log.log(logging.INFO if QUIRK in problem else logging.WARNING, "%s: %s", found.path.name, problem)
+        log.log(logging.INFO if QUIRK in problem else logging.WARNING, "%s: %s", source.path.name, problem)
     return Flickr8k(names, [text for _, _, text in rows], np.array([index[image] for image, _, _ in rows]),
-                    [f"{image}#{number}" for image, number, _ in rows], splits, found, tuple(problems), files)
+                    [f"{image}#{number}" for image, number, _ in rows], splits, source, tuple(problems), files)
 
 
 def _captions(content: bytes) -> list[tuple[str, str, str]]:
     """Return image, number and text of each caption."""
     rows, first = [], {}
     for number, line in lines_of(content, TOKENS):
-        found = CAPTION.fullmatch(line)
-        if not found:
+        parts = CAPTION.fullmatch(line)
+        if not parts:
             raise CaptionError(f"{TOKENS}, line {number}: expected IMAGE#NUMBER, a tab and the caption, got {line[:60]!r}; put "
                                "the tab in or take the line out.")
-        image, count, text = found.groups()
+        image, count, text = parts.groups()
         if (image, count) in first:
             raise CaptionError(f"{TOKENS}, line {number}: {image}#{count} is already in line {first[image, count]}; number the "
                                "captions of an image differently or take the line out.")

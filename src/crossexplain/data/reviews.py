@@ -7,7 +7,6 @@ the same in all three classes, and no length, template or filler word can give t
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -69,18 +68,19 @@ def cue_phrases(split: str | None = None, split_seed: int = 0) -> dict[str, dict
     >>> sum(len(phrases) for place in cue_phrases().values() for phrases in place.values())
     522
     """
+    require_one_of(split, (*SPLITS, None), "the split")
+    return {place: {name: _part(phrases, split, (split_seed, p, c)) for c, (name, phrases) in enumerate(by_class.items())}
+            for p, (place, by_class) in enumerate(_WORDS["cues"].items())}
+
+
+def _part(phrases: list[str], split: str | None, seed: tuple[int, ...]) -> list[str]:
+    """Return the phrases of a split, in the order of the list."""
     if split is None:
-        return {place: {name: list(phrases) for name, phrases in by.items()} for place, by in _WORDS["cues"].items()}
-    require_one_of(split, SPLITS, "the split")
-    chosen = {}
-    for p, (place, by_class) in enumerate(_WORDS["cues"].items()):
-        chosen[place] = {}
-        for c, (name, phrases) in enumerate(by_class.items()):
-            order = np.random.default_rng((split_seed, p, c)).permutation(len(phrases))
-            ends = np.round(np.cumsum((0.0, *SHARES)) * len(phrases)).astype(int)
-            at = SPLITS.index(split)
-            chosen[place][name] = [phrases[i] for i in sorted(order[ends[at] : ends[at + 1]])]
-    return chosen
+        return phrases[:]
+    order = np.random.default_rng(seed).permutation(len(phrases))
+    ends = np.round(np.cumsum(SHARES) * len(phrases)).astype(int)
+    parts = dict(zip(SPLITS, np.split(order, ends[:-1])))
+    return [phrases[i] for i in sorted(parts[split])]
 
 
 def build(n: int, split: str, seed: int = 0, split_seed: int = 0) -> Reviews:
@@ -135,7 +135,7 @@ def _triple(rng: np.random.Generator, cues: dict) -> list[tuple]:
     else:
         clauses = {name: _clause(place, subject, f"<{phrase}>") for name, phrase in _alike(rng, cues[place]).items()}
     others = _others(rng, cues, place, subject)
-    contrast = str(rng.choice(_WORDS["contrasts"]))  # drawn in any case, so that the random stream does not hang on the kind
+    contrast = str(rng.choice(_WORDS["contrasts"]))  # drawn in any case, so that the random stream is the same for each kind
     frame = contrast if kind == "contrast" else "{main}"
     bodies = [frame.replace("{main}", clauses[name]).replace("{other}", others[name]) for name in CLASSES]
     return [_unmarked(_sentence(body, lead, tail, fillers, shape), kind) for body in bodies]
@@ -197,7 +197,7 @@ def _unmarked(marked: str, kind: str) -> tuple:
 
 
 def token_mask(offsets, spans: Sequence[Sequence[tuple[int, int]]]) -> np.ndarray:
-    """Which tokens overlap a character span?
+    """Return which tokens overlap a character span.
 
     Parameters
     ----------
@@ -239,16 +239,15 @@ def app_reviews() -> Reviews:
     InputError
         If the file is not the table that was expected.
     """
-    found = store.find("app-reviews")
-    path = _only_file(found.path, "google_play_reviews_trimmed.csv")
-    rows = pd.read_csv(path, dtype=str, keep_default_na=False)
+    source = store.find("app-reviews")
+    rows = pd.read_csv(source.path, dtype=str, keep_default_na=False)
     if not {"content", "score", "appId"} <= set(rows.columns):
-        raise InputError(f"{path.name} has the columns {', '.join(rows.columns)}, expected content, score and appId among "
-                         "them; fetch the file again.")
+        raise InputError(f"{source.path.name} has the columns {', '.join(rows.columns)}, expected content, score and appId "
+                         "among them; fetch the file again.")
     rows["content"] = rows["content"].str.split().str.join(" ")
     rows = rows[(rows["content"] != "") & rows["score"].isin(list("12345"))].drop_duplicates("content")
     labels = rows["score"].map({"1": 0, "2": 0, "3": 1, "4": 2, "5": 2}).to_numpy(np.int64)
-    return Reviews(rows["content"].tolist(), labels, CLASSES, rows["appId"].tolist(), sources={found.name: found.origin})
+    return Reviews(rows["content"].tolist(), labels, CLASSES, rows["appId"].tolist(), sources={source.name: source.origin})
 
 
 def labelled_sentences() -> Reviews:
@@ -266,10 +265,10 @@ def labelled_sentences() -> Reviews:
     InputError
         If a line does not end in a tab and 0 or 1.
     """
-    found = store.find("labelled-sentences")
+    source = store.find("labelled-sentences")
     rows = {}
     for name in ("amazon_cells", "imdb", "yelp"):
-        path = _only_file(found.path, f"{name}_labelled.txt")
+        path = source.path / f"{name}_labelled.txt"
         # split("\n"): some sentences hold a control character that splitlines takes for the end of a line
         for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
             text, tab, label = line.rpartition("\t")
@@ -279,12 +278,7 @@ def labelled_sentences() -> Reviews:
                 rows.setdefault(" ".join(text.split()), (int(label), name))
     labels, kinds = zip(*rows.values())
     return Reviews(list(rows), np.array(labels, dtype=np.int64), ("negative", "positive"), list(kinds),
-                   sources={found.name: found.origin})
-
-
-def _only_file(path: Path, name: str) -> Path:
-    """Return the file itself, whether the store found it or the folder that holds it."""
-    return path / name if path.is_dir() else path
+                   sources={source.name: source.origin})
 
 
 def divide(reviews: Reviews, seed: int, shares: tuple[float, float] = (0.1, 0.2)) -> dict[str, Reviews]:

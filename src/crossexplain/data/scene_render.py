@@ -483,6 +483,5 @@ def _paste(canvas, colour, cover, top, left):
     c, d = max(left, 0), min(left + patch, side)
     if a >= b or c >= d:
         return
-    part = canvas[a:b, c:d]
-    one, two = colour[a - top : b - top, c - left : d - left], cover[a - top : b - top, c - left : d - left, None]
-    part += two * (one - part)
+    part, patch = canvas[a:b, c:d], (slice(a - top, b - top), slice(c - left, d - left))
+    part += cover[patch][..., None] * (colour[patch] - part)

@@ -47,9 +47,11 @@ NOUN, COLOUR, TEXTURE, SIZE, GROUND = (
     for group in (*WORDS_FOR.values(), GROUNDS)
 )
 PLURAL = {plural(word): value for word, value in NOUN.items()}
+# By what can be said: the tables of words that fit into the same place of a caption.
+TABLES = {"noun": (NOUN, PLURAL), "colour": (COLOUR,), "texture": (TEXTURE,), "size": (SIZE,), "ground": (FLOORS, GROUND),
+          "backdrop": (SKIES, WALLS, SCREENS)}
 _MANY = {*PLURAL, *map(plural, ANYTHING)}
-_ADJECTIVES = {word: (name, value) for name, table in (("colour", COLOUR), ("texture", TEXTURE), ("size", SIZE))
-               for word, value in table.items()}
+_ADJECTIVES = {word: (name, value) for name in ("colour", "texture", "size") for word, value in TABLES[name][0].items()}
 _DESCRIBED = {"floor": FLOORS, "sky": SKIES, "wall": WALLS}  # these words need an adjective of the table before them
 _ROLES = {  # what each word is to the reader
     **dict.fromkeys(_WORDS["fillers"], "filler"),
@@ -73,7 +75,7 @@ class Facts:
     kind, colour, texture, size : ndarray of int8, shape (N, 3)
         Of each object, index into ``KINDS``, ``COLOUR_NAMES``, ``TEXTURE_NAMES``, ``SIZE_NAMES``; kind -1: no such object.
     x, y : ndarray of float32, shape (N, 3)
-        Middle from left to right, and the lowest point, in shares of the picture's side. Who stands lower is nearer.
+        Middle from left to right, and the lowest point, in shares of the picture's side. What stands lower is nearer.
     extent : ndarray of float32, shape (N, 3)
         Square root of the area of the box, in shares of the side.
     pose : ndarray of int8, shape (N, 3)
@@ -155,7 +157,7 @@ class _Reader:
         self.waiting = None  # a relation that waits for its second thing: word, place, first thing or None if that comes last
         self.inverted = []  # relations whose first thing comes last
         self.side = None  # "on the left" ahead of its thing
-        self.since = 0  # things since the clause began
+        self.in_clause = 0  # things since the clause began
 
     def read(self) -> Meaning:
         for i, word in enumerate(self.words):
@@ -186,7 +188,7 @@ class _Reader:
                 self._relation(i, word)
             case "filler":
                 self._predicate()
-                self.since = 0 if word in ("and", ",") else self.since
+                self.in_clause = 0 if word in ("and", ",") else self.in_clause
             case _:
                 raise InputError(f"{word!r} is not among the {len(WORDS)} words of the scenes; like it: "
                                  f"{nearest(word, WORDS)}.")
@@ -200,7 +202,7 @@ class _Reader:
         self._describe(thing)
         self.number = self.side = None
         self.things.append(thing)
-        self.since += 1
+        self.in_clause += 1
         self._relate(len(self.things) - 1)
 
     def _relate(self, thing: int) -> None:
@@ -210,7 +212,7 @@ class _Reader:
             self.waiting = None
             if first is None:
                 self.inverted.append((relation, thing, place))
-                self.since = 0
+                self.in_clause = 0
             else:
                 self.relations.append((first, relation, thing, place))
         elif self.inverted:
@@ -225,7 +227,7 @@ class _Reader:
         self.adjectives = []
 
     def _predicate(self) -> None:
-        """Adjectives without a noun, as in "the ball is red", belong to the last thing."""
+        """Give adjectives without a noun, as in "the ball is red", to the last thing."""
         if self.adjectives and self.things and self.words[self.adjectives[-1]] in _ADJECTIVES:
             self._describe(self.things[-1])
 
@@ -247,8 +249,8 @@ class _Reader:
     def _relation(self, i: int, word: str) -> None:
         self._predicate()
         if word not in SIDES or self.words[i + 1 : i + 2] == ["of"]:
-            self.waiting = (word, i, len(self.things) - 1 if self.since else None)
-        elif self.since:
+            self.waiting = (word, i, len(self.things) - 1 if self.in_clause else None)
+        elif self.in_clause:
             self.things[-1].says["side"] = (SIDES.index(word), i)
         else:
             self.side = (SIDES.index(word), i)
@@ -281,11 +283,11 @@ def read(caption: str) -> Meaning:
 
 
 def holds(facts: Facts, caption: str) -> np.ndarray:
-    """Is the caption true of the scenes? The one definition of truth.
+    """Return whether a caption is true of the scenes: the one definition of truth.
 
     A caption may leave out what it likes. "A red ball" is true where there is at least one, "two balls" where there are
     exactly two. Two things of a caption are two objects. Left and right are told by the middles of the objects, or by the
-    middle of the picture; who is nearer is in front.
+    middle of the picture; what is nearer is in front.
 
     Parameters
     ----------

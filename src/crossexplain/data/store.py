@@ -1,4 +1,4 @@
-"""The store finds every data set and every weight file, checks it, and says where it came from.
+"""The store finds every data set and every weight file, checks it, and says where it is.
 
 It looks in the folder that ``CROSSEXPLAIN_DATA`` names, then in the local cache (``CROSSEXPLAIN_CACHE``, else the user's
 cache folder) and in the installed packages, and downloads into the cache what is allowed (``CROSSEXPLAIN_DOWNLOAD=1``, or a
@@ -20,7 +20,7 @@ import shutil
 import sys
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from glob import escape
 from importlib.metadata import version
@@ -37,8 +37,8 @@ from crossexplain.files import write_whole
 
 log = logging.getLogger(__name__)
 
-TIMEOUT = (10, 30)  # seconds to connect, and of silence before a server is given up
-CHUNK, SLOWEST = 4096, 60  # bytes that are read at a time, and the seconds after which a server that drips is given up
+TIMEOUT = (10, 30)  # seconds to wait for a connection, and for the next bytes
+CHUNK, SLOWEST = 4096, 60  # bytes that are read at a time, and the most seconds that they may take
 WAIT = 3600  # seconds to wait for another process that fetches the same source
 SMALL = 4 << 20  # bytes; smaller files are hashed each time, since that is as fast as remembering
 
@@ -207,7 +207,7 @@ def _find(source: Source, ask: Callable | None, offline: bool = False, trust: bo
     raise MissingSource(_missing(source))
 
 
-def _places(source: Source) -> Iterator[tuple[str, Path, tuple[File, ...], str]]:
+def _places(source: Source) -> Iterator[tuple[str, Path, Sequence[File], str]]:
     """Yield where a source is present, whole or broken: origin, folder, files, and what to do if they are broken."""
     mend = "delete the file and place the published one there."
     if source.download:
@@ -271,10 +271,8 @@ def _difference(path: Path, file: File) -> str | None:
     digests = [_digest(path, expected) for expected in file.hashes]
     if not digests or any(digest.startswith(expected) for digest, expected in zip(digests, file.hashes)):
         return None
-    return (
-        f"{path} has {path.stat().st_size:,} bytes and the hash {digests[0]}, "
-        f"expected {file.size:,} bytes and {file.hashes[0]}"
-    )
+    return (f"{path} has {path.stat().st_size:,} bytes and the hash {digests[0]}, expected {file.size:,} bytes and "
+            f"{file.hashes[0]}")
 
 
 def _digest(path: Path, expected: str) -> str:
