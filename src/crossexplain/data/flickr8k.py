@@ -28,17 +28,13 @@ from tqdm.auto import tqdm
 
 from crossexplain.checks import InputError, require_one_of
 from crossexplain.data import photos, store
-from crossexplain.data.examples import Examples
+from crossexplain.data.examples import SPLITS, Examples
 from crossexplain.data.flickr8k_files import TOKENS, CaptionError, Files, lines_of
 from crossexplain.data.store import Found
 
 log = logging.getLogger(__name__)
 
-LISTS = {
-    "train": "Flickr_8k.trainImages.txt",
-    "validation": "Flickr_8k.devImages.txt",
-    "test": "Flickr_8k.testImages.txt",
-}
+LISTS = dict(zip(SPLITS, (f"Flickr_8k.{part}Images.txt" for part in ("train", "dev", "test"))))
 JUDGEMENTS = {"expert": "ExpertAnnotations.txt", "crowd": "CrowdFlowerAnnotations.txt"}
 NEGATIVES = ("random", "hard")
 NEIGHBOURS = 50  # nearest captions among which a hard negative is looked for
@@ -66,7 +62,7 @@ class Pairs(Examples):
 
 @dataclass(frozen=True)
 class Judgements:
-    """What people said of an image with a caption.
+    """The marks that people gave to images with captions.
 
     Attributes
     ----------
@@ -208,7 +204,7 @@ class Flickr8k:
         return Pairs(np.tile(image, 2), np.concatenate([captions, captions[chosen]]), labels)
 
     def judgements(self, kind: str) -> Judgements:
-        """Read what people said of how well a caption describes an image.
+        """Read the marks that people gave for how well a caption describes an image.
 
         Parameters
         ----------
@@ -388,7 +384,7 @@ def _deal_nearest(chosen: np.ndarray, nearest: list[np.ndarray], clash, rng) -> 
 
 
 def _deal_rest(chosen: np.ndarray, clash, rng, split: str) -> None:
-    """Deal the captions that are left at random; one that would meet its image is exchanged with another."""
+    """Deal the captions that are left at random, and exchange each that meets its image with another."""
     free = np.setdiff1d(np.arange(len(chosen)), chosen)
     chosen[chosen < 0] = rng.permutation(free)
     everyone = np.arange(len(chosen))

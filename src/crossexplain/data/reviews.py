@@ -68,7 +68,8 @@ def cue_phrases(split: str | None = None, split_seed: int = 0) -> dict[str, dict
     >>> sum(len(phrases) for place in cue_phrases().values() for phrases in place.values())
     522
     """
-    require_one_of(split, (*SPLITS, None), "the split")
+    if split is not None:
+        require_one_of(split, SPLITS, "the split")
     return {place: {name: _part(phrases, split, (split_seed, p, c)) for c, (name, phrases) in enumerate(by_class.items())}
             for p, (place, by_class) in enumerate(_WORDS["cues"].items())}
 

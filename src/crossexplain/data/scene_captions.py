@@ -40,9 +40,7 @@ class Writer:
             return self._end(self._counted(alike))
         order = self.objects[:]
         self.random.shuffle(order)
-        if self.object in order:
-            order.remove(self.object)
-            order.insert(0, self.object)
+        order.sort(key=lambda slot: slot != self.object)  # that one first, the others as they are
         n = self.random.choices((1, 2, 3), (0.30, 0.5, 0.20))[0]
         if self.attribute == "side" and self.random.random() < 0.7:
             n = max(n, 2)

@@ -20,6 +20,7 @@ from crossexplain.data.vocabulary import read_table
 POSES = 8
 FINE = 96  # pixels of a sprite's side when marched; kept at a half for large objects and at a third for small ones
 PITCH = np.radians(21)  # how far the camera looks down
+FORWARD, UP = np.array([0, np.cos(PITCH), -np.sin(PITCH)]), np.array([0, np.sin(PITCH), np.cos(PITCH)])  # of the camera
 TILE = 256  # pixels of a ground tile
 CREAM, ROOF = (0.93, 0.88, 0.76), (0.33, 0.25, 0.22)
 
@@ -36,7 +37,7 @@ def _norm(*parts):
 
 
 def _rounded(*distances, edge):
-    """What all the solids share, with soft edges where their surfaces meet."""
+    """Return the distance from what all the solids share, with soft edges where their surfaces meet."""
     return _norm(*[np.maximum(d, 0) for d in distances]) + np.minimum(np.maximum.reduce(distances), 0) - edge
 
 
@@ -45,7 +46,7 @@ def _slab(p, half, at=(0.0, 0.0, 0.0), edge=0.05):
 
 
 def _turned(p, low, high, radius_low, radius_high=None, edge=0.03):
-    """A piece of a cone or cylinder that stands upright."""
+    """Return the distance from a piece of a cone or cylinder that stands upright."""
     radius_high = radius_low if radius_high is None else radius_high
     slope = (radius_high - radius_low) / (high - low)
     side = (_norm(p[0], p[1]) - (radius_low + slope * (p[2] - low))) / np.hypot(1, slope) + edge
@@ -60,7 +61,7 @@ def _ellipsoid(p, radii, at):
 
 
 def _cut(distance, p, half, edge=0.06):
-    """A flat outline (distance in the x-z plane), made thick along y with soft edges."""
+    """Return the distance from a flat outline (distance in the x-z plane), made thick along y with soft edges."""
     return _rounded(distance + edge, np.abs(p[1]) - half + edge, edge=edge)
 
 
@@ -138,15 +139,14 @@ HOUSE = KINDS.index("house")
 
 
 def _march(solid, yaw, window, fine):
-    """Look at a solid; return which pixels hit it (fine, fine), and points and directions of its surface there (3, n)."""
+    """Return which pixels hit a solid, (fine, fine), points and directions of its surface there, (3, n), and its axes."""
     left, bottom, span = window
     steps = (np.arange(fine) + 0.5) / fine * span
     u, v = np.meshgrid(left + steps, (bottom + steps)[::-1])
-    forward, up = np.array([0, np.cos(PITCH), -np.sin(PITCH)]), np.array([0, np.sin(PITCH), np.cos(PITCH)])
-    start = np.stack([u.ravel(), v.ravel() * up[1], v.ravel() * up[2]]) - 4 * forward[:, None]
+    start = np.stack([u.ravel(), v.ravel() * UP[1], v.ravel() * UP[2]]) - 4 * FORWARD[:, None]
     cos, sin = np.cos(yaw), np.sin(yaw)
     into = np.array([[cos, sin, 0], [-sin, cos, 0], [0, 0, 1]])  # from the room to the solid's own axes
-    start, forward = (into @ start).astype(np.float32), (into @ forward).astype(np.float32)
+    start, forward = (into @ start).astype(np.float32), (into @ FORWARD).astype(np.float32)
     far = np.zeros(start.shape[1], dtype=np.float32)
     alive, hit = np.arange(len(far)), np.zeros(len(far), dtype=bool)
     for _ in range(60):
@@ -163,7 +163,7 @@ def _march(solid, yaw, window, fine):
 
 
 def _unroll(how, points, slope, seen, into):
-    """Surface coordinates (2, n) in units of length, for patterns."""
+    """Return surface coordinates (2, n) in units of length, for patterns."""
     if how == "bulge":  # as a map of the half globe that faces the camera
         flat = _norm(seen[0], seen[1])
         return 0.85 * seen[:2] * np.arcsin(np.clip(flat, 0, 1)) / np.maximum(flat, 1e-6)
@@ -195,8 +195,7 @@ def _view(solid, limit, how, painted, pose):
     middle, height = -1.3 + (left + right) / 2 * cell, 2.0 - (top + bottom) / 2 * cell
     hit, points, slope, into = _march(solid, yaw, (middle - span / 2, height - span / 2, span), FINE)
     room = into.T @ slope
-    up, forward = (0, np.sin(PITCH), np.cos(PITCH)), (0, np.cos(PITCH), -np.sin(PITCH))
-    seen = np.stack([room[0], np.tensordot(up, room, 1), -np.tensordot(forward, room, 1)])  # right, up, to the camera
+    seen = np.stack([room[0], np.tensordot(UP, room, 1), -np.tensordot(FORWARD, room, 1)])  # right, up, to the camera
     paint = (points[2] > painted[0]) & (points[2] < painted[1])
     sprite = np.zeros((7, FINE, FINE), dtype=np.float32)
     sprite[0] = hit
@@ -234,7 +233,7 @@ def frame(sprite, size):
 
 
 def _cloud(rng, shape, sigma):
-    """Smooth noise between about -2 and 2 that repeats at its edges."""
+    """Return smooth noise between about -2 and 2 that repeats at its edges."""
     noise = ndimage.gaussian_filter(rng.standard_normal(shape), sigma, mode="wrap")
     return (noise / noise.std()).astype(np.float32)
 
@@ -245,7 +244,7 @@ def _mix(low, high, share):
 
 
 def _grounds(rng):
-    """Tiles (6, TILE, TILE, 3) of grass, sand, snow, planks, tiles and road."""
+    """Return tiles (6, TILE, TILE, 3) of grass, sand, snow, planks, tiles and road."""
     y, x = np.mgrid[:TILE, :TILE]
     n = (TILE, TILE)
     blades = 0.6 * _cloud(rng, n, (2.2, 0.7)) + 0.5 * _cloud(rng, n, 14)
@@ -265,7 +264,7 @@ def _grounds(rng):
 
 
 def _backdrops(rng):
-    """Tiles (8, 128, 512, 3): blue, cloudy, starry and red sky, brick and white wall, trees, curtain; they repeat sideways."""
+    """Return tiles (8, 128, 512, 3) of all backdrops, in their order; they repeat sideways."""
     y, x = np.mgrid[:128, :512]
     n, down = (128, 512), y / 127
 

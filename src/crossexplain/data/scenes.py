@@ -127,11 +127,11 @@ class Scenes:
         return split.tolist(), (indices - ends[split]).tolist()
 
     def boxes(self, i: int) -> np.ndarray:
-        """Boxes of all objects of a picture, hidden parts included; (k, 4), int64: top, left, bottom, right, exclusive."""
+        """Return the boxes of all objects, hidden parts included, (k, 4), int64: top, left, bottom, right, exclusive."""
         return boxes(self.facts[i], self.side)
 
     def cues(self, i: int, caption: str) -> list[tuple[int, str, tuple[int, ...]]]:
-        """Words of a true caption that say something of a picture: place, what, objects (see ``scene_words.cues``)."""
+        """Return which words of a true caption say something of a picture (see ``scene_words.cues``)."""
         return cues(self.facts[i], caption)
 
     def build(self, split: str, n_pairs: int, seed: int, kind: str = "random") -> "Pairs":
@@ -251,12 +251,12 @@ class Pairs(Examples):
         return {"images": self.images(indices), "tokens": self.tokens(indices)}
 
     def false_boxes(self, i: int) -> np.ndarray | None:
-        """Boxes of what the false word of a pair speaks of, (k, 4); None where it speaks of no object or nothing is false."""
+        """Return the boxes of what the false word of a pair speaks of, (k, 4), or None if it speaks of none."""
         objects = list(self.false_objects[i])
         return self.scenes.boxes(int(self.image[i]))[objects] if objects else None
 
     def cues(self, i: int) -> list[tuple[int, str, np.ndarray | None]]:
-        """Words of a true caption that say something: place, what, boxes (k, 4) or None for ground and backdrop."""
+        """Return the words of a true caption that say something: place, what, boxes (k, 4) or None for ground and backdrop."""
         boxes = self.scenes.boxes(int(self.image[i]))
         cues = self.scenes.cues(int(self.image[i]), self.captions[i])
         return [(place, what, boxes[list(objects)] if objects else None) for place, what, objects in cues]
@@ -339,7 +339,7 @@ def _scene(n: int, random: Random) -> dict:
 
 
 def _places(n: int, random: Random) -> tuple[list[float], list[float]]:
-    """Middles and lowest points, so far apart that left and right, near and far are never in doubt."""
+    """Return middles and lowest points, so far apart that left and right, near and far are never in doubt."""
     rows = [random.gauss(row, 0.012) for row in random.sample((0.69, 0.81, 0.93), 3)]
     while True:
         x = [random.uniform(0.15, 0.85) for _ in range(3)]
