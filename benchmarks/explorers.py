@@ -11,8 +11,9 @@ from functools import partial
 from crossexplain.data import collages
 from crossexplain.gradients.attention import word_by_patch
 from crossexplain.gradients.modalities import ImageCells, Tokens
-from crossexplain.recipes import encodings, load_or_train
+from crossexplain.recipes import load_or_train
 from crossexplain.recipes import scenes as recipe
+from crossexplain_book import readers
 from crossexplain_book.bench import row_of, seconds
 from crossexplain_book.explorers import CaptionExplorer, PairExplorer, WordExplorer, explainer
 
@@ -52,7 +53,7 @@ def of_captions(name: str) -> tuple:
     """Return the sentence of the caption explorer of a model of scenes, and the values to give it."""
     model, images = scene(name)
     sides = ImageCells(layer=model.image_layer), Tokens(layer=model.text_layer, special=() if name == "fusion" else (2, 3))
-    explorer = CaptionExplorer(explainer(model, partial(recipe.from_reader, model), sides), images[0], SENTENCES[0], **SHOWN)
+    explorer = CaptionExplorer(explainer(model, partial(readers.scene, model), sides), images[0], SENTENCES[0], **SHOWN)
     return explorer.sentence, SENTENCES
 
 
@@ -65,7 +66,7 @@ def of_photographs(seed: int) -> tuple:
     photo = load_or_train("flickr8k_fusion", seed=seed, size="small", progress=False)
     sides = ImageCells(layer=photo.model.image_layer, grid=(4, 4)), Tokens(**photo.data.words)
     image = photo.data.flickr8k.images(photo.data.flickr8k.splits["test"][:1], photo.data.network.size)[0]
-    explain = explainer(photo.model, partial(encodings.from_reader, photo.data), sides)
+    explain = explainer(photo.model, partial(readers.photograph, photo.data), sides)
     explorer = CaptionExplorer(explain, image, SENTENCES[0], **SHOWN)
     return explorer.sentence, SENTENCES
 

@@ -14,6 +14,8 @@ import statistics
 import numpy as np
 import pandas as pd
 
+from benchmarks.studies import retrieval
+from benchmarks.studies.agreement import agreement
 from crossexplain.files import embedded_folder, write_whole
 from crossexplain.intervals import mean_interval
 from crossexplain.recipes import Trained, load_or_train
@@ -49,7 +51,7 @@ def rows_of(name: str, of: list[Trained], encoded: Encoded, seed: int) -> list[d
         right.append(((recipe.logits(trained.part, encoded, pairs).numpy() > 0) == pairs.labels)[order])
         seconds.append(trained.seconds)
         if name == "clip_cnn":
-            found.append(recipe.retrieval(trained.part, encoded).image_rank < 10)
+            found.append(retrieval.of_model(trained.part, encoded).image_rank < 10)
     rows = over_seeds(f"flickr8k.{name}.accuracy", right, "share of pairs", seed)
     if found:
         rows += over_seeds(f"flickr8k.{name}.recall_at_10", found, "share of captions, 1,000 photographs", seed)
@@ -58,7 +60,7 @@ def rows_of(name: str, of: list[Trained], encoded: Encoded, seed: int) -> list[d
     rows.append(row(f"flickr8k.{name}.alike", on_alike[np.argsort(alike.image, kind="stable")],
                     "share of pairs, other captions read alike", seed))
     for kind in ("expert", "crowd"):
-        judged = recipe.agreement(of[0].part, encoded, kind, seed)
+        judged = agreement(of[0].part, encoded, kind, seed)
         rows.append({"id": f"flickr8k.{name}.{kind}", **judged._asdict(), "unit": "rank correlation with people's judgements"})
     return [*rows, {"id": f"flickr8k.{name}.seconds", "value": statistics.median(seconds), "low": min(seconds),
                     "high": max(seconds), "n": SEEDS,

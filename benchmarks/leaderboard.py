@@ -16,6 +16,7 @@ from joblib import Parallel, delayed
 from tqdm.auto import tqdm
 
 from benchmarks.studies import leaderboard, pointing
+from benchmarks.studies.architectures import train
 from benchmarks.studies.leaderboard import (
     CHANGES,
     METHODS,
@@ -41,7 +42,7 @@ from crossexplain.intervals import mean_interval
 from crossexplain.models.cnn_lstm import AfterTower
 from crossexplain.recipes import load_or_train
 from crossexplain.recipes.collages import look
-from crossexplain.recipes.controls import prepare, train
+from crossexplain.recipes.controls import prepare
 from crossexplain_book.bench import code_hash
 from crossexplain_book.provenance import versions
 

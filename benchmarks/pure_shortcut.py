@@ -15,6 +15,7 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
+from benchmarks.studies.architectures import train
 from benchmarks.studies.permutations import shapley_values
 from crossexplain.data import digits
 from crossexplain.evaluation.modality_shares import intershap, perceptual_scores, size_shares
@@ -23,7 +24,7 @@ from crossexplain.gradients.modalities import Tokens, Vectors
 from crossexplain.gradients.rounds import rounds
 from crossexplain.gradients.views import FULL, NOTHING
 from crossexplain.recipes import load_or_train
-from crossexplain.recipes.controls import Control, prepare, train
+from crossexplain.recipes.controls import Control, prepare
 from crossexplain_book.bench import code_hash
 
 ARCHITECTURES, SHARES, SEEDS = ("early fusion", "dual encoder"), (0.25, 0.5, 0.75, 1.0), 6

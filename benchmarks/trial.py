@@ -19,7 +19,9 @@ import torch
 from sklearn.tree import DecisionTreeClassifier
 from torch import Tensor, nn
 
+from benchmarks.studies import architectures as heads
 from benchmarks.studies import permutations
+from benchmarks.studies.architectures import ARCHITECTURES, UNLEARNABLE, train
 from benchmarks.studies.disagreement import choose, contradictions, right
 from crossexplain.data import collages as pairs_of
 from crossexplain.data import controls, digits
@@ -43,7 +45,7 @@ from crossexplain.models.cnn_lstm import AfterTower
 from crossexplain.recipes import controls as recipe
 from crossexplain.recipes import load_or_train
 from crossexplain.recipes.collages import look
-from crossexplain.recipes.controls import ARCHITECTURES, UNLEARNABLE, Control, prepare, train
+from crossexplain.recipes.controls import Control, prepare
 from crossexplain_book.bench import BenchError, row_of
 
 CONTROLS = [("image", 1.0), ("text", 1.0), ("either", 1.0), ("both", 1.0), ("additive", 1.0),
@@ -158,7 +160,8 @@ def block(seeds: range, architectures: tuple[str, ...]) -> list[dict]:
 
 def kept_at(seeds: range, architectures: tuple[str, ...]) -> Path:
     """Return where a block keeps what it has judged: another file for other code and other seeds."""
-    code = [Path(module.__file__) for module in (controls, digits, pairs_of, recipe, modality_shares, permutations, judging)]
+    code = [Path(module.__file__) for module in (controls, digits, pairs_of, recipe, heads, modality_shares, permutations,
+                                                 judging)]
     code += map(inspect.getsource, (judged, recorded, met, text_share, shapley))
     folder = embedded_folder().parent / "_build" / "trial"
     return folder / f"{digest(*seeds, *architectures, BASELINES, MET, EXPLAINED, ORDERS, *code)[:16]}.json"

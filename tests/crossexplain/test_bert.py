@@ -50,19 +50,11 @@ def test_the_head_depends_on_the_seed_and_the_callers_random_state_does_not(fold
     assert torch.equal(first.head.weight, same.head.weight) and not torch.equal(first.head.weight, other.head.weight)
 
 
-@pytest.mark.parametrize("pooling", bert.POOLINGS)
-def test_padding_changes_nothing(folder, pooling):
-    model, tokenizer = bert.load(folder, 2, pooling), bert.load_tokenizer(folder)
+def test_padding_changes_nothing(folder):
+    model, tokenizer = bert.load(folder, 2), bert.load_tokenizer(folder)
     alone = model(**bert.encode(tokenizer, ["great idea"]).inputs)
     beside = model(**bert.encode(tokenizer, ["great idea", "it crashes, but it crashes."]).inputs)
     assert torch.allclose(alone[0], beside[0], atol=1e-6)
-
-
-def test_the_mean_is_over_the_attended_tokens(folder):
-    model = bert.load(folder, 2, "mean")
-    inputs = bert.encode(bert.load_tokenizer(folder), ["great idea", "it crashes, but it"]).inputs
-    hidden = model.encoder(**inputs).last_hidden_state
-    assert torch.allclose(model(**inputs)[0], model.head(hidden[0, :4].mean(dim=0)), atol=1e-6)
 
 
 def test_tuning_starts_from_the_encoder_and_merging_keeps_what_was_learned(folder):
@@ -164,8 +156,6 @@ def test_a_missing_or_broken_folder_is_refused(folder, tmp_path):
 
 
 def test_unusable_settings_are_refused(folder):
-    with pytest.raises(InputError, match="got pooling 'max', expected one of 'cls', 'mean'"):
-        bert.load(folder, 2, pooling="max")
     with pytest.raises(InputError, match="1 class"):
         bert.load(folder, 1)
 

@@ -1,12 +1,13 @@
 import numpy as np
 import pytest
 import torch
+from benchmarks.studies.published import PublishedCnnLstm
 
 from crossexplain.data import collages, digits
 from crossexplain.data.collages import VOCABULARY
 from crossexplain.gradients.capture import capture
 from crossexplain.models import checkpoints
-from crossexplain.models.cnn_lstm import CnnLstm, PublishedCnnLstm, Tower
+from crossexplain.models.cnn_lstm import CnnLstm, Tower
 from crossexplain.recipes import RECIPES, load_or_train
 from crossexplain.recipes import collages as recipe
 

@@ -77,12 +77,9 @@ def shards(folder):
 def test_features_are_those_of_the_model(model, inputs, tmp_path):
     found = run(model, inputs, tmp_path, dtype="float32")
     truth = model(inputs.vectors).detach()
-    assert len(found) == N and found.shape == (5,) and not found.ragged and found.rate > 0
+    assert len(found) == N and found.shape == (5,) and not found.ragged
     assert torch.allclose(found[range(N)], truth, atol=1e-6)
-    assert torch.allclose(found[[41, 3, 3, -1]], truth[[41, 3, 3, -1]], atol=1e-6)
-    assert torch.equal(found[7], found[[7]][0]) and torch.equal(found[5:9], found[[5, 6, 7, 8]])
-    assert torch.equal(found[torch.arange(N) < 2], found[[0, 1]]) and found[[]].shape == (0, 5)
-    assert torch.allclose(found.map(lambda rows: rows.sum(1), 7), truth.sum(1), atol=1e-5)
+    assert torch.allclose(found[torch.tensor([41, 3, 3])], truth[[41, 3, 3]], atol=1e-6) and found[[]].shape == (0, 5)
 
 
 def test_half_precision_keeps_three_digits_and_half_of_the_room(model, inputs, tmp_path):
@@ -97,7 +94,7 @@ def test_nothing_is_encoded_twice(model, inputs, tmp_path):
     first = run(model, inputs, tmp_path)
     assert sorted(inputs.asked) == list(range(N))
     again = run(model, inputs, tmp_path)
-    assert len(inputs.asked) == N and np.isnan(again.rate) and torch.equal(first[range(N)], again[range(N)])
+    assert len(inputs.asked) == N and torch.equal(first[range(N)], again[range(N)])
 
 
 def test_other_weights_settings_or_inputs_are_another_encoding(model, inputs, tmp_path):
@@ -129,8 +126,6 @@ def test_rows_of_texts_of_different_lengths(inputs, tmp_path, sort):
         n = inputs.lengths[i]
         assert torch.allclose(row[:n], reader.embedding.weight[i] + torch.arange(n)[:, None], atol=1e-2)
         assert not row[n:].any()
-    means = found.map(lambda values, mask: values.sum(1) / mask.sum(1, keepdim=True))
-    assert torch.allclose(means[2], values[1].sum(0) / inputs.lengths[2])
     with pytest.raises(TypeError, match="use padded"):
         found[some]
 
@@ -140,8 +135,9 @@ def test_other_shapes_than_a_vector(model, inputs, tmp_path):
     assert found.shape == (2, 2, 1) and found[[3, 4]].shape == (2, 2, 2, 1)
     with pytest.raises(TypeError, match="use encodings"):
         found.padded([1])
-    with pytest.raises(IndexError, match="input 50 was asked for, there are 50"):
-        found[[50]]
+    for wrong in (50, -1):
+        with pytest.raises(IndexError, match=f"input {wrong} was asked for, there are 50"):
+            found[[wrong]]
 
 
 SLOW = """
@@ -279,8 +275,6 @@ def test_features_too_large_for_half_precision_are_named(inputs, tmp_path):
 @pytest.mark.parametrize(("change", "message"), [
     ({"dtype": "bfloat16"}, "got dtype 'bfloat16', expected one of 'float16', 'float32'"),
     ({"lengths": [1, 2]}, "got 2 lengths for 50 inputs"),
-    ({"batch_size": 0}, "batch_size 0"),
-    ({"settings": {"layer": nn.ReLU()}}, "settings hold something that is no number, text, list or dict"),
     ({"forward": lambda x: x[:1]}, "the model gave 1 rows for 3 inputs"),
 ])
 def test_settings_that_cannot_be_used(model, inputs, tmp_path, change, message):
@@ -312,7 +306,7 @@ def test_neither_writing_nor_reading_holds_more_than_a_shard(tmp_path):
             return torch.ones(len(indices), 4)
         found = encode(model, batch, [str(i) for i in range(800)], sys.argv[1], settings={}, batch_size=8, shard_size=16,
                        progress=False)
-        total = found.map(lambda rows: rows[:, 0].clone(), 8).sum()
+        total = sum(float(found[range(start, start + 8)][:, 0].sum()) for start in range(0, 800, 8))
         print(highest - before, anonymous() - before)
     """)
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
@@ -349,6 +343,6 @@ def test_captions_of_any_kind_through_a_real_encoder(tmp_path):
     data = flickr8k.Flickr8k(["a.jpg"], texts, np.zeros(4, np.int64), [f"a.jpg#{i}" for i in range(4)], {}, None)
     folder = store.find("minilm").path
     encoder, tokenizer = bert.load(folder, 2).encoder, bert.load_tokenizer(folder)
-    states = recipe.encode_captions(encoder, tokenizer, data, progress=False, where=tmp_path)
+    states = recipe.encode_captions(encoder, tokenizer, data, range(4), progress=False, where=tmp_path)
     values, mask = states.padded(range(4))
     assert mask.sum(1)[:2].tolist() == [3, 64] and (mask.sum(1) > 2).all() and torch.isfinite(values).all()

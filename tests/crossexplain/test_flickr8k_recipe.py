@@ -5,6 +5,8 @@ import os
 import numpy as np
 import pytest
 import torch
+from benchmarks.studies import openai_clip, retrieval
+from benchmarks.studies.agreement import agreement
 from PIL import Image
 from safetensors.torch import save_file
 from transformers import BertConfig, BertModel, BertTokenizerFast
@@ -18,8 +20,9 @@ from crossexplain.models import checkpoints, vgg
 from crossexplain.models.clip import softmax_loss
 from crossexplain.models.towers import FrozenMapPooling, GivenMaps, GivenStates
 from crossexplain.models.two_towers import with_towers
-from crossexplain.recipes import encodings, load_or_train, openai_clip
+from crossexplain.recipes import encodings, load_or_train
 from crossexplain.recipes import flickr8k as recipe
+from crossexplain_book import readers
 from support import tiny_clip
 
 needs_data = pytest.mark.skipif(not os.environ.get("CROSSEXPLAIN_DATA"), reason="CROSSEXPLAIN_DATA is not set")
@@ -143,12 +146,12 @@ def test_a_training_that_was_cut_off_goes_on_and_ends_alike(encoded, monkeypatch
 
 def test_a_photograph_and_a_sentence_of_ones_own(copy, encoded):
     trained = recipe.train("fusion", encoded=encoded, progress=False, **SETTINGS)
-    inputs, shown, words, note = encodings.from_reader(encoded, torch.rand(3, 60, 90), "a dog runs")
+    inputs, shown, words, note = readers.photograph(encoded, torch.rand(3, 60, 90), "a dog runs")
     assert words == ["a", "dog", "runs"] and shown.shape == (3, 227, 227) and "90 x 60 pixels" in note
     features = Tokens(**encoded.words).features(inputs)[0]
     assert features.tolist() == [False, True, True, True, False] and trained.model(**inputs).shape == (1,)
     with pytest.raises(ValueError, match="sentence 0 has 102 tokens, at most 64"):
-        encodings.from_reader(encoded, torch.rand(3, 60, 90), "a " * 100)
+        readers.photograph(encoded, torch.rand(3, 60, 90), "a " * 100)
 
 
 def test_the_towers_of_the_paper_are_taken_where_they_are_available(weights, monkeypatch):
@@ -188,11 +191,11 @@ def test_agreement_with_people_is_a_rank_correlation(copy, encoded):
     judged = flickr8k.Judgements(pairs.image, pairs.caption, marks, 0)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(flickr8k.Flickr8k, "judgements", lambda self, kind: judged)
-        found = recipe.agreement(head, encoded, "expert")
+        found = agreement(head, encoded, "expert")
         assert found.value == pytest.approx(1) and found.low == pytest.approx(1) and found.n == 50
         patch.setattr(flickr8k.Flickr8k, "judgements", lambda self, kind: flickr8k.Judgements(
             pairs.image, pairs.caption, np.exp(np.stack([-logits, logits], axis=1)), 0))
-        assert recipe.agreement(head, encoded, "crowd").value == pytest.approx(-1), "the share of yes falls with the logit here"
+        assert agreement(head, encoded, "crowd").value == pytest.approx(-1), "the share of yes falls with the logit here"
 
 
 def test_a_damaged_head_is_trained_again(encoded):
@@ -207,7 +210,7 @@ def test_a_damaged_head_is_trained_again(encoded):
 @pytest.mark.parametrize("name", recipe.NAMES)
 def test_retrieval_counts_who_comes_before_the_right_one(name, copy, encoded):
     head = recipe.train(name, encoded=encoded, progress=False, **SETTINGS).part
-    found = recipe.retrieval(head, encoded)
+    found = retrieval.of_model(head, encoded)
     scores = head.similarity(encoded.maps(found.images), *encoded.states(found.captions))
     for j, caption in enumerate(found.captions):
         own = found.images.tolist().index(copy.image_of[caption])

@@ -56,7 +56,7 @@ def test_what_is_kept_is_loaded_with_its_card_and_its_histories(tmp_path, small,
     assert loaded.card["seed"] == 3 and not any(parameter.requires_grad for parameter in loaded.model.parameters())
     assert all(torch.equal(a, b) for a, b in zip(loaded.model.parameters(), small.model.parameters()))
     with pytest.raises(WeightsError, match="there is no checkpoint 'other'"):
-        with_checkpoint(loaded, tmp_path, "other")
+        with_checkpoint(replace(loaded, file="other"), tmp_path)
 
 
 def test_the_time_of_a_model_without_histories_is_that_of_its_card():

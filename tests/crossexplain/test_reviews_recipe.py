@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from benchmarks.studies import real_reviews
 
 from crossexplain.checks import InputError
 from crossexplain.data import reviews, store
@@ -47,12 +48,12 @@ def test_it_can_be_trained_again(monkeypatch, tmp_path):
 def test_it_can_be_trained_on_real_sentences(monkeypatch):
     real = reviews.Reviews([f"{w} phone {i}" for i in range(60) for w in ("Good", "Bad")], np.tile([1, 0], 60),
                            ("negative", "positive"), sources={"labelled-sentences": "a test"})
-    monkeypatch.setitem(recipe.REAL, "labelled-sentences", (lambda: real, 6, 16))
-    trained = recipe.train_on("labelled-sentences", size="page", progress=False, profile="embedded")
+    monkeypatch.setitem(real_reviews.REAL, "labelled-sentences", (lambda: real, 6, 16))
+    trained = real_reviews.train_on("labelled-sentences", size="page", progress=False, profile="embedded")
     assert len(trained.data) == 24 and trained.classes == ("negative", "positive")
     assert trained.right(trained.data).mean() > 0.9
     with pytest.raises(ValueError, match="got sentences 'tweets', expected one of 'labelled-sentences', 'app-reviews'"):
-        recipe.train_on("tweets")
+        real_reviews.train_on("tweets")
 
 
 def test_bert_base_is_taken_only_in_full_and_only_where_it_is(monkeypatch):

@@ -11,6 +11,7 @@ from crossexplain.gradients.preflight import preflight
 from crossexplain.models import checkpoints
 from crossexplain.recipes import load_or_train, scene_batches
 from crossexplain.recipes import scenes as recipe
+from crossexplain_book import readers
 
 
 @pytest.fixture(scope="module")
@@ -161,15 +162,15 @@ def test_an_image_and_a_sentence_of_a_reader(data):
     image = data.images([3])[0]
     image = torch.nn.functional.interpolate(image[None], scale_factor=2)[0]
     wide = torch.cat([torch.zeros(3, 144, 20), image, torch.zeros(3, 144, 20)], dim=2)
-    called, shown, words, note = recipe.from_reader(model, wide, "A red ball.")
+    called, shown, words, note = readers.scene(model, wide, "A red ball.")
     assert shown.shape == (3, scenes.SIDE, scenes.SIDE) and words == ["a", "red", "ball"]
     assert "184 x 144" in note and "middle square of 144 x 144" in note and "scaled to 96 x 96" in note
     assert called["tokens"][0].tolist() == [2, *(scenes.VOCABULARY.index(word) for word in words), 3]
     assert model(**called).shape == (1,)
-    called, _, _, note = recipe.from_reader(recipe.new_model("fusion"), torch.zeros(3, 96, 96), "a red ball")
+    called, _, _, note = readers.scene(recipe.new_model("fusion"), torch.zeros(3, 96, 96), "a red ball")
     assert called["tokens"].shape == (1, 3) and not note
     with pytest.raises(ValueError, match="unicorn"):
-        recipe.from_reader(model, image, "a red unicorn")
+        readers.scene(model, image, "a red unicorn")
 
 
 @pytest.mark.parametrize("name", recipe.NAMES)

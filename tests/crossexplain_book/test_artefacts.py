@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from benchmarks.studies.collage_labels import text_alone, wrong_labels
+from benchmarks.studies.published import PublishedCnnLstm
 
 from crossexplain.data import collages, digits
 from crossexplain.gradients.capture import capture
@@ -11,7 +12,7 @@ from crossexplain.gradients.modalities import ImageCells, Tokens
 from crossexplain.gradients.preflight import preflight
 from crossexplain.gradients.rounds import rounds
 from crossexplain.gradients.views import FULL, Mask, Views
-from crossexplain.models.cnn_lstm import CnnLstm, PublishedCnnLstm
+from crossexplain.models.cnn_lstm import CnnLstm
 
 BANK = digits.load("sklearn")
 TEST = collages.build(BANK, 32, "test", 0)

@@ -21,9 +21,9 @@ from crossexplain.gradients.maps import attribute as image_map
 from crossexplain.gradients.modalities import ImageCells, Tokens
 from crossexplain.gradients.rounds import rounds
 from crossexplain.gradients.tokens import attribute as word_scores
-from crossexplain.recipes import collages as recipe
 from crossexplain.recipes import load_or_train
 from crossexplain.recipes import scenes as scene_recipe
+from crossexplain_book import readers
 from crossexplain_book.assemble import CONTROLS, page
 from crossexplain_book.explorers import (
     CaptionExplorer,
@@ -60,7 +60,7 @@ def pairs(trained, modalities):
 
 @pytest.fixture
 def caption(trained, modalities):
-    explain = explainer(trained.model, recipe.from_reader, modalities)
+    explain = explainer(trained.model, readers.collage, modalities)
     return CaptionExplorer(explain, torch.zeros(3, 56, 56), "there are 0 even digit(s) in the picture", **WORDS)
 
 
@@ -155,7 +155,7 @@ def test_a_picture_and_a_sentence_of_ones_own(caption, trained):
         small = torch.from_numpy(np.kron(own, np.ones((3, 3), np.uint8)) / 255).float().expand(3, -1, -1)
         explained = caption.models["model"](small, caption.sentence.value)
         assert answer(explained.logit) in caption.said and answer(explained.logit) in caption.picture.alt
-    right = [(recipe.from_reader(image.expand(3, -1, -1), collages.SENTENCES[s])[0], bool(label))
+    right = [(readers.collage(image.expand(3, -1, -1), collages.SENTENCES[s])[0], bool(label))
              for image, s, label in zip(test.images(), test.sentence_id, test.labels)]
     assert np.mean([(float(trained.model(**inputs)) > 0) == label for inputs, label in right]) > 0.9
 
@@ -206,7 +206,7 @@ def test_a_fault_of_the_model_is_shown_and_not_swallowed():
 @pytest.mark.parametrize("methods", [{"map_method": "gradcam"}, {"word_method": "attention-relevance"}])
 def test_a_method_that_explorers_do_not_have_is_refused_at_once(trained, modalities, methods):
     with pytest.raises(InputError, match="expected one of"):
-        explainer(trained.model, recipe.from_reader, modalities, **methods)
+        explainer(trained.model, readers.collage, modalities, **methods)
 
 
 def test_a_new_map_can_be_chosen_by_its_title(monkeypatch):
@@ -270,7 +270,7 @@ def test_models_of_scenes_answer_about_any_image(name, special):
     model = scene_recipe.new_model(name).eval().requires_grad_(False)
     grid = (8, 8) if name == "clip_vit" else (6, 6)
     sides = ImageCells(layer=model.image_layer, grid=grid), Tokens(layer=model.text_layer, special=special)
-    explain = explainer(model, partial(scene_recipe.from_reader, model), sides)
+    explain = explainer(model, partial(readers.scene, model), sides)
     explorer = CaptionExplorer(explain, torch.rand(3, 96, 96), "a red ball", **WORDS)
     called = scene_recipe.inputs(model, explorer.image[None], ["a red ball"])
     assert answer(float(model(**called))) in explorer.said and "a red ball" in explorer.picture.alt and not explorer.more

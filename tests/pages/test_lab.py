@@ -21,7 +21,8 @@ import torch
 from crossexplain.data import collages
 from crossexplain.gradients.modalities import ImageCells, Tokens
 from crossexplain.gradients.views import Mask, Views
-from crossexplain.recipes import collages as recipe, load_or_train
+from crossexplain.recipes import load_or_train
+from crossexplain_book import readers
 from crossexplain_book.explorers import CaptionExplorer, PairExplorer, WordExplorer, explainer
 
 trained = load_or_train("collages", progress=False)
@@ -34,8 +35,8 @@ pairs = PairExplorer(model, inputs, modalities, words, cells=list(collages.CORNE
                      name="fig-pairs", caption="What is left when parts are covered. Click to cover.")
 pairs
 """, """
-caption = CaptionExplorer({"collages": explainer(model, recipe.from_reader, modalities),
-                           "collages, signed": explainer(model, recipe.from_reader, modalities, map_method="gradient x input")},
+caption = CaptionExplorer({"collages": explainer(model, readers.collage, modalities),
+                           "collages, signed": explainer(model, readers.collage, modalities, map_method="gradient x input")},
                           test.images([0])[0].expand(3, -1, -1), " ".join(words[0]),
                           name="fig-caption", caption="Your own image and sentence. Upload and type.")
 caption
@@ -60,7 +61,7 @@ nets = {name: load_or_train(f"scenes_{name}", progress=False).model for name in 
 grids = {"clip_cnn": (6, 6), "clip_vit": (8, 8), "fusion": (6, 6)}
 sides = {name: (ImageCells(layer=net.image_layer, grid=grids[name]),
                 Tokens(layer=net.text_layer, special=() if name == "fusion" else (2, 3))) for name, net in nets.items()}
-own = CaptionExplorer({name: explainer(net, partial(scene_recipe.from_reader, net), sides[name]) for name, net in nets.items()},
+own = CaptionExplorer({name: explainer(net, partial(readers.scene, net), sides[name]) for name, net in nets.items()},
                       drawn.images([4])[0], drawn.captions[4][0], name="fig-own",
                       caption="Your own image and sentence. Upload and type.")
 own

@@ -7,16 +7,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
-from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModel, AutoTokenizer, BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 
-from crossexplain.checks import InputError, require_one_of
-from crossexplain.models.weights import WeightsError, offline
-
-POOLINGS = ("cls", "mean")
+from crossexplain.checks import InputError
+from crossexplain.models.weights import offline, seeded
 
 
 class TextClassifier(nn.Module):
-    """An encoder that gives one vector a sentence, and a linear head.
+    """An encoder and a linear head on the vector of the first token, [CLS] (Devlin et al. 2019).
 
     Called by keyword with the output of a tokenizer, ``model(input_ids=..., attention_mask=...)``, each of shape (N, T);
     returns logits of shape (N, C). In eval mode the examples of a batch do not touch each other.
@@ -27,8 +25,6 @@ class TextClassifier(nn.Module):
         With ``attn_implementation="eager"`` where its attention maps are to be read.
     classes : int
         Number of classes, C.
-    pooling : {"cls", "mean"}
-        The sentence is the vector of the first token (Devlin et al. 2019), or the mean over the attended tokens.
     dropout : float
         Before the head.
 
@@ -45,12 +41,11 @@ class TextClassifier(nn.Module):
 
     text_layer = "encoder.embeddings"
 
-    def __init__(self, encoder: PreTrainedModel, classes: int, pooling: str = "cls", dropout: float = 0.1):
+    def __init__(self, encoder: PreTrainedModel, classes: int, dropout: float = 0.1):
         super().__init__()
-        require_one_of(pooling, POOLINGS, "pooling")
         if classes < 2:
             raise InputError(f"got {classes} class(es), expected at least 2.")
-        self.encoder, self.pooling = encoder, pooling
+        self.encoder = encoder
         if getattr(encoder, "pooler", None) is not None:
             encoder.pooler = None  # its output would not be used, and its weights would stay without a gradient
         self.dropout = nn.Dropout(dropout)
@@ -58,14 +53,8 @@ class TextClassifier(nn.Module):
 
     def forward(self, **inputs: Tensor) -> Tensor:
         """Return the logits, shape (N, C)."""
-        hidden = self.encoder(**inputs).last_hidden_state  # (N, T, D)
-        if self.pooling == "cls":
-            sentence = hidden[:, 0]
-        else:
-            mask = inputs.get("attention_mask")
-            weights = torch.ones_like(hidden[..., :1]) if mask is None else mask[..., None].to(hidden.dtype)
-            sentence = (hidden * weights).sum(dim=1) / weights.sum(dim=1)
-        return self.head(self.dropout(sentence))
+        states = self.encoder(**inputs).last_hidden_state  # (N, T, D)
+        return self.head(self.dropout(states[:, 0]))
 
     @property
     def attention_layers(self) -> list[str]:
@@ -97,8 +86,7 @@ class TextClassifier(nn.Module):
             raise InputError(f"got rank {rank}, expected 0 (the head alone) or more.")
         self.requires_grad_(False)
         part = nn.ModuleDict({"head": self.head.requires_grad_(True)})
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed):
             for name, linear in self._matrices() if rank else ():
                 part[name.replace(".", "-")] = change = _LowRank(linear, rank)
                 parametrize.register_parametrization(linear, "weight", change)
@@ -128,7 +116,7 @@ class _LowRank(nn.Module):
         return weight + self.up @ self.down
 
 
-def load(folder: str | Path, classes: int, pooling: str = "cls", seed: int = 0) -> TextClassifier:
+def load(folder: str | Path, classes: int, seed: int = 0) -> TextClassifier:
     """Load a pre-trained encoder from a folder of Hugging Face's format, and add a new head.
 
     Parameters
@@ -137,8 +125,6 @@ def load(folder: str | Path, classes: int, pooling: str = "cls", seed: int = 0) 
         Holds ``config.json`` and ``model.safetensors``; nothing is read from anywhere else.
     classes : int
         Number of classes.
-    pooling : {"cls", "mean"}
-        As in :class:`TextClassifier`.
     seed : int
         Of the head's first weights.
 
@@ -154,9 +140,8 @@ def load(folder: str | Path, classes: int, pooling: str = "cls", seed: int = 0) 
     """
     with offline(folder, "encoder", "config.json", "model.safetensors") as path:
         encoder = AutoModel.from_pretrained(path, local_files_only=True, attn_implementation="eager", dtype=torch.float32)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = TextClassifier(encoder, classes, pooling)
+    with seeded(seed):
+        model = TextClassifier(encoder, classes)
     model.tune(0)
     return model.eval()
 
@@ -167,13 +152,10 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
     Raises
     ------
     WeightsError
-        If there is none, or it cannot say which characters a token stands for.
+        If it is missing or broken.
     """
     with offline(folder, "tokenizer", "tokenizer.json") as path:
-        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
-    if not tokenizer.is_fast:
-        raise WeightsError(f"the tokenizer in {folder} knows no character offsets; a tokenizer.json is needed.")
-    return tokenizer
+        return AutoTokenizer.from_pretrained(path, local_files_only=True)
 
 
 @dataclass(frozen=True)
@@ -200,6 +182,11 @@ class Encoded:
     words: Tensor
     tokens: list[list[str]]
 
+    @property
+    def of_two_towers(self) -> dict[str, Tensor]:
+        """The inputs under the names that models with two towers give them."""
+        return {"tokens": self.inputs["input_ids"], "attention_mask": self.inputs["attention_mask"]}
+
 
 def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int | None = None,
            truncate: bool = False) -> Encoded:
@@ -224,18 +211,16 @@ def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length:
     InputError
         As for :func:`require_texts`, and for a sentence that is too long or a ``max_length`` without room for a word.
     """
-    texts = require_texts(texts)
-    limit = tokenizer.model_max_length if max_length is None else _require_room(tokenizer, max_length)
-    batch = tokenizer(texts, padding=True, truncation=truncate, max_length=limit if truncate else None,
-                      return_offsets_mapping=True, return_special_tokens_mask=True, return_tensors="pt")
+    limit = tokenizer.model_max_length if max_length is None else max_length
+    batch, words = _tokenized(tokenizer, texts, limit, truncate, padding=True, return_offsets_mapping=True,
+                              return_special_tokens_mask=True, return_tensors="pt")
     lengths = batch["attention_mask"].sum(dim=1)
     if not truncate and int(lengths.max()) > limit:
         i = int(lengths.argmax())
         raise InputError(f"sentence {i} has {int(lengths[i])} tokens, at most {limit} can be read; shorten it, split "
                            "it into sentences, or pass truncate=True and say so to your readers.")
     special, offsets = batch.pop("special_tokens_mask").bool(), batch.pop("offset_mapping")
-    _require_words(texts, [batch.word_ids(i) for i in range(len(texts))])
-    words = torch.tensor([[-1 if word is None else word for word in batch.word_ids(i)] for i in range(len(texts))])
+    words = torch.tensor([[-1 if word is None else word for word in row] for row in words])
     tokens = [tokenizer.convert_ids_to_tokens(ids[: int(n)]) for ids, n in zip(batch["input_ids"], lengths)]
     # An unknown character is an ordinary token to the model, whatever the tokenizer's list of special tokens says.
     return Encoded(dict(batch), special & (words < 0), offsets, words, tokens)
@@ -263,18 +248,18 @@ def require_texts(texts: Sequence[str]) -> list[str]:
     return texts
 
 
-def _require_words(texts: list[str], words: list[list[int | None]]) -> None:
-    """Refuse a sentence of which the tokenizer leaves nothing: invisible characters, for example."""
-    for i, (text, numbers) in enumerate(zip(texts, words)):
-        if all(number is None for number in numbers):
-            raise InputError(f"sentence {i} is {text!r}, of which the tokenizer leaves no word; leave it out of the batch.")
-
-
-def _require_room(tokenizer: PreTrainedTokenizerBase, max_length: int) -> int:
-    least = tokenizer.num_special_tokens_to_add() + 1
+def _tokenized(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int, truncate: bool,
+               **options) -> tuple[BatchEncoding, list[list[int | None]]]:
+    """Return what the tokenizer makes of sentences, and the number of the word that each token is a piece of."""
+    texts, least = require_texts(texts), tokenizer.num_special_tokens_to_add() + 1
     if max_length < least:
         raise InputError(f"got max_length {max_length}, expected at least {least}: the special tokens and one more.")
-    return max_length
+    batch = tokenizer(texts, truncation=truncate, max_length=max_length if truncate else None, **options)
+    words = [batch.word_ids(i) for i in range(len(texts))]
+    for i, numbers in enumerate(words):
+        if all(number is None for number in numbers):  # invisible characters, for example
+            raise InputError(f"sentence {i} is {texts[i]!r}, of which the tokenizer leaves no word; leave it out of the batch.")
+    return batch, words
 
 
 class TextBatches:
@@ -295,13 +280,10 @@ class TextBatches:
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], labels, max_length: int = 128):
-        texts = require_texts(texts)
-        if len(texts) != len(labels):
-            raise InputError(f"got {len(texts)} sentences and {len(labels)} labels, expected as many of both.")
         self.tokenizer, self.labels = tokenizer, torch.as_tensor(labels)
-        batch = tokenizer(texts, truncation=True, max_length=_require_room(tokenizer, max_length))
-        _require_words(texts, [batch.word_ids(i) for i in range(len(texts))])
-        self.ids = batch["input_ids"]
+        self.ids = _tokenized(tokenizer, texts, max_length, truncate=True)[0]["input_ids"]
+        if len(self.ids) != len(labels):
+            raise InputError(f"got {len(self.ids)} sentences and {len(labels)} labels, expected as many of both.")
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from crossexplain.files import embedded_folder, write_whole
-from crossexplain.models.weights import WeightsError, read_weights, require_finite_weights, require_fit
+from crossexplain.models.weights import WeightsError, read_weights, require_finite_weights
 
 LIMIT = 10_000_000  # bytes of a checkpoint that travels with the project
 REQUIRED = ("data", "seed", "command", "accuracy")
@@ -77,12 +77,11 @@ def read_card(name: str, folder: Path | None = None) -> dict:
     if not path.exists() or not path.with_suffix(".json").exists():
         present = ", ".join(sorted(p.stem for p in path.parent.glob("*.safetensors"))) or "none"
         raise WeightsError(f"there is no checkpoint {name!r} with a card in {path.parent}; there are: {present}. "
-                              f"Make it with `python -m crossexplain train {name}`.")
+                           f"Make it with `python -m crossexplain train {name}`.")
     try:
         return json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise WeightsError(f"the card {path.with_suffix('.json')} is broken ({error}); "
-                              f"{_again(name)}") from error
+        raise WeightsError(f"the card {path.with_suffix('.json')} is broken ({error}); {_again(name)}") from error
 
 
 def load(name: str, model: nn.Module, folder: Path | None = None) -> dict:
@@ -102,10 +101,7 @@ def load(name: str, model: nn.Module, folder: Path | None = None) -> dict:
     card, path = read_card(name, folder), _path(name, folder)
     if _digest(path) != card.get("sha256"):
         raise WeightsError(f"checkpoint {path} is broken: its bytes are not those of its card; {_again(name)}")
-    weights = read_weights(path, _again(name))
-    require_fit(f"checkpoint {name!r}", weights, model.state_dict(), type(model).__name__,
-                "build the model with the sizes of the card.")
-    model.load_state_dict(weights)
+    model.load_state_dict(read_weights(path, model, type(model).__name__, _again(name)))
     model.eval()
     return card
 

@@ -15,7 +15,7 @@ from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTextModel
 from crossexplain.checks import InputError, require_images
 from crossexplain.models.towers import ClipTextTower, ConvTower, MapPooling, clip_states, dense, pool, threshold
 from crossexplain.models.two_towers import JoinedTowers, TwoTowerModel
-from crossexplain.models.weights import offline
+from crossexplain.models.weights import offline, seeded
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # of CLIP's pixels
 # Where training begins. A caption with one wrong word is close to the right one, so the cosine is multiplied by more than the
@@ -292,8 +292,7 @@ def small_vit(vocabulary: int, length: int, side: int = 96, patch: int = 12, wid
               "num_hidden_layers": layers, "num_attention_heads": 4, "projection_dim": text.projection_dim}
     config = CLIPConfig(text_config=text.to_dict(), vision_config=vision, projection_dim=text.projection_dim,
                         logit_scale_init_value=math.log(SCALE))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         model = Clip(CLIPModel._from_config(config, attn_implementation="eager"), pad=0)
     _silence(model.clip.text_model)
     return model
@@ -302,8 +301,7 @@ def small_vit(vocabulary: int, length: int, side: int = 96, patch: int = 12, wid
 def small_cnn(vocabulary: int, length: int, seed: int = 0) -> ClipCNN:
     """Return a small dual encoder with a convolutional image tower and random weights; arguments as for :func:`small_vit`."""
     config = small_text(vocabulary, length)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         text = CLIPTextModel._from_config(config, attn_implementation="eager")
         model = ClipCNN(ConvTower(), ClipTextTower(text, pad=0), width=config.projection_dim)
     _silence(text)

@@ -1,4 +1,4 @@
-"""The features of thousands of images or texts from a frozen tower, computed once and kept on disk.
+"""The features of thousands of images or texts from a frozen tower, which are computed once and kept on disk.
 
 A tower that is not trained gives the same features in every epoch, and for every view that leaves its input as it is.
 :func:`encode` sends each input through it once and writes the features in shards, files of a few hundred inputs. A shard is
@@ -16,10 +16,10 @@ import io
 import json
 import logging
 import shutil
-import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -52,24 +52,22 @@ class Encodings:
         Of the features of one input; where each input has as many rows as it has tokens, of one row.
     ragged : bool
         Whether each input has its own number of rows.
-    rate : float
-        Inputs per second that this call encoded; NaN if all had been encoded before.
     """
 
-    def __init__(self, folder: Path, shards: Sequence["_Shard"], order: np.ndarray, rate: float):
-        self.folder, self.rate = folder, rate
-        self._place = np.argsort(order)  # (N,) where each input was put
-        self._starts = np.cumsum([0, *(shard.inputs for shard in shards)])
+    def __init__(self, folder: Path, shards: Sequence["_Shard"], order: np.ndarray):
+        self.folder, self.ragged = folder, shards[0].lengths is not None
         self._values = [np.load(shard.path, mmap_mode="r") for shard in shards]  # nothing is read before it is used
-        self.ragged = shards[0].lengths is not None
         self.shape = self._values[0].shape[1:]
-        self._rows = [np.cumsum([0, *shard.lengths]) for shard in shards] if self.ragged else None
+        lengths = [shard.lengths if self.ragged else [1] * len(values) for shard, values in zip(shards, self._values)]
+        places = [(number, end - rows, end) for number, of_shard in enumerate(lengths)
+                  for rows, end in zip(of_shard, np.cumsum(of_shard))]
+        self._places = np.array(places)[np.argsort(order)]  # (N, 3): shard, first row, and the row after the last
 
     def __len__(self) -> int:
-        return len(self._place)
+        return len(self._places)
 
-    def __getitem__(self, indices: int | slice | Sequence[int] | Tensor) -> Tensor:
-        """Return the features of some inputs, (n, ...), float32; of one input, (...).
+    def __getitem__(self, indices: Sequence[int] | Tensor) -> Tensor:
+        """Return the features of some inputs, (n, ...), float32.
 
         Raises
         ------
@@ -80,10 +78,7 @@ class Encodings:
         """
         if self.ragged:
             raise TypeError("each input has its own number of rows here; use padded(indices), which gives a mask too.")
-        if isinstance(indices, int):
-            return self[[indices]][0]
-        rows = [self._values[shard][row] for shard, row in self._places(indices)]  # views: nothing is read yet
-        return torch.from_numpy(np.stack(rows, dtype=np.float32) if rows else np.empty((0, *self.shape), np.float32))
+        return torch.from_numpy(np.concatenate([np.empty((0, *self.shape), np.float32), *self._rows(indices)]))
 
     def padded(self, indices: Sequence[int] | Tensor) -> tuple[Tensor, Tensor]:
         """Return the rows of some inputs, followed by zeros, and which are rows.
@@ -100,38 +95,17 @@ class Encodings:
         """
         if not self.ragged:
             raise TypeError("every input has features of the same shape here; use encodings[indices].")
-        rows = [self._values[shard][slice(*self._rows[shard][place : place + 2])] for shard, place in self._places(indices)]
-        longest = max((len(row) for row in rows), default=0)
-        out, mask = np.zeros((len(rows), longest, *self.shape), np.float32), np.zeros((len(rows), longest), bool)
-        for i, row in enumerate(rows):
-            out[i, : len(row)], mask[i, : len(row)] = row, True
-        return torch.from_numpy(out), torch.from_numpy(mask)
+        rows = [torch.from_numpy(np.asarray(part, np.float32)) for part in self._rows(indices)]
+        values = nn.utils.rnn.pad_sequence(rows, batch_first=True)
+        return values, torch.arange(values.shape[1]) < torch.tensor([len(part) for part in rows])[:, None]
 
-    def map(self, change: Callable[..., Tensor], batch_size: int = 256) -> Tensor:
-        """Return ``change`` of all features, computed by batches: for a head whose input is too large for memory.
-
-        Parameters
-        ----------
-        change : callable
-            Of features (n, ...), or of rows (n, T, ...) and their mask (n, T); returns (n, ...).
-        batch_size : int
-
-        Returns
-        -------
-        Tensor, shape (N, ...)
-        """
-        parts = (range(start, min(start + batch_size, len(self))) for start in range(0, len(self), batch_size))
-        return torch.cat([change(*self.padded(part)) if self.ragged else change(self[part]) for part in parts])
-
-    def _places(self, indices) -> Iterator[tuple[int, int]]:
-        indices = np.arange(len(self))[indices] if isinstance(indices, slice) else np.asarray(indices)
-        indices = np.flatnonzero(indices) if indices.dtype == bool else indices.astype(np.int64)
-        wrong = indices[(indices < -len(self)) | (indices >= len(self))]
+    def _rows(self, indices: Sequence[int] | Tensor) -> list[np.ndarray]:
+        """Return views of the rows of some inputs; nothing is read yet."""
+        indices = np.asarray(indices, dtype=np.int64)
+        wrong = indices[(indices < 0) | (indices >= len(self))]
         if len(wrong):
             raise IndexError(f"input {wrong[0]} was asked for, there are {len(self):,} (0 to {len(self) - 1:,}).")
-        places = self._place[indices]
-        shards = np.searchsorted(self._starts, places, side="right") - 1
-        return zip(shards.tolist(), (places - self._starts[shards]).tolist())
+        return [self._values[shard][first:end] for shard, first, end in self._places[indices].tolist()]
 
 
 def encode(
@@ -197,73 +171,65 @@ def encode(
     ...     len(features), features[[4, 0]].shape
     (5, torch.Size([2, 2]))
     """
-    _require_usable(model, names, lengths, dtype, batch_size, shard_size)
+    _require_usable(model, names, lengths, dtype)
     order = np.arange(len(names)) if lengths is None else np.argsort(np.asarray(lengths), kind="stable")
     about = _about(model, names, settings, order, dtype, shard_size)
     home = Path(folder) / about["key"][:32]
-    parts = [order[start : start + shard_size].tolist() for start in range(0, len(order), shard_size)]
     device = next((tensor.device for tensor in model.state_dict().values()), torch.device("cpu"))
-    shards, done, seconds = [], 0, 0.0
+    shards, is_new = [], False
     bar = tqdm(total=len(names), unit="input", disable=not progress, desc=f"encoding on {device}")
+    compute = partial(_features, forward or model, batch, names, mask, batch_size, dtype, device, bar)
     with bar, _locked(home):
-        _save(home, home / "about.json", json.dumps(about, indent=2).encode())
-        for number, indices in enumerate(parts):
-            shard = _Shard.read(home / f"{number:05}.npy", len(indices))
-            if shard is not None:
+        _save(home / "about.json", json.dumps(about, indent=2).encode())
+        for start in range(0, len(order), shard_size):
+            indices, path = order[start : start + shard_size].tolist(), home / f"{start // shard_size:05}.npy"
+            if (shard := _Shard.read(path, len(indices))) is not None:
                 bar.update(len(indices))
             else:
-                started = time.perf_counter()
-                made = _features(forward or model, batch, indices, mask, batch_size, DTYPES[dtype], device, bar)
-                _require_finite(*made, names, indices, dtype)
-                if not done:
-                    _require_room(home, made[0].nbytes * (len(parts) - number))
-                shard = _Shard.write(home / f"{number:05}.npy", *made, len(indices))
-                done, seconds = done + len(indices), seconds + time.perf_counter() - started
+                values, lengths = compute(indices)
+                if not is_new:
+                    _require_room(home, values.nbytes * -(-(len(order) - start) // shard_size))
+                shard, is_new = _Shard.write(path, values, lengths, len(indices)), True
             shards.append(shard)
-    return Encodings(home, shards, order, done / seconds if done else float("nan"))
+    return Encodings(home, shards, order)
 
 
 @dataclass(frozen=True)
 class _Shard:
-    """A file of features; a note beside it, written afterwards, holds its checksum and the rows of each input."""
+    """A file of features, and a note beside it, written afterwards, that holds its checksum and the rows of each input."""
 
     path: Path
-    inputs: int
-    checksum: int
     lengths: list[int] | None
 
     @classmethod
     def write(cls, path: Path, values: np.ndarray, lengths: list[int] | None, inputs: int) -> "_Shard":
         """Write a shard, each of its files whole or not at all."""
-        shard = cls(path, inputs, zlib.crc32(values), lengths)
-        content = io.BytesIO()
+        content, note = io.BytesIO(), {"inputs": inputs, "checksum": zlib.crc32(values), "lengths": lengths}
         np.save(content, values)
-        _save(path.parent, path, content.getbuffer())
-        note = {"inputs": inputs, "checksum": shard.checksum, "lengths": lengths}
-        _save(path.parent, path.with_suffix(".json"), json.dumps(note).encode())
-        return shard
+        _save(path, content.getbuffer())
+        _save(path.with_suffix(".json"), json.dumps(note).encode())
+        return cls(path, lengths)
 
     @classmethod
     def read(cls, path: Path, inputs: int) -> "_Shard | None":
-        """Return a shard of so many inputs if it is there and as it was written."""
+        """Return a shard of so many inputs if it exists and is as it was written."""
         note = path.with_suffix(".json")
         if not (path.is_file() and note.is_file()):
             return None
         try:
-            shard = cls(path, **json.loads(note.read_bytes()))
-            values = np.load(path, mmap_mode="r")
-            whole = shard.inputs == inputs and zlib.crc32(np.ascontiguousarray(values)) == shard.checksum
-        except (OSError, ValueError, TypeError, EOFError):
-            whole = False
-        if not whole:
-            log.warning("%s is damaged; it is made again", path)
-        return shard if whole else None
+            about, values = json.loads(note.read_bytes()), np.load(path, mmap_mode="r")
+            if about["inputs"] == inputs and about["checksum"] == zlib.crc32(np.ascontiguousarray(values)):
+                return cls(path, about["lengths"])
+        except (OSError, ValueError, KeyError, EOFError):
+            pass  # told below, as is another checksum
+        log.warning("%s is damaged; it is made again", path)
+        return None
 
 
-def _features(forward, batch, indices: list[int], mask: str | None, batch_size: int, dtype: torch.dtype,
-              device: torch.device, bar: tqdm) -> tuple[np.ndarray, list[int] | None]:
-    """Send some inputs through the model; the features one after the other, and how many rows each input has."""
-    values, lengths = [], []
+def _features(forward, batch, names: Sequence[str], mask: str | None, batch_size: int, dtype: str, device: torch.device,
+              bar: tqdm, indices: list[int]) -> tuple[np.ndarray, list[int] | None]:
+    """Send some inputs through the model; return the features one after the other, and how many rows each input has."""
+    values: list[Tensor] = []  # of each input
     for start in range(0, len(indices), batch_size):
         chosen = indices[start : start + batch_size]
         with torch.inference_mode():
@@ -274,22 +240,22 @@ def _features(forward, batch, indices: list[int], mask: str | None, batch_size: 
                 out = forward(**{name: tensor.to(device) for name, tensor in inputs.items()})
             if len(out) != len(chosen):
                 raise InputError(f"the model gave {len(out)} rows for {len(chosen)} inputs, expected one for each.")
+            parts = list(out.to("cpu", DTYPES[dtype]))
             if mask is not None:
-                kept = inputs[mask].to(device).bool()
-                lengths += kept.sum(dim=1).tolist()
-                out = out[kept]
-            values.append(out.to("cpu", dtype))
+                parts = [part[kept] for part, kept in zip(parts, inputs[mask].cpu().bool())]
+        for i, part in zip(chosen, parts):
+            if not part.isfinite().all():
+                raise EncodingError(f"the features of {names[i][:80]!r} are not finite as {dtype}; use dtype='float32' if "
+                                    "they are only large, or look for NaN in input and weights.")
+        values += parts
         bar.update(len(chosen))
-    return torch.cat(values).contiguous().numpy(), lengths if mask is not None else None
+    if mask is None:
+        return torch.stack(values).numpy(), None
+    return torch.cat(values).numpy(), [len(part) for part in values]
 
 
 def _about(model: nn.Module, names: Sequence[str], settings, order: np.ndarray, dtype: str, shard_size: int) -> dict:
     """Return what an encoding is of, and a key that changes with any of it."""
-    try:
-        described = json.dumps(dict(settings), sort_keys=True)
-    except TypeError as error:
-        raise InputError(f"the settings hold something that is no number, text, list or dict ({error}); "
-                         "describe it in words.") from error
     weights, inputs = hashlib.sha256(), hashlib.sha256()
     for name, tensor in model.state_dict().items():
         weights.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -298,16 +264,16 @@ def _about(model: nn.Module, names: Sequence[str], settings, order: np.ndarray, 
         inputs.update(name.encode("utf-8", "surrogatepass") + b"\0")
     inputs.update(np.ascontiguousarray(order, dtype=np.int64))
     about = {"model": type(model).__name__, "weights": weights.hexdigest(), "inputs": inputs.hexdigest(),
-             "number": len(names), "settings": json.loads(described), "dtype": dtype, "shard_size": shard_size}
+             "number": len(names), "settings": dict(settings), "dtype": dtype, "shard_size": shard_size}
     return {"key": hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest(), **about}
 
 
-def _save(home: Path, path: Path, content: bytes | memoryview) -> None:
+def _save(path: Path, content: bytes | memoryview) -> None:
     try:
         write_whole(path, lambda part: part.write_bytes(content))
     except OSError as error:
         why = "the disk is full" if error.errno == errno.ENOSPC else str(error)
-        done = len(list(home.glob("[0-9]*.json")))
+        done = len(list(path.parent.glob("[0-9]*.json")))
         raise EncodingError(f"{path} was not written: {why}. {done} finished shards are kept: make room, or name another "
                             "folder, and run the same call again to go on.") from error
 
@@ -319,17 +285,7 @@ def _require_room(home: Path, size: int) -> None:
                             "room, or name a folder on another disk, and run the same call again.")
 
 
-def _require_finite(values: np.ndarray, lengths: list[int] | None, names, indices: list[int], dtype: str) -> None:
-    finite = np.isfinite(values)
-    if finite.all():
-        return
-    row = int(np.argwhere(~finite)[0, 0])
-    row = row if lengths is None else int(np.searchsorted(np.cumsum(lengths), row, side="right"))
-    raise EncodingError(f"the features of {names[indices[row]][:80]!r} are not finite as {dtype}; use dtype='float32' if "
-                        "they are only large, or look for NaN in input and weights.")
-
-
-def _require_usable(model: nn.Module, names, lengths, dtype: str, batch_size: int, shard_size: int) -> None:
+def _require_usable(model: nn.Module, names, lengths, dtype: str) -> None:
     if model.training:
         raise InputError("the model is in training mode, where dropout changes its features; call model.eval() first.")
     if isinstance(names, str) or not len(names):
@@ -337,8 +293,6 @@ def _require_usable(model: nn.Module, names, lengths, dtype: str, batch_size: in
     if lengths is not None and len(lengths) != len(names):
         raise InputError(f"got {len(lengths)} lengths for {len(names)} inputs, expected as many.")
     require_one_of(dtype, DTYPES, "dtype")
-    if min(batch_size, shard_size) < 1:
-        raise InputError(f"got batch_size {batch_size} and shard_size {shard_size}, expected at least 1 each.")
 
 
 @contextlib.contextmanager

@@ -134,7 +134,7 @@ class GivenMaps(nn.Module):
         return self.given(maps)
 
 
-class GivenStates(nn.Module):
+class GivenStates(GivenMaps):
     """Takes the place of a frozen text tower, and is given the states that the tower made before; as :class:`GivenMaps`.
 
     Parameters
@@ -142,12 +142,6 @@ class GivenStates(nn.Module):
     width : int
         Of the states.
     """
-
-    layer = "given"
-
-    def __init__(self, width: int):
-        super().__init__()
-        self.width, self.given = width, nn.Identity()
 
     def forward(self, states: Tensor, attention_mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return states (N, T, D) unchanged, and which of them belong to a token, (N, T); all of them without a mask."""

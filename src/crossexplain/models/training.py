@@ -17,6 +17,7 @@ from crossexplain.checks import InputError, require_one_of
 from crossexplain.files import write_whole
 
 SCHEDULES = ("one-cycle", "constant")
+GREATEST_NORM = 1.0  # of the gradient of a step, which is scaled down to it: one odd batch cannot throw the weights far off
 
 
 class TrainingError(InputError):
@@ -123,7 +124,6 @@ def fit(
     batch_size: int = 256,
     weight_decay: float = 0.01,
     schedule: str = "one-cycle",
-    clip: float | None = 1.0,
     progress: bool = True,
     checkpoint: Path | None = None,
     device: str | None = None,
@@ -148,8 +148,6 @@ def fit(
         ``score(output, labels)``, the higher the better, on the whole validation set.
     schedule : {"one-cycle", "constant"}
         One-cycle: up for three tenths of the steps, then down along a cosine (Smith and Topin 2018).
-    clip : float, optional
-        Greatest norm of the gradient of a step.
     progress : bool
         Show a progress bar that names the device.
     checkpoint : Path, optional
@@ -172,17 +170,16 @@ def fit(
     """
     _require_settings(model, train, validation, epochs, batch_size, schedule, device)
     accelerator = Accelerator(cpu=device == "cpu")
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=lr, weight_decay=weight_decay)
-    steps = math.ceil(len(train) / batch_size)
-    scheduler = _scheduler(optimizer, schedule, lr, epochs * steps)
+    optimizer = torch.optim.AdamW([weights for weights in model.parameters() if weights.requires_grad], lr=lr,
+                                  weight_decay=weight_decay)
+    scheduler = _scheduler(optimizer, schedule, lr, epochs * math.ceil(len(train) / batch_size))
     model.to(accelerator.device)
     wrapped, optimizer = accelerator.prepare(model, optimizer)
     settings = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "weight_decay": weight_decay,
                 "schedule": schedule, "seed": seed, "examples": len(train), "half": half}
-    run = _Run(model, optimizer, scheduler, settings, History(device=str(accelerator.device)))
+    run = _Run({"model": model, "optimizer": optimizer, "scheduler": scheduler}, settings, str(accelerator.device))
     if checkpoint is not None and Path(checkpoint).exists():
-        run.resume(Path(checkpoint), accelerator.device)
+        run.resume(Path(checkpoint))
     bar = tqdm(total=epochs, initial=run.epoch, disable=not progress, unit="epoch",
                desc=f"training on {accelerator.device}")
     devices = list(range(torch.cuda.device_count())) if accelerator.device.type == "cuda" else []
@@ -190,7 +187,7 @@ def fit(
         while run.epoch < epochs:
             started = time.perf_counter()
             torch.manual_seed(seed * 1_000_003 + run.epoch)  # by epoch: a resumed run draws what an uncut one would
-            mean = _epoch(accelerator, wrapped, optimizer, scheduler, train, batch_size, loss, clip, half)
+            mean = _epoch(accelerator, wrapped, optimizer, scheduler, train, batch_size, loss, half)
             scored = None if validation is None else evaluate(model, validation, score, batch_size)
             run.note(mean, scored, time.perf_counter() - started)
             if checkpoint is not None and accelerator.is_main_process:
@@ -237,54 +234,57 @@ def evaluate(model: nn.Module, data: Batches, score: Callable[[Tensor, Tensor], 
 
 
 class _Run:
-    """The state of a training run, as it is written to and read from a checkpoint."""
+    """The state of a training run, as it is written to and read from a checkpoint.
 
-    def __init__(self, model, optimizer, scheduler, settings, history):
-        self.model, self.optimizer, self.scheduler = model, optimizer, scheduler
-        self.settings, self.history, self.epoch = settings, history, 0
-        self.best = _copy(model.state_dict())
+    Parameters
+    ----------
+    parts : dict of str to object
+        What has a state: the model, the optimizer and the scheduler.
+    settings : dict
+        Of the run, which a checkpoint has to share.
+    device : str
+    """
+
+    def __init__(self, parts: dict, settings: dict, device: str):
+        self.parts, self.settings, self.epoch, self.history = parts, settings, 0, History(device=device)
+        self.best = _copy(parts["model"].state_dict())
 
     def note(self, loss: float, score: float | None, seconds: float) -> None:
         """Record one epoch, and keep its weights if they are the best so far."""
         scores = self.history.validation_score
         # Of equal scores the last: a small validation set is soon all correct, while the learning rate is still high.
         if score is None or not scores or score >= max(scores):
-            self.best, self.history.best_epoch = _copy(self.model.state_dict()), self.epoch
+            self.best, self.history.best_epoch = _copy(self.parts["model"].state_dict()), self.epoch
         self.history.train_loss.append(loss)
-        if score is not None:
-            scores.append(score)
+        scores += [] if score is None else [score]
         self.history.seconds += seconds
         self.epoch += 1
 
     def save(self, path: Path) -> None:
         state = {"settings": self.settings, "epoch": self.epoch, "history": asdict(self.history), "best": self.best,
-                 "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(),
-                 "scheduler": self.scheduler.state_dict()}
-        write_whole(path, lambda part: torch.save(state, part))
+                 **{name: part.state_dict() for name, part in self.parts.items()}}
+        write_whole(path, lambda file: torch.save(state, file))
 
-    def resume(self, path: Path, device: torch.device) -> None:
+    def resume(self, path: Path) -> None:
         try:
-            state = torch.load(path, map_location=device, weights_only=True)
+            state = torch.load(path, map_location=self.history.device, weights_only=True)
         except (OSError, RuntimeError, EOFError, UnpicklingError, KeyError, ValueError) as error:
             raise TrainingError(f"training checkpoint {path} cannot be read ({type(error).__name__}: it is broken or "
                                 "something else); delete it to train from the start.") from error
-        if not isinstance(state, dict) or state.get("settings") != self.settings:
-            other = state.get("settings") if isinstance(state, dict) else type(state).__name__
+        other = state.get("settings") if isinstance(state, dict) else type(state).__name__
+        if other != self.settings:
             raise TrainingError(f"training checkpoint {path} belongs to another run: it has {other}, this run has "
                                 f"{self.settings}; delete it or name another file.")
         try:
-            self.model.load_state_dict(state["model"])
+            for name, part in self.parts.items():
+                part.load_state_dict(state[name])
         except RuntimeError as error:
-            raise TrainingError(
-                f"training checkpoint {path} holds another model ({error}); name another file."
-            ) from error
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scheduler.load_state_dict(state["scheduler"])
+            raise TrainingError(f"training checkpoint {path} holds another model ({error}); name another file.") from error
         self.epoch, self.best = state["epoch"], state["best"]
         self.history = History(**state["history"] | {"device": self.history.device})
 
 
-def _epoch(accelerator, model, optimizer, scheduler, train, batch_size, loss, clip, half) -> float:
+def _epoch(accelerator, model, optimizer, scheduler, train, batch_size, loss, half) -> float:
     """Run through the training examples once and return the mean loss."""
     model.train()
     half = half and _halves(accelerator.device.type)
@@ -299,8 +299,7 @@ def _epoch(accelerator, model, optimizer, scheduler, train, batch_size, loss, cl
         value = loss(outputs.float() if half else outputs, labels.to(accelerator.device))
         optimizer.zero_grad(set_to_none=True)
         accelerator.backward(value)
-        if clip is not None:
-            accelerator.clip_grad_norm_(model.parameters(), clip)
+        accelerator.clip_grad_norm_(model.parameters(), GREATEST_NORM)
         optimizer.step()
         scheduler.step()
         total += value.detach() * len(chosen)

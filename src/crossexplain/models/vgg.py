@@ -15,7 +15,7 @@ import torchvision
 from torch import Tensor, nn
 
 from crossexplain.checks import InputError, require_images, require_one_of
-from crossexplain.models.weights import read_weights, require_finite_weights, require_fit
+from crossexplain.models.weights import read_weights, seeded
 
 NETWORKS = {  # torchvision's name: number of the last convolutional map in ``features``, side of the input in pixels
     "vgg16": (29, 224),
@@ -26,16 +26,19 @@ SMALLEST = 32  # pixels; a smaller side would be pooled to nothing
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's pixels, red green blue
 
 
-class _Seeded(nn.Module):
+class _CutInTwo(nn.Module):
     @classmethod
     def seeded(cls, seed: int, *settings, **named) -> Self:
-        """Return a network whose initial weights come from a seed; the caller's random state stays as it is."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        """Return a network with the initial weights of a seed; as :func:`crossexplain.models.weights.seeded`."""
+        with seeded(seed):
             return cls(*settings, **named)
 
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits (N, classes) of images (N, C, S, S) in [0, 1]."""
+        return self.head(self.tower(images))
 
-class SlimVGG(_Seeded):
+
+class SlimVGG(_CutInTwo):
     """A VGG small enough to train in about a minute on a CPU: one grey channel, digits in clutter.
 
     Seven 3x3 convolutions with batch norm and in-place ReLU in four stacks, each followed by a 2x2 pool, then two dense
@@ -84,12 +87,8 @@ class SlimVGG(_Seeded):
         """Return logits (N, classes) of the last convolutional map."""
         return self.classifier(self.features[24:](maps))
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Return logits (N, classes) of images (N, 1, S, S) in [0, 1]."""
-        return self.head(self.tower(images))
 
-
-class ImageNetClassifier(_Seeded):
+class ImageNetClassifier(_CutInTwo):
     """A network of torchvision that takes photographs as they are: red, green, blue from 0 to 1.
 
     Parameters
@@ -129,10 +128,6 @@ class ImageNetClassifier(_Seeded):
             maps = self.network.avgpool(maps).flatten(1)
         return self.network.classifier(maps).flatten(1)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Return logits (N, 1000) of images (N, 3, S, S) in [0, 1]."""
-        return self.head(self.tower(images))
-
 
 def load_imagenet(name: str, path: Path | str) -> ImageNetClassifier:
     """Load a network with ImageNet weights, frozen and in eval mode.
@@ -152,11 +147,7 @@ def load_imagenet(name: str, path: Path | str) -> ImageNetClassifier:
     crossexplain.models.weights.WeightsError
         If the file is missing, broken, of another network, or holds NaN or infinity.
     """
-    path = Path(path)
-    weights = read_weights(path)
     with torch.device("meta"):  # initial weights would take memory and time, and are replaced at once
         model = ImageNetClassifier(name)
-    require_fit(path.name, weights, model.network.state_dict(), name, "name the network that the file belongs to.")
-    require_finite_weights(path.name, weights, "fetch the file again.")
-    model.network.load_state_dict(weights, assign=True)
+    model.network.load_state_dict(read_weights(Path(path), model.network, name), assign=True)
     return model.requires_grad_(False).eval()

@@ -1,4 +1,4 @@
-"""Reading weights from files: what is missing, broken or of another model is told, and nothing is loaded from a network."""
+"""Weights from a seed or from files: what is missing, broken or of another model is told, and no network is asked."""
 
 import pickle
 from collections.abc import Iterator, Mapping
@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 BROKEN = (SafetensorError, OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError)
 
@@ -17,13 +17,22 @@ class WeightsError(ValueError):
     """Weights are missing, broken, or not of this model; the message says what it got, what it expected and what to do."""
 
 
-def read_weights(path: Path, advice: str = "fetch the file again.") -> dict[str, Tensor]:
+def read_weights(path: Path, model: nn.Module, name: str, advice: str = "fetch the file again.") -> dict[str, Tensor]:
     """Return the tensors of a ``.safetensors`` file or of a state dict that was pickled.
+
+    Parameters
+    ----------
+    path : Path
+    model : torch.nn.Module
+        That the tensors are for, which may be on the device ``"meta"``; it stays as it is.
+    name, advice : str
+        Of the model, and what to do where the file cannot be read; for messages.
 
     Raises
     ------
     WeightsError
-        If there is no such file, or it holds anything else; ends in the advice.
+        If there is no such file, it holds anything else, its tensors have other names or shapes than those of the model, or
+        one of them holds NaN or infinity.
     """
     if not path.is_file():
         raise WeightsError(f"there is no weight file {path}; crossexplain.data.store.find says where it looks.")
@@ -34,17 +43,22 @@ def read_weights(path: Path, advice: str = "fetch the file again.") -> dict[str,
         raise WeightsError(f"{path.name} cannot be read as weights ({error}); {advice}") from error
     if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
         raise WeightsError(f"{path.name} holds {type(weights).__name__}, expected a state dict of tensors.")
+    in_file, in_model = ({key: tuple(value.shape) for key, value in part.items()} for part in (weights, model.state_dict()))
+    differ = sorted(key for key in in_file | in_model if in_file.get(key) != in_model.get(key))
+    if differ:
+        raise WeightsError(f"{path.name} does not fit {name}: {len(differ)} entries differ, first {differ[0]!r} "
+                           f"({in_file.get(differ[0], 'absent')} in the file, {in_model.get(differ[0], 'absent')} in the "
+                           "model); build the model that the file belongs to.")
+    require_finite_weights(path.name, weights, advice)
     return weights
 
 
-def require_fit(name: str, weights: Mapping[str, Tensor], expected: Mapping[str, Tensor], model: str, advice: str) -> None:
-    """Raise :class:`WeightsError` unless the tensors of a file have the names and shapes of those of a model."""
-    in_file, in_model = ({key: tuple(value.shape) for key, value in part.items()} for part in (weights, expected))
-    differ = sorted(key for key in in_file | in_model if in_file.get(key) != in_model.get(key))
-    if differ:
-        raise WeightsError(f"{name} does not fit {model}: {len(differ)} entries differ, first {differ[0]!r} "
-                           f"({in_file.get(differ[0], 'absent')} in the file, {in_model.get(differ[0], 'absent')} in the "
-                           f"model); {advice}")
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Draw the initial weights of a model from a seed; the caller's random state is as before afterwards."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
 
 
 def require_finite_weights(name: str, weights: Mapping[str, Tensor], advice: str) -> None:

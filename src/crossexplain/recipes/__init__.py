@@ -42,6 +42,8 @@ class Trained:
         Of the checkpoint; empty for a model that was trained just now.
     part : torch.nn.Module, optional
         What the checkpoint holds, where that is not the whole model.
+    file : str, optional
+        Name of the checkpoint, where that is not the name of the recipe.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Trained:
     histories: dict[str, History] = field(default_factory=dict)
     card: dict = field(default_factory=dict)
     part: nn.Module | None = None
+    file: str | None = None
 
     @property
     def history(self) -> History | None:
@@ -158,7 +161,7 @@ def load_or_train(name: str, profile: str = "embedded", seed: int = 0, *, retrai
     return (None if retrain else recipe.load(**settings)) or recipe.train(**settings)
 
 
-def keep(trained: Trained, folder: Path | None = None, file: str | None = None) -> Path:
+def keep(trained: Trained, folder: Path | None = None) -> Path:
     """Write the weights of a trained model and their card as a checkpoint.
 
     Parameters
@@ -166,8 +169,6 @@ def keep(trained: Trained, folder: Path | None = None, file: str | None = None) 
     trained : Trained
     folder : Path, optional
         Default: that of the recipe.
-    file : str, optional
-        Name of the checkpoint; default, that of the recipe.
 
     Returns
     -------
@@ -180,12 +181,12 @@ def keep(trained: Trained, folder: Path | None = None, file: str | None = None) 
             "seconds": round(trained.seconds, 1),
             "history": {step: asdict(history) for step, history in trained.histories.items()}}
     folder = recipe.folder() if folder is None and recipe.folder else folder
-    return checkpoints.save(trained.part or trained.model, file or trained.name, card, folder, recipe.limit)
+    return checkpoints.save(trained.part or trained.model, trained.file or trained.name, card, folder, recipe.limit)
 
 
-def with_checkpoint(trained: Trained, folder: Path | None = None, file: str | None = None) -> Trained:
+def with_checkpoint(trained: Trained, folder: Path | None = None) -> Trained:
     """Return the model frozen, with the weights, card and histories of a checkpoint; arguments as for :func:`keep`."""
-    card = checkpoints.load(file or trained.name, trained.part or trained.model, folder)
+    card = checkpoints.load(trained.file or trained.name, trained.part or trained.model, folder)
     trained.model.requires_grad_(False).eval()
     return replace(trained, card=card, histories={step: History(**of) for step, of in card.get("history", {}).items()})
 

@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 
 from crossexplain import moved
 from crossexplain.data import clutter, digits
-from crossexplain.models.training import TensorBatches, accuracy, fit, predict
+from crossexplain.models.training import TensorBatches, fit, predict
 from crossexplain.models.vgg import SlimVGG
 from crossexplain.recipes import Recipe, Trained, by_kind, state_file, with_checkpoint
 
@@ -41,12 +41,6 @@ def logits(model: SlimVGG, images: Tensor) -> Tensor:
     """Return logits (N, 10) of images (N, 1, S, S), a few hundred at a time."""
     labels = torch.zeros(len(images), dtype=torch.int64)  # predict asks for labels and does not use them
     return predict(model, TensorBatches({"images": images}, labels), batch_size=256)[0]
-
-
-def held_out_accuracy(trained: Trained, n: int, seed: int) -> float:
-    """Return the share of ``n`` images of test digits that the network names."""
-    test = clutter.build(trained.data, n, "test", seed)
-    return accuracy(logits(trained.model, test.images), test.labels)
 
 
 def card(trained: Trained) -> dict:

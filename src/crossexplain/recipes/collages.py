@@ -21,12 +21,13 @@ from crossexplain.data.digits import Digits
 from crossexplain.models.cnn_lstm import AfterTower, CnnLstm, Tower
 from crossexplain.models.training import History, TensorBatches, evaluate, fit, predict
 from crossexplain.models.two_towers import in_batches
+from crossexplain.models.weights import seeded
 from crossexplain.recipes import Recipe, Trained, by_kind, state_file, with_checkpoint
 
 BANKS = {"embedded": "sklearn", "full": "mnist"}
 NAMES = {"embedded": "collages", "full": "collages_mnist"}
 TOWER = {"embedded": (8000, 6), "full": (13_000, 4)}  # collages and epochs
-EPOCHS = {40_000: 20, 8000: 100}  # of the fusion, by number of pairs: about 3,000 steps either way
+PASSES = 800_000  # pairs that the fusion is shown in all, about 3,000 steps: 20 epochs of 40,000 pairs or 100 of 8,000
 VALIDATION, TEST = 4000, 8000  # pairs
 
 
@@ -82,8 +83,7 @@ def train_tower(bank: Digits, seed: int, n: int, epochs: int, progress: bool = T
     parts = digits.split(bank, seed=0)
     train_set = NamedDigits(bank, parts["train"], n, seed)
     held = NamedDigits(bank, parts["validation"], min(2000, len(parts["validation"]) // 4), seed, moved=False)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         tower = Tower().to(memory_format=torch.channels_last)  # the faster layout on a CPU
     history = fit(tower, train_set, held, epochs=epochs, lr=4e-3, batch_size=128, seed=seed, progress=progress,
                   loss=lambda logits, labels: nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten()),
@@ -137,7 +137,7 @@ def train_fusion(model: CnnLstm, train_set: TensorBatches, validation: TensorBat
 
 
 def train(profile: str = "embedded", seed: int = 0, size: str = "page", progress: bool = True, resume: Path | None = None, *,
-          n_pairs: int | None = None, pooling: str = "max", tower: Tower | None = None, without: str | None = None) -> Trained:
+          n_pairs: int | None = None, tower: Tower | None = None) -> Trained:
     """Train the whole model: the tower, unless one is given, and the fusion.
 
     Parameters
@@ -150,12 +150,8 @@ def train(profile: str = "embedded", seed: int = 0, size: str = "page", progress
         As for :class:`crossexplain.recipes.Recipe`.
     n_pairs : int, optional
         Pairs to train on, a multiple of 4.
-    pooling : {"max", "last"}
-        Of the sentence, see :class:`CnnLstm`.
     tower : Tower, optional
         One that was trained before.
-    without
-        As for :func:`train_fusion`.
 
     Returns
     -------
@@ -166,10 +162,10 @@ def train(profile: str = "embedded", seed: int = 0, size: str = "page", progress
     if tower is None:
         n, epochs = (256, 1) if small else TOWER[profile]
         tower, histories["tower"] = train_tower(bank, seed, n, epochs, progress, state_file(resume, name, seed, "tower"))
-    model = new_model(tower, seed, pooling)
+    model = new_model(tower, seed)
     n_pairs = n_pairs or (1280 if small else 40_000)
     sets = (look(model, data) for data in pairs(bank, n_pairs, seed, size))
-    histories["fusion"] = train_fusion(model, *sets, seed=seed, epochs=1 if small else epochs_for(n_pairs), without=without,
+    histories["fusion"] = train_fusion(model, *sets, seed=seed, epochs=1 if small else max(1, round(PASSES / n_pairs)),
                                        progress=progress, checkpoint=state_file(resume, name, seed, "fusion"))
     return Trained(name=name, model=model.requires_grad_(False), data=bank, seed=seed, histories=histories)
 
@@ -185,15 +181,9 @@ def pairs(bank: Digits, n_pairs: int, seed: int, size: str = "page") -> tuple[Co
     return collages.build(bank, n_pairs, "train", seed), collages.build(bank, held, "validation", seed)
 
 
-def epochs_for(n_pairs: int) -> int:
-    """Return how many epochs of the fusion make about 3,000 steps."""
-    return EPOCHS.get(n_pairs) or max(1, round(20 * 40_000 / n_pairs))
-
-
 def new_model(tower: Tower, seed: int, pooling: str = "max", **options) -> CnnLstm:
     """Return a model with this tower and fresh weights elsewhere; further options are those of :class:`CnnLstm`."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         model = CnnLstm(len(VOCABULARY), pooling=pooling, **options)
     model.tower.load_state_dict(tower.state_dict())
     return model
@@ -202,43 +192,6 @@ def new_model(tower: Tower, seed: int, pooling: str = "max", **options) -> CnnLs
 def logits(model: CnnLstm, data: Collages | TensorBatches, without: str | None = None) -> Tensor:
     """Return the logits of all pairs, or of what :func:`look` saw of them, (N,); each collage is looked at once."""
     return predict(SentencesOnce(AfterTower(model), without), look(model, data) if isinstance(data, Collages) else data)[0]
-
-
-def from_reader(image: Tensor, sentence: str) -> tuple[dict[str, Tensor], Tensor, list[str], str]:
-    """Return the inputs of the model for an image and a sentence of the reader's own.
-
-    Parameters
-    ----------
-    image : Tensor, shape (3, H, W)
-        RGB from 0 to 1; dark digits on bright paper, or bright on dark.
-    sentence : str
-        Of the words of the collages.
-
-    Returns
-    -------
-    inputs : dict of str to Tensor
-        A batch of one.
-    shown : Tensor, shape (1, 56, 56)
-        The image as the model sees it.
-    words : list of str
-    note : str
-        What was done to the image; empty if nothing.
-
-    Raises
-    ------
-    ValueError
-        For a word that is not in the vocabulary, and a sentence that is too long.
-    """
-    tokens = collages.tokenize(sentence.lower().rstrip(" ."))
-    grey, notes = image.mean(dim=0, keepdim=True), []  # (1, H, W)
-    if grey.mean() > 0.5:
-        grey = 1 - grey
-        notes.append("turned to bright ink on dark paper")
-    if grey.shape[1:] != (56, 56):
-        grey = nn.functional.interpolate(grey[None], (56, 56), mode="bilinear", antialias=True)[0].clamp(0, 1)
-        notes.append(f"scaled from {image.shape[2]} x {image.shape[1]} to 56 x 56 pixels")
-    note = f"The image was {' and '.join(notes)}." if notes else ""
-    return {"images": grey[None], "tokens": tokens}, grey, collages.words(tokens[0]), note
 
 
 def accuracy_by_kind(outputs: Tensor, data: Collages) -> dict[str, float]:

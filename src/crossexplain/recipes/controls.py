@@ -1,6 +1,6 @@
-"""Small models of several architectures that learn a control in seconds, on what a frozen tower sees.
+"""Small models that learn a control in seconds, on what a frozen tower sees: early fusion, or another head.
 
-Twelve of them travel with the project as ``"pure_shortcut"``: half were trained on balanced pairs, half on a shortcut.
+Twelve dual encoders travel with the project as ``"pure_shortcut"``: half were trained on balanced pairs, half on a shortcut.
 """
 
 import copy
@@ -15,13 +15,13 @@ from torch.nn import functional
 from tqdm.auto import tqdm
 
 from crossexplain import moved
-from crossexplain.checks import InputError, require_one_of
 from crossexplain.data import controls
 from crossexplain.data.collages import LENGTH, VOCABULARY, Collages
 from crossexplain.data.digits import Digits
 from crossexplain.models.cnn_lstm import DIGITS, AfterTower, CnnLstm, Tower
 from crossexplain.models.training import History, TensorBatches, accuracy, fit
 from crossexplain.models.two_towers import TwoTowerModel
+from crossexplain.models.weights import seeded
 from crossexplain.recipes import Recipe, Trained, load_or_train, with_checkpoint
 from crossexplain.recipes.collages import SentencesOnce, look, train_fusion
 
@@ -35,9 +35,11 @@ OF_EACH, PAIRS = 6, 8000  # models of each kind, and pairs that each was trained
 class Head(TwoTowerModel):
     """What the small architectures share: how they read a sentence, and how they are called.
 
-    Called with ``seen`` (N, 4, 10) and ``tokens`` (N, T) as an ``AfterTower`` is. Words and
-    their places are read in no order; the vector of the masked word is 0 and stays 0.
+    Called with ``seen`` (N, 4, 10) and ``tokens`` (N, T) as an ``AfterTower`` is. Words and their places are read in no
+    order; the vector of the masked word is 0 and stays 0. Subclasses name their ``architecture``.
     """
+
+    architecture: str
 
     text_layer = "embedding"
 
@@ -63,34 +65,15 @@ class Head(TwoTowerModel):
         return super().forward(seen, tokens)
 
 
-class LateFusion(Head):
-    """The sum of a logit of the picture and a logit of the sentence: nothing can interact."""
-
-    def __init__(self):
-        super().__init__()
-        self.seen = nn.Sequential(nn.LayerNorm(4 * DIGITS), *_dense(4 * DIGITS, 2 * WIDTH, 1))
-        self.said = nn.Sequential(nn.LayerNorm(WIDTH), *_dense(WIDTH, 2 * WIDTH, 1))
-
-    def see(self, seen: Tensor) -> Tensor:
-        """Return the picture's logit, (N, 1)."""
-        return self.seen(seen.flatten(1))
-
-    def read(self, tokens: Tensor) -> Tensor:
-        """Return the sentence's logit, (N, 1)."""
-        return self.said(super().read(tokens))
-
-    def match(self, seen: Tensor, read: Tensor) -> Tensor:
-        """Return their sum, (N,)."""
-        return (seen + read)[:, 0]
-
-
 class CosineHead(Head):
     """The cosine of a vector of the picture and a vector of the sentence, scaled and shifted, as CLIP's."""
 
+    architecture = "dual encoder"
+
     def __init__(self):
         super().__init__()
-        self.seen = nn.Sequential(nn.LayerNorm(4 * DIGITS), *_dense(4 * DIGITS, 2 * WIDTH, WIDTH))
-        self.said = nn.Sequential(nn.LayerNorm(WIDTH), *_dense(WIDTH, 2 * WIDTH, WIDTH))
+        self.seen = nn.Sequential(nn.LayerNorm(4 * DIGITS), *dense(4 * DIGITS, 2 * WIDTH, WIDTH))
+        self.said = nn.Sequential(nn.LayerNorm(WIDTH), *dense(WIDTH, 2 * WIDTH, WIDTH))
         self.log_scale, self.shift = nn.Parameter(torch.tensor(math.log(10.0))), nn.Parameter(torch.zeros(()))
 
     def see(self, seen: Tensor) -> Tensor:
@@ -106,41 +89,9 @@ class CosineHead(Head):
         return self.log_scale.exp() * (seen * read).sum(dim=1) + self.shift
 
 
-class CrossAttention(Head):
-    """Every word attends to the four cells, and the mean over the words is read."""
-
-    def __init__(self):
-        super().__init__()
-        self.cell, self.where = nn.Linear(DIGITS, WIDTH), nn.Parameter(0.1 * torch.randn(4, WIDTH))
-        self.ask, self.key, self.value = (nn.Linear(WIDTH, WIDTH) for _ in range(3))
-        self.norm = nn.LayerNorm(WIDTH)
-        self.after = nn.Sequential(*_dense(WIDTH, 2 * WIDTH, WIDTH))
-        self.last = nn.Sequential(nn.LayerNorm(WIDTH), *_dense(WIDTH, 2 * WIDTH, 1))
-
-    def see(self, seen: Tensor) -> Tensor:
-        """Return a vector of each cell, (N, 4, WIDTH)."""
-        return self.cell(seen.reshape(-1, 4, DIGITS)) + self.where
-
-    def read(self, tokens: Tensor) -> Tensor:
-        """Return a vector of each word, with its weight as the last entry, (N, T, WIDTH + 1)."""
-        return torch.cat(self.states(tokens), dim=2)
-
-    def match(self, seen: Tensor, read: Tensor) -> Tensor:
-        """Return the logits, (N,)."""
-        states, weight = read[..., :WIDTH], read[..., WIDTH:]
-        attended = functional.scaled_dot_product_attention(self.ask(states), self.key(seen), self.value(seen))  # (N, T, WIDTH)
-        states = self.norm(states + attended)
-        return self.last(((states + self.after(states)) * weight).sum(dim=1))[:, 0]
-
-
-ARCHITECTURES = {"early fusion": None, "late fusion": LateFusion, "dual encoder": CosineHead,
-                 "cross-attention": CrossAttention}
-UNLEARNABLE = {("both", "late fusion")}  # no sum of two logits is an exclusive or
-
-
 @dataclass(frozen=True)
 class Prepared:
-    """The pairs of a control as the tower sees them, for all architectures.
+    """The pairs of a control as the tower sees them, for models of any architecture.
 
     Attributes
     ----------
@@ -197,11 +148,6 @@ class Control:
     history: History
     architecture: str = "early fusion"
 
-    @property
-    def seconds(self) -> float:
-        """Time that the training of the fusion took."""
-        return self.history.seconds
-
 
 def prepare(kind: str, digits: Digits, tower: Tower, seed: int, *, pairs: int = 2000, held_out: int = 256,
             p: float = 1.0) -> Prepared:
@@ -215,7 +161,7 @@ def prepare(kind: str, digits: Digits, tower: Tower, seed: int, *, pairs: int = 
     return Prepared(kind, p, sets["test"], {split: look(model, collages) for split, collages in sets.items()})
 
 
-def train(kind: str, digits: Digits, tower: Tower, seed: int, *, architecture: str = "early fusion", pairs: int = 2000,
+def train(kind: str, digits: Digits, tower: Tower, seed: int, *, head: type[Head] | None = None, pairs: int = 2000,
           held_out: int = 256, epochs: int | None = None, width: int = 64, p: float = 1.0,
           prepared: Prepared | None = None) -> Control:
     """Train one control.
@@ -229,12 +175,12 @@ def train(kind: str, digits: Digits, tower: Tower, seed: int, *, architecture: s
         Trained to name digits; stays as it is.
     seed : int
         Of data, weights and order.
-    architecture : str
-        One of ``ARCHITECTURES``.
+    head : type of Head, optional
+        The model on what the tower sees; default, early fusion.
     pairs, held_out : int
         Training pairs; validation and test pairs each.
     epochs, width : int
-        Of the fusion; by default 24 epochs of early fusion and 12 of the others, and the width is early fusion's.
+        Of the model; by default 24 epochs of early fusion and 12 of a head, and the width is early fusion's.
     p : float
         Share of the shortcut.
     prepared : Prepared, optional
@@ -243,36 +189,23 @@ def train(kind: str, digits: Digits, tower: Tower, seed: int, *, architecture: s
     Returns
     -------
     Control
-
-    Raises
-    ------
-    InputError
-        For an unknown architecture, and one that cannot learn the control.
     """
-    require_one_of(architecture, ARCHITECTURES, "architecture")
-    if (kind, architecture) in UNLEARNABLE:
-        raise InputError(f"{architecture} cannot learn the control {kind!r}: a sum of two logits is no exclusive or, and what "
-                         "such a model rests on instead is not known; leave it out or choose another architecture.")
     prepared = prepared or prepare(kind, digits, tower, seed, pairs=pairs, held_out=held_out, p=p)
     looked, whole = prepared.looked, None
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        if head := ARCHITECTURES[architecture]:
-            fusion = head()
-        else:
-            whole = CnnLstm(len(VOCABULARY), width=width)
-    if whole is None:
+    with seeded(seed):
+        fusion = head() if head else CnnLstm(len(VOCABULARY), width=width)
+    if head:
         history = fit(SentencesOnce(fusion), looked["train"], looked["validation"], epochs=epochs or 12, lr=5e-3,
                       batch_size=100, seed=seed, progress=False)
     else:
-        whole.tower = tower.requires_grad_(False).eval()
+        whole, whole.tower = fusion, tower.requires_grad_(False).eval()
         history = train_fusion(whole, looked["train"], looked["validation"], seed=seed, epochs=epochs or 24, progress=False)
-        fusion = AfterTower(whole.requires_grad_(False).eval())
+        fusion = AfterTower(whole)
     fusion.requires_grad_(False).eval()
     with torch.no_grad():
         right = accuracy(fusion(prepared.seen, prepared.test.tokens()), looked["test"].labels)
     return Control(prepared.kind, controls.ANSWERS[prepared.kind], whole, fusion, prepared.test, prepared.seen, right,
-                   history, architecture)
+                   history, head.architecture if head else "early fusion")
 
 
 def train_pairs(seed: int = 0, size: str = "page", progress: bool = True, resume: Path | None = None,
@@ -299,7 +232,7 @@ def train_pairs(seed: int = 0, size: str = "page", progress: bool = True, resume
     for number in tqdm(range(1 if small else OF_EACH), desc="one of each", disable=not progress):
         for kind, p in SHORTCUT_SHARES.items():
             controls[f"{kind}-{number}"] = train(
-                "shortcut", collages.data, collages.model.tower, seed + number, architecture="dual encoder", p=p,
+                "shortcut", collages.data, collages.model.tower, seed + number, head=CosineHead, p=p,
                 pairs=400 if small else PAIRS, epochs=1 if small else None)
     models = nn.ModuleDict({name: control.fusion for name, control in controls.items()}).requires_grad_(False).eval()
     return Trained(name=SHORTCUT, model=models, data={name: control.accuracy for name, control in controls.items()}, seed=seed,
@@ -327,7 +260,8 @@ def card(trained: Trained) -> dict:
                          for kind in SHORTCUT_SHARES}}
 
 
-def _dense(inner: int, hidden: int, outer: int) -> list[nn.Module]:
+def dense(inner: int, hidden: int, outer: int) -> list[nn.Module]:
+    """Return three linear layers with a ReLU after each but the last."""
     return [nn.Linear(inner, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, outer)]
 
 

@@ -22,7 +22,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from crossexplain.data import flickr8k, store
 from crossexplain.data.flickr8k import Flickr8k
-from crossexplain.data.photos import square
 from crossexplain.models import bert, encodings, vgg
 from crossexplain.models.bert import TextBatches
 from crossexplain.models.encodings import Encodings
@@ -100,28 +99,7 @@ class Encoded:
     def inputs(self, images: Sequence[int], captions: Sequence[int]) -> dict[str, Tensor]:
         """Return the inputs of a whole model, for photographs and as many captions."""
         read = bert.encode(self.tokenizer, [self.flickr8k.captions[i] for i in captions], LONGEST, truncate=True)
-        return {"images": self.flickr8k.images(images, self.network.size), **token_inputs(read)}
-
-
-def from_reader(encoded: Encoded, image: Tensor, sentence: str) -> tuple[dict[str, Tensor], Tensor, list[str], str]:
-    """Return the inputs of a whole model for a photograph and a sentence of the reader's own.
-
-    Parameters and returns as for :func:`crossexplain.recipes.scenes.from_reader`.
-
-    Raises
-    ------
-    crossexplain.checks.InputError
-        For a sentence without a word, or of more than ``LONGEST`` tokens.
-    """
-    image, note = square(image, encoded.network.size)
-    read = bert.encode(encoded.tokenizer, [sentence], LONGEST)
-    return {"images": image[None], **token_inputs(read)}, image, [
-        token for token, special in zip(read.tokens[0], read.special[0].tolist()) if not special], note
-
-
-def token_inputs(read: bert.Encoded) -> dict[str, Tensor]:
-    """Return the inputs of a text tower under the names that models with two towers give them."""
-    return {"tokens": read.inputs["input_ids"], "attention_mask": read.inputs["attention_mask"]}
+        return {"images": self.flickr8k.images(images, self.network.size), **read.of_two_towers}
 
 
 def available_towers() -> tuple[str, str]:
@@ -167,16 +145,11 @@ def encode(data: Flickr8k | None = None, towers: tuple[str, str] = TOWERS, size:
         captions = np.sort(data.captions_of(images))
     return Encoded(data, tuple(towers), network, encoder, tokenizer, images, captions,
                    encode_photographs(network, data, images, progress),
-                   encode_captions(encoder, tokenizer, data, captions, LONGEST, progress))
+                   encode_captions(encoder, tokenizer, data, captions, progress))
 
 
-def folder() -> Path:
-    """Return the folder of all encodings, in the local cache."""
-    return store.cache() / "encodings"
-
-
-def encode_photographs(model: ImageNetClassifier, data: Flickr8k, images: Sequence[int] | None = None,
-                progress: bool = True, where: Path | None = None) -> Encodings:
+def encode_photographs(model: ImageNetClassifier, data: Flickr8k, images: Sequence[int], progress: bool = True,
+                       where: Path | None = None) -> Encodings:
     """Return the last convolutional map of photographs, (n, 512, h, w).
 
     Parameters
@@ -184,31 +157,29 @@ def encode_photographs(model: ImageNetClassifier, data: Flickr8k, images: Sequen
     model : ImageNetClassifier
         From :func:`crossexplain.models.vgg.load_imagenet`.
     data : Flickr8k
-    images : sequence of n int, optional
-        Default: all.
+    images : sequence of n int
     progress : bool
     where : Path, optional
-        Folder of encodings; default, :func:`folder`.
+        Folder of all encodings; default, that in the local cache.
 
     Returns
     -------
     Encodings
     """
-    images = range(len(data.names)) if images is None else images
 
     def read(rows: list[int]) -> Tensor:
         # The layout in which a CPU computes convolutions in half of the time.
         return data.images([images[i] for i in rows], model.size).contiguous(memory_format=torch.channels_last)
 
     return encodings.encode(
-        model, read, data.fingerprints(images), where or folder(), forward=model.tower, batch_size=16, progress=progress,
+        model, read, data.fingerprints(images), where or store.cache() / "encodings", forward=model.tower, batch_size=16,
         settings={"layer": model.image_layer, "preprocessing": f"middle square, bicubic, {model.size} pixels"},
+        progress=progress,
     )
 
 
-def encode_captions(encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, data: Flickr8k,
-             captions: Sequence[int] | None = None, max_length: int = 64, progress: bool = True,
-             where: Path | None = None) -> Encodings:
+def encode_captions(encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, data: Flickr8k, captions: Sequence[int],
+                    progress: bool = True, where: Path | None = None) -> Encodings:
     """Return the last hidden state of every token of captions, [CLS] and [SEP] included; rows (T, D).
 
     Parameters
@@ -217,12 +188,9 @@ def encode_captions(encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
         Such as ``crossexplain.models.bert.load(folder, 2).encoder``.
     tokenizer : transformers.PreTrainedTokenizerBase
     data : Flickr8k
-    captions : sequence of n int, optional
-        Default: all.
-    max_length : int
-        Most tokens of a caption; longer ones are cut off.
-    progress : bool
-    where : Path, optional
+    captions : sequence of n int
+        Those of more than ``LONGEST`` tokens are cut off.
+    progress, where
         As for :func:`encode_photographs`.
 
     Returns
@@ -230,19 +198,16 @@ def encode_captions(encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
     Encodings
         Ragged: :meth:`~crossexplain.models.encodings.Encodings.padded` gives states and mask.
     """
-    texts = data.captions if captions is None else [data.captions[i] for i in captions]
-    read = TextBatches(tokenizer, texts, np.zeros(len(texts), int), max_length)
-    return encodings.encode(
-        encoder, lambda rows: read.batch(torch.tensor(rows))[0], texts, where or folder(), mask="attention_mask",
-        forward=lambda **inputs: encoder(**inputs).last_hidden_state, lengths=[len(ids) for ids in read.ids],
-        settings={"layer": "last hidden state", "max_length": max_length, "vocabulary": _vocabulary(tokenizer)},
-        batch_size=64, shard_size=2048, progress=progress,
-    )
-
-
-def _vocabulary(tokenizer: PreTrainedTokenizerBase) -> str:
+    texts = [data.captions[i] for i in captions]
+    read = TextBatches(tokenizer, texts, np.zeros(len(texts), int), LONGEST)
     words = "\n".join(f"{word} {number}" for word, number in sorted(tokenizer.get_vocab().items()))
-    return hashlib.sha256(words.encode()).hexdigest()
+    vocabulary = hashlib.sha256(words.encode()).hexdigest()
+    return encodings.encode(
+        encoder, lambda rows: read.batch(torch.tensor(rows))[0], texts, where or store.cache() / "encodings",
+        forward=lambda **inputs: encoder(**inputs).last_hidden_state, mask="attention_mask",
+        settings={"layer": "last hidden state", "max_length": LONGEST, "vocabulary": vocabulary},
+        lengths=[len(ids) for ids in read.ids], batch_size=64, shard_size=2048, progress=progress,
+    )
 
 
 def _places(known: np.ndarray, asked: Sequence[int], what: str) -> np.ndarray:

@@ -15,14 +15,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from scipy.stats import spearmanr
 from torch import Tensor, nn
 
 from crossexplain import moved
 from crossexplain.checks import require_one_of
 from crossexplain.data import store
 from crossexplain.data.flickr8k import Flickr8k, Pairs
-from crossexplain.intervals import Interval
 from crossexplain.models import checkpoints
 from crossexplain.models.clip import ClipCNN, Contrast, softmax_loss
 from crossexplain.models.fusion import Aligned, Fusion
@@ -33,12 +31,11 @@ from crossexplain.models.towers import (
     ImageNetTower,
     accuracy_at_best_threshold,
 )
-from crossexplain.models.training import History, fit, predict
+from crossexplain.models.training import fit, predict
 from crossexplain.models.two_towers import JoinedTowers, in_batches, logits_of_pairs
-from crossexplain.models.weights import WeightsError
+from crossexplain.models.weights import WeightsError, seeded
 from crossexplain.recipes import Recipe, Trained, keep, state_file, with_checkpoint
 from crossexplain.recipes.encodings import POOLING, TOWERS, Encoded, encode
-from crossexplain.recipes.retrieval import Retrieval, retrieval_of_scores
 
 NAMES = ("fusion", "clip_cnn")
 SETTINGS = {  # chosen on the validation split: sizes, and epochs and highest learning rate of each step
@@ -66,8 +63,7 @@ def new_model(name: str, encoded: Encoded, seed: int = 0, **settings) -> Fusion 
     require_one_of(name, NAMES, "model")
     chosen = {key: SETTINGS[name][key] for key in SHAPE} | settings
     image, text = GivenMaps(ImageNetTower.width), GivenStates(encoded.encoder.config.hidden_size)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         look = FrozenMapPooling(image.width, chosen["width"], chosen["dropout"], encoded.network.classes)
         if name == "clip_cnn":
             return ClipCNN(image, text, POOLING, **chosen, look=look)
@@ -144,9 +140,8 @@ def gather(head: JoinedTowers, encoded: Encoded, images: Sequence[int]) -> Tenso
     return in_batches(lambda part: head.look.gather(encoded.maps(part)), images, 128)
 
 
-def train(name: str, seed: int = 0, size: str = "page", progress: bool = True, resume: Path | None = None, *,
-          data: Flickr8k | None = None, encoded: Encoded | None = None, towers: tuple[str, str] = TOWERS,
-          **settings) -> Trained:
+def train(name: str, seed: int = 0, size: str = "page", progress: bool = True, resume: Path | None = None,
+          **options) -> Trained:
     """Train a head by contrast, and choose where yes begins on validation pairs.
 
     Parameters
@@ -156,13 +151,9 @@ def train(name: str, seed: int = 0, size: str = "page", progress: bool = True, r
         Of weights, captions and order.
     size, progress, resume
         As for :class:`crossexplain.recipes.Recipe`.
-    data : Flickr8k, optional
-    encoded : Encoded, optional
-        From :func:`crossexplain.recipes.encodings.encode`; otherwise the data is encoded first, with the towers.
-    towers : (str, str)
-        As for :func:`crossexplain.recipes.encodings.encode`.
-    settings
-        In place of those of ``SETTINGS``.
+    options
+        ``encoded``, an :class:`Encoded`; or the ``data`` and ``towers`` to encode first, as for
+        :func:`crossexplain.recipes.encodings.encode`. Further ones take the place of those of ``SETTINGS``.
 
     Returns
     -------
@@ -170,11 +161,9 @@ def train(name: str, seed: int = 0, size: str = "page", progress: bool = True, r
         ``model`` is the whole model, called with pixels and tokens; ``part`` its head, called with encodings; ``data`` the
         :class:`Encoded`; the validation score of each step is the accuracy at the best threshold.
     """
-    require_one_of(name, NAMES, "model")
-    encoded = encode(data, towers, size, progress) if encoded is None else encoded
-    chosen = _settings(name, size, settings)
-    head = new_model(name, encoded, seed, **{key: chosen[key] for key in SHAPE})
-    learned, held_out, histories = Captioned(encoded, head, "train"), Judged(encoded, head, "validation"), {}
+    trained, chosen = _begin(name, seed, size, progress, **options)
+    encoded, head, histories = trained.data, trained.part, trained.histories
+    learned, held_out = Captioned(encoded, head, "train"), Judged(encoded, head, "validation")
     head.look.standardise(learned.maps)
     for step in STEPS:
         if not chosen[step]:
@@ -186,38 +175,52 @@ def train(name: str, seed: int = 0, size: str = "page", progress: bool = True, r
         epochs, lr = chosen[step]
         histories[step] = fit(Contrast(learner), learned, held_out, epochs=epochs, lr=lr, seed=seed, loss=softmax_loss,
                               score=accuracy_at_best_threshold, batch_size=BATCH[step], weight_decay=0.05, half=True,
-                              progress=progress, checkpoint=state_file(resume, _file(name, encoded, seed, chosen), seed, step))
+                              progress=progress, checkpoint=state_file(resume, trained.file, seed, step))
     head.set_threshold(*predict(Contrast(head), held_out, 200))
-    return _trained(name, head.requires_grad_(False).eval(), encoded, seed, histories)
+    head.requires_grad_(False).eval()
+    trained.model.eval()
+    return trained
 
 
-def load(name: str, seed: int = 0, size: str = "page", progress: bool = True, *, data: Flickr8k | None = None,
-         encoded: Encoded | None = None, towers: tuple[str, str] = TOWERS, **settings) -> Trained | None:
+def load(name: str, seed: int = 0, size: str = "page", progress: bool = True, **options) -> Trained | None:
     """Return the head that was trained here before from the same encodings with the same settings, or None.
 
     Heads learn from photographs that are not the project's to hand on, and so stay in the local cache. Arguments as for
     :func:`train`.
     """
-    encoded = encode(data, towers, size, progress) if encoded is None else encoded
-    chosen = _settings(name, size, settings)
-    head = new_model(name, encoded, seed, **{key: chosen[key] for key in SHAPE})
     try:
-        return with_checkpoint(_trained(name, head, encoded, seed, {}), folder(), _file(name, encoded, seed, chosen))
+        return with_checkpoint(_begin(name, seed, size, progress, **options)[0], folder())
     except WeightsError:
         return None  # not trained yet, or damaged
 
 
-def train_and_keep(name: str, seed: int = 0, size: str = "page", progress: bool = True, resume: Path | None = None, *,
-                   data: Flickr8k | None = None, encoded: Encoded | None = None, towers: tuple[str, str] = TOWERS,
-                   **settings) -> Trained:
+def train_and_keep(name: str, seed: int = 0, size: str = "page", progress: bool = True, resume: Path | None = None,
+                   **options) -> Trained:
     """Train a head as :func:`train` does and keep it for :func:`load`; a training that was cut off goes on."""
-    encoded = encode(data, towers, size, progress) if encoded is None else encoded
-    trained = train(name, seed, size, progress, resume or folder(), encoded=encoded, **settings)
-    file = _file(name, encoded, seed, _settings(name, size, settings))
-    path = keep(trained, folder(), file)
-    for state in (resume or folder()).glob(f"{file}_*.pt"):
+    resume = resume or folder()
+    trained = train(name, seed, size, progress, resume, **options)
+    keep(trained, folder())
+    for state in resume.glob(f"{trained.file}_*.pt"):
         state.unlink()
-    return replace(trained, card=checkpoints.read_card(path.stem, folder()))
+    return replace(trained, card=checkpoints.read_card(trained.file, folder()))
+
+
+def _begin(name: str, seed: int, size: str, progress: bool, *, encoded: Encoded | None = None, data: Flickr8k | None = None,
+           towers: tuple[str, str] = TOWERS, **settings) -> tuple[Trained, dict]:
+    """Return a head that is still to be trained or loaded, and its settings; the name of its file depends on all of them."""
+    require_one_of(name, NAMES, "model")
+    for setting in settings:
+        require_one_of(setting, SETTINGS[name], "setting")
+    encoded = encode(data, towers, size, progress) if encoded is None else encoded
+    chosen = SETTINGS[name] | settings
+    chosen |= {step: (1, chosen[step][1]) for step in STEPS if chosen[step] and size == "small"}
+    about = {"model": name, "seed": seed, "settings": chosen, "maps": encoded.maps_of.folder.name, "read": POOLING,
+             "states": encoded.states_of.folder.name,
+             "splits": {split: images.tolist() for split, images in encoded.flickr8k.splits.items()}}
+    key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
+    head = new_model(name, encoded, seed, **{setting: chosen[setting] for setting in SHAPE})
+    return Trained(name=f"flickr8k_{name}", file=f"flickr8k_{name}-{key}", model=encoded.whole(head), part=head, data=encoded,
+                   seed=seed), chosen
 
 
 def folder() -> Path:
@@ -251,84 +254,12 @@ def read(model: JoinedTowers, encoded: Encoded, captions: Sequence[int]) -> Tens
     return in_batches(lambda part: head.read(*(values.to(device) for values in encoded.states(part))), captions, 1024)
 
 
-@torch.no_grad()
-def retrieval(model: Fusion | ClipCNN, encoded: Encoded, split: str = "test") -> Retrieval:
-    """Rank all photographs of a split for each of its captions, and all captions for each photograph.
-
-    Parameters
-    ----------
-    model, encoded
-        As for :func:`logits`.
-    split : str
-        For early fusion a thousand photographs and five thousand captions are five million passes of the dense layers, which
-        take some minutes; for a dual encoder one product of matrices.
-
-    Returns
-    -------
-    Retrieval
-    """
-    model.eval()
-    texts = read(model, encoded, encoded.flickr8k.captions_of(split))
-    scores = [model.logits_of_all_pairs(part, texts) for part in see(model, encoded, encoded.flickr8k.splits[split]).split(16)]
-    return retrieval_of_scores(torch.cat(scores).cpu().numpy(), encoded.flickr8k, split)
-
-
-def agreement(model: Fusion | ClipCNN, encoded: Encoded, kind: str, seed: int = 0, draws: int = 200) -> Interval:
-    """Return Spearman's rank correlation of logits with what people said of photographs and captions.
-
-    Parameters
-    ----------
-    model, encoded
-        As for :func:`logits`.
-    kind : {"expert", "crowd"}
-        Mean of three experts' marks, or the share of people who said yes.
-    seed, draws : int
-        Of the bootstrap over photographs.
-
-    Returns
-    -------
-    Interval
-        95 %; ``n`` is the number of pairs.
-    """
-    judged = encoded.flickr8k.judgements(kind)
-    known = np.isin(judged.image, encoded.images) & np.isin(judged.caption, encoded.captions)
-    image, scores = judged.image[known], judged.scores[known]
-    # Experts: three marks; crowd: how many said yes, how many no.
-    marks = scores.mean(axis=1) if kind == "expert" else scores[:, 0] / scores.sum(axis=1)
-    scored = logits(model, encoded, Pairs(image, judged.caption[known], np.zeros(len(image), int))).numpy()
-    rows = [np.flatnonzero(image == number) for number in np.unique(image)]
-    rng, rhos = np.random.default_rng(seed), []
-    for _ in range(draws):
-        drawn = np.concatenate([rows[k] for k in rng.integers(len(rows), size=len(rows))])
-        rhos.append(spearmanr(scored[drawn], marks[drawn]).statistic)
-    return Interval(float(spearmanr(scored, marks).statistic), *np.quantile(rhos, [0.025, 0.975]).tolist(), len(marks))
-
-
 def card(trained: Trained) -> dict:
     """Return what the card of the checkpoint says of data and accuracy."""
     return {"data": f"Flickr8k, {len(trained.data.flickr8k.splits['train']):,} photographs and their captions; held out: those "
                     "of the validation split, on which threshold and epoch were chosen",
             "towers": list(trained.data.towers),
             "accuracy": {"validation pairs": trained.history.validation_score[trained.history.best_epoch]}}
-
-
-def _trained(name: str, head: JoinedTowers, encoded: Encoded, seed: int, histories: dict[str, History]) -> Trained:
-    return Trained(name=f"flickr8k_{name}", model=encoded.whole(head), part=head, data=encoded, seed=seed, histories=histories)
-
-
-def _settings(name: str, size: str, settings: dict) -> dict:
-    for setting in settings:
-        require_one_of(setting, SETTINGS[name], "setting")
-    chosen = SETTINGS[name] | settings
-    return chosen | {step: (1, chosen[step][1]) for step in STEPS if chosen[step] and size == "small"}
-
-
-def _file(name: str, encoded: Encoded, seed: int, chosen: dict) -> str:
-    """Return the name of a head's checkpoint, which depends on all that its weights depend on."""
-    about = {"model": name, "seed": seed, "settings": chosen, "maps": encoded.maps_of.folder.name, "read": POOLING,
-             "states": encoded.states_of.folder.name,
-             "splits": {split: images.tolist() for split, images in encoded.flickr8k.splits.items()}}
-    return f"flickr8k_{name}-{hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]}"
 
 
 RECIPES = {f"flickr8k_{name}": Recipe(f"flickr8k_{name}", partial(train_and_keep, name), partial(load, name), card,

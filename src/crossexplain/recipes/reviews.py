@@ -10,7 +10,6 @@ from torch.nn.functional import cross_entropy
 from transformers import PreTrainedTokenizerBase
 
 from crossexplain import moved
-from crossexplain.checks import require_one_of
 from crossexplain.data import reviews, store
 from crossexplain.data.reviews import CLASSES, Reviews
 from crossexplain.models import bert
@@ -21,10 +20,6 @@ from crossexplain.recipes import Recipe, Trained, by_kind, state_file, with_chec
 NAME = "reviews_minilm"
 RANK = 16  # of the learned difference of each matrix of the encoder
 SIZES = {"page": (3000, 300, 3), "small": (96, 48, 1)}  # training sentences, validation sentences, epochs
-REAL = {  # loader, epochs, most tokens of a text
-    "labelled-sentences": (reviews.labelled_sentences, 4, 96),
-    "app-reviews": (reviews.app_reviews, 2, 64),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +85,7 @@ def train(profile: str = "embedded", seed: int = 0, size: str = "page", progress
     """
     n, held_out, epochs = SIZES[size]
     parts = {part: reviews.build(count, part, seed, split_seed) for part, count in (("train", n), ("validation", held_out))}
-    return _tune(find_encoder(profile), parts, epochs, 128, seed, progress, resume)
+    return tune(find_encoder(profile), parts, epochs, 128, seed, progress, resume)
 
 
 def load(profile: str = "embedded", **_) -> Reader | None:
@@ -105,35 +100,6 @@ def load(profile: str = "embedded", **_) -> Reader | None:
     return reader
 
 
-def train_on(name: str, seed: int = 0, size: str = "page", progress: bool = True, profile: str = "full",
-             resume: Path | None = None) -> Reader:
-    """Tune an encoder and a head on real sentences.
-
-    Parameters
-    ----------
-    name : {"labelled-sentences", "app-reviews"}
-        Two classes, or three by the number of stars.
-    seed, size, progress, profile, resume
-        As for :func:`train`; the seed also divides the sentences into 70 % train, 10 % validation and 20 % test.
-
-    Returns
-    -------
-    Reader
-        ``data`` are the test sentences.
-
-    Raises
-    ------
-    crossexplain.data.store.MissingSource
-        If the sentences are not available.
-    """
-    require_one_of(name, REAL, "sentences")
-    loader, epochs, length = REAL[name]
-    parts = reviews.divide(loader(), seed)
-    if size == "small":
-        parts, epochs = {part: sentences.select(range(48)) for part, sentences in parts.items()}, 1
-    return _tune(find_encoder(profile), parts, epochs, length, seed, progress, resume)
-
-
 def card(trained: Reader) -> dict:
     """Return what the card of the checkpoint says of data and accuracy."""
     test = reviews.build(1500, "test", trained.seed)
@@ -145,8 +111,21 @@ def card(trained: Reader) -> dict:
             "accuracy": {"held out": shares["all"], **{kind: shares[kind] for kind in reviews.KINDS}}}
 
 
-def _tune(encoder: store.Found, parts: dict[str, Reviews], epochs: int, length: int, seed: int, progress: bool,
-          resume: Path | None) -> Reader:
+def tune(encoder: store.Found, parts: dict[str, Reviews], epochs: int, length: int, seed: int, progress: bool,
+         resume: Path | None = None) -> Reader:
+    """Tune an encoder and a head on sentences.
+
+    Parameters
+    ----------
+    encoder : store.Found
+        From :func:`find_encoder`.
+    parts : dict of str to Reviews
+        ``"train"``, ``"validation"`` and perhaps ``"test"``, which becomes the ``data`` of the reader.
+    epochs, length : int
+        ``length`` is the greatest number of tokens of a sentence; longer ones are cut off.
+    seed, progress, resume
+        As for :func:`train`.
+    """
     tokenizer, classes = bert.load_tokenizer(encoder.path), parts["train"].classes
     model = bert.load(encoder.path, len(classes), seed=seed)
     learned = model.tune(RANK, seed)

@@ -10,6 +10,7 @@ from torch import Tensor
 from crossexplain.data.scene_captions import Writer, foil
 from crossexplain.data.scene_words import BACKDROPS, COLOUR_NAMES, GROUND_NAMES, KINDS, SIZE_NAMES, TEXTURE_NAMES, holds
 from crossexplain.data.scenes import Pairs, Scenes, tokenize
+from crossexplain.models.training import TensorBatches
 from crossexplain.models.two_towers import TwoTowerModel, in_batches
 
 WHAT = KINDS + GROUND_NAMES + BACKDROPS  # what can stand at a place
@@ -164,21 +165,11 @@ class Contrasts:
         return {"maps": self.maps[chosen], **dict(zip(("tokens", "more"), texts))}, torch.from_numpy(truth)
 
 
-class PairBatches:
-    """Pairs for :func:`crossexplain.models.training.fit`, with the maps of their pictures."""
-
-    def __init__(self, pairs: Sequence[Pairs], maps: Maps, ends: bool = True):
-        self.maps = maps
-        self.image = np.concatenate([part.image for part in pairs])
-        self.tokens = torch.cat([part.tokens(ends=ends) for part in pairs])
-        self.labels = torch.from_numpy(np.concatenate([part.labels for part in pairs]))
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def batch(self, indices: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """Return inputs and labels of the pairs with these numbers."""
-        return {"maps": self.maps[self.image[indices]], "tokens": trim(self.tokens[indices])}, self.labels[indices]
+def pair_batches(pairs: Sequence[Pairs], maps: Maps, ends: bool) -> TensorBatches:
+    """Return pairs with the maps of their pictures, for :func:`crossexplain.models.training.fit`."""
+    image, labels = (np.concatenate([getattr(part, name) for part in pairs]) for name in ("image", "labels"))
+    tokens = trim(torch.cat([part.tokens(ends=ends) for part in pairs]))
+    return TensorBatches({"maps": maps[image], "tokens": tokens}, torch.from_numpy(labels))
 
 
 def trim(tokens: Tensor) -> Tensor:

@@ -20,7 +20,6 @@ from transformers import BertConfig, BertModel
 from crossexplain import moved
 from crossexplain.checks import require_one_of
 from crossexplain.data import scenes
-from crossexplain.data.photos import square
 from crossexplain.data.scenes import LENGTH, VOCABULARY, Pairs, Scenes, tokenize
 from crossexplain.models import clip
 from crossexplain.models.clip import Clip, ClipCNN, Contrast, sigmoid_loss
@@ -28,8 +27,9 @@ from crossexplain.models.fusion import Aligned, Fusion
 from crossexplain.models.towers import ConvTower, EncoderTower, accuracy_at_best_threshold
 from crossexplain.models.training import History, fit, predict
 from crossexplain.models.two_towers import TwoTowerModel, in_batches, logits_of_pairs
+from crossexplain.models.weights import seeded
 from crossexplain.recipes import Recipe, Trained, by_kind, state_file, with_checkpoint
-from crossexplain.recipes.scene_batches import PARTS, Contrasts, Maps, Named, PairBatches, Pictures, layout, trim
+from crossexplain.recipes.scene_batches import PARTS, Contrasts, Maps, Named, Pictures, layout, pair_batches, trim
 
 NAMES = ("fusion", "clip_vit", "clip_cnn")
 TRAIN = 18_000  # pictures to train on; the first 6,000 are those of the book
@@ -58,8 +58,7 @@ def new_model(name: str, seed: int = 0, side: int = scenes.SIDE) -> Fusion | Cli
         return clip.small_cnn(len(VOCABULARY), LENGTH, seed=seed)
     config = BertConfig(vocab_size=len(VOCABULARY), hidden_size=128, num_hidden_layers=2, num_attention_heads=4,
                         intermediate_size=256, max_position_embeddings=LENGTH, pad_token_id=0)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         text = BertModel._from_config(config, attn_implementation="eager")
         model = Fusion(ConvTower(), EncoderTower(text), dropout=0.0)
     model.image.to(memory_format=torch.channels_last)  # the faster layout on a CPU
@@ -123,8 +122,7 @@ def name_things(model: TwoTowerModel, data: Scenes, pictures: Pictures, *, epoch
     -------
     History
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         namer = Namer(model)
     grid = model.grid if isinstance(model, Clip) else data.side // 8
     sets = [Named(pictures, which, layout(data, which, grid), moved)
@@ -178,7 +176,7 @@ def train(name: str, seed: int = 0, size: str = "page", progress: bool = True, r
                                           checkpoint=state_file(resume, f"scenes_{name}", seed, "naming"))
     maps, ends, twins = freeze(model, pictures), _ends(model), data.splits["train"].reshape(-1, 2)
     pairs = [data.build("validation", 40 if small else 800, 0, kind) for kind in ("random", "foil")]
-    held_out = PairBatches(pairs, maps, ends)
+    held_out = pair_batches(pairs, maps, ends)
     for step, (epochs, lr) in plan.items():
         if step == "fusing":
             model.begin_with_difference()
@@ -190,7 +188,7 @@ def train(name: str, seed: int = 0, size: str = "page", progress: bool = True, r
                                   checkpoint=state_file(resume, f"scenes_{name}", seed, step))
     # Yes begins where it separates pairs of any two pictures best; a foil, which is nearly true, is better told by comparison
     # (:func:`ranked`).
-    model.set_threshold(*predict(Contrast(model), PairBatches(pairs[:1], maps, ends)))
+    model.set_threshold(*predict(Contrast(model), pair_batches(pairs[:1], maps, ends)))
     return Trained(name=f"scenes_{name}", model=model.requires_grad_(False).eval(), data=data, seed=seed, histories=histories)
 
 
@@ -233,38 +231,6 @@ def ranked(outputs: Tensor) -> np.ndarray:
 def inputs(model: Fusion | Clip | ClipCNN, images: Tensor, captions: Sequence[str]) -> dict[str, Tensor]:
     """Return the inputs of a model of scenes, for pictures (N, 3, H, W) and their captions."""
     return {"images": images, "tokens": trim(tokenize(captions, ends=_ends(model)))}
-
-
-def from_reader(model: TwoTowerModel, image: Tensor, sentence: str) -> tuple[dict[str, Tensor], Tensor, list[str], str]:
-    """Return the inputs of a model of scenes for an image and a sentence of the reader's own.
-
-    Parameters
-    ----------
-    model : Fusion, Clip or ClipCNN
-    image : Tensor, shape (3, H, W)
-        RGB from 0 to 1.
-    sentence : str
-        Of the words of the scenes.
-
-    Returns
-    -------
-    inputs : dict of str to Tensor
-        A batch of one.
-    shown : Tensor, shape (3, side, side)
-        The image as the model sees it.
-    words : list of str
-    note : str
-        What was done to the image; empty if nothing.
-
-    Raises
-    ------
-    ValueError
-        For a word that is not in the vocabulary (names the nearest), and a sentence that is too long.
-    """
-    tokens = tokenize(sentence, ends=_ends(model))
-    image, note = square(image, scenes.SIDE)
-    words = [VOCABULARY[token] for token in tokens[0].tolist() if token not in (0, 2, 3)]
-    return {"images": image[None], "tokens": trim(tokens)}, image, words, note
 
 
 def tested(trained: Trained, kind: str, seed: int = 0, n: int = TEST) -> dict[str, dict[str, float]]:

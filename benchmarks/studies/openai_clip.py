@@ -12,14 +12,13 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
+from benchmarks.studies import retrieval
 from crossexplain.data import store
 from crossexplain.data.flickr8k import Flickr8k, Pairs
-from crossexplain.data.photos import square
 from crossexplain.models import bert, clip
 from crossexplain.models.clip import Clip
 from crossexplain.models.two_towers import in_batches
-from crossexplain.recipes.encodings import token_inputs
-from crossexplain.recipes.retrieval import Retrieval, retrieval_of_scores
+from crossexplain_book.readers import of_tokenizer
 
 NAME = "clip-vit-base-patch32"
 
@@ -52,23 +51,20 @@ class OpenAIClip:
 
     def inputs(self, images: Sequence[int], captions: Sequence[int]) -> dict[str, Tensor]:
         """Return the inputs of the model, for photographs and as many captions; long captions are cut off."""
-        return {"images": self.data.images(images, self.model.size),
-                **_tokens(self.tokenizer, [self.data.captions[i] for i in captions])}
+        texts = [self.data.captions[i] for i in captions]
+        return {"images": self.data.images(images, self.model.size), **_read(self.tokenizer, texts)}
 
     def from_reader(self, image: Tensor, sentence: str) -> tuple[dict[str, Tensor], Tensor, list[str], str]:
-        """Return inputs for a reader's photograph and sentence; as :func:`crossexplain.recipes.scenes.from_reader`."""
-        image, note = square(image, self.model.size)
-        read = bert.encode(self.tokenizer, [sentence])
-        shown = [token.removesuffix("</w>") for token, special in zip(read.tokens[0], read.special[0].tolist()) if not special]
-        return {"images": image[None], **token_inputs(read)}, image, shown, note
+        """Return inputs for a reader's photograph and sentence; as the functions of :mod:`crossexplain_book.readers` do."""
+        return of_tokenizer(self.tokenizer, self.model.size, image, sentence)
 
     def logits(self, pairs: Pairs) -> np.ndarray:
         """Return the logits of pairs of the test split, (N,)."""
         return _of_pairs(self.scores, self.data, "test", pairs)
 
-    def retrieval(self) -> Retrieval:
+    def retrieval(self) -> retrieval.Retrieval:
         """Rank all test photographs for each caption, and all captions for each photograph."""
-        return retrieval_of_scores(self.scores, self.data, "test")
+        return retrieval.of_scores(self.scores, self.data, "test")
 
 
 def load(data: Flickr8k, seed: int = 0, progress: bool = True) -> OpenAIClip:
@@ -104,7 +100,7 @@ def load(data: Flickr8k, seed: int = 0, progress: bool = True) -> OpenAIClip:
 
 def _logits_of_split(model: Clip, tokenizer: PreTrainedTokenizerBase, data: Flickr8k, split: str, progress: bool) -> np.ndarray:
     """Return the logits (I, C) of every photograph with every caption of a split."""
-    text = _tokens(tokenizer, [data.captions[i] for i in data.captions_of(split)])
+    text = _read(tokenizer, [data.captions[i] for i in data.captions_of(split)])
     with tqdm(total=len(data.splits[split]), desc=f"photographs, {split}", disable=not progress, delay=5) as bar:
 
         def see(images: np.ndarray) -> Tensor:
@@ -118,8 +114,8 @@ def _logits_of_split(model: Clip, tokenizer: PreTrainedTokenizerBase, data: Flic
         return model.logits_of_all_pairs(seen, read).numpy()
 
 
-def _tokens(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> dict[str, Tensor]:
-    return token_inputs(bert.encode(tokenizer, texts, truncate=True))
+def _read(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> dict[str, Tensor]:
+    return bert.encode(tokenizer, texts, truncate=True).of_two_towers
 
 
 def _of_pairs(scores: np.ndarray, data: Flickr8k, split: str, pairs: Pairs) -> np.ndarray:
