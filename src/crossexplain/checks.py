@@ -101,7 +101,9 @@ def require_finite(values: Tensor, what: str) -> Tensor:
     InputError
         Says how many entries are not finite and which example holds the first.
     """
-    bad = ~torch.isfinite(values)
+    if torch.isfinite(values.detach().sum(dtype=torch.float32)):  # one sum where all is well
+        return values
+    bad = ~torch.isfinite(values.detach())
     if bad.any():
         example = int(bad.reshape(bad.shape[0], -1).any(dim=1).nonzero()[0]) if values.ndim else 0
         raise InputError(
@@ -153,25 +155,19 @@ def find_layer(model: nn.Module, name: str) -> nn.Module:
     )
 
 
-def require_device(model: nn.Module, inputs: Mapping | tuple | list | Tensor) -> torch.device:
-    """Return the device that the model and every input tensor share.
+def require_device(model: nn.Module, inputs: Mapping[str | int, object]) -> torch.device:
+    """Return the device that the model and every input tensor share; inputs by keyword or position.
 
     Raises
     ------
     InputError
         If the model and an input lie on different devices.
     """
-    parameter = next(model.parameters(), None)
-    named = inputs.items() if isinstance(inputs, Mapping) else enumerate(
-        [inputs] if isinstance(inputs, Tensor) else inputs
-    )
-    tensors = [(name, value) for name, value in named if isinstance(value, Tensor)]
-    home = parameter.device if parameter is not None else (tensors[0][1].device if tensors else torch.device("cpu"))
-    for name, value in tensors:
+    tensors = {name: value for name, value in inputs.items() if isinstance(value, Tensor)}
+    home = next((tensor.device for tensor in [*model.parameters(), *tensors.values()]), torch.device("cpu"))
+    for name, value in tensors.items():
         if value.device != home:
-            raise InputError(
-                f"input {name!r} is on {value.device}, the model is on {home}; move it with .to({str(home)!r})."
-            )
+            raise InputError(f"input {name!r} is on {value.device}, the model is on {home}; move it with .to({str(home)!r}).")
     return home
 
 

@@ -229,11 +229,11 @@ def _maps(values: Tensor, grid: tuple[int, int] | None, layer: str) -> Tensor:
 
 def _second(model: nn.Module, inputs: dict, image_layer: str, text_layer: str, grid, target) -> Tensor:
     # The kernels that fuse attention have no second derivative.
-    with sdpa_kernel(SDPBackend.MATH), opened(model, inputs, [image_layer, text_layer], target) as run:
-        patches, words = run.places[image_layer], run.places[text_layer]
+    with sdpa_kernel(SDPBackend.MATH), opened(model, inputs, [image_layer, text_layer], target) as graph:
+        patches, words = graph.activations[image_layer], graph.activations[text_layer]
         if words.ndim != 3:
             raise InputError(f"layer {text_layer!r} gives {tuple(words.shape)}, expected one vector a word (N, T, D).")
-        (slope,) = torch.autograd.grad(run.score.sum(), words, create_graph=True, materialize_grads=True)
+        (slope,) = torch.autograd.grad(graph.score.sum(), words, create_graph=True, materialize_grads=True)
         effect = (slope * words.detach()).sum(dim=2)  # (N, T)
         maps = []
         for word in range(effect.shape[1]):
