@@ -3,7 +3,7 @@
 Every error says what was passed, what was expected and what to do.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 
 import torch
@@ -267,3 +267,13 @@ def require_one_of(value: object, allowed: Iterable, what: str) -> None:
     allowed = list(allowed)
     if value not in allowed:
         raise InputError(f"got {what} {value!r}, expected one of {', '.join(map(repr, allowed))}.")
+
+
+def require_methods(methods: str | Sequence[str], known: Iterable[str]) -> list[str]:
+    """Return the names of one or several methods as a list, or raise :class:`InputError` if there is none or an unknown one."""
+    names, known = [methods] if isinstance(methods, str) else list(methods), list(dict.fromkeys(known))
+    unknown = [name for name in names if name not in known]
+    if unknown or not names:
+        reason = f"there is no method {unknown[0]!r}" if unknown else "no method was named"
+        raise InputError(f"{reason}; the methods are {', '.join(known)}.")
+    return names

@@ -123,7 +123,7 @@ def test_early_fusion_is_read_in_first_order():
     hidden["tokens"][:, 1] = 1
     assert torch.allclose(maps[:, 1], by_patch(inputs) - by_patch(hidden), atol=1e-6)
     assert (maps[0, 3] == 0).all()
-    with pytest.raises(InputError, match="got order='third'"):
+    with pytest.raises(InputError, match="got order 'third', expected one of 'first', 'second'"):
         word_by_patch(model, inputs, order="third")
 
 

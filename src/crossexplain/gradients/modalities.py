@@ -5,7 +5,7 @@ A modality adapter is the only thing that knows how a modality is fed to the mod
 vectors: embeddings, features of a tower, frames, patches). Write your own by subclassing :class:`Modality`.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from math import isqrt
 from numbers import Integral
@@ -405,3 +405,19 @@ def rows_of(inputs: Inputs, rows: Tensor, examples: int) -> dict[str, object]:
     """Return the given rows of a batch: every tensor with ``examples`` rows is indexed, the rest is passed on."""
     return {key: value[rows.to(value.device)] if is_batched(value, examples) else value
             for key, value in inputs.items()}
+
+
+def in_parts(inputs: Inputs, size: int, examples: int, target: object = None) -> Iterator[tuple[dict[str, object], object]]:
+    """Yield the inputs of at most ``size`` examples at a time, with their targets where each example has its own."""
+    if size < 1:
+        raise InputError(f"got batch_size = {size}, expected at least 1.")
+    one_each = isinstance(target, Tensor) and target.numel() > 1
+    if one_each and len(target) != examples:
+        raise InputError(f"target has {len(target)} entries, the batch has {examples} examples; pass one each.")
+    for rows in torch.arange(examples).split(size):
+        yield rows_of(inputs, rows, examples), target[rows.to(target.device)] if one_each else target
+
+
+def examples_in(inputs: Inputs) -> int:
+    """Return the number of examples of inputs of which some, such as positions (T,) or (1, T), may belong to all of them."""
+    return max((len(value) for value in inputs.values() if isinstance(value, Tensor) and value.ndim > 1), default=0)
