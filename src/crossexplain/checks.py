@@ -262,11 +262,14 @@ def require_pairs(images: Tensor, tokens: Tensor) -> None:
         )
 
 
-def require_one_of(value: object, allowed: Iterable, what: str) -> None:
-    """Raise :class:`InputError` unless a value is one of those that are allowed; the message lists them."""
+def require_one_of(value: object, allowed: Iterable, what: str) -> object:
+    """Return a value if it is one of those that are allowed, or raise :class:`InputError`; the message lists them."""
     allowed = list(allowed)
-    if value not in allowed:
-        raise InputError(f"got {what} {value!r}, expected one of {', '.join(map(repr, allowed))}.")
+    if value in allowed:
+        return value
+    near = get_close_matches(str(value), map(str, allowed), n=1, cutoff=0.5)
+    hint = f"; did you mean {near[0]!r}?" if near else "."
+    raise InputError(f"got {what} {value!r}, expected one of {', '.join(map(repr, allowed))}{hint}")
 
 
 def require_methods(methods: str | Sequence[str], known: Iterable[str]) -> list[str]:

@@ -12,7 +12,6 @@ from crossexplain.gradients.capture import Captured, capture, opened
 from crossexplain.gradients.modalities import Tokens, examples_in, in_parts
 from crossexplain.gradients.views import Mask, Views
 
-READOUTS = ("first", "mean")
 RELEVANCE, ROLLOUT = "attention-relevance", "attention-rollout"
 METHODS = {
     RELEVANCE: "attention maps times their gradients, rolled out (Chefer et al. 2021, eq. 1, 5 and 6)",
@@ -21,8 +20,7 @@ METHODS = {
 ORDERS = ("first", "second")
 
 
-def roll(captured: Captured, maps: Sequence[str], method: str = RELEVANCE, readout: str | None = None,
-         mask: Tensor | None = None) -> Tensor:
+def roll(captured: Captured, maps: Sequence[str], method: str = RELEVANCE) -> Tensor:
     """Roll the attention maps of an encoder out to one number a token.
 
     With A the attention map of a block, (heads, T, T), and G its gradient:
@@ -31,7 +29,8 @@ def roll(captured: Captured, maps: Sequence[str], method: str = RELEVANCE, reado
       every block ``R = R + mean over heads of max(G * A, 0) @ R``;
     - rollout (Abnar and Zuidema 2020, equation 1): ``R = identity``, then ``R = (mean over heads of A + identity) / 2 @ R``.
 
-    The rows of the tokens that the model reads are the answer.
+    The answer is the mean over the rows of the tokens that the model reads, which are those where the gradient of the last map
+    is not 0: [CLS], CLIP's end-of-text token, or all of them.
 
     Parameters
     ----------
@@ -40,18 +39,12 @@ def roll(captured: Captured, maps: Sequence[str], method: str = RELEVANCE, reado
     maps : sequence of str
         Their names, from the first block to the last.
     method : {"attention-relevance", "attention-rollout"}
-    readout : {"first", "mean"}, optional
-        The row of the first token, or the mean over the attended ones. Default: the mean over the rows that the model reads,
-        which are those where the gradient of the last map is not 0: [CLS], CLIP's end-of-text token, or all of them.
-    mask : Tensor, shape (N, T), optional
-        1 at attended tokens, for ``readout="mean"``.
 
     Returns
     -------
     Tensor, shape (N, T)
         All 0 where the score depends on no attention.
     """
-    require_one_of(readout, (*READOUTS, None), "readout")
     first = captured.activations[maps[0]]
     identity = torch.eye(first.shape[-1], device=first.device, dtype=first.dtype)
     rolled = identity.expand(first.shape[0], -1, -1)  # (N, T, T)
@@ -61,22 +54,15 @@ def roll(captured: Captured, maps: Sequence[str], method: str = RELEVANCE, reado
             rolled = rolled + step @ rolled
         else:
             rolled = (captured.activations[name].mean(dim=1) + identity) / 2 @ rolled
-    if readout == "first":
-        return rolled[:, 0]
-    if readout is None:
-        weights = (captured.gradients[maps[-1]] != 0).any(dim=3).any(dim=1).to(rolled.dtype)
-    else:
-        weights = torch.ones_like(rolled[:, :, 0]) if mask is None else mask.to(rolled.dtype)
-    return (rolled * weights[..., None]).sum(dim=1) / weights.sum(dim=1, keepdim=True).clamp(min=1)
+    is_read = (captured.gradients[maps[-1]] != 0).any(dim=3).any(dim=1).to(rolled.dtype)  # (N, T)
+    return (rolled * is_read[..., None]).sum(dim=1) / is_read.sum(dim=1, keepdim=True).clamp(min=1)
 
 
 def attention_maps(attention: Sequence[str]) -> list[str]:
     """Return the places of the maps of self-attention modules, for :func:`~crossexplain.gradients.capture.capture`."""
     if not attention:
-        raise InputError(
-            "attention relevance and rollout need the names of the self-attention modules; pass attention=[...], "
-            "for example ['encoder.encoder.layer.0.attention.self', ...]."
-        )
+        raise InputError("attention relevance and rollout need the names of the self-attention modules; pass attention=[...], "
+                         "for example ['encoder.encoder.layer.0.attention.self', ...].")
     return [f"{name}#1" for name in attention]
 
 

@@ -15,6 +15,7 @@ from crossexplain.checks import InputError, class_index, require_eval
 from crossexplain.gradients.capture import Captured, Target, capture, require_target, run
 from crossexplain.gradients.evidence import as_logits, classes, evidence, first_tensor, one_number_each
 from crossexplain.gradients.modalities import Inputs, Modality, features_of, require_modalities, rows_of
+from crossexplain.gradients.sharing import shared
 
 ROWS = 512  # rows that go through the model at once by default: enough to keep it busy, and little memory
 
@@ -50,6 +51,8 @@ class Question:
         Which features each example has.
     n : int
         Number of examples, N.
+    sharing : bool
+        Whether :meth:`read` computes equal rows once; False from the first time that the model does not allow it.
     passes : int
         Rows that went through the model so far; a backward pass counts as two more.
 
@@ -65,6 +68,7 @@ class Question:
         if not any_mode:
             require_eval(model)
         self.model, self.inputs, self.donors, self.rows, self.passes = model, inputs, donors, rows, 0
+        self.sharing = True
         self.modalities = require_modalities(modalities)
         self.names = [modality.name for modality in self.modalities]
         self.layers = [modality.layer for modality in self.modalities]
@@ -151,7 +155,11 @@ class Question:
             As for :func:`~crossexplain.gradients.capture.capture`.
         """
         rows = len(self.modalities[0].value(inputs))
-        captured = capture(self.model, inputs, self.layers, self._asked if self.scored else follow, gradients, allow_unused)
+
+        def read() -> Captured:
+            return capture(self.model, inputs, self.layers, self._asked if self.scored else follow, gradients, allow_unused)
+
+        captured, self.sharing = shared(self.model, self.layers, read) if self.sharing else (read(), False)
         self.passes += rows * (3 if gradients else 1)
         return captured.score[:, None] if self.scored else as_logits(captured.output, rows), captured
 

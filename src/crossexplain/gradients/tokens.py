@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from crossexplain.checks import InputError, require_methods, require_one_of
 from crossexplain.gradients.attention import METHODS as ATTENTION_METHODS
-from crossexplain.gradients.attention import READOUTS, RELEVANCE, attention_maps, roll
+from crossexplain.gradients.attention import RELEVANCE, attention_maps, roll
 from crossexplain.gradients.capture import capture
 from crossexplain.gradients.modalities import examples_in, in_parts
 
@@ -63,7 +63,6 @@ def attribute(
     special_tokens: Tensor | None = None,
     scale: bool = False,
     attention: Sequence[str] = (),
-    readout: str | None = None,
     batch_size: int = 64,
 ) -> Tensor | dict[str, Tensor]:
     """Score every token of every sentence, all methods from one forward and one backward pass of it.
@@ -93,9 +92,6 @@ def attribute(
     attention : sequence of str
         For attention relevance and rollout: the self-attention modules, from the first to the last, whose second output is the
         map.
-    readout : {"first", "mean"}, optional
-        For the same: does the model read its first token, or the mean over the attended ones? Default: found out, see
-        :func:`crossexplain.gradients.attention.roll`.
     batch_size : int
         Sentences at a time, which bounds the memory: what the backward pass needs is kept for no more than these.
 
@@ -107,7 +103,7 @@ def attribute(
     Raises
     ------
     InputError
-        For an unknown method, policy or read-out, a layer that does not give (N, T, D), special tokens that are missing
+        For an unknown method or policy, a layer that does not give (N, T, D), special tokens that are missing
         or of another shape, attention modules that are missing, and what :func:`capture` refuses.
 
     Examples
@@ -116,7 +112,10 @@ def attribute(
     >>> attribute(model, {"input": torch.tensor([[1, 4]])}, "0", ["l1", "l2"], special="keep")["l2"].shape
     torch.Size([1, 2])
     """
-    _require(inputs, special, readout)
+    if not isinstance(inputs, Mapping):
+        raise InputError(f"got inputs as {type(inputs).__name__}, expected a mapping from the model's keywords to tensors, as "
+                         "in {'input_ids': ids, 'attention_mask': mask}.")
+    require_one_of(special, SPECIAL, "special")
     reads = _reads([method] if isinstance(method, str) else method)
     maps = attention_maps(attention) if any(name in ATTENTION_METHODS for name in reads) else []
     n = len(special_tokens) if special_tokens is not None and special_tokens.ndim else examples_in(inputs)
@@ -129,8 +128,8 @@ def attribute(
         if activation.ndim != 3:
             raise InputError(f"layer {layer!r} gives shape {tuple(activation.shape)}, expected one vector a token (N, T, D); "
                              "capture the embeddings or a transformer block.")
-        parts.append({name: roll(captured, maps, name, readout, some.get("attention_mask")) if read is None
-                      else read(activation, captured.gradients[layer]) for name, read in reads.items()})
+        parts.append({name: roll(captured, maps, name) if read is None else read(activation, captured.gradients[layer])
+                      for name, read in reads.items()})
     scores = {name: torch.cat([part[name] for part in parts]) for name in reads}
     one, *_ = scores.values()
     dropped = _special_tokens(special, special_tokens, one.shape).to(one.device)
@@ -214,14 +213,6 @@ def merge_words(scores: Tensor, words: Tensor, how: str = "sum") -> Tensor:
             pieces = values[numbers == word]
             row[word] = pieces[pieces.abs().argmax()] if how == "max" else getattr(pieces, how)()
     return merged
-
-
-def _require(inputs: object, special: str, readout: str | None) -> None:
-    if not isinstance(inputs, Mapping):
-        raise InputError(f"got inputs as {type(inputs).__name__}, expected a mapping from the model's keywords to tensors, as "
-                         "in {'input_ids': ids, 'attention_mask': mask}.")
-    require_one_of(special, SPECIAL, "special")
-    require_one_of(readout, (*READOUTS, None), "readout")
 
 
 def _reads(names: Sequence[str]) -> dict[str, Callable | None]:
