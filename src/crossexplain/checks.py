@@ -47,19 +47,13 @@ def require_images(
         For another type, number of axes, dtype, size, number of channels, range, or for NaN and infinity.
     """
     if not isinstance(images, Tensor):
-        raise InputError(
-            f"got images as {type(images).__name__}, expected a torch.Tensor (N, C, H, W); "
-            "convert with torchvision.transforms.v2.functional.to_image and to_dtype(..., scale=True)."
-        )
+        raise InputError(f"got images as {type(images).__name__}, expected a torch.Tensor (N, C, H, W); convert with "
+                         "torchvision.transforms.v2.functional.to_image and to_dtype(..., scale=True).")
     if images.ndim != 4:
-        raise InputError(
-            f"images have shape {tuple(images.shape)}, expected four axes (N, C, H, W); "
-            "add a batch axis to a single image with image[None]."
-        )
+        raise InputError(f"images have shape {tuple(images.shape)}, expected four axes (N, C, H, W); add a batch axis to a "
+                         "single image with image[None].")
     if not images.is_floating_point():
-        raise InputError(
-            f"images have dtype {images.dtype}, expected a floating dtype; divide 8-bit pixels by 255 first."
-        )
+        raise InputError(f"images have dtype {images.dtype}, expected a floating dtype; divide 8-bit pixels by 255 first.")
     require_batch(images.shape[0])
     if channels is not None and images.shape[1] != channels:
         advice = {3: "repeat a grey image with images.expand(-1, 3, -1, -1)",
@@ -68,15 +62,11 @@ def require_images(
             advice = "drop the alpha channel with images[:, :3]"
         raise InputError(f"images have {images.shape[1]} channel(s), the model expects {channels}; {advice}.")
     if min(images.shape[2:]) < smallest:
-        raise InputError(
-            f"images are {images.shape[2]} x {images.shape[3]} pixels, expected at least {smallest} x {smallest}; "
-            "resize them to the size that the model was trained on."
-        )
+        raise InputError(f"images are {images.shape[2]} x {images.shape[3]} pixels, expected at least {smallest} x "
+                         f"{smallest}; resize them to the size that the model was trained on.")
     if side is not None and tuple(images.shape[2:]) != (side, side):
-        raise InputError(
-            f"images are {images.shape[2]} x {images.shape[3]} pixels, the model takes {side} x {side} and no other; "
-            "resize or crop them."
-        )
+        raise InputError(f"images are {images.shape[2]} x {images.shape[3]} pixels, the model takes {side} x {side} and no "
+                         "other; resize or crop them.")
     if not images.is_meta:
         _require_values(images, unit)
     return images
@@ -87,10 +77,8 @@ def _require_values(images: Tensor, unit: bool) -> None:
     if not (-torch.inf < low and high < torch.inf):
         require_finite(images, "images")
     if unit and max(-low, high) > FAR:
-        raise InputError(
-            f"images hold values from {low:.4g} to {high:.4g}, expected 0 to 1; divide 8-bit pixels by 255, and leave "
-            "standardising to the model, which does it itself where it needs it."
-        )
+        raise InputError(f"images hold values from {low:.4g} to {high:.4g}, expected 0 to 1; divide 8-bit pixels by 255, "
+                         "and leave standardising to the model, which does it itself where it needs it.")
 
 
 def require_finite(values: Tensor, what: str) -> Tensor:
@@ -106,10 +94,9 @@ def require_finite(values: Tensor, what: str) -> Tensor:
     bad = ~torch.isfinite(values.detach())
     if bad.any():
         example = int(bad.reshape(bad.shape[0], -1).any(dim=1).nonzero()[0]) if values.ndim else 0
-        raise InputError(
-            f"{what}: {int(bad.sum())} of {values.numel()} entries are NaN or infinite (first in example {example}), "
-            "expected finite numbers; check the input's range, the weights, and half-precision overflow."
-        )
+        raise InputError(f"{what}: {int(bad.sum())} of {values.numel()} entries are NaN or infinite (first in example "
+                         f"{example}), expected finite numbers; check the input's range, the weights, and half-precision "
+                         "overflow.")
     return values
 
 
@@ -149,10 +136,8 @@ def find_layer(model: nn.Module, name: str) -> nn.Module:
     if name in layers:
         return layers[name]
     near = get_close_matches(str(name), layers, n=5, cutoff=0.3) or list(layers)[:5]
-    raise InputError(
-        f"{type(model).__name__} has no layer {name!r}; the nearest names are {', '.join(map(repr, near))}. "
-        "Print `[n for n, _ in model.named_modules()]` for all of them."
-    )
+    raise InputError(f"{type(model).__name__} has no layer {name!r}; the nearest names are {', '.join(map(repr, near))}. "
+                     "Print `[n for n, _ in model.named_modules()]` for all of them.")
 
 
 def require_device(model: nn.Module, inputs: Mapping[str | int, object]) -> torch.device:
@@ -201,10 +186,8 @@ def class_index(target: int | Tensor, classes: int, examples: int) -> Tensor:
     if index.numel() != examples:
         raise InputError(f"target has {index.numel()} entries, the batch has {examples} examples; pass one each.")
     if index.numel() and not (0 <= int(index.min()) and int(index.max()) < classes):
-        raise InputError(
-            f"target holds class {int(index.max() if index.max() >= classes else index.min())}, "
-            f"the model has classes 0 to {classes - 1}."
-        )
+        raise InputError(f"target holds class {int(index.max() if index.max() >= classes else index.min())}, the model has "
+                         f"classes 0 to {classes - 1}.")
     return index
 
 
@@ -246,20 +229,16 @@ def require_tokens(tokens: Tensor, vocabulary: int, longest: int | None = None) 
     if longest is not None and tokens.shape[1] > longest:
         raise InputError(f"got texts of {tokens.shape[1]} tokens, at most {longest} can be read; shorten them.")
     if tokens.numel() and not (0 <= int(tokens.min()) and int(tokens.max()) < vocabulary):
-        raise InputError(
-            f"got tokens from {int(tokens.min())} to {int(tokens.max())}, the model knows words 0 to {vocabulary - 1}; use "
-            "the words or the tokenizer that it was trained with."
-        )
+        raise InputError(f"got tokens from {int(tokens.min())} to {int(tokens.max())}, the model knows words 0 to "
+                         f"{vocabulary - 1}; use the words or the tokenizer that it was trained with.")
     return tokens
 
 
 def require_pairs(images: Tensor, tokens: Tensor) -> None:
     """Raise :class:`InputError` unless there is one text for each picture."""
     if len(images) != len(tokens):
-        raise InputError(
-            f"got {len(images)} images and {len(tokens)} texts, expected as many of both, since they are pairs; "
-            "similarity() compares each image with each text."
-        )
+        raise InputError(f"got {len(images)} images and {len(tokens)} texts, expected as many of both, since they are "
+                         "pairs; similarity() compares each image with each text.")
 
 
 def require_one_of(value: object, allowed: Iterable, what: str) -> object:

@@ -72,10 +72,8 @@ class Modality:
         values = inputs.get(self.input) if isinstance(inputs, Mapping) else None
         if not isinstance(values, Tensor):
             what = list(inputs) if isinstance(inputs, Mapping) else type(inputs).__name__
-            raise InputError(
-                f"modality {self.name!r} reads input {self.input!r}, the inputs are {what}; pass a dict of tensors "
-                f"with that keyword, or name the right one: {type(self).__name__}(input=...)."
-            )
+            raise InputError(f"modality {self.name!r} reads input {self.input!r}, the inputs are {what}; pass a dict of "
+                             f"tensors with that keyword, or name the right one: {type(self).__name__}(input=...).")
         return values
 
     def require_baseline(self, baseline: str) -> str:
@@ -150,10 +148,8 @@ class ImageCells(Modality):
         if values.ndim == 3 and (side := isqrt(values.shape[1])) > max(self.grid):  # finer patches, a square of them
             values = values[:, -side * side :].transpose(1, 2).unflatten(2, (side, side))
         if values.ndim != 4 or min(values.shape[-2] / self.grid[0], values.shape[-1] / self.grid[1]) < 1:
-            raise InputError(
-                f"layer {self.layer!r} gives {tuple(values.shape)}, which cannot be cut into {self.grid[0]} x "
-                f"{self.grid[1]} cells; read an earlier layer (N, C, h, w), or use a coarser grid."
-            )
+            raise InputError(f"layer {self.layer!r} gives {tuple(values.shape)}, which cannot be cut into {self.grid[0]} x "
+                             f"{self.grid[1]} cells; read an earlier layer (N, C, h, w), or use a coarser grid.")
         places = values.sum(dim=1, keepdim=True)  # (N, 1, h, w)
         cells = torch.nn.functional.adaptive_avg_pool2d(places, self.grid).flatten(1)  # (N, F)
         return cells * (values.shape[-2] * values.shape[-1] / count)
@@ -218,10 +214,8 @@ class Tokens(_InARow):
         """Return bool (N, T): True where a word stands."""
         ids = self.value(inputs)
         if ids.ndim != 2 or ids.is_floating_point() or ids.dtype == torch.bool:
-            raise InputError(
-                f"got {self.name} as {ids.dtype} {tuple(ids.shape)}, expected whole token ids (N, T); "
-                "for embeddings use Vectors instead of Tokens."
-            )
+            raise InputError(f"got {self.name} as {ids.dtype} {tuple(ids.shape)}, expected whole token ids (N, T); for "
+                             "embeddings use Vectors instead of Tokens.")
         words = (ids != self.pad_id) if self.attention is None else self._attended(inputs)
         for token in self.special:
             words = words & (ids != token)
@@ -234,10 +228,9 @@ class Tokens(_InARow):
         mask = inputs.get(self.attention)
         if not isinstance(mask, Tensor) or mask.shape != self.value(inputs).shape:
             shape = tuple(mask.shape) if isinstance(mask, Tensor) else type(mask).__name__
-            raise InputError(
-                f"attention mask {self.attention!r} is {shape}, expected the shape of the ids, "
-                f"{tuple(self.value(inputs).shape)}; pass the tokenizer's mask, 1 for tokens and 0 for padding."
-            )
+            raise InputError(f"attention mask {self.attention!r} is {shape}, expected the shape of the ids, "
+                             f"{tuple(self.value(inputs).shape)}; pass the tokenizer's mask, 1 for tokens and 0 for "
+                             "padding.")
         return mask != 0
 
     def replace(self, inputs: Inputs, keep: Tensor, baseline: str, donor: Inputs | None) -> dict[str, Tensor]:
