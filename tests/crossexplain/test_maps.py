@@ -261,7 +261,7 @@ def test_every_method_says_what_it_does_and_who_proposed_it():
     ("arguments", "says"),
     [
         ({"method": "gradcam"}, "no method 'gradcam'; the methods are saliency"),
-        ({"sign": "pro"}, "got sign='pro', expected one of 'prediction'"),
+        ({"sign": "pro"}, "got sign 'pro', expected one of 'prediction'"),
         ({"target": 3}, 'got a target together with sign="prediction"'),
         ({"target": 10, "sign": "for"}, "class 10, the model has classes 0 to 9"),
         ({"target": torch.tensor([1, 2]), "sign": "for"}, "target has 2 entries, the batch has 3"),
