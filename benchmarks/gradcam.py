@@ -1,7 +1,8 @@
 """How much a Grad-CAM map costs: beside the bare forward pass and beside two other libraries, all in one run.
 
 Sixteen real photographs (windows of the two that scikit-learn ships) go through networks of the shape of SqueezeNet 1.0
-and VGG-16; weights do not change the time. Sixteen pairs of drawn scenes go through the dual encoder with convolutions.
+and VGG-16; weights do not change the time. Sixteen pairs of drawn scenes go through the dual encoder with convolutions:
+each picture stands in two of them, as the pictures of captions do, and equal pictures are looked at once.
 All nine maps come from one capture and are timed too.
 Each round times every contender in turn and takes ratios within the round, so that a busy machine slows all of them alike;
 the value is the median over rounds, low and high their range.

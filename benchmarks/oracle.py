@@ -8,9 +8,10 @@ ask it, and with digits and sentences drawn in their place, as the oracle is ask
 import numpy as np
 import torch
 
+from benchmarks.studies import collage_oracle
 from benchmarks.studies.leaderboard import CELLS, METHODS, Case, explain, of_collages
 from crossexplain.coalitions.shapley import shapley
-from crossexplain.data import collage_oracle, collages
+from crossexplain.data import collages
 from crossexplain.evaluation.truth import row_correlation
 from crossexplain.intervals import mean_interval
 from crossexplain.models.cnn_lstm import AfterTower

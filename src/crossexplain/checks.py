@@ -3,7 +3,7 @@
 Every error says what was passed, what was expected and what to do.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 
 import torch
@@ -47,19 +47,13 @@ def require_images(
         For another type, number of axes, dtype, size, number of channels, range, or for NaN and infinity.
     """
     if not isinstance(images, Tensor):
-        raise InputError(
-            f"got images as {type(images).__name__}, expected a torch.Tensor (N, C, H, W); "
-            "convert with torchvision.transforms.v2.functional.to_image and to_dtype(..., scale=True)."
-        )
+        raise InputError(f"got images as {type(images).__name__}, expected a torch.Tensor (N, C, H, W); convert with "
+                         "torchvision.transforms.v2.functional.to_image and to_dtype(..., scale=True).")
     if images.ndim != 4:
-        raise InputError(
-            f"images have shape {tuple(images.shape)}, expected four axes (N, C, H, W); "
-            "add a batch axis to a single image with image[None]."
-        )
+        raise InputError(f"images have shape {tuple(images.shape)}, expected four axes (N, C, H, W); add a batch axis to a "
+                         "single image with image[None].")
     if not images.is_floating_point():
-        raise InputError(
-            f"images have dtype {images.dtype}, expected a floating dtype; divide 8-bit pixels by 255 first."
-        )
+        raise InputError(f"images have dtype {images.dtype}, expected a floating dtype; divide 8-bit pixels by 255 first.")
     require_batch(images.shape[0])
     if channels is not None and images.shape[1] != channels:
         advice = {3: "repeat a grey image with images.expand(-1, 3, -1, -1)",
@@ -68,15 +62,11 @@ def require_images(
             advice = "drop the alpha channel with images[:, :3]"
         raise InputError(f"images have {images.shape[1]} channel(s), the model expects {channels}; {advice}.")
     if min(images.shape[2:]) < smallest:
-        raise InputError(
-            f"images are {images.shape[2]} x {images.shape[3]} pixels, expected at least {smallest} x {smallest}; "
-            "resize them to the size that the model was trained on."
-        )
+        raise InputError(f"images are {images.shape[2]} x {images.shape[3]} pixels, expected at least {smallest} x "
+                         f"{smallest}; resize them to the size that the model was trained on.")
     if side is not None and tuple(images.shape[2:]) != (side, side):
-        raise InputError(
-            f"images are {images.shape[2]} x {images.shape[3]} pixels, the model takes {side} x {side} and no other; "
-            "resize or crop them."
-        )
+        raise InputError(f"images are {images.shape[2]} x {images.shape[3]} pixels, the model takes {side} x {side} and no "
+                         "other; resize or crop them.")
     if not images.is_meta:
         _require_values(images, unit)
     return images
@@ -87,10 +77,8 @@ def _require_values(images: Tensor, unit: bool) -> None:
     if not (-torch.inf < low and high < torch.inf):
         require_finite(images, "images")
     if unit and max(-low, high) > FAR:
-        raise InputError(
-            f"images hold values from {low:.4g} to {high:.4g}, expected 0 to 1; divide 8-bit pixels by 255, and leave "
-            "standardising to the model, which does it itself where it needs it."
-        )
+        raise InputError(f"images hold values from {low:.4g} to {high:.4g}, expected 0 to 1; divide 8-bit pixels by 255, "
+                         "and leave standardising to the model, which does it itself where it needs it.")
 
 
 def require_finite(values: Tensor, what: str) -> Tensor:
@@ -101,13 +89,14 @@ def require_finite(values: Tensor, what: str) -> Tensor:
     InputError
         Says how many entries are not finite and which example holds the first.
     """
-    bad = ~torch.isfinite(values)
+    if torch.isfinite(values.detach().sum(dtype=torch.float32)):  # one sum where all is well
+        return values
+    bad = ~torch.isfinite(values.detach())
     if bad.any():
         example = int(bad.reshape(bad.shape[0], -1).any(dim=1).nonzero()[0]) if values.ndim else 0
-        raise InputError(
-            f"{what}: {int(bad.sum())} of {values.numel()} entries are NaN or infinite (first in example {example}), "
-            "expected finite numbers; check the input's range, the weights, and half-precision overflow."
-        )
+        raise InputError(f"{what}: {int(bad.sum())} of {values.numel()} entries are NaN or infinite (first in example "
+                         f"{example}), expected finite numbers; check the input's range, the weights, and half-precision "
+                         "overflow.")
     return values
 
 
@@ -147,31 +136,23 @@ def find_layer(model: nn.Module, name: str) -> nn.Module:
     if name in layers:
         return layers[name]
     near = get_close_matches(str(name), layers, n=5, cutoff=0.3) or list(layers)[:5]
-    raise InputError(
-        f"{type(model).__name__} has no layer {name!r}; the nearest names are {', '.join(map(repr, near))}. "
-        "Print `[n for n, _ in model.named_modules()]` for all of them."
-    )
+    raise InputError(f"{type(model).__name__} has no layer {name!r}; the nearest names are {', '.join(map(repr, near))}. "
+                     "Print `[n for n, _ in model.named_modules()]` for all of them.")
 
 
-def require_device(model: nn.Module, inputs: Mapping | tuple | list | Tensor) -> torch.device:
-    """Return the device that the model and every input tensor share.
+def require_device(model: nn.Module, inputs: Mapping[str | int, object]) -> torch.device:
+    """Return the device that the model and every input tensor share; inputs by keyword or position.
 
     Raises
     ------
     InputError
         If the model and an input lie on different devices.
     """
-    parameter = next(model.parameters(), None)
-    named = inputs.items() if isinstance(inputs, Mapping) else enumerate(
-        [inputs] if isinstance(inputs, Tensor) else inputs
-    )
-    tensors = [(name, value) for name, value in named if isinstance(value, Tensor)]
-    home = parameter.device if parameter is not None else (tensors[0][1].device if tensors else torch.device("cpu"))
-    for name, value in tensors:
+    tensors = {name: value for name, value in inputs.items() if isinstance(value, Tensor)}
+    home = next((tensor.device for tensor in [*model.parameters(), *tensors.values()]), torch.device("cpu"))
+    for name, value in tensors.items():
         if value.device != home:
-            raise InputError(
-                f"input {name!r} is on {value.device}, the model is on {home}; move it with .to({str(home)!r})."
-            )
+            raise InputError(f"input {name!r} is on {value.device}, the model is on {home}; move it with .to({str(home)!r}).")
     return home
 
 
@@ -205,10 +186,8 @@ def class_index(target: int | Tensor, classes: int, examples: int) -> Tensor:
     if index.numel() != examples:
         raise InputError(f"target has {index.numel()} entries, the batch has {examples} examples; pass one each.")
     if index.numel() and not (0 <= int(index.min()) and int(index.max()) < classes):
-        raise InputError(
-            f"target holds class {int(index.max() if index.max() >= classes else index.min())}, "
-            f"the model has classes 0 to {classes - 1}."
-        )
+        raise InputError(f"target holds class {int(index.max() if index.max() >= classes else index.min())}, the model has "
+                         f"classes 0 to {classes - 1}.")
     return index
 
 
@@ -250,24 +229,33 @@ def require_tokens(tokens: Tensor, vocabulary: int, longest: int | None = None) 
     if longest is not None and tokens.shape[1] > longest:
         raise InputError(f"got texts of {tokens.shape[1]} tokens, at most {longest} can be read; shorten them.")
     if tokens.numel() and not (0 <= int(tokens.min()) and int(tokens.max()) < vocabulary):
-        raise InputError(
-            f"got tokens from {int(tokens.min())} to {int(tokens.max())}, the model knows words 0 to {vocabulary - 1}; use "
-            "the words or the tokenizer that it was trained with."
-        )
+        raise InputError(f"got tokens from {int(tokens.min())} to {int(tokens.max())}, the model knows words 0 to "
+                         f"{vocabulary - 1}; use the words or the tokenizer that it was trained with.")
     return tokens
 
 
 def require_pairs(images: Tensor, tokens: Tensor) -> None:
     """Raise :class:`InputError` unless there is one text for each picture."""
     if len(images) != len(tokens):
-        raise InputError(
-            f"got {len(images)} images and {len(tokens)} texts, expected as many of both, since they are pairs; "
-            "similarity() compares each image with each text."
-        )
+        raise InputError(f"got {len(images)} images and {len(tokens)} texts, expected as many of both, since they are "
+                         "pairs; similarity() compares each image with each text.")
 
 
-def require_one_of(value: object, allowed: Iterable, what: str) -> None:
-    """Raise :class:`InputError` unless a value is one of those that are allowed; the message lists them."""
+def require_one_of(value: object, allowed: Iterable, what: str) -> object:
+    """Return a value if it is one of those that are allowed, or raise :class:`InputError`; the message lists them."""
     allowed = list(allowed)
-    if value not in allowed:
-        raise InputError(f"got {what} {value!r}, expected one of {', '.join(map(repr, allowed))}.")
+    if value in allowed:
+        return value
+    near = get_close_matches(str(value), map(str, allowed), n=1, cutoff=0.5)
+    hint = f"; did you mean {near[0]!r}?" if near else "."
+    raise InputError(f"got {what} {value!r}, expected one of {', '.join(map(repr, allowed))}{hint}")
+
+
+def require_methods(methods: str | Sequence[str], known: Iterable[str]) -> list[str]:
+    """Return the names of one or several methods as a list, or raise :class:`InputError` if there is none or an unknown one."""
+    names, known = [methods] if isinstance(methods, str) else list(methods), list(dict.fromkeys(known))
+    unknown = [name for name in names if name not in known]
+    if unknown or not names:
+        reason = f"there is no method {unknown[0]!r}" if unknown else "no method was named"
+        raise InputError(f"{reason}; the methods are {', '.join(known)}.")
+    return names

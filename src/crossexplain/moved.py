@@ -1,60 +1,61 @@
-"""Old names of modules, for one version: an import of one gives what took its place, with a warning that says so."""
+"""Old names of modules and functions, for one version: an import of one gives what took its place, with a warning.
+
+The names stand in ``moved.toml``.
+"""
 
 import sys
+import tomllib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
+from pathlib import Path
 from types import ModuleType
 
-MOVED = {  # old module -> new module, or several of which the first that has a name gives it
-    "crossexplain.inputs": ("crossexplain.checks",),
-    "crossexplain.interval": ("crossexplain.intervals",),
-    "crossexplain.gradients.checks": ("crossexplain.checks",),
-    "crossexplain.gradients.image": ("crossexplain.gradients.maps",),
-    "crossexplain.gradients.text": ("crossexplain.gradients.tokens",),
-    "crossexplain.evaluation.dominance": ("crossexplain.evaluation.modality_shares",),
-    "crossexplain.evaluation.exact": ("crossexplain.coalitions.game",),
-    "crossexplain.evaluation.indices": ("crossexplain.coalitions.shapley",),
-    "crossexplain.evaluation.intervals": ("crossexplain.intervals",),
-    "crossexplain.evaluation.metrics": ("crossexplain.evaluation.truth",),
-    "crossexplain.evaluation.peers": ("crossexplain.evaluation.methods",),
-    "crossexplain.evaluation.sampling": ("crossexplain.coalitions.sampling",),
-    "crossexplain.book": ("crossexplain_book",),
-    "crossexplain.bench": ("crossexplain_book.bench",),
-    "crossexplain.cli": ("crossexplain_book.cli",),
-    "crossexplain.show": ("crossexplain_book",),
-    "crossexplain.show.figures": ("crossexplain_book.figures",),
-    "crossexplain.show.page": ("crossexplain_book.page",),
-    "crossexplain.show.widgets": ("crossexplain_book.explorers",),
-}
+
+@cache
+def table() -> dict[str, dict]:
+    """Return ``modules``, old name to new, and ``names``, for each module old name to ``"module:name"`` or to an advice."""
+    return tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
+
+
+def names_of(module: str) -> Callable[[str], object]:
+    """Return the ``__getattr__`` of a module that some names have left."""
+    def get(name: str) -> object:
+        new = table()["names"].get(module, {}).get(name)
+        if new is None or " " in new:
+            raise AttributeError(f"module {module!r} has no {name!r}" + (f": {new}." if new else "."))
+        place, _, new_name = new.partition(":")
+        _warn(f"{module}.{name}", f"{place}.{new_name}")
+        return getattr(import_module(place), new_name)
+
+    return get
+
+
+def _warn(old: str, new: str) -> None:
+    warnings.warn(f"{old} is now {new}; the old name goes with the next version.", DeprecationWarning, stacklevel=3)
 
 
 class _Finder(MetaPathFinder, Loader):
     """Asked last, for modules that nothing else finds."""
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
-        return ModuleSpec(name, self, is_package=name in ("crossexplain.book", "crossexplain.show")) if name in MOVED else None
+        if not name.startswith("crossexplain.") or name not in table()["modules"]:
+            return None
+        return ModuleSpec(name, self, is_package=name in ("crossexplain.book", "crossexplain.show"))
 
     def create_module(self, spec: ModuleSpec) -> None:
         return None
 
     def exec_module(self, module: ModuleType) -> None:
-        new = MOVED[module.__name__]
-        warnings.warn(f"{module.__name__} is now {' and '.join(new)}; the old name goes with the next version.",
-                      DeprecationWarning, stacklevel=2)
-        module.__getattr__ = lambda name: _first(module.__name__, [import_module(place) for place in new], name)
-
-
-def _first(old: str, places: list[ModuleType], name: str) -> object:
-    for place in places:
-        if hasattr(place, name):
-            return getattr(place, name)
-    raise AttributeError(f"module {old!r}, now {', '.join(place.__name__ for place in places)}, has no {name!r}.")
+        new = table()["modules"][module.__name__]
+        _warn(module.__name__, new)
+        module.__getattr__ = lambda name: getattr(import_module(new), name)
 
 
 def install() -> None:
-    """Let the old names be found; a second call changes nothing."""
+    """Let the old modules be found; a second call changes nothing."""
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.append(_Finder())

@@ -30,6 +30,12 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nStopped. What is finished is kept; the same command goes on from there.", file=sys.stderr)
         return 130
+    except ModuleNotFoundError as error:
+        if (error.name or "crossexplain").startswith("crossexplain"):
+            raise
+        print(f"crossexplain: {error.name} is not installed, and the command {options.command!r} needs it; in a checkout of "
+              "the project type `make env`, elsewhere `pip install 'crossexplain[book,test]'`.", file=sys.stderr)
+        return USAGE
     except Exception as error:  # noqa: BLE001 - told apart below; what is not ours is raised again
         code = _code(error)
         if code is None:
@@ -221,7 +227,7 @@ def _ask(question: str) -> bool:
 def sources(options) -> int:
     """List every source and where it was found."""
     from crossexplain.data.store import megabytes
-    from crossexplain.data.store import sources as all_sources
+    from crossexplain_book.sources import sources as all_sources
 
     for entry in all_sources():
         where = f"{entry.state}, {entry.found.path if entry.found else megabytes(entry.source.size)}"
@@ -243,6 +249,7 @@ def doctor(options) -> int:
 def _say_sources() -> bool:
     """Say where each source is and what a full run lacks; return whether what is there is whole."""
     from crossexplain.data import store
+    from crossexplain_book.sources import sources as all_sources
 
     say("sources")
     whole = True
@@ -252,7 +259,7 @@ def _say_sources() -> bool:
         whole = False
         say(f"  {error}")
         del os.environ["CROSSEXPLAIN_DATA"]  # what follows is what would be found without it
-    entries = store.sources()
+    entries = all_sources()
     for entry in entries:
         say(f"  {entry.source.name:20} {entry.state}{'' if entry.source.chapters else ', no chapter reads it so far'}")
         if entry.broken:

@@ -24,14 +24,14 @@ def held(*maps, gradients=None):
 
 def test_rollout_and_relevance_of_two_tokens_by_hand():
     one, two = [[1.0, 0.0], [0.5, 0.5]], [[0.25, 0.75], [0.0, 1.0]]
-    taken = held(one, two)
+    taken = held(one, two, gradients=(one, [[1.0, 1.0], [0.0, 0.0]]))  # the model reads the first token
     # rollout: (A + 1) / 2 of each, the later on the left: [[.625, .375], [0, 1]] @ [[1, 0], [.25, .75]]
-    assert torch.allclose(roll(taken, ["block0", "block1"], "attention-rollout", "first"), torch.tensor([[0.71875, 0.28125]]))
+    assert torch.allclose(roll(taken, ["block0", "block1"], "attention-rollout"), torch.tensor([[0.71875, 0.28125]]))
     # relevance with gradients 1, -1 for the second map: R = 1 + A1; then R + 0
     signs = held(one, two, gradients=([[1.0, 1.0], [1.0, 1.0]], [[-1.0, -1.0], [-1.0, -1.0]]))
-    assert torch.allclose(roll(signs, ["block0", "block1"], readout="first"), torch.tensor([[2.0, 0.0]]))
-    assert torch.allclose(roll(signs, ["block0", "block1"], readout="mean", mask=torch.tensor([[0, 1]])),
-                          torch.tensor([[0.5, 1.5]]))
+    assert torch.allclose(roll(signs, ["block0", "block1"]), torch.tensor([[1.25, 0.75]]))  # it reads both
+    second = held(one, two, gradients=([[1.0, 1.0], [1.0, 1.0]], [[0.0, 0.0], [-1.0, -1.0]]))
+    assert torch.allclose(roll(second, ["block0", "block1"]), torch.tensor([[0.5, 1.5]]))
 
 
 def test_the_rows_that_the_model_reads_are_found():
@@ -39,7 +39,10 @@ def test_the_rows_that_the_model_reads_are_found():
     inputs = {"images": torch.rand(2, 3, 24, 24), "tokens": TOKENS}
     maps = [f"{name}#1" for name in model.attention_layers]
     taken = capture(model, inputs, ["input:images", *maps])
-    assert torch.allclose(roll(taken, maps), roll(taken, maps, readout="first"), atol=1e-6)  # the class token comes first
+    first = torch.eye(5).expand(2, -1, -1)
+    for name in maps:
+        first = first + (taken.gradients[name] * taken.activations[name]).clamp(min=0).mean(dim=1) @ first
+    assert torch.allclose(roll(taken, maps), first[:, 0], atol=1e-6)  # the class token comes first
     heat = attribute(model, inputs, "input:images", "attention-relevance", attention=model.attention_layers)
     assert heat.shape == (2, 2, 2) and torch.allclose(heat.flatten(1), roll(capture(model, inputs, ["input:images", *maps],
                                                                                     "predicted"), maps)[:, 1:], atol=1e-6)
@@ -123,7 +126,7 @@ def test_early_fusion_is_read_in_first_order():
     hidden["tokens"][:, 1] = 1
     assert torch.allclose(maps[:, 1], by_patch(inputs) - by_patch(hidden), atol=1e-6)
     assert (maps[0, 3] == 0).all()
-    with pytest.raises(InputError, match="got order='third'"):
+    with pytest.raises(InputError, match="got order 'third', expected one of 'first', 'second'"):
         word_by_patch(model, inputs, order="third")
 
 

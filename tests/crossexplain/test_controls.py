@@ -19,7 +19,7 @@ BANK = digits.load("sklearn")
 def parts(collages):
     """Return what the pictures show (sign), what the sentences say, and the labels as signs."""
     tasks = [STATEMENTS[collages.sentences[i]].task for i in collages.sentence_id]
-    return np.sign(controls.shows(collages.digits)), np.array([controls.SAYS[t] for t in tasks]), 2 * collages.labels - 1
+    return np.sign(controls.surplus(collages.digits)), np.array([controls.SIGNS[t] for t in tasks]), 2 * collages.labels - 1
 
 
 @settings(deadline=None, max_examples=8)
@@ -57,7 +57,7 @@ def test_what_should_know_nothing_of_the_label_knows_nothing():
 def test_additive_labels_follow_the_sum_of_two_log_odds():
     collages = controls.build("additive", BANK, 20_000, "train", 0)
     show, say, _ = parts(collages)
-    odds = show * (np.abs(controls.shows(collages.digits)) - 1) + 2 * say
+    odds = show * (np.abs(controls.surplus(collages.digits)) - 1) + 2 * say
     for value in np.unique(odds):
         share = collages.labels[odds == value].mean()
         assert share == pytest.approx(1 / (1 + np.exp(-value)), abs=0.03)

@@ -121,28 +121,15 @@ WHOLE = idx(np.arange(24).reshape(2, 3, 4))
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (gzip.compress(b"\x00\x00\x0d\x01" + WHOLE[4:]), "starts with the bytes 00 00 0d 01, expected 00 00 08"),
-        (gzip.compress(b"<html>"), "not an IDX file"),
-        (gzip.compress(b""), r"\(none\)"),
-        (gzip.compress(WHOLE[:9]), "ends within its header: got 9 bytes, expected at least 16"),
-        (gzip.compress(WHOLE[:-1]), r"holds 39 bytes, its header promises 40 for shape \(2, 3, 4\)"),
-        (gzip.compress(WHOLE + b"!"), "holds 41 bytes"),
-        (gzip.compress(WHOLE)[:-9], "not a whole gzip file"),
-        (WHOLE, "not a whole gzip file"),
+        (b"\x00\x00\x0d\x01" + WHOLE[4:], "a.gz starts with 00 00 0d 01 .*expected 00 00 08"),
+        (WHOLE[:-1], r"has 39 bytes, expected 00 00 08 and 40 bytes of the shape \[2, 3, 4\]"),
+        (WHOLE + b"!", "has 41 bytes"),
     ],
 )
 def test_files_that_are_no_whole_idx_file(tmp_path, content, says):
-    (tmp_path / "a.gz").write_bytes(content)
+    (tmp_path / "a.gz").write_bytes(gzip.compress(content))
     with pytest.raises(ValueError, match=says):
         read_idx(tmp_path / "a.gz")
-
-
-def test_mnist_files_that_do_not_belong_together(monkeypatch, tmp_path):
-    for name, array in (("images-idx3", np.zeros((3, 28, 28))), ("labels-idx1", np.zeros(2))):
-        (tmp_path / f"train-{name}-ubyte.gz").write_bytes(gzip.compress(idx(array)))
-    monkeypatch.setattr("crossexplain.data.digits.find", lambda name: Found(name, tmp_path, "made here"))
-    with pytest.raises(ValueError, match=r"shape \(3, 28, 28\) and \(2,\)"):
-        load("mnist")
 
 
 @needs_data

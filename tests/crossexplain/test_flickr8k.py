@@ -227,11 +227,11 @@ def test_pairs_that_cannot_be_made(folder):
 
 
 @pytest.mark.parametrize(("line", "message"), [
-    ("0_größe.jpg#9 a dog in the snow .", "line 61: expected IMAGE#NUMBER, a tab .*'0_größe.jpg#9 a dog.*1 such line"),
+    ("0_größe.jpg#9 a dog in the snow .", "line 61: expected IMAGE#NUMBER, a tab .*'0_größe.jpg#9 a dog"),
     ("0_größe.jpg\ta dog in the snow .", "line 61: expected IMAGE#NUMBER, a tab"),
     ("0_größe.jpg#one\ta dog .", "line 61: expected IMAGE#NUMBER, a tab"),
     ("../../secret.jpg#1\ta dog .", "line 61: expected IMAGE#NUMBER, a tab"),
-    ("0_größe.jpg#0\tanother dog .", "line 61: 0_größe.jpg#0 is already in line 1 .*1 such line in all"),
+    ("0_größe.jpg#0\tanother dog .", "line 61: 0_größe.jpg#0 is already in line 1;"),
 ])
 def test_a_damaged_caption_is_named_with_its_line(folder, line, message):
     write(folder, [*lines(folder), line])

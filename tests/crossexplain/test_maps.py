@@ -223,6 +223,15 @@ def test_all_methods_come_from_one_pass_and_are_what_they_are_alone(model, image
         attribute(model, images, LAYER, [])
 
 
+def test_equal_images_are_looked_at_once_and_have_the_same_maps():
+    torch.manual_seed(0)
+    tower, rows = nn.Sequential(nn.Conv2d(1, 6, 3), nn.Tanh()), []
+    tower[0].register_forward_hook(lambda _, given, __: rows.append(len(given[0])))
+    model, images = nn.Sequential(tower, nn.Flatten(), nn.Linear(6 * 49, 3)).eval(), torch.rand(8, 1, 9, 9)
+    once, twice = (attribute(model, batch, "0", target=1, sign="for") for batch in (images, images.repeat(2, 1, 1, 1)))
+    assert rows == [8, 8] and torch.allclose(twice, once.repeat(2, 1, 1), atol=1e-6)
+
+
 def test_batches_do_not_touch_each_other(model, images):
     for method in METHODS:
         whole = attribute(model, images, LAYER, method)
@@ -252,7 +261,7 @@ def test_every_method_says_what_it_does_and_who_proposed_it():
     ("arguments", "says"),
     [
         ({"method": "gradcam"}, "no method 'gradcam'; the methods are saliency"),
-        ({"sign": "pro"}, "got sign='pro', expected one of 'prediction'"),
+        ({"sign": "pro"}, "got sign 'pro', expected one of 'prediction'"),
         ({"target": 3}, 'got a target together with sign="prediction"'),
         ({"target": 10, "sign": "for"}, "class 10, the model has classes 0 to 9"),
         ({"target": torch.tensor([1, 2]), "sign": "for"}, "target has 2 entries, the batch has 3"),

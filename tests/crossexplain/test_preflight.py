@@ -193,11 +193,11 @@ def test_a_model_that_uses_both_passes_and_a_rival_as_good_is_named():
 
 
 @pytest.mark.parametrize(("change", "says"), [
-    ({"labels": torch.arange(16) / 2}, "got labels as torch.float32, expected whole class numbers"),
+    ({"labels": torch.arange(16) / 2}, "got labels as float32, expected whole class numbers"),
     ({"labels": ["yes"] * 16}, "got labels as <U3, expected whole"),
     ({"labels": torch.zeros(16, 1, dtype=torch.long)}, "16 entries, the batch 16 examples; pass one each, in the shape"),
     ({"rivals": {"a table": torch.zeros(16)}}, "got rivals .a table. without labels"),
-    ({"labels": torch.zeros(16).long(), "rivals": {"a table": torch.rand(16)}}, "got a table as torch.float32"),
+    ({"labels": torch.zeros(16).long(), "rivals": {"a table": torch.rand(16)}}, "got a table as float32"),
 ])
 def test_labels_and_rivals_that_are_none(change, says):
     with pytest.raises(InputError, match=says):

@@ -196,9 +196,9 @@ def test_the_papers_rule_reads_norms_and_classes():
     ("change", "says"),
     [
         ({"modalities": [Tokens()]}, "expected two or more"),
-        ({"pick": "round 3"}, "got pick='round 3'"),
-        ({"by": "norm"}, "got by='norm'"),
-        ({"baselines": "grey"}, "image has no baseline 'grey'"),
+        ({"pick": "round 3"}, "got pick 'round 3', expected one of 'round 2'"),
+        ({"by": "norm"}, "got by 'norm', expected one of 'gradient'"),
+        ({"baselines": "grey"}, "got baseline of image 'grey', expected one of 'zero', 'mean', 'blur', 'data'"),
         ({"baselines": [{"image": "zero", "sound": "zero"}]}, "baselines names 'sound', the modalities are 'image', 'text'"),
         ({"top": 0}, "got top=0 for"),
         ({"top": "2"}, "got top='2' for image, expected a whole number"),
@@ -267,11 +267,11 @@ def test_baselines_that_differ_without_being_sure_ask_for_more_examples():
 
 
 @pytest.mark.parametrize(("ask", "says"), [
-    (lambda record: record.margin("zero", FULL), "no baseline 'zero'.*Did you mean 'zero [+] mask'"),
-    (lambda record: record.flips("data", "txt masked"), "no view 'txt masked'.*Did you mean 'text masked'"),
-    (lambda record: record.dividend("grey"), "no baseline 'grey'"),
-    (lambda record: record.paper_rule("zero"), "no baseline 'zero'"),
-    (lambda record: record.norm_ratio("data", "img"), "no modality 'img'.*'image', 'text'.*Did you mean 'image'"),
+    (lambda record: record.margin("zero", FULL), "got baseline 'zero', expected.*did you mean 'zero [+] mask'"),
+    (lambda record: record.flips("data", "txt masked"), "got view 'txt masked', expected.*did you mean 'text masked'"),
+    (lambda record: record.dividend("grey"), "got baseline 'grey', expected one of"),
+    (lambda record: record.paper_rule("zero"), "got baseline 'zero', expected one of"),
+    (lambda record: record.norm_ratio("data", "img"), "got modality 'img', expected one of 'image', 'text'; did you mean 'image'"),
 ])
 def test_a_name_that_is_not_in_the_record_gets_the_nearest(ask, says):
     with pytest.raises(InputError, match=says):

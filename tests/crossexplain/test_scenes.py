@@ -21,7 +21,8 @@ from crossexplain.data.scene_words import (
     TEXTURE_NAMES,
     Facts,
 )
-from crossexplain.data.scenes import CHANGES, SPLITS, VOCABULARY, holds, load
+from crossexplain.data.scenes import CHANGES, VOCABULARY, holds, load
+from crossexplain.data.examples import SPLITS
 
 SCENES = load(sizes=(1200, 200, 200))
 FOILS = SCENES.build("train", 2400, seed=0, kind="foil")

@@ -156,15 +156,15 @@ def test_missing_source_names_file_size_origin_and_command(sample, server):
 
 def test_nothing_touches_the_network_unasked(sample, server, monkeypatch):
     sample()
-    entry = {entry.source.name: entry for entry in store.sources()}["sample"]
-    assert entry.found is None and "was not found" in entry.problem
+    assert not store.is_available("sample")
     with pytest.raises(store.MissingSource):
         store.fetch("sample", ask=lambda question: False)
     monkeypatch.setenv("CROSSEXPLAIN_DOWNLOAD", "0")
     with pytest.raises(store.MissingSource):
         store.find("sample")
     monkeypatch.setenv("CROSSEXPLAIN_DOWNLOAD", "1")
-    store.sources()
+    with pytest.raises(store.MissingSource, match="was not found"):
+        store.find("sample", offline=True)
     assert server.asked == []
 
 

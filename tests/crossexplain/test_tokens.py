@@ -114,7 +114,7 @@ def test_attention_relevance_follows_its_equations(model, readout):
             bar = sum(torch.relu(heads.grad[i, h] * heads[i, h]) for h in range(3)) / 3
             rolled = rolled + bar @ rolled
         expected = rolled[0] if readout == "first" else rolled[: int(MASK[i].sum())].mean(dim=0)
-        found = attribute(model, INPUTS, LAYER, "attention-relevance", special="keep", attention=ATTENTION, readout=readout)
+        found = attribute(model, INPUTS, LAYER, "attention-relevance", special="keep", attention=ATTENTION)
         assert torch.allclose(found[i], expected.detach(), atol=1e-6)
     model.readout = "first"
     assert (found[1, 4:] == 0).all()  # nothing looks at padding
@@ -157,11 +157,10 @@ def test_at_the_last_block_only_the_first_token_has_a_gradient(model):
     [
         ({"method": "l3"}, "no method 'l3'; the methods are raw, mean, l1"),
         ({"method": []}, "no method was named"),
-        ({"special": "hide"}, "special = 'hide'"),
+        ({"special": "hide"}, "got special 'hide', expected one of 'drop', 'keep', 'show'"),
         ({"special": "drop"}, "pass special_tokens"),
         ({"special_tokens": SPECIAL[:1]}, r"special_tokens has shape \(1, 6\)"),
         ({"method": "attention-relevance"}, "need the names of the self-attention modules"),
-        ({"readout": "last"}, "readout = 'last'"),
         ({"layer": "head"}, r"gives shape \(2, 3\), expected one vector a token"),
         ({"layer": "encoder.embedding"}, "no layer 'encoder.embedding'.*'encoder.embeddings'"),
         ({"batch_size": 0}, "batch_size = 0"),
@@ -197,7 +196,7 @@ def test_word_pieces_become_words():
         assert merged[0].tolist() == expected and merged[1, 0] == 4 and merged[1, 1].isnan()
     with pytest.raises(InputError, match="one shape"):
         merge_words(scores, words[:1])
-    with pytest.raises(InputError, match="how = 'min'"):
+    with pytest.raises(InputError, match="got how 'min', expected one of 'sum', 'max', 'mean'"):
         merge_words(scores, words, "min")
 
 

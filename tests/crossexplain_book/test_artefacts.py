@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from benchmarks.studies.collage_labels import text_alone, wrong_labels
 from benchmarks.studies.published import PublishedCnnLstm
 
 from crossexplain.data import collages, digits
@@ -78,9 +79,9 @@ def test_3_eight_layers_behind_padding_let_nothing_of_the_words_through(publishe
 
 def test_4_the_published_builder_makes_wrong_labels_and_gives_them_away():
     one, other = (collages.build(BANK, 4000, "train", seed, as_in_paper=True) for seed in (0, 1))
-    assert collages.wrong_labels(one)["all"] > 0.05 and collages.text_alone(one, other) > 0.55
+    assert wrong_labels(one)["all"] > 0.05 and text_alone(one, other) > 0.55
     one, other = (collages.build(BANK, 4000, "train", seed) for seed in (0, 1))
-    assert collages.wrong_labels(one)["all"] == 0 and abs(collages.text_alone(one, other) - 0.5) < 0.03
+    assert wrong_labels(one)["all"] == 0 and abs(text_alone(one, other) - 0.5) < 0.03
 
 
 def test_5_padding_gets_gradient_in_the_published_model_and_none_in_ours(published, ours):

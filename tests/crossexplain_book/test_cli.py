@@ -108,6 +108,14 @@ def test_outside_a_checkout_one_line_says_so(tmp_path, monkeypatch, capsys):
     assert "clone the project" in capsys.readouterr().err
 
 
+def test_a_command_whose_packages_are_not_installed_says_how_to_get_them(checkout):
+    code = "import sys; sys.modules['psutil'] = None; from crossexplain_book.cli import main; sys.exit(main(['book']))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=checkout, capture_output=True, text=True, check=False)
+    assert done.returncode == USAGE and "Traceback" not in done.stderr
+    assert "psutil is not installed, and the command 'book' needs it" in done.stderr
+    assert "make env" in done.stderr and "pip install 'crossexplain[book,test]'" in done.stderr
+
+
 def test_a_missing_source_has_a_code_of_its_own_and_nothing_is_downloaded_unasked(capsys):
     assert main(["fetch", "vgg16"]) == MISSING
     out = capsys.readouterr()

@@ -126,7 +126,7 @@ def test_every_term_that_is_marked_stands_in_the_glossary():
 
 
 @pytest.mark.parametrize(("pattern", "instead"), [
-    (r"\b(?:filterwarnings|simplefilter)\(\s*[\"']ignore.*", "mend what warns, or expect it with pytest.warns"),
+    (r"\b(?:filterwarnings|simplefilter)\(\s*[\"']ignore(?!:\w).*", "mend what warns, or expect it with pytest.warns"),
     (r"\bsys\.path\.(?:append|insert|extend)|\bsys\.path\s*[+=]", "install the package"),
     (r"^\s*[!%]\s*(?:pip|conda)\b", "list it in pyproject.toml"),
     (r"\bplt\.show\(", "return the figure"),
@@ -192,3 +192,12 @@ def test_the_list_of_kept_tables_is_that_of_the_folder():
     commands = set(re.findall(r"`python -m crossexplain bench ([a-z_]+)`", text))
     missing = commands - {path.stem for path in (ROOT / "benchmarks").glob("*.py")}
     assert commands and not missing, f"no such benchmark: {', '.join(sorted(missing))}"
+
+
+@pytest.mark.parametrize("page", ["book/house.md", "CONTRIBUTING.md"])
+def test_the_table_of_changes_names_files_that_exist(page):
+    table = (ROOT / page).read_text("utf-8").split("| you want to change ... |")[1].split("\n\n")[0]
+    paths = re.findall(r"`((?:crossexplain|crossexplain_book|benchmarks)/[^`]*)`", table)
+    assert len(table.strip().splitlines()) == 12 and len(paths) >= 20  # rest of the head, rule, ten rows
+    missing = [path for path in paths if not ((ROOT / "src" / path).exists() or (ROOT / path).exists())]
+    assert not missing, f"{page} names {', '.join(missing)}, which does not exist"

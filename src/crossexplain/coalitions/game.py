@@ -268,11 +268,10 @@ class Game:
             return self._table
         players, cost = len(self.names), self.cost()
         if 2**players > MOST:
-            raise InputError(
-                f"{players} players have 2**{players} coalitions, about {cost.seconds / 3600:.2g} hours for {len(self)} "
-                f"examples, and more than 2**20 are refused; put features into groups (players={{'text': 8}}, a coarser grid "
-                "of cells) or estimate Shapley values from some of them with coalitions.sampling.sampled_shapley."
-            )
+            raise InputError(f"{players} players have 2**{players} coalitions, about {cost.seconds / 3600:.2g} hours for "
+                             f"{len(self)} examples, and more than 2**20 are refused; put features into groups "
+                             f"(players={{'text': 8}}, a coarser grid of cells) or estimate Shapley values from some of "
+                             "them with coalitions.sampling.sampled_shapley.")
         coalitions = (torch.arange(2**players)[:, None] >> torch.arange(players) & 1).bool()  # (2**P, P)
         table = torch.empty(len(self), 2**players, dtype=torch.float64)
         at_once = len(coalitions) if self.splits else self.question.rows  # a tower encodes each mask of an example once

@@ -10,18 +10,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from crossexplain.checks import InputError
+from crossexplain.checks import InputError, require_one_of
 from crossexplain.data.digits import Digits, split
-from crossexplain.data.vocabulary import require_one_of
+from crossexplain.data.examples import SPLITS, Examples
 
-SPLITS = ("train", "validation", "test")
 DIGIT = (22.0, 34.0)  # side of the digit's patch in pixels, smallest and largest
-FRAGMENTS, STROKES, BLOBS = 3, 3, 2  # distractors an image
+FRAGMENTS, STROKES, BLOBS = 3, 3, 2  # distractors of each image
 INK = 0.3  # grey value from which a pixel belongs to the digit
 
 
 @dataclass(frozen=True)
-class Clutter:
+class Clutter(Examples):
     """Images of one digit each among distractors.
 
     Attributes
@@ -40,9 +39,6 @@ class Clutter:
     labels: Tensor
     boxes: Tensor
     sources: Tensor
-
-    def __len__(self) -> int:
-        return len(self.labels)
 
 
 def build(digits: Digits, n: int, part: str, seed: int, size: int = 64) -> Clutter:
@@ -80,7 +76,7 @@ def build(digits: Digits, n: int, part: str, seed: int, size: int = 64) -> Clutt
     >>> clutter.images.shape, clutter.boxes.shape
     (torch.Size([4, 1, 64, 64]), torch.Size([4, 4]))
     """
-    require_one_of("part", part, SPLITS)
+    require_one_of(part, SPLITS, "the part")
     if n < 1 or size < 48:
         raise InputError(f"got n = {n} and size = {size}, expected n >= 1 and size >= 48 (a digit takes up to 34).")
     indices = torch.as_tensor(split(digits, seed=0)[part])
@@ -143,7 +139,7 @@ def _beside(boxes: Tensor, many: int, size: int, generator: torch.Generator, mar
 
 
 def _fragments(bank: Tensor, others: Tensor, boxes: Tensor, size: int, generator: torch.Generator) -> Tensor:
-    """Quarters of other digits, of the same stroke width as the digit, (n, size, size)."""
+    """Return quarters of other digits, of the same stroke width as the digit, (n, size, size)."""
     n, many = others.shape
     corner = torch.randint(4, 11, (n * many, 2), generator=generator)
     window = torch.arange(14)
@@ -156,7 +152,7 @@ def _fragments(bank: Tensor, others: Tensor, boxes: Tensor, size: int, generator
 
 
 def _strokes(boxes: Tensor, size: int, generator: torch.Generator) -> Tensor:
-    """Short straight strokes, shorter than any one, (n, size, size)."""
+    """Return short straight strokes, shorter than any handwritten 1, (n, size, size)."""
     shape = (len(boxes), STROKES, 1, 1)
     rows, columns = _offsets(_beside(boxes, STROKES, size, generator), size)
     angle, half = _uniform(shape, 0, 3.1416, generator), _uniform(shape, 2.5, 5.0, generator)
@@ -168,7 +164,7 @@ def _strokes(boxes: Tensor, size: int, generator: torch.Generator) -> Tensor:
 
 
 def _blobs(boxes: Tensor, size: int, generator: torch.Generator) -> Tensor:
-    """Soft round blobs, (n, size, size)."""
+    """Return soft round blobs, (n, size, size)."""
     shape = (len(boxes), BLOBS, 1, 1)
     width, ink = (_uniform(shape, *ends, generator) for ends in ((1.5, 3.0), (0.6, 1.0)))
     rows, columns = (torch.exp(-0.5 * (o / width) ** 2) for o in _offsets(_beside(boxes, BLOBS, size, generator), size))

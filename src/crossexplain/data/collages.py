@@ -8,7 +8,7 @@ is, how many digits are even or odd) by two precisions. Cells are numbered in re
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import ClassVar
 
@@ -16,10 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from crossexplain.checks import InputError
+from crossexplain.checks import InputError, require_one_of
 from crossexplain.data.digits import Digits
 from crossexplain.data.digits import split as split_digits
-from crossexplain.data.vocabulary import nearest, require_one_of, word_numbers
+from crossexplain.data.examples import Examples, require_multiple
+from crossexplain.data.vocabulary import nearest, word_numbers
 
 TASKS = ("largest", "smallest", "even", "odd")
 KINDS = tuple(f"{task}, {precision}" for task in TASKS for precision in ("precise", "general"))
@@ -179,24 +180,23 @@ def words(tokens) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Collages:
+class Collages(Examples):
     """Pairs of a collage and a sentence, with label and truth. Images and tokens are gathered when asked for.
 
-    N is the number of pairs, T the number of tokens. It can be trained on as it is: it knows its length and gathers a
-    ``batch`` of inputs for ``model(images=..., tokens=...)``.
+    N is the number of pairs, T the number of tokens.
 
     Attributes
     ----------
     bank : ndarray, shape (M, 28, 28), float32
         All digit images, of which the collages are made.
     cells : ndarray, shape (N, 4), int64
-        Which digit image stands in each cell.
+        The digit image in each cell, index into ``bank``.
     digits : ndarray, shape (N, 4), int64
-        What it is.
+        The digit in each cell, 0 to 9.
     sentence_id : ndarray, shape (N,), int64
         Index into ``sentences``.
     labels : ndarray, shape (N,), int64
-        1 where the sentence is true of the collage; of the paper's builder, what it takes for that.
+        1 where the sentence is true of the collage; of the paper's builder, 1 where its code takes it for true.
     collage : ndarray, shape (N,), int64
         Equal numbers are the same collage with different sentences.
     """
@@ -209,9 +209,7 @@ class Collages:
     collage: np.ndarray
     sentences: ClassVar[tuple[str, ...]] = SENTENCES
     kinds: ClassVar[tuple[str, ...]] = KINDS
-
-    def __len__(self) -> int:
-        return len(self.labels)
+    common = ("bank",)
 
     @property
     def kind(self) -> np.ndarray:
@@ -233,17 +231,6 @@ class Collages:
         """Return what a model takes by keyword."""
         return {"images": self.images(indices), "tokens": self.tokens(indices)}
 
-    def batch(self, indices) -> tuple[dict[str, Tensor], Tensor]:
-        """Return inputs and labels of the pairs at ``indices``."""
-        indices = np.asarray(indices)
-        return self.inputs(indices), torch.from_numpy(self.labels[indices])
-
-    def select(self, indices) -> "Collages":
-        """Return the pairs at ``indices``."""
-        indices = np.asarray(indices)
-        parts = ("cells", "digits", "sentence_id", "labels", "collage")
-        return replace(self, **{name: getattr(self, name)[indices] for name in parts})
-
     @cached_property
     def deciding_cells(self) -> np.ndarray:
         """Cells that a person would point at, (N, 4), bool.
@@ -257,25 +244,12 @@ class Collages:
 
     @property
     def deciding_tokens(self) -> np.ndarray:
-        """Words that carry what is said, (N, T), bool.
+        """Words on which the claim of the sentence rests, (N, T), bool.
 
-        In place of each, another word makes another sentence that can be true. Of "4 even digit(s) ... the first is at the
-        upper left corner" these are the 4 and the even alone: the first of four can be nowhere else.
+        Put another word in the place of such a word, and another sentence that can be true may result. Of "4 even digit(s)
+        ... the first is at the upper left corner" these are "4" and "even" alone: the first of four can be nowhere else.
         """
         return _deciding_table()[self.sentence_id]
-
-    @cached_property
-    def pairs(self) -> np.ndarray:
-        """Words and cells that have to be read together, (N, T, 4), bool.
-
-        Each deciding word goes with each deciding cell, but for the place of the first even (odd) digit: these words go
-        with its cell alone.
-        """
-        first = np.zeros_like(self.deciding_cells)
-        first[np.arange(len(self)), self.deciding_cells.argmax(axis=1)] = True
-        places = np.isin(token_table().numpy(), [VOCABULARY.index(word) for word in HALVES])[self.sentence_id]
-        cells = np.where(places[:, :, None], first[:, None, :], self.deciding_cells[:, None, :])
-        return self.deciding_tokens[:, :, None] & cells
 
 
 def build(digits: Digits, n_pairs: int, split: str | Sequence[int], seed: int, as_in_paper: bool = False) -> Collages:
@@ -297,7 +271,8 @@ def build(digits: Digits, n_pairs: int, split: str | Sequence[int], seed: int, a
         different names never share a digit image.
     seed : int
     as_in_paper : bool
-        Build what the paper's code builds instead; :func:`wrong_labels` says what is wrong with it.
+        Build what the paper's code builds instead: it takes the first of several largest digits for the largest, and
+        falsifies "on the upper half" by drawing another corner and naming its row or column, which may be the true one.
 
     Returns
     -------
@@ -308,8 +283,7 @@ def build(digits: Digits, n_pairs: int, split: str | Sequence[int], seed: int, a
     InputError
         For an unknown split, a number of pairs that is no positive multiple of 4, and digits that lack a class.
     """
-    if n_pairs < 4 or n_pairs % 4:
-        raise InputError(f"got {n_pairs} pairs, expected a positive multiple of 4: two collages by two sentences.")
+    require_multiple(n_pairs, 4, "pairs", "two collages by two sentences")
     members = members_of(digits, split)
     rng = np.random.default_rng([seed, *(split.encode() if isinstance(split, str) else b"")])
     draw = _as_in_paper if as_in_paper else _quadruples
@@ -323,7 +297,7 @@ def members_of(digits: Digits, split: str | Sequence[int]) -> list[np.ndarray]:
     """Return the indices of the digit images of a split, as for :func:`build`, class by class."""
     if isinstance(split, str):
         parts = split_digits(digits, seed=0)
-        require_one_of("split", split, parts)
+        require_one_of(split, parts, "the split")
         split = parts[split]
     allowed = np.asarray(split)
     members = [allowed[digits.labels[allowed] == digit] for digit in range(10)]
@@ -339,56 +313,6 @@ def draw_images(values: np.ndarray, members: list[np.ndarray], rng: np.random.Ge
         places = values == digit
         cells[places] = indices[rng.integers(0, len(indices), places.sum())]
     return cells
-
-
-def wrong_labels(collages: Collages) -> dict[str, float]:
-    """Measure which share of the labels is wrong, by :func:`holds`.
-
-    The paper's code takes the first of several largest digits for the largest, and falsifies "on the upper half" by
-    drawing another corner and naming its row or column, which may be the true one: the falsified sentence is half true.
-
-    Parameters
-    ----------
-    collages : Collages
-
-    Returns
-    -------
-    dict of str to float
-        Shares of all pairs: ``"all"``; ``"ties"`` and ``"half true"``, which add up to it; ``"place"``, the share among
-        the sentences about the largest and the smallest digit; and ``"lenient"``, the share of all pairs that stays
-        wrong for a reader who takes a sentence about any of several largest digits for true.
-    """
-    truth = truth_table()[np.ravel_multi_index(tuple(collages.digits.T), (10,) * 4), collages.sentence_id]
-    wrong = truth != collages.labels
-    place = collages.kind < KINDS.index("even, precise")
-    tied = place & (collages.deciding_cells.sum(axis=1) > 1)
-    places = np.array([np.isin(range(4), statement.cells) for statement in STATEMENTS.values()])  # (66, 4)
-    named = places[collages.sentence_id] & collages.deciding_cells  # (N, 4)
-    lenient = np.where(place, named.any(axis=1), truth) != collages.labels
-    return {
-        "all": float(wrong.mean()),
-        "ties": float((wrong & tied).mean()),
-        "half true": float((wrong & ~tied).mean()),
-        "place": float(wrong[place].mean()) if place.any() else 0.0,
-        "lenient": float(lenient.mean()),
-    }
-
-
-def text_alone(train: Collages, test: Collages) -> float:
-    """Return how often the sentence alone predicts the label: the best guess for each sentence, learned and tested.
-
-    Parameters
-    ----------
-    train, test : Collages
-        Drawn independently.
-
-    Returns
-    -------
-    float
-        Share of right guesses on ``test``; 0.5 is chance.
-    """
-    votes = np.bincount(train.sentence_id, 2 * train.labels - 1, minlength=len(SENTENCES))
-    return float(((votes > 0)[test.sentence_id] == test.labels).mean())
 
 
 def _marked(digits: np.ndarray, task: str) -> np.ndarray:

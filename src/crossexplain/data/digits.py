@@ -1,8 +1,8 @@
 """Handwritten digits, 28 x 28: scikit-learn's 1,797, which every installation has, and the 70,000 of MNIST."""
 
 import gzip
-import zlib
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +10,10 @@ from scipy.ndimage import zoom
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from crossexplain.checks import InputError
+from crossexplain.checks import InputError, require_one_of
 from crossexplain.data.store import Found, find
-from crossexplain.data.vocabulary import require_one_of
 
 SIDE = 28  # pixels
-UNSIGNED_BYTE = 0x08  # IDX code of the only element type that MNIST uses
 
 
 @dataclass(frozen=True)
@@ -29,9 +27,9 @@ class Digits:
     labels : numpy.ndarray, shape (N,), int64
         The digit, 0 to 9.
     found : Found
-        Where they came from.
+        Where they are from.
     tests : int
-        How many at the end are the publisher's own test set; 0 if there is none.
+        How many at the end are the publisher's test set; 0 if there is none.
     """
 
     images: np.ndarray
@@ -59,7 +57,7 @@ def load(name: str = "sklearn") -> Digits:
     Raises
     ------
     InputError
-        For another name, and for MNIST files that are not what they should be.
+        For another name.
     MissingSource
         If MNIST is not on this machine; the message says how to fetch it.
 
@@ -69,15 +67,15 @@ def load(name: str = "sklearn") -> Digits:
     >>> digits.images.shape, digits.labels.shape
     ((1797, 28, 28), (1797,))
     """
-    require_one_of("set of digits", name, ("sklearn", "mnist"))
+    require_one_of(name, ("sklearn", "mnist"), "the set of digits")
     if name == "sklearn":
-        found = find("sklearn-digits")
         bunch = load_digits()
-        return Digits(enlarge(bunch.images / 16.0), bunch.target.astype(np.int64), found)
-    found = find("mnist")
-    parts = [_mnist(found.path, part) for part in ("train", "t10k")]
-    images, labels = (np.concatenate(arrays) for arrays in zip(*parts))
-    return Digits(images.astype(np.float32) / 255, labels.astype(np.int64), found, tests=len(parts[1][1]))
+        return Digits(enlarge(bunch.images / 16.0), bunch.target.astype(np.int64), find("sklearn-digits"))
+    source = find("mnist")
+    images, labels = ([read_idx(source.path / f"{part}-{content}-ubyte.gz") for part in ("train", "t10k")]
+                      for content in ("images-idx3", "labels-idx1"))
+    return Digits(np.concatenate(images).astype(np.float32) / 255, np.concatenate(labels).astype(np.int64), source,
+                  tests=len(labels[1]))
 
 
 def split(digits: Digits, seed: int = 0, validation: float = 0.15, test: float = 0.15) -> dict[str, np.ndarray]:
@@ -89,7 +87,7 @@ def split(digits: Digits, seed: int = 0, validation: float = 0.15, test: float =
     seed : int
         Another seed gives another division.
     validation, test : float
-        Shares of all digits, in each class. Digits that come with a test set of their own keep it as the test set,
+        Shares of all digits, in each class. Digits that come with a test set keep it,
         and ``validation`` is a share of the others.
 
     Returns
@@ -108,17 +106,14 @@ def split(digits: Digits, seed: int = 0, validation: float = 0.15, test: float =
     {'train': 1257, 'validation': 270, 'test': 270}
     """
     if not (0 < validation < 1 and 0 < test < 1 and validation + test < 1):
-        raise InputError(
-            f"got shares {validation} and {test} for validation and test, expected two positive numbers that leave something "
-            "to train on."
-        )
-    everything = np.arange(len(digits))
+        raise InputError(f"got the shares {validation} and {test} for validation and test, expected two positive numbers that "
+                         "leave something to train on.")
+    indices, free = np.arange(len(digits)), len(digits) - digits.tests  # free: not the publisher's test set
     if digits.tests:
-        rest, tests = np.split(everything, [len(digits) - digits.tests])
+        rest, tests = np.split(indices, [free])
     else:
-        rest, tests = _divide(digits.labels, everything, round(test * len(everything)), seed)
-    whole = rest if digits.tests else everything
-    train, validated = _divide(digits.labels, rest, round(validation * len(whole)), seed)
+        rest, tests = _divide(digits.labels, indices, round(test * free), seed)
+    train, validated = _divide(digits.labels, rest, round(validation * free), seed)
     return {"train": train, "validation": validated, "test": tests}
 
 
@@ -144,9 +139,9 @@ def enlarge(images: np.ndarray, side: int = SIDE) -> np.ndarray:
 
 
 def read_idx(path: Path | str) -> np.ndarray:
-    """Read a gzipped IDX file of unsigned bytes.
+    """Read a gzipped IDX file of unsigned bytes, which the store has verified.
 
-    Two zero bytes, the element type, the number of axes, the length of each axis as a big-endian 32-bit integer, the
+    Two zero bytes, the element type (8), the number of axes, the length of each axis as a big-endian 32-bit integer, the
     elements in row-major order (format: LeCun, Cortes, Burges, "The MNIST database").
 
     Parameters
@@ -160,41 +155,15 @@ def read_idx(path: Path | str) -> np.ndarray:
     Raises
     ------
     InputError
-        If the file is no gzip file, no IDX file, holds another element type, or ends too early or too late.
+        If the content is not as its first bytes say.
     """
-    path = Path(path)
-    try:
-        with gzip.open(path) as stream:
-            data = stream.read()
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise InputError(f"{path.name} is not a whole gzip file ({error}); fetch it again.") from error
-    if len(data) < 4 or data[:2] != b"\0\0" or data[2] != UNSIGNED_BYTE:
-        raise InputError(
-            f"{path.name} starts with the bytes {data[:4].hex(' ') or '(none)'}, expected 00 00 08 and the number of "
-            "axes: this is not an IDX file of unsigned bytes."
-        )
-    start = 4 + 4 * data[3]
-    if len(data) < start:
-        raise InputError(f"{path.name} ends within its header: got {len(data)} bytes, expected at least {start}.")
-    shape = tuple(int(length) for length in np.frombuffer(data[4:start], dtype=">u4"))
-    expected = start + int(np.prod(shape, dtype=np.int64))
-    if len(data) != expected:
-        raise InputError(
-            f"{path.name} holds {len(data):,} bytes, its header promises {expected:,} for shape {shape}; "
-            "fetch it again."
-        )
-    return np.frombuffer(data, dtype=np.uint8, offset=start).reshape(shape)
-
-
-def _mnist(folder: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
-    images = read_idx(folder / f"{part}-images-idx3-ubyte.gz")
-    labels = read_idx(folder / f"{part}-labels-idx1-ubyte.gz")
-    if images.shape[1:] != (SIDE, SIDE) or labels.ndim != 1 or len(images) != len(labels):
-        raise InputError(
-            f"MNIST's {part} files hold arrays of shape {images.shape} and {labels.shape}, "
-            f"expected (N, {SIDE}, {SIDE}) and (N,)."
-        )
-    return images, labels
+    content = gzip.decompress(Path(path).read_bytes())
+    start = 4 + 4 * content[3]
+    shape = np.frombuffer(content[4:start], dtype=">u4").tolist()
+    if content[:3] != b"\0\0\x08" or len(content) != start + prod(shape):
+        raise InputError(f"{Path(path).name} starts with {content[:4].hex(' ')} and has {len(content):,} bytes, expected "
+                         f"00 00 08 and {start + prod(shape):,} bytes of the shape {shape}; fetch it again.")
+    return np.frombuffer(content, dtype=np.uint8, offset=start).reshape(shape)
 
 
 def _divide(labels: np.ndarray, indices: np.ndarray, held: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -13,6 +13,7 @@ that there is no unpacking that could be cut off half-way.
 """
 
 import logging
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -25,27 +26,25 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from crossexplain.checks import InputError
+from crossexplain.checks import InputError, require_one_of
 from crossexplain.data import photos, store
+from crossexplain.data.examples import SPLITS, Examples
 from crossexplain.data.flickr8k_files import TOKENS, CaptionError, Files, lines_of
 from crossexplain.data.store import Found
-from crossexplain.data.vocabulary import require_one_of
 
 log = logging.getLogger(__name__)
 
-LISTS = {
-    "train": "Flickr_8k.trainImages.txt",
-    "validation": "Flickr_8k.devImages.txt",
-    "test": "Flickr_8k.testImages.txt",
-}
+LISTS = dict(zip(SPLITS, (f"Flickr_8k.{part}Images.txt" for part in ("train", "dev", "test"))))
 JUDGEMENTS = {"expert": "ExpertAnnotations.txt", "crowd": "CrowdFlowerAnnotations.txt"}
 NEGATIVES = ("random", "hard")
 NEIGHBOURS = 50  # nearest captions among which a hard negative is looked for
+CAPTION = re.compile(r"\s*([^/\t\s][^/\t]*)#(\d+)\s*\t(.*)")  # IMAGE#NUMBER, a tab, the caption
+JUDGEMENT = re.compile(r"([^\t]*)\t([^\t]*)" + 3 * r"\t(\d+(?:\.\d+)?)\s*")  # image, caption, three numbers
 QUIRK = "2258277193_586949ec62.jpg"  # the published captions name it, the published images lack it
 
 
 @dataclass(frozen=True)
-class Pairs:
+class Pairs(Examples):
     """Images with captions that were written for them, and with captions that were not.
 
     Attributes
@@ -60,17 +59,10 @@ class Pairs:
     caption: np.ndarray
     labels: np.ndarray
 
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def select(self, indices: Sequence[int]) -> "Pairs":
-        """Return the pairs at ``indices``."""
-        return Pairs(self.image[indices], self.caption[indices], self.labels[indices])
-
 
 @dataclass(frozen=True)
 class Judgements:
-    """What people said of an image with a caption.
+    """The marks that people gave to images with captions.
 
     Attributes
     ----------
@@ -105,7 +97,7 @@ class Flickr8k:
     splits : dict
         ``"train"``, ``"validation"`` and ``"test"`` to indices of images; disjoint.
     found : crossexplain.data.store.Found
-        Where it was found.
+        Where it is from.
     problems : tuple of str
         What was left out and why, one line for each kind, with a count.
     """
@@ -135,7 +127,7 @@ class Flickr8k:
         ndarray of int64, shape (C',)
         """
         if isinstance(images, str):
-            require_one_of("split", images, self.splits)
+            require_one_of(images, self.splits, "the split")
             images = self.splits[images]
         indices = np.asarray(images, dtype=np.int64)
         return np.concatenate([self._by_image[i] for i in indices]) if len(indices) else np.empty(0, np.int64)
@@ -193,7 +185,7 @@ class Flickr8k:
         InputError
             For an unknown split or kind, and where too few images are left to choose from.
         """
-        require_one_of("kind of negatives", negatives, NEGATIVES)
+        require_one_of(negatives, NEGATIVES, "the kind of negatives")
         captions = self.captions_of(split)
         image = self.image_of[captions]  # (N,)
         texts = [" ".join(self.captions[i].lower().strip(" .").split()) for i in captions]
@@ -212,7 +204,7 @@ class Flickr8k:
         return Pairs(np.tile(image, 2), np.concatenate([captions, captions[chosen]]), labels)
 
     def judgements(self, kind: str) -> Judgements:
-        """Read what people said of how well a caption describes an image.
+        """Read the marks that people gave for how well a caption describes an image.
 
         Parameters
         ----------
@@ -229,25 +221,22 @@ class Flickr8k:
         crossexplain.data.store.MissingSource
             If the file is missing.
         """
-        require_one_of("kind of judgements", kind, JUDGEMENTS)
+        require_one_of(kind, JUDGEMENTS, "the kind of judgements")
         name = JUDGEMENTS[kind]
         images = {name: i for i, name in enumerate(self.names)}
         captions = {key: i for i, key in enumerate(self.keys)}
         rows = []
         for number, line in lines_of(self.files.text(name), name):
-            try:
-                image, caption, *scores = line.split("\t")
-                scores = [float(score) for score in scores]
-                if len(scores) != 3 or (kind == "expert" and not all(1 <= score <= 4 for score in scores)):
-                    raise ValueError
-            except ValueError:
+            parts = JUDGEMENT.fullmatch(line)
+            if not parts or (kind == "expert" and not all(1 <= float(score) <= 4 for score in parts.groups()[2:])):
                 raise CaptionError(f"{name}, line {number}: expected an image, a caption and three numbers with tabs "
-                                   f"between them, got {line[:60]!r}; fetch the file again.") from None
-            rows.append((images.get(image, -1), captions.get(caption, -1), *(scores if kind == "expert" else scores[1:])))
+                                   f"between them, got {line[:60]!r}; fetch the file again.")
+            image, caption, *scores = parts.groups()
+            rows.append((images.get(image, -1), captions.get(caption, -1), *map(float, scores)))
         table = np.array(rows)
         known = (table[:, :2] >= 0).all(axis=1)
         image, caption = table[known, :2].T.astype(np.int64)
-        return Judgements(image, caption, table[known, 2:], int((~known).sum()))
+        return Judgements(image, caption, table[known, 2 if kind == "expert" else 3 :], int((~known).sum()))
 
     @cached_property
     def _by_image(self) -> list[np.ndarray]:
@@ -280,8 +269,8 @@ def load(folder: Path | str | None = None, check: bool = False, progress: bool =
     crossexplain.data.store.MissingSource
         If a file is missing.
     """
-    found = store.find("flickr8k") if folder is None else Found("flickr8k", Path(folder), "folder that was named")
-    files = Files(found.path)
+    source = store.find("flickr8k") if folder is None else Found("flickr8k", Path(folder), "folder that was named")
+    files = Files(source.path)
     rows = _captions(files.text(TOKENS))
     images = list(dict.fromkeys(image for image, _, _ in rows))
     broken = {image: why for image in images if (why := files.lacks(image))}
@@ -292,35 +281,28 @@ def load(folder: Path | str | None = None, check: bool = False, progress: bool =
     names = list(dict.fromkeys(image for image, _, _ in rows))
     index = {name: i for i, name in enumerate(names)}
     if not names:
-        raise CaptionError(f"{TOKENS} in {found.path}: no caption is left whose image is there; {' '.join(problems)}")
+        raise CaptionError(f"{TOKENS} in {source.path}: no caption is left whose image is there; {' '.join(problems)}")
     splits = _splits(files, index, problems)
     for problem in problems:
-        log.log(logging.INFO if QUIRK in problem else logging.WARNING, "%s: %s", found.path.name, problem)
+        log.log(logging.INFO if QUIRK in problem else logging.WARNING, "%s: %s", source.path.name, problem)
     return Flickr8k(names, [text for _, _, text in rows], np.array([index[image] for image, _, _ in rows]),
-                    [f"{image}#{number}" for image, number, _ in rows], splits, found, tuple(problems), files)
+                    [f"{image}#{number}" for image, number, _ in rows], splits, source, tuple(problems), files)
 
 
 def _captions(content: bytes) -> list[tuple[str, str, str]]:
     """Return image, number and text of each caption."""
-    rows, seen, wrong, twice = [], {}, [], []
+    rows, first = [], {}
     for number, line in lines_of(content, TOKENS):
-        key, tab, text = line.partition("\t")
-        image, hash_sign, count = key.strip().rpartition("#")
-        if not tab or not hash_sign or not count.isdecimal() or not image or image != Path(image).name:
-            wrong.append((number, line))
-            continue
-        first = seen.setdefault((image, count), number)
-        if first != number:
-            twice.append((number, f"{image}#{count}", first))
+        parts = CAPTION.fullmatch(line)
+        if not parts:
+            raise CaptionError(f"{TOKENS}, line {number}: expected IMAGE#NUMBER, a tab and the caption, got {line[:60]!r}; put "
+                               "the tab in or take the line out.")
+        image, count, text = parts.groups()
+        if (image, count) in first:
+            raise CaptionError(f"{TOKENS}, line {number}: {image}#{count} is already in line {first[image, count]}; number the "
+                               "captions of an image differently or take the line out.")
+        first[image, count] = number
         rows.append((image, count, " ".join(text.split())))
-    if wrong:
-        number, line = wrong[0]
-        raise CaptionError(f"{TOKENS}, line {number}: expected IMAGE#NUMBER, a tab and the caption, got {line[:60]!r} "
-                           f"({_count(wrong, 'such line')} in all); put the tab in or take the line out.")
-    if twice:
-        number, key, first = twice[0]
-        raise CaptionError(f"{TOKENS}, line {number}: {key} is already in line {first} ({_count(twice, 'such line')} in "
-                           "all); number the captions of an image differently or take the line out.")
     return rows
 
 
@@ -402,7 +384,7 @@ def _deal_nearest(chosen: np.ndarray, nearest: list[np.ndarray], clash, rng) -> 
 
 
 def _deal_rest(chosen: np.ndarray, clash, rng, split: str) -> None:
-    """Deal the captions that are left at random; one that would meet its image is exchanged with another."""
+    """Deal the captions that are left at random, and exchange each that meets its image with another."""
     free = np.setdiff1d(np.arange(len(chosen)), chosen)
     chosen[chosen < 0] = rng.permutation(free)
     everyone = np.arange(len(chosen))

@@ -4,6 +4,7 @@ To add a source, add an entry to that file and a card to ``data/cards``.
 """
 
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,7 @@ class File:
         Relative to the data folder, and to the cache.
     size : int
         Bytes, of the published file.
-    hashes : tuple of str
+    hashes : sequence of str
         ``"sha256:"``, ``"md5:"`` or ``"gunzip-md5:"`` (of the unzipped bytes), then the digest or its first digits.
         One of them has to fit. Without any, the file only has to be present.
     url : str, optional
@@ -27,7 +28,7 @@ class File:
 
     path: str
     size: int
-    hashes: tuple[str, ...] = ()
+    hashes: Sequence[str] = ()
     url: str | None = None
 
 
@@ -39,15 +40,15 @@ class Source:
     ----------
     name, what, authors, terms : str
         What it is, who made it and published it, and under which terms it may be used.
-    forms : tuple of tuple of File
+    forms : sequence of sequence of File
         Each form is complete by itself. The first one that is present is taken, the last one with addresses is downloaded.
     folder : str, optional
         What :attr:`Found.path` points to, relative like the files; default the only file.
-    package : tuple of str, optional
+    package : sequence of three str, optional
         Name of an installed distribution that carries it, its module, and the path within.
     package_file : File, optional
         The file of the package whose hash is checked, relative to that path.
-    chapters : tuple of int
+    chapters : sequence of int
         Chapters that read it, in the full profile at least; empty where none does.
     """
 
@@ -55,33 +56,29 @@ class Source:
     what: str
     authors: str
     terms: str
-    forms: tuple[tuple[File, ...], ...] = ()
+    forms: Sequence[Sequence[File]] = ()
     folder: str | None = None
-    package: tuple[str, str, str] | None = None
+    package: Sequence[str] | None = None
     package_file: File | None = None
-    chapters: tuple[int, ...] = ()
+    chapters: Sequence[int] = ()
 
     @property
-    def download(self) -> tuple[File, ...]:
+    def download(self) -> Sequence[File]:
         """The files that a download would bring; empty if there is no address for them."""
         return next((form for form in reversed(self.forms) if all(file.url for file in form)), ())
 
     @property
     def size(self) -> int:
         """Bytes of the form that a download brings, else of the first."""
-        carried = (self.package_file,) if self.package_file else ()
-        return sum(file.size for file in self.download or (self.forms[0] if self.forms else carried))
-
-
-def _file(entry: dict) -> File:
-    return File(**{**entry, "hashes": tuple(entry.get("hashes", ()))})
+        if self.package_file:
+            return self.package_file.size
+        return sum(file.size for file in self.download or self.forms[0])
 
 
 def _source(name: str, entry: dict) -> Source:
-    entry = {key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()}
-    entry["forms"] = tuple(tuple(map(_file, form)) for form in entry.get("forms", ()))
+    entry["forms"] = [[File(**file) for file in form] for form in entry.get("forms", [])]
     if "package_file" in entry:
-        entry["package_file"] = _file(entry["package_file"])
+        entry["package_file"] = File(**entry["package_file"])
     return Source(name, **entry)
 
 

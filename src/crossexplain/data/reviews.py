@@ -7,25 +7,24 @@ the same in all three classes, and no length, template or filler word can give t
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from crossexplain.checks import InputError
+from crossexplain.checks import InputError, require_one_of
 from crossexplain.data import store
-from crossexplain.data.vocabulary import read_table, require_one_of
+from crossexplain.data.examples import SPLITS, Examples, require_multiple
+from crossexplain.data.vocabulary import read_table
 
 CLASSES = ("negative", "neutral", "positive")
 KINDS = ("plain", "negation", "contrast")
-SPLITS = ("train", "validation", "test")
 SHARES = (0.7, 0.1, 0.2)  # of the cue phrases of each list, in the order of SPLITS
 
 _WORDS = read_table("reviews")
 
 
 @dataclass
-class Reviews:
+class Reviews(Examples):
     """Sentences with their class and, where they were generated, the characters that decide.
 
     Attributes
@@ -40,8 +39,6 @@ class Reviews:
         Character spans of the phrase that decides, with its negation; empty where nobody knows.
     decoys : list of lists of (start, end), length N
         Spans of the phrase of another class in the clause that does not decide (contrast only).
-    phrases : list of tuples of str, length N
-        The cue phrases of each sentence, without negation.
     sources : dict of str to str
         Where the sentences came from.
     """
@@ -52,21 +49,8 @@ class Reviews:
     kinds: list[str] = field(default_factory=list)
     cues: list[list[tuple[int, int]]] = field(default_factory=list)
     decoys: list[list[tuple[int, int]]] = field(default_factory=list)
-    phrases: list[tuple[str, ...]] = field(default_factory=list)
     sources: dict[str, str] = field(default_factory=dict)
-
-    def __len__(self) -> int:
-        return len(self.texts)
-
-    def select(self, indices) -> "Reviews":
-        """Return the sentences at ``indices``, in that order, with all that is known of them."""
-        indices = [int(i) for i in np.asarray(indices).ravel()]
-
-        def pick(values):
-            return [values[i] for i in indices] if values else []
-
-        return Reviews(pick(self.texts), self.labels[indices], self.classes, pick(self.kinds), pick(self.cues),
-                       pick(self.decoys), pick(self.phrases), self.sources)
+    common = ("classes", "sources")
 
 
 def cue_phrases(split: str | None = None, split_seed: int = 0) -> dict[str, dict[str, list[str]]]:
@@ -84,18 +68,20 @@ def cue_phrases(split: str | None = None, split_seed: int = 0) -> dict[str, dict
     >>> sum(len(phrases) for place in cue_phrases().values() for phrases in place.values())
     522
     """
+    if split is not None:
+        require_one_of(split, SPLITS, "the split")
+    return {place: {name: _part(phrases, split, (split_seed, p, c)) for c, (name, phrases) in enumerate(by_class.items())}
+            for p, (place, by_class) in enumerate(_WORDS["cues"].items())}
+
+
+def _part(phrases: list[str], split: str | None, seed: tuple[int, ...]) -> list[str]:
+    """Return the phrases of a split, in the order of the list."""
     if split is None:
-        return {place: {name: list(phrases) for name, phrases in by.items()} for place, by in _WORDS["cues"].items()}
-    require_one_of("split", split, SPLITS)
-    chosen = {}
-    for p, (place, by_class) in enumerate(_WORDS["cues"].items()):
-        chosen[place] = {}
-        for c, (name, phrases) in enumerate(by_class.items()):
-            order = np.random.default_rng((split_seed, p, c)).permutation(len(phrases))
-            ends = np.round(np.cumsum((0.0, *SHARES)) * len(phrases)).astype(int)
-            at = SPLITS.index(split)
-            chosen[place][name] = [phrases[i] for i in sorted(order[ends[at] : ends[at + 1]])]
-    return chosen
+        return phrases[:]
+    order = np.random.default_rng(seed).permutation(len(phrases))
+    ends = np.round(np.cumsum(SHARES) * len(phrases)).astype(int)
+    parts = dict(zip(SPLITS, np.split(order, ends[:-1])))
+    return [phrases[i] for i in sorted(parts[split])]
 
 
 def build(n: int, split: str, seed: int = 0, split_seed: int = 0) -> Reviews:
@@ -123,8 +109,7 @@ def build(n: int, split: str, seed: int = 0, split_seed: int = 0) -> Reviews:
     >>> six.labels.tolist(), len(set(six.texts))
     ([0, 1, 2, 0, 1, 2], 6)
     """
-    if n < 3 or n % 3:
-        raise InputError(f"got n = {n}, expected a positive multiple of 3, since each frame is filled once a class.")
+    require_multiple(n, 3, "sentences", "each frame is filled once a class")
     cues = cue_phrases(split, split_seed)
     rng = np.random.default_rng((seed, SPLITS.index(split)))
     made, seen = [], set()
@@ -133,14 +118,14 @@ def build(n: int, split: str, seed: int = 0, split_seed: int = 0) -> Reviews:
         if seen.isdisjoint(text for text, *_ in triple):
             made += triple
             seen.update(text for text, *_ in triple)
-    texts, kinds, spans, decoys, phrases = map(list, zip(*made))
-    return Reviews(texts, np.tile(np.arange(3), n // 3), CLASSES, kinds, spans, decoys, phrases,
+    texts, kinds, spans, decoys = map(list, zip(*made))
+    return Reviews(texts, np.tile(np.arange(3), n // 3), CLASSES, kinds, spans, decoys,
                    {"reviews": "generated by crossexplain.data.reviews"})
 
 
 # Inside a sentence that is being made, a deciding phrase stands between < and >, a decoy between { and }.
 def _triple(rng: np.random.Generator, cues: dict) -> list[tuple]:
-    """Fill one frame once a class; return text, kind, cues, decoys and phrases of each sentence."""
+    """Fill one frame once a class; return text, kind, cues and decoys of each sentence."""
     kind = str(rng.choice(KINDS, p=(0.5, 0.25, 0.25)))
     place = "be" if kind == "negation" else str(rng.choice(list(cues)))
     subject, lead, tail = (str(rng.choice(_WORDS[words])) for words in ("subjects", "leads", "tails"))
@@ -151,7 +136,7 @@ def _triple(rng: np.random.Generator, cues: dict) -> list[tuple]:
     else:
         clauses = {name: _clause(place, subject, f"<{phrase}>") for name, phrase in _alike(rng, cues[place]).items()}
     others = _others(rng, cues, place, subject)
-    contrast = str(rng.choice(_WORDS["contrasts"]))  # drawn in any case, so that the random stream does not hang on the kind
+    contrast = str(rng.choice(_WORDS["contrasts"]))  # drawn in any case, so that the random stream is the same for each kind
     frame = contrast if kind == "contrast" else "{main}"
     bodies = [frame.replace("{main}", clauses[name]).replace("{other}", others[name]) for name in CLASSES]
     return [_unmarked(_sentence(body, lead, tail, fillers, shape), kind) for body in bodies]
@@ -209,13 +194,11 @@ def _unmarked(marked: str, kind: str) -> tuple:
             spans[character].append((start, len(text)))
         else:
             text += character
-    marks = [text[start:end] for start, end in spans[">"] + spans["}"]]
-    phrases = tuple(mark for mark in marks if mark not in (*_WORDS["negators"], "neither", "nor"))
-    return text, kind, spans[">"], spans["}"], phrases
+    return text, kind, spans[">"], spans["}"]
 
 
 def token_mask(offsets, spans: Sequence[Sequence[tuple[int, int]]]) -> np.ndarray:
-    """Which tokens overlap a character span?
+    """Return which tokens overlap a character span.
 
     Parameters
     ----------
@@ -257,16 +240,15 @@ def app_reviews() -> Reviews:
     InputError
         If the file is not the table that was expected.
     """
-    found = store.find("app-reviews")
-    path = _only_file(found.path, "google_play_reviews_trimmed.csv")
-    rows = pd.read_csv(path, dtype=str, keep_default_na=False)
+    source = store.find("app-reviews")
+    rows = pd.read_csv(source.path, dtype=str, keep_default_na=False)
     if not {"content", "score", "appId"} <= set(rows.columns):
-        raise InputError(f"{path.name} has the columns {', '.join(rows.columns)}, expected content, score and appId among "
-                         "them; fetch the file again.")
+        raise InputError(f"{source.path.name} has the columns {', '.join(rows.columns)}, expected content, score and appId "
+                         "among them; fetch the file again.")
     rows["content"] = rows["content"].str.split().str.join(" ")
     rows = rows[(rows["content"] != "") & rows["score"].isin(list("12345"))].drop_duplicates("content")
     labels = rows["score"].map({"1": 0, "2": 0, "3": 1, "4": 2, "5": 2}).to_numpy(np.int64)
-    return Reviews(rows["content"].tolist(), labels, CLASSES, rows["appId"].tolist(), sources={found.name: found.origin})
+    return Reviews(rows["content"].tolist(), labels, CLASSES, rows["appId"].tolist(), sources={source.name: source.origin})
 
 
 def labelled_sentences() -> Reviews:
@@ -284,10 +266,10 @@ def labelled_sentences() -> Reviews:
     InputError
         If a line does not end in a tab and 0 or 1.
     """
-    found = store.find("labelled-sentences")
+    source = store.find("labelled-sentences")
     rows = {}
     for name in ("amazon_cells", "imdb", "yelp"):
-        path = _only_file(found.path, f"{name}_labelled.txt")
+        path = source.path / f"{name}_labelled.txt"
         # split("\n"): some sentences hold a control character that splitlines takes for the end of a line
         for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
             text, tab, label = line.rpartition("\t")
@@ -297,12 +279,7 @@ def labelled_sentences() -> Reviews:
                 rows.setdefault(" ".join(text.split()), (int(label), name))
     labels, kinds = zip(*rows.values())
     return Reviews(list(rows), np.array(labels, dtype=np.int64), ("negative", "positive"), list(kinds),
-                   sources={found.name: found.origin})
-
-
-def _only_file(path: Path, name: str) -> Path:
-    """Return the file itself, whether the store found it or the folder that holds it."""
-    return path / name if path.is_dir() else path
+                   sources={source.name: source.origin})
 
 
 def divide(reviews: Reviews, seed: int, shares: tuple[float, float] = (0.1, 0.2)) -> dict[str, Reviews]:

@@ -7,6 +7,9 @@ import numpy as np
 from crossexplain.data import scene_words as lexicon
 from crossexplain.data.scene_words import Facts, cues, holds, plural
 
+# The words that replace each other where twins differ in sides or in a number.
+OPPOSITE = {"left": "right", "right": "left", "two": "three", "three": "two"}
+
 
 class Writer:
     """Write true captions of one scene.
@@ -27,21 +30,19 @@ class Writer:
         self.x, self.y = facts.x[0].tolist(), facts.y[0].tolist()
         self.ground, self.backdrop = int(facts.ground[0]), int(facts.backdrop[0])
         self.objects = [slot for slot in range(lexicon.SLOTS) if self.kind[slot] >= 0]
-        self.what, self.whom = focus
+        self.attribute, self.object = focus
 
     def caption(self) -> str:
         """Return one caption."""
         chance = self.random.random()
-        many = self._several()
-        if self.what == "count" or (many and self.what in (None, "ground", "backdrop") and chance < 0.55):
-            return self._end(self._counted(many))
+        alike = self._alike()
+        if self.attribute == "count" or (alike and self.attribute in (None, "ground", "backdrop") and chance < 0.55):
+            return self._end(self._counted(alike))
         order = self.objects[:]
         self.random.shuffle(order)
-        if self.whom in order:
-            order.remove(self.whom)
-            order.insert(0, self.whom)
+        order.sort(key=lambda slot: slot != self.object)  # that one first, the others as they are
         n = self.random.choices((1, 2, 3), (0.30, 0.5, 0.20))[0]
-        if self.what == "side" and self.random.random() < 0.7:
+        if self.attribute == "side" and self.random.random() < 0.7:
             n = max(n, 2)
         named = order[:n]
         if len(named) == 1:
@@ -85,12 +86,12 @@ class Writer:
 
     def _noun(self, slot: int, described: bool) -> str:
         """Return a noun, now and then a vague one if there are adjectives that say more."""
-        vague = described and self.random.random() < 0.08 and not (self.what == "noun" and slot == self.whom)
+        vague = described and self.random.random() < 0.08 and not (self.attribute == "noun" and slot == self.object)
         return self._pick(*lexicon.ANYTHING) if vague else self._word("noun", slot)
 
     def _adjectives(self, slot: int) -> list[str]:
         def wanted(name, chance):
-            return self.what == name and slot == self.whom or self.random.random() < chance
+            return self.attribute == name and slot == self.object or self.random.random() < chance
 
         size = [self._word("size", slot)] if wanted("size", 0.38) else []
         colour = [self._word("colour", slot)] if wanted("colour", 0.82) else []
@@ -108,7 +109,7 @@ class Writer:
         if self.ground in (3, 4) and self.random.random() < 0.55:
             return f"on {self._pick('a', 'the')} {'wooden' if self.ground == 3 else 'tiled'} floor"
         word = self._pick(*lexicon.GROUNDS[self.ground])
-        inside = word in ("grass", "sand", "snow") and self.what != "ground" and self.random.random() < 0.35
+        inside = word in ("grass", "sand", "snow") and self.attribute != "ground" and self.random.random() < 0.35
         return f"{'in' if inside else 'on'} the {word}"
 
     def _before(self) -> str:
@@ -120,15 +121,15 @@ class Writer:
         return f"in front of the {self._pick(*words)}"
 
     def _end(self, sentence: str, ground: float = 0.62, backdrop: float = 0.30) -> str:
-        if self.what == "ground" or self.random.random() < ground:
+        if self.attribute == "ground" or self.random.random() < ground:
             sentence += " " + self._on()
         # Never "in front of a box in front of a wall".
         twice = self.backdrop >= 4 and "in front of" in sentence
-        if self.what == "backdrop" or (self.random.random() < backdrop and not twice):
+        if self.attribute == "backdrop" or (self.random.random() < backdrop and not twice):
             sentence += " " + self._before()
         return sentence
 
-    def _several(self) -> list[int]:
+    def _alike(self) -> list[int]:
         """Return the objects of a kind that the scene holds more than once."""
         for slot in self.objects:
             alike = [other for other in self.objects if self.kind[other] == self.kind[slot]]
@@ -136,32 +137,29 @@ class Writer:
                 return alike
         return []
 
-    def _counted(self, many: list[int]) -> str:
-        everything = not many or self.random.random() < 0.2
-        group = self.objects if everything else many
-        words = []
-        same = len({self.colour[slot] for slot in group}) == 1
-        if same and self.random.random() < 0.7:
-            words = [self._word("colour", group[0])]
-        number = next(word for word, n in lexicon.NUMBERS.items() if n == len(group))
-        noun = plural(self._pick(*lexicon.ANYTHING) if everything else self._word("noun", group[0]))
-        caption = " ".join([number, *words, noun])
+    def _counted(self, alike: list[int]) -> str:
+        everything = not alike or self.random.random() < 0.2
+        group = self.objects if everything else alike
+        words = [next(word for word, n in lexicon.NUMBERS.items() if n == len(group))]
+        if len({self.colour[slot] for slot in group}) == 1 and self.random.random() < 0.7:
+            words.append(self._word("colour", group[0]))
+        words.append(plural(self._pick(*lexicon.ANYTHING) if everything else self._word("noun", group[0])))
         rest = [slot for slot in self.objects if slot not in group]
         if rest and self.random.random() < 0.55:
-            caption += f" and {self._name(rest[0])}"
-        return self._pick("", "there are ", "we see ", "a picture of ") + caption
+            words += ["and", self._name(rest[0])]
+        return self._pick("", "there are ", "we see ", "a picture of ") + " ".join(words)
 
     def _side(self, slot: int) -> str:
         return f"on the {lexicon.SIDES[self.x[slot] > 0.5]}" + self._pick("", "", " side")
 
     def _one(self, slot: int) -> str:
         chance = self.random.random()
-        if self.what == "side" or chance < 0.12:
+        if self.attribute == "side" or chance < 0.12:
             if self.random.random() < 0.5:
                 return self._end(f"{self._name(slot)} {self._side(slot)}", ground=0.4)
             return f"{self._side(slot)} there is {self._name(slot)}" if self.random.random() < 0.6 else self._end(
                 f"{self._name(slot)} {self._lies(slot)} {self._side(slot)}")
-        if chance < 0.24 and self.what != "backdrop":
+        if chance < 0.24 and self.attribute != "backdrop":
             return f"{self._on()} {self._lies(slot)} {self._name(slot)}"
         if chance < 0.34:
             return self._predicate(slot)
@@ -174,24 +172,25 @@ class Writer:
 
     def _predicate(self, slot: int) -> str:
         """Return "the ... is ..."."""
-        texture = self.what == "texture" or (self.texture[slot] and self.what != "colour" and self.random.random() < 0.5)
+        patterned = self.texture[slot] and self.attribute != "colour"
+        texture = self.attribute == "texture" or (patterned and self.random.random() < 0.5)
         word = self._word("texture" if texture else "colour", slot)
-        where = self._on() if self.what == "ground" or self.random.random() < 0.7 else ""
-        size = self._word("size", slot) if self.what == "size" or self.random.random() < 0.25 else ""
+        where = self._on() if self.attribute == "ground" or self.random.random() < 0.7 else ""
+        size = self._word("size", slot) if self.attribute == "size" or self.random.random() < 0.25 else ""
         sentence = f"the {size} {self._noun(slot, described=bool(size))} {where} is {word}"
-        return " ".join((f"{sentence} {self._before()}" if self.what == "backdrop" else sentence).split())
+        return " ".join((f"{sentence} {self._before()}" if self.attribute == "backdrop" else sentence).split())
 
     def _two(self, a: int, b: int) -> str:
         chance = self.random.random()
         aside, close = lexicon.SIDES[self.x[a] > self.x[b]], abs(self.x[a] - self.x[b]) < 0.36
         deep = "in front of" if self.y[a] > self.y[b] else "behind"
-        if self.what == "side":
+        if self.attribute == "side":
             chance = 0.3 * chance
         beside = f"{self._pick('to the ', 'to the ', '')}{aside} of"
         if chance < 0.24:
             landmark = self._name(b, self._pick("a", "a", "the"))
             return self._end(f"{self._name(a)} {self._lies(a)} {beside} {landmark}", 0.5, 0.2)
-        if chance < 0.32 and (self.x[a] > 0.5) != (self.x[b] > 0.5) and self.what != "side":
+        if chance < 0.32 and (self.x[a] > 0.5) != (self.x[b] > 0.5) and self.attribute != "side":
             return self._end(f"{self._name(a)} {self._side(a)} and {self._name(b)} {self._side(b)}", 0.2, 0.15)
         if chance < 0.40:
             return self._end(f"{beside} {self._name(b, 'the')} {self._lies(a)} {self._name(a)}", 0.4, 0.15)
@@ -259,24 +258,13 @@ def _swap(caption: str, place: int, what: str, slot: int | None, other: Facts, r
     """Put the other twin's word in the place of a word; None where no single word will do."""
     words = caption.split()
     word = words[place]
-    if what == "side":
-        choice = {"left": ["right"], "right": ["left"]}.get(word, [])
-    elif what == "count":
-        choice = {"two": ["three"], "three": ["two"]}[word]
-    elif what in ("ground", "backdrop"):
-        choice = _alternatives(word, what, int(getattr(other, what)[0]))
+    if what in ("side", "count"):
+        choice = [OPPOSITE[word]] if word in OPPOSITE else []
     else:
-        choice = lexicon.WORDS_FOR[what][other.values(what)[0, slot]]
-        if word in lexicon.PLURAL:
-            choice = [plural(noun) for noun in choice]
+        value = other.values(what)[0] if slot is None else other.values(what)[0, slot]
+        table = next(table for table in lexicon.TABLES[what] if word in table)  # of the words that fit into this place
+        choice = [fitting for fitting, meaning in table.items() if meaning == value]
     if not choice:
         return None
     words[place] = random.choice(choice)
     return " ".join(words)
-
-
-def _alternatives(word: str, what: str, value: int) -> list[str]:
-    """Return the words for a ground or backdrop that fit into the place of another."""
-    places = (lexicon.FLOORS, lexicon.GROUND), (lexicon.SKIES, lexicon.WALLS, lexicon.SCREENS)
-    table = next(table for table in places[what == "backdrop"] if word in table)
-    return [other for other, meaning in table.items() if meaning == value]

@@ -6,8 +6,8 @@ scene's own direction and sets them on a ground in perspective, back to front, w
 fast enough to draw every picture anew from its seed.
 """
 
-from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from crossexplain.data.vocabulary import read_table
 POSES = 8
 FINE = 96  # pixels of a sprite's side when marched; kept at a half for large objects and at a third for small ones
 PITCH = np.radians(21)  # how far the camera looks down
+FORWARD, UP = np.array([0, np.cos(PITCH), -np.sin(PITCH)]), np.array([0, np.sin(PITCH), np.cos(PITCH)])  # of the camera
 TILE = 256  # pixels of a ground tile
 CREAM, ROOF = (0.93, 0.88, 0.76), (0.33, 0.25, 0.22)
 
@@ -36,7 +37,7 @@ def _norm(*parts):
 
 
 def _rounded(*distances, edge):
-    """What all the solids share, with soft edges where their surfaces meet."""
+    """Return the distance from what all the solids share, with soft edges where their surfaces meet."""
     return _norm(*[np.maximum(d, 0) for d in distances]) + np.minimum(np.maximum.reduce(distances), 0) - edge
 
 
@@ -45,7 +46,7 @@ def _slab(p, half, at=(0.0, 0.0, 0.0), edge=0.05):
 
 
 def _turned(p, low, high, radius_low, radius_high=None, edge=0.03):
-    """A piece of a cone or cylinder that stands upright."""
+    """Return the distance from a piece of a cone or cylinder that stands upright."""
     radius_high = radius_low if radius_high is None else radius_high
     slope = (radius_high - radius_low) / (high - low)
     side = (_norm(p[0], p[1]) - (radius_low + slope * (p[2] - low))) / np.hypot(1, slope) + edge
@@ -60,7 +61,7 @@ def _ellipsoid(p, radii, at):
 
 
 def _cut(distance, p, half, edge=0.06):
-    """A flat outline (distance in the x-z plane), made thick along y with soft edges."""
+    """Return the distance from a flat outline (distance in the x-z plane), made thick along y with soft edges."""
     return _rounded(distance + edge, np.abs(p[1]) - half + edge, edge=edge)
 
 
@@ -118,34 +119,34 @@ def _ring(p):
     return _norm(_norm(p[0], p[2] - 0.9) - 0.64, p[1]) - 0.25
 
 
-# In the order of the kinds: solid, widest turn to either side in degrees, how its surface is unrolled.
+# In the order of the kinds: solid, widest turn to either side in degrees, how its surface is unrolled, painted heights.
+ALL = (-np.inf, np.inf)
 SOLIDS = (
-    (lambda p: _norm(p[0], p[1], p[2] - 0.9) - 0.9, 180, "bulge"),  # ball
-    (lambda p: _slab(p, (0.65, 0.65, 0.65), (0, 0, 0.65)), 180, "faces"),  # box
-    (lambda p: _turned(p, 0, 1.55, 0.78, 0.03), 180, "round"),  # cone
-    (lambda p: _turned(p, 0, 1.25, 0.56), 180, "round"),  # drum
-    (_ring, 50, "faces"),
-    (_star, 38, "faces"),
-    (_heart, 38, "faces"),
-    (_bottle, 180, "round"),
-    (_mug, 55, "round"),
-    (_mushroom, 180, "bulge"),
-    (_house, 65, "faces"),
-    (_table, 35, "faces"),
+    (lambda p: _norm(p[0], p[1], p[2] - 0.9) - 0.9, 180, "bulge", ALL),  # ball
+    (lambda p: _slab(p, (0.65, 0.65, 0.65), (0, 0, 0.65)), 180, "faces", ALL),  # box
+    (lambda p: _turned(p, 0, 1.55, 0.78, 0.03), 180, "round", ALL),  # cone
+    (lambda p: _turned(p, 0, 1.25, 0.56), 180, "round", ALL),  # drum
+    (_ring, 50, "faces", ALL),
+    (_star, 38, "faces", ALL),
+    (_heart, 38, "faces", ALL),
+    (_bottle, 180, "round", ALL),
+    (_mug, 55, "round", ALL),
+    (_mushroom, 180, "bulge", (0.69, np.inf)),  # the cap
+    (_house, 65, "faces", (-np.inf, 0.975)),  # the walls
+    (_table, 35, "faces", ALL),
 )
-MUSHROOM, HOUSE = KINDS.index("mushroom"), KINDS.index("house")
+HOUSE = KINDS.index("house")
 
 
 def _march(solid, yaw, window, fine):
-    """Look at a solid; return which pixels hit it (fine, fine), and points and directions of its surface there (3, n)."""
+    """Return which pixels hit a solid, (fine, fine), points and directions of its surface there, (3, n), and its axes."""
     left, bottom, span = window
     steps = (np.arange(fine) + 0.5) / fine * span
     u, v = np.meshgrid(left + steps, (bottom + steps)[::-1])
-    forward, up = np.array([0, np.cos(PITCH), -np.sin(PITCH)]), np.array([0, np.sin(PITCH), np.cos(PITCH)])
-    start = np.stack([u.ravel(), v.ravel() * up[1], v.ravel() * up[2]]) - 4 * forward[:, None]
+    start = np.stack([u.ravel(), v.ravel() * UP[1], v.ravel() * UP[2]]) - 4 * FORWARD[:, None]
     cos, sin = np.cos(yaw), np.sin(yaw)
     into = np.array([[cos, sin, 0], [-sin, cos, 0], [0, 0, 1]])  # from the room to the solid's own axes
-    start, forward = (into @ start).astype(np.float32), (into @ forward).astype(np.float32)
+    start, forward = (into @ start).astype(np.float32), (into @ FORWARD).astype(np.float32)
     far = np.zeros(start.shape[1], dtype=np.float32)
     alive, hit = np.arange(len(far)), np.zeros(len(far), dtype=bool)
     for _ in range(60):
@@ -162,7 +163,7 @@ def _march(solid, yaw, window, fine):
 
 
 def _unroll(how, points, slope, seen, into):
-    """Surface coordinates (2, n) in units of length, for patterns."""
+    """Return surface coordinates (2, n) in units of length, for patterns."""
     if how == "bulge":  # as a map of the half globe that faces the camera
         flat = _norm(seen[0], seen[1])
         return 0.85 * seen[:2] * np.arcsin(np.clip(flat, 0, 1)) / np.maximum(flat, 1e-6)
@@ -175,32 +176,34 @@ def _unroll(how, points, slope, seen, into):
     return np.stack([first, np.where(axis == 2, points[1], points[2])])
 
 
-def _view(solid, limit, how, kind, pose):
-    """One sprite (7, FINE, FINE): coverage, direction of the surface (3), surface coordinates (2), painted or not."""
+def _edges(hit):
+    """Return the box round the pixels that are hit: top, left, bottom, right, the last two exclusive."""
+    rows, columns = np.flatnonzero(hit.any(axis=1)), np.flatnonzero(hit.any(axis=0))
+    return np.array([rows[0], columns[0], rows[-1] + 1, columns[-1] + 1])
+
+
+def _view(solid, limit, how, painted, pose):
+    """Return a sprite and the box of what is seen, in shares of its side.
+
+    The sprite, (7, FINE, FINE), holds coverage, direction of the surface (3), surface coordinates (2), painted or not.
+    """
     yaw = np.radians(limit) * (2 * (pose + 0.5) / POSES - 1)
     hit, *_ = _march(solid, yaw, (-1.3, -0.6, 2.6), 40)
-    rows, columns = np.flatnonzero(hit.any(axis=1)), np.flatnonzero(hit.any(axis=0))
+    top, left, bottom, right = _edges(hit)
     cell = 2.6 / 40
-    span = (max(np.ptp(rows), np.ptp(columns)) + 3) * cell
-    middle = -1.3 + (columns.min() + columns.max() + 1) / 2 * cell
-    height = 2.0 - (rows.min() + rows.max() + 1) / 2 * cell
+    span = (max(bottom - top, right - left) + 2) * cell
+    middle, height = -1.3 + (left + right) / 2 * cell, 2.0 - (top + bottom) / 2 * cell
     hit, points, slope, into = _march(solid, yaw, (middle - span / 2, height - span / 2, span), FINE)
     room = into.T @ slope
-    up, forward = (0, np.sin(PITCH), np.cos(PITCH)), (0, np.cos(PITCH), -np.sin(PITCH))
-    seen = np.stack([room[0], np.tensordot(up, room, 1), -np.tensordot(forward, room, 1)])  # right, up, to the camera
-    painted = np.ones(points.shape[1])
-    if kind == MUSHROOM:
-        painted = points[2] > 0.69
-    if kind == HOUSE:
-        painted = points[2] < 0.975
+    seen = np.stack([room[0], np.tensordot(UP, room, 1), -np.tensordot(FORWARD, room, 1)])  # right, up, to the camera
+    paint = (points[2] > painted[0]) & (points[2] < painted[1])
     sprite = np.zeros((7, FINE, FINE), dtype=np.float32)
     sprite[0] = hit
-    sprite[1:, hit] = np.concatenate([seen, _unroll(how, points, slope, seen, into), painted[None]])
+    sprite[1:, hit] = np.concatenate([seen, _unroll(how, points, slope, seen, into), paint[None]])
     # Beyond the outline the nearest surface goes on, so that shrinking mixes no emptiness into the edges.
     nearest = ndimage.distance_transform_edt(~hit, return_distances=False, return_indices=True)
     sprite[1:] = sprite[1:, nearest[0], nearest[1]]
-    rows, columns = np.flatnonzero(hit.any(axis=1)), np.flatnonzero(hit.any(axis=0))
-    return sprite, (rows.min() / FINE, columns.min() / FINE, (rows.max() + 1) / FINE, (columns.max() + 1) / FINE)
+    return sprite, _edges(hit) / FINE
 
 
 @cache
@@ -214,9 +217,9 @@ def sprites() -> tuple[dict[int, torch.Tensor], np.ndarray]:
     boxes : ndarray, shape (kinds * POSES, 4), float
         Top, left, bottom, right of what is seen, in shares of the sprite's side.
     """
-    made = [_view(*solid, kind, pose) for kind, solid in enumerate(SOLIDS) for pose in range(POSES)]
-    fine = torch.from_numpy(np.stack([sprite for sprite, _ in made]))
-    return {0: F.avg_pool2d(fine, 3), 1: F.avg_pool2d(fine, 2)}, np.array([box for _, box in made])
+    views, boxes = zip(*(_view(*solid, pose) for solid in SOLIDS for pose in range(POSES)))
+    fine = torch.from_numpy(np.stack(views))
+    return {0: F.avg_pool2d(fine, 3), 1: F.avg_pool2d(fine, 2)}, np.stack(boxes)
 
 
 def frame(sprite, size):
@@ -230,7 +233,7 @@ def frame(sprite, size):
 
 
 def _cloud(rng, shape, sigma):
-    """Smooth noise between about -2 and 2 that repeats at its edges."""
+    """Return smooth noise between about -2 and 2 that repeats at its edges."""
     noise = ndimage.gaussian_filter(rng.standard_normal(shape), sigma, mode="wrap")
     return (noise / noise.std()).astype(np.float32)
 
@@ -241,7 +244,7 @@ def _mix(low, high, share):
 
 
 def _grounds(rng):
-    """Tiles (6, TILE, TILE, 3) of grass, sand, snow, planks, tiles and road."""
+    """Return tiles (6, TILE, TILE, 3) of grass, sand, snow, planks, tiles and road."""
     y, x = np.mgrid[:TILE, :TILE]
     n = (TILE, TILE)
     blades = 0.6 * _cloud(rng, n, (2.2, 0.7)) + 0.5 * _cloud(rng, n, 14)
@@ -261,7 +264,7 @@ def _grounds(rng):
 
 
 def _backdrops(rng):
-    """Tiles (8, 128, 512, 3): blue, cloudy, starry and red sky, brick and white wall, trees, curtain; they repeat sideways."""
+    """Return tiles (8, 128, 512, 3) of all backdrops, in their order; they repeat sideways."""
     y, x = np.mgrid[:128, :512]
     n, down = (128, 512), y / 127
 
@@ -324,8 +327,7 @@ def _background(canvas, ground, backdrop, horizon, rng):
     return edge
 
 
-@dataclass(frozen=True)
-class _Looks:
+class _Looks(NamedTuple):
     """What M objects look like; the first axis of each array counts them. Lengths in pixels."""
 
     kind: np.ndarray
@@ -337,9 +339,6 @@ class _Looks:
     light: np.ndarray  # (M, 3): right, up, to the camera
     tint: np.ndarray  # (M, 3)
     chance: np.ndarray  # (M, 10), from 0 to 1
-
-    def __getitem__(self, indices) -> "_Looks":
-        return _Looks(**{name: value[indices] for name, value in vars(self).items()})
 
 
 def _shade(looks: _Looks, large: int) -> tuple[np.ndarray, np.ndarray]:
@@ -417,11 +416,11 @@ def draw(facts, seeds, side) -> np.ndarray:
     light, tint = _light(facts, chance)
     scene, slot = np.nonzero(facts.kind >= 0)  # all objects, (m,)
     looks, corner, width, height = _arranged(facts, scene, slot, side, light, tint, chance)
-    patches = [None] * len(scene)
+    patches = {}
     for large in (0, 1):
         members = np.flatnonzero(facts.size[scene, slot] == large)
         if len(members):
-            for i, *patch in zip(members, *_shade(looks[members], large)):
+            for i, *patch in zip(members, *_shade(_Looks(*(values[members] for values in looks)), large)):
                 patches[i] = patch
     out = np.empty((len(facts), side, side, 3), dtype=np.float32)
     line = (np.arange(side, dtype=np.float32) + 0.5) / side
@@ -483,6 +482,5 @@ def _paste(canvas, colour, cover, top, left):
     c, d = max(left, 0), min(left + patch, side)
     if a >= b or c >= d:
         return
-    part = canvas[a:b, c:d]
-    one, two = colour[a - top : b - top, c - left : d - left], cover[a - top : b - top, c - left : d - left, None]
-    part += two * (one - part)
+    part, patch = canvas[a:b, c:d], (slice(a - top, b - top), slice(c - left, d - left))
+    part += cover[patch][..., None] * (colour[patch] - part)

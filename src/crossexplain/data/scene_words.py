@@ -47,14 +47,23 @@ NOUN, COLOUR, TEXTURE, SIZE, GROUND = (
     for group in (*WORDS_FOR.values(), GROUNDS)
 )
 PLURAL = {plural(word): value for word, value in NOUN.items()}
-_PLURAL_ANYTHING = tuple(plural(word) for word in ANYTHING)
-_ADJECTIVES = {"colour": COLOUR, "texture": TEXTURE, "size": SIZE}
-_ONLY_PLACES = frozenset({*FLOORS, *SKIES, *WALLS} - set(COLOUR))  # adjectives that no object has
-_RELATIONS = frozenset({*SIDES, "front", "behind"})
-WORDS = tuple(sorted(
-    {*NOUN, *PLURAL, *ANYTHING, *_PLURAL_ANYTHING, *COLOUR, *TEXTURE, *SIZE, *GROUND, *_ONLY_PLACES, "floor", "sky", "wall",
-     *SCREENS, *NUMBERS, *_RELATIONS, "it", *_WORDS["fillers"]}
-))
+# By what can be said: the tables of words that fit into the same place of a caption.
+TABLES = {"noun": (NOUN, PLURAL), "colour": (COLOUR,), "texture": (TEXTURE,), "size": (SIZE,), "ground": (FLOORS, GROUND),
+          "backdrop": (SKIES, WALLS, SCREENS)}
+_MANY = {*PLURAL, *map(plural, ANYTHING)}
+_ADJECTIVES = {word: (name, value) for name in ("colour", "texture", "size") for word, value in TABLES[name][0].items()}
+_DESCRIBED = {"floor": FLOORS, "sky": SKIES, "wall": WALLS}  # these words need an adjective of the table before them
+_ROLES = {  # what each word is to the reader
+    **dict.fromkeys(_WORDS["fillers"], "filler"),
+    **dict.fromkeys(NUMBERS, "number"),
+    **dict.fromkeys((*_ADJECTIVES, *FLOORS, *SKIES, *WALLS), "adjective"),
+    **dict.fromkeys((*NOUN, *ANYTHING, *_MANY), "noun"),
+    **dict.fromkeys((*GROUND, "floor"), "ground"),
+    **dict.fromkeys((*SCREENS, "sky", "wall"), "backdrop"),
+    **dict.fromkeys((*SIDES, "front", "behind"), "relation"),
+    "it": "it",
+}
+WORDS = tuple(sorted(_ROLES))
 
 
 @dataclass(frozen=True)
@@ -66,7 +75,7 @@ class Facts:
     kind, colour, texture, size : ndarray of int8, shape (N, 3)
         Of each object, index into ``KINDS``, ``COLOUR_NAMES``, ``TEXTURE_NAMES``, ``SIZE_NAMES``; kind -1: no such object.
     x, y : ndarray of float32, shape (N, 3)
-        Middle from left to right, and the lowest point, in shares of the picture's side. Who stands lower is nearer.
+        Middle from left to right, and the lowest point, in shares of the picture's side. What stands lower is nearer.
     extent : ndarray of float32, shape (N, 3)
         Square root of the area of the box, in shares of the side.
     pose : ndarray of int8, shape (N, 3)
@@ -102,11 +111,12 @@ class Facts:
 
 @dataclass(frozen=True)
 class Thing:
-    """An object, or several, as a caption has it: ``values`` by attribute, and the places of the ``words`` that give them."""
+    """An object, or several, as a caption has it: ``says`` holds the value and the place of the word by attribute.
 
-    values: dict = field(default_factory=dict)
-    words: dict = field(default_factory=dict)
-    count: int | None = None
+    Attributes are ``"noun"``, ``"colour"``, ``"texture"``, ``"size"``, ``"side"`` and, of several objects, ``"count"``.
+    """
+
+    says: dict[str, tuple[int, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -115,122 +125,119 @@ class Meaning:
 
     Attributes
     ----------
-    words : tuple of str
     things : tuple of Thing
     relations : tuple of (int, str, int, int)
         Number of the thing, ``"left"``, ``"right"``, ``"front"`` or ``"behind"``, number of the other thing, word.
-    ground, backdrop : tuple of (int, int) or None
-        Value and word.
+    places : dict of str to (int, int)
+        Value and word of ``"ground"`` and ``"backdrop"``, where they are named.
     """
 
-    words: tuple[str, ...]
     things: tuple[Thing, ...]
     relations: tuple[tuple[int, str, int, int], ...]
-    ground: tuple[int, int] | None
-    backdrop: tuple[int, int] | None
+    places: dict[str, tuple[int, int]]
+
+    @property
+    def single(self) -> list[int]:
+        """Numbers of the things that are one object."""
+        return [t for t, thing in enumerate(self.things) if "count" not in thing.says]
+
+
+def split_words(caption: str) -> list[str]:
+    """Return the words of a caption without capitals and stops; words in brackets, such as ``[MASK]``, as they are."""
+    return [word if word.startswith("[") else word.lower().rstrip(".,;!?") or word for word in caption.split()]
 
 
 class _Reader:
     """One pass over the words of a caption, from left to right."""
 
     def __init__(self, caption: str):
-        self.caption = caption
-        self.words = tuple(word.lower().rstrip(".,;!?") or word for word in caption.split())
-        self.things, self.relations = [], []
-        self.ground = self.backdrop = None
-        self.pending, self.number = [], None  # adjectives (places) and a number that wait for their noun
-        self.waiting = None  # a relation that waits for its second thing: word, place, whether its first came before
+        self.caption, self.words = caption, split_words(caption)
+        self.things, self.relations, self.places = [], [], {}
+        self.adjectives, self.number = [], None  # places of adjectives, and a number, that wait for their noun
+        self.waiting = None  # a relation that waits for its second thing: word, place, first thing or None if that comes last
         self.inverted = []  # relations whose first thing comes last
-        self.sides, self.since = [], 0  # "on the left" ahead of its thing; things since the clause began
+        self.side = None  # "on the left" ahead of its thing
+        self.in_clause = 0  # things since the clause began
 
     def read(self) -> Meaning:
         for i, word in enumerate(self.words):
             self._word(i, word)
         self._predicate()
-        if self.pending or self.number or self.waiting or self.inverted or self.sides:
+        if self.adjectives or self.number or self.waiting or self.inverted or self.side:
             raise self._unreadable("something is missing at its end")
-        if not self.things and not self.ground and not self.backdrop:
+        if not self.things and not self.places:
             raise self._unreadable("it names nothing")
-        return Meaning(self.words, tuple(self.things), tuple(self.relations), self.ground, self.backdrop)
+        return Meaning(tuple(self.things), tuple(self.relations), self.places)
 
     def _unreadable(self, why: str) -> InputError:
         return InputError(f"{self.caption!r} cannot be read: {why}; say it like 'a small red ball lies left of a blue box'.")
 
     def _word(self, i: int, word: str) -> None:
-        if word in NUMBERS:
-            self.number = (NUMBERS[word], i)
-        elif word in _ONLY_PLACES or any(word in table for table in _ADJECTIVES.values()):
-            self.pending.append(i)
-        elif word in NOUN or word in PLURAL or word in ANYTHING or word in _PLURAL_ANYTHING:
-            self._noun(i, word)
-        elif word in GROUND or word == "floor":
-            self._place("ground", i, word, GROUND, FLOORS)
-        elif word in SCREENS or word in ("sky", "wall"):
-            self._place("backdrop", i, word, SCREENS, SKIES if word == "sky" else WALLS)
-        elif word == "it":
-            self._it()
-        elif word in _RELATIONS:
-            self._relation(i, word)
-        elif word in _WORDS["fillers"]:
-            self._predicate()
-            if word in ("and", ","):
-                self.since = 0
-        else:
-            raise InputError(f"{word!r} is not among the {len(WORDS)} words of the scenes; like it: {nearest(word, WORDS)}.")
+        match _ROLES.get(word):
+            case "number":
+                self.number = (NUMBERS[word], i)
+            case "adjective":
+                self.adjectives.append(i)
+            case "noun":
+                self._noun(i, word)
+            case "ground" | "backdrop" as name:
+                self._place(name, i, word)
+            case "it":
+                self._it()
+            case "relation":
+                self._relation(i, word)
+            case "filler":
+                self._predicate()
+                self.in_clause = 0 if word in ("and", ",") else self.in_clause
+            case _:
+                raise InputError(f"{word!r} is not among the {len(WORDS)} words of the scenes; like it: "
+                                 f"{nearest(word, WORDS)}.")
 
     def _noun(self, i: int, word: str) -> None:
-        values, words = {}, {}
-        many = word in PLURAL or word in _PLURAL_ANYTHING
-        if word in NOUN or word in PLURAL:
-            values["noun"], words["noun"] = NOUN.get(word, PLURAL.get(word)), i
-        if many != bool(self.number):
-            raise self._unreadable(f"{word!r} needs {'a number, two or three,' if many else 'no number'} before it")
-        if many:
-            words["count"] = self.number[1]
-        thing = Thing(values, words, self.number[0] if many else None)
+        if (word in _MANY) != bool(self.number):
+            need = "a number, two or three," if word in _MANY else "no number"
+            raise self._unreadable(f"{word!r} needs {need} before it")
+        values = {"noun": NOUN.get(word, PLURAL.get(word)), "count": self.number, "side": self.side}
+        thing = Thing({name: (value, i) if name == "noun" else value for name, value in values.items() if value is not None})
         self._describe(thing)
-        self.number = None
-        for side, place in self.sides:
-            values["side"], words["side"] = side, place
-        self.sides = []
+        self.number = self.side = None
         self.things.append(thing)
-        self.since += 1
-        now = len(self.things) - 1
+        self.in_clause += 1
+        self._relate(len(self.things) - 1)
+
+    def _relate(self, thing: int) -> None:
+        """Complete the relation that waits for a thing."""
         if self.waiting:
             relation, place, first = self.waiting
             self.waiting = None
             if first is None:
-                self.inverted.append((relation, now, place))
-                self.since = 0
+                self.inverted.append((relation, thing, place))
+                self.in_clause = 0
             else:
-                self.relations.append((first, relation, now, place))
+                self.relations.append((first, relation, thing, place))
         elif self.inverted:
-            relation, other, place = self.inverted.pop()
-            self.relations.append((now, relation, other, place))
+            self.relations.append((thing, *self.inverted.pop()))
 
     def _describe(self, thing: Thing) -> None:
-        for place in self.pending:
-            word = self.words[place]
-            name = next((name for name, table in _ADJECTIVES.items() if word in table), None)
-            if name is None:
+        for place in self.adjectives:
+            if (word := self.words[place]) not in _ADJECTIVES:
                 raise self._unreadable(f"{word!r} is said of floors, skies and walls only")
-            thing.values[name], thing.words[name] = _ADJECTIVES[name][word], place
-        self.pending = []
+            name, value = _ADJECTIVES[word]
+            thing.says[name] = (value, place)
+        self.adjectives = []
 
     def _predicate(self) -> None:
-        """Adjectives without a noun, as in "the ball is red", belong to the last thing."""
-        if self.pending and self.things and self.words[self.pending[-1]] not in _ONLY_PLACES:
+        """Give adjectives without a noun, as in "the ball is red", to the last thing."""
+        if self.adjectives and self.things and self.words[self.adjectives[-1]] in _ADJECTIVES:
             self._describe(self.things[-1])
 
-    def _place(self, name: str, i: int, word: str, alone: dict, described: dict) -> None:
-        if word in alone:
-            place = (alone[word], i)
-        elif self.pending and self.words[self.pending[-1]] in described:
-            place = (described[self.words[self.pending[-1]]], self.pending[-1])
-        else:
-            raise self._unreadable(f"{word!r} needs one of {', '.join(described)} before it")
-        self.pending, self.waiting = [], None  # "in front of a wall" is no relation of two things
-        setattr(self, name, place)
+    def _place(self, name: str, i: int, word: str) -> None:
+        table = _DESCRIBED.get(word, {**GROUND, **SCREENS})
+        place = self.adjectives[-1] if word in _DESCRIBED and self.adjectives else i
+        if self.words[place] not in table:
+            raise self._unreadable(f"{word!r} needs one of {', '.join(table)} before it")
+        self.places[name] = (table[self.words[place]], place)
+        self.adjectives, self.waiting = [], None  # "in front of a wall" is no relation of two things
 
     def _it(self) -> None:
         if not self.waiting or len(self.things) < 2:
@@ -241,14 +248,12 @@ class _Reader:
 
     def _relation(self, i: int, word: str) -> None:
         self._predicate()
-        after = self.words[i + 1] if i + 1 < len(self.words) else ""
-        if word in SIDES and after != "of":
-            if self.since:
-                self.things[-1].values["side"], self.things[-1].words["side"] = SIDES.index(word), i
-            else:
-                self.sides.append((SIDES.index(word), i))
+        if word not in SIDES or self.words[i + 1 : i + 2] == ["of"]:
+            self.waiting = (word, i, len(self.things) - 1 if self.in_clause else None)
+        elif self.in_clause:
+            self.things[-1].says["side"] = (SIDES.index(word), i)
         else:
-            self.waiting = (word, i, len(self.things) - 1 if self.since else None)
+            self.side = (SIDES.index(word), i)
 
 
 @lru_cache(maxsize=1 << 17)
@@ -278,11 +283,11 @@ def read(caption: str) -> Meaning:
 
 
 def holds(facts: Facts, caption: str) -> np.ndarray:
-    """Is the caption true of the scenes? The one definition of truth.
+    """Return whether a caption is true of the scenes: the one definition of truth.
 
     A caption may leave out what it likes. "A red ball" is true where there is at least one, "two balls" where there are
     exactly two. Two things of a caption are two objects. Left and right are told by the middles of the objects, or by the
-    middle of the picture; who is nearer is in front.
+    middle of the picture; what is nearer is in front.
 
     Parameters
     ----------
@@ -295,16 +300,12 @@ def holds(facts: Facts, caption: str) -> np.ndarray:
     ndarray of bool, shape (N,)
     """
     meaning = read(caption)
-    true = np.ones(len(facts), dtype=bool)
-    if meaning.ground:
-        true &= facts.ground == meaning.ground[0]
-    if meaning.backdrop:
-        true &= facts.backdrop == meaning.backdrop[0]
+    true = _casts(facts, meaning).any(axis=0)
+    for name, (value, _) in meaning.places.items():
+        true &= getattr(facts, name) == value
     for thing in meaning.things:
-        if thing.count is not None:
-            true &= _fits(facts, thing).sum(axis=1) == thing.count
-    if any(thing.count is None for thing in meaning.things):
-        true &= _casts(facts, meaning).any(axis=0)
+        if "count" in thing.says:
+            true &= _fits(facts, thing).sum(axis=1) == thing.says["count"][0]
     return true
 
 
@@ -334,20 +335,19 @@ def cues(facts: Facts, caption: str) -> list[tuple[int, str, tuple[int, ...]]]:
         raise InputError(f"{caption!r} is not true of the scene; words of a false caption point at nothing.")
     meaning = read(caption)
     players = _players(facts, meaning)
-    places = [(place, name, players[t]) for t, thing in enumerate(meaning.things) for name, place in thing.words.items()]
+    words = [(place, name, players[t]) for t, thing in enumerate(meaning.things) for name, (_, place) in thing.says.items()]
+    words += [(place, name, ()) for name, (_, place) in meaning.places.items()]
     for one, _, other, place in meaning.relations:
-        places.append((place, "relation", tuple(sorted({*players[one], *players[other]}))))
-    places += [(place[1], name, ()) for name, place in (("ground", meaning.ground), ("backdrop", meaning.backdrop)) if place]
-    return sorted(places)
+        words.append((place, "relation", tuple(sorted({*players[one], *players[other]}))))
+    return sorted(words)
 
 
 def _players(facts: Facts, meaning: Meaning) -> list[tuple[int, ...]]:
     """Return the objects that each thing of a true caption may be."""
-    single = [t for t, thing in enumerate(meaning.things) if thing.count is None]
-    ways = list(permutations(range(SLOTS), len(single)))
-    possible = np.flatnonzero(_casts(facts, meaning)[:, 0]) if single else ()
+    ways = list(permutations(range(SLOTS), len(meaning.single)))
+    possible = [dict(zip(meaning.single, way)) for way, true in zip(ways, _casts(facts, meaning)[:, 0]) if true]
     return [
-        tuple(sorted({ways[way][single.index(t)] for way in possible})) if thing.count is None
+        tuple(sorted({way[t] for way in possible})) if t in meaning.single
         else tuple(np.flatnonzero(_fits(facts, thing)[0]).tolist())
         for t, thing in enumerate(meaning.things)
     ]
@@ -356,26 +356,24 @@ def _players(facts: Facts, meaning: Meaning) -> list[tuple[int, ...]]:
 def _fits(facts: Facts, thing: Thing) -> np.ndarray:
     """Return which objects are as described, (N, 3)."""
     fits = facts.kind >= 0
-    for name, value in thing.values.items():
-        values = (facts.x > 0.5) if name == "side" else facts.values(name)
-        fits = fits & (values == value)
+    for name, (value, _) in thing.says.items():
+        if name != "count":
+            fits = fits & ((facts.x > 0.5 if name == "side" else facts.values(name)) == value)
     return fits
 
 
 def _casts(facts: Facts, meaning: Meaning) -> np.ndarray:
     """Return which ways to give each single thing an object of its own make the caption true, (ways, N)."""
-    single = [t for t, thing in enumerate(meaning.things) if thing.count is None]
-    fits = [_fits(facts, meaning.things[t]) for t in single]
-    ways = list(permutations(range(SLOTS), len(single)))
-    true = np.ones((max(len(ways), 1), len(facts)), dtype=bool)
-    if not ways:  # more things than a scene can hold
-        return ~true
-    for w, way in enumerate(ways):
-        for t, slot in enumerate(way):
-            true[w] &= fits[t][:, slot]
+    fits = {t: _fits(facts, meaning.things[t]) for t in meaning.single}
+    ways = list(permutations(range(SLOTS), len(fits)))
+    true = np.full((max(len(ways), 1), len(facts)), bool(ways))  # no way: more things than a scene can hold
+    for row, way in zip(true, ways):
+        slots = dict(zip(fits, way))
+        for t, slot in slots.items():
+            row &= fits[t][:, slot]
         for one, relation, other, _ in meaning.relations:
-            if one in single and other in single:
-                true[w] &= _related(facts, way[single.index(one)], relation, way[single.index(other)])
+            if one in slots and other in slots:
+                row &= _related(facts, slots[one], relation, slots[other])
     return true
 
 

@@ -7,9 +7,9 @@ then make a quadruple in which neither the words nor the picture alone are worth
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice, repeat
+from itertools import islice
 from pathlib import Path
 from random import Random
 
@@ -17,14 +17,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from crossexplain.checks import InputError
+from crossexplain.checks import InputError, require_one_of
 from crossexplain.data import scene_render
+from crossexplain.data.examples import SPLITS, Examples, require_multiple
 from crossexplain.data.scene_captions import Writer, foil
-from crossexplain.data.scene_words import WORDS, Facts, cues, holds
+from crossexplain.data.scene_words import WORDS, Facts, cues, holds, split_words
 from crossexplain.data.store import Found
-from crossexplain.data.vocabulary import require_one_of, word_numbers
+from crossexplain.data.vocabulary import word_numbers
 
-SPLITS = ("train", "validation", "test")
 SIZES = (6000, 1000, 1000)
 SIDE = 96
 CAPTIONS = 5
@@ -59,10 +59,7 @@ def tokenize(captions: str | Sequence[str], length: int = LENGTH, ends: bool = F
     InputError
         For a word that is not in the vocabulary and a caption that is empty or too long.
     """
-    sentences = [
-        [word if word == MASK else word.lower().rstrip(".,;!?") or word for word in caption.split()]
-        for caption in ([captions] if isinstance(captions, str) else captions)
-    ]
+    sentences = [split_words(caption) for caption in ([captions] if isinstance(captions, str) else captions)]
     tokens = word_numbers(sentences, VOCABULARY, length - 2 * ends, "scenes")
     if ends:
         tokens = torch.nn.functional.pad(tokens, (1, 1))
@@ -108,39 +105,33 @@ class Scenes:
     def images(self, indices=slice(None)) -> Tensor:
         """Draw pictures, (n, 3, side, side), float32, RGB from 0 to 1. No picture depends on the others that are drawn."""
         indices = np.atleast_1d(np.arange(len(self))[indices])
-        ends = np.cumsum((0, *self.sizes))
-        split = np.searchsorted(ends, indices, side="right") - 1
+        seeds = [(self.seed, split, number) for split, number in zip(*self._located(indices))]
         out = torch.empty(len(indices), 3, self.side, self.side)
         for first in range(0, len(indices), 32):  # as many as stay in the processor's cache
             part = slice(first, first + 32)
-            seeds = [(self.seed, int(s), int(i - ends[s])) for s, i in zip(split[part], indices[part])]
-            drawn = scene_render.draw(self.facts[indices[part]], seeds, self.side)
+            drawn = scene_render.draw(self.facts[indices[part]], seeds[part], self.side)
             out[part] = torch.from_numpy(drawn).permute(0, 3, 1, 2)
         return out
 
     @cached_property
     def captions(self) -> list[tuple[str, ...]]:
         """Five captions of each picture, all true."""
-        return [self._captions_of(i) for i in range(len(self))]
+        places = zip(*self._located(np.arange(len(self))))
+        return [_captions(self.facts[i], Random(f"captions {self.seed} {SPLITS[split]} {number}"))
+                for i, (split, number) in enumerate(places)]
 
-    def _captions_of(self, i: int) -> tuple[str, ...]:
-        writer, captions = Writer(self.facts[i], Random(f"captions {self._place(i)}")), {}
-        while len(captions) < CAPTIONS:
-            captions[writer.caption()] = None
-        return tuple(captions)
-
-    def _place(self, i: int) -> str:
-        """Name of a picture that does not change with the sizes of the splits before it."""
+    def _located(self, indices: np.ndarray) -> tuple[list[int], list[int]]:
+        """Return the split of each picture and its number there, which does not change with the sizes of other splits."""
         ends = np.cumsum((0, *self.sizes))
-        split = int(np.searchsorted(ends, i, side="right") - 1)
-        return f"{self.seed} {SPLITS[split]} {i - ends[split]}"
+        split = np.searchsorted(ends, indices, side="right") - 1
+        return split.tolist(), (indices - ends[split]).tolist()
 
     def boxes(self, i: int) -> np.ndarray:
-        """Boxes of all objects of a picture, hidden parts included; (k, 4), int64: top, left, bottom, right, exclusive."""
+        """Return the boxes of all objects, hidden parts included, (k, 4), int64: top, left, bottom, right, exclusive."""
         return boxes(self.facts[i], self.side)
 
     def cues(self, i: int, caption: str) -> list[tuple[int, str, tuple[int, ...]]]:
-        """Words of a true caption that say something of a picture: place, what, objects (see ``scene_words.cues``)."""
+        """Return which words of a true caption say something of a picture (see ``scene_words.cues``)."""
         return cues(self.facts[i], caption)
 
     def build(self, split: str, n_pairs: int, seed: int, kind: str = "random") -> "Pairs":
@@ -169,50 +160,56 @@ class Scenes:
         InputError
             For an unknown split or kind and a number of pairs that is no positive multiple of 4.
         """
-        require_one_of("split", split, SPLITS)
-        require_one_of("kind", kind, ("random", "foil"))
-        if n_pairs < 4 or n_pairs % 4:
-            raise InputError(f"got {n_pairs} pairs, expected a positive multiple of 4: two pictures by two captions.")
+        require_one_of(split, SPLITS, "the split")
+        require_one_of(kind, ("random", "foil"), "the kind")
+        require_multiple(n_pairs, 4, "pairs", "two pictures by two captions")
         if len(self.splits[split]) < 2:
             raise InputError(f"the split {split!r} has {len(self.splits[split])} pictures, expected at least 2.")
         random = Random(f"{kind} {self.seed} {split} {seed}")
         draw = self._random if kind == "random" else self._foils
-        one, other, a, b, word, what, of_one, of_other = zip(*islice(draw(self.splits[split], random), n_pairs // 4))
-        image, captions, words, kinds, objects = (
-            [value for four in zip(*values) for value in four]
-            for values in ((one, other, one, other), (a, b, b, a), (repeat(-1), repeat(-1), word, word), (what,) * 4,
-                           (repeat(()), repeat(()), of_one, of_other))
-        )
-        labels = np.tile([1, 1, 0, 0], n_pairs // 4)
-        return Pairs(self, np.array(image), captions, labels, np.array(words), tuple(kinds), tuple(objects))
+        rows = [row for four in islice(draw(self.splits[split], random), n_pairs // 4) for row in four]
+        image, captions, labels, words, kinds, objects = zip(*rows)
+        return Pairs(self, np.array(image), list(captions), np.array(labels), np.array(words), kinds, objects)
 
-    # Both draw quadruples without end: pictures A and B, captions a and b, where b differs, in what, and in which objects of
-    # A and B; of random pairs nothing is known but the captions.
-    def _random(self, pool: np.ndarray, random: Random) -> Iterator[tuple]:
+    # Both draw quadruples of pairs without end.
+    def _random(self, pool: np.ndarray, random: Random) -> Iterator[list[tuple]]:
         while True:
             one, other = int(random.choice(pool)), int(random.choice(pool))
             a, b = random.choice(self.captions[one]), random.choice(self.captions[other])
             if one != other and not holds(self.facts[other], a)[0] and not holds(self.facts[one], b)[0]:
-                yield one, other, a, b, -1, "random", (), ()
+                yield _four(one, other, a, b)
 
-    def _foils(self, pool: np.ndarray, random: Random) -> Iterator[tuple]:
+    def _foils(self, pool: np.ndarray, random: Random) -> Iterator[list[tuple]]:
         twins = pool[: len(pool) // 2 * 2].reshape(-1, 2)
         while True:
             for k in reversed(random.sample(range(len(twins)), len(twins))):  # all twins take their turn, then all again
                 one, other = map(int, twins[k])
                 if random.random() < 0.5:
                     one, other = other, one
-                if pair := foil(self.facts[one], self.facts[other], random):
-                    a, b, word, what, objects = pair
-                    yield one, other, a, b, word, what, *objects
+                if found := foil(self.facts[one], self.facts[other], random):
+                    yield _four(one, other, *found)
+
+
+def _captions(facts: Facts, random: Random) -> tuple[str, ...]:
+    writer, captions = Writer(facts, random), {}
+    while len(captions) < CAPTIONS:
+        captions[writer.caption()] = None
+    return tuple(captions)
+
+
+def _four(one: int, other: int, a: str, b: str, word: int = -1, what: str = "random", objects=((), ())) -> list[tuple]:
+    """Return the pairs of two pictures and two captions as they stand in :class:`Pairs`: two that are true, two false."""
+    return [
+        (one, a, 1, -1, what, ()),
+        (other, b, 1, -1, what, ()),
+        (one, b, 0, word, what, objects[0]),
+        (other, a, 0, word, what, objects[1]),
+    ]
 
 
 @dataclass(frozen=True)
-class Pairs:
+class Pairs(Examples):
     """Pairs of a picture and a caption; N of them, T tokens.
-
-    It can be trained on as it is: it knows its length and gathers a ``batch`` of inputs for
-    ``model(images=..., tokens=...)``.
 
     Attributes
     ----------
@@ -237,9 +234,7 @@ class Pairs:
     false_word: np.ndarray
     kinds: tuple[str, ...]
     false_objects: tuple[tuple[int, ...], ...]
-
-    def __len__(self) -> int:
-        return len(self.labels)
+    common = ("scenes",)
 
     def images(self, indices=slice(None)) -> Tensor:
         """Draw the pictures of the pairs at ``indices``, (n, 3, side, side), float32; each picture is drawn once."""
@@ -251,30 +246,20 @@ class Pairs:
         chosen = np.atleast_1d(np.arange(len(self))[indices])
         return tokenize([self.captions[i] for i in chosen], ends=ends)
 
-    def batch(self, indices) -> tuple[dict[str, Tensor], Tensor]:
-        """Return inputs and labels of the pairs at ``indices``."""
-        indices = np.asarray(indices)
-        return {"images": self.images(indices), "tokens": self.tokens(indices)}, torch.from_numpy(self.labels[indices])
+    def inputs(self, indices=slice(None)) -> dict[str, Tensor]:
+        """Return what a model takes by keyword."""
+        return {"images": self.images(indices), "tokens": self.tokens(indices)}
 
     def false_boxes(self, i: int) -> np.ndarray | None:
-        """Boxes of what the false word of a pair speaks of, (k, 4); None where it speaks of no object or nothing is false."""
+        """Return the boxes of what the false word of a pair speaks of, (k, 4), or None if it speaks of none."""
         objects = list(self.false_objects[i])
         return self.scenes.boxes(int(self.image[i]))[objects] if objects else None
 
     def cues(self, i: int) -> list[tuple[int, str, np.ndarray | None]]:
-        """Words of a true caption that say something: place, what, boxes (k, 4) or None for ground and backdrop."""
+        """Return the words of a true caption that say something: place, what, boxes (k, 4) or None for ground and backdrop."""
         boxes = self.scenes.boxes(int(self.image[i]))
         cues = self.scenes.cues(int(self.image[i]), self.captions[i])
         return [(place, what, boxes[list(objects)] if objects else None) for place, what, objects in cues]
-
-    def select(self, indices) -> "Pairs":
-        """Return the pairs at ``indices``."""
-        chosen = np.atleast_1d(np.arange(len(self))[indices])
-        return replace(
-            self, image=self.image[chosen], captions=[self.captions[i] for i in chosen], labels=self.labels[chosen],
-            false_word=self.false_word[chosen], kinds=tuple(self.kinds[i] for i in chosen),
-            false_objects=tuple(self.false_objects[i] for i in chosen),
-        )
 
 
 def load(seed: int = 0, sizes: tuple[int, int, int] = SIZES, side: int = SIDE) -> Scenes:
@@ -354,7 +339,7 @@ def _scene(n: int, random: Random) -> dict:
 
 
 def _places(n: int, random: Random) -> tuple[list[float], list[float]]:
-    """Middles and lowest points, so far apart that left and right, near and far are never in doubt."""
+    """Return middles and lowest points, so far apart that left and right, near and far are never in doubt."""
     rows = [random.gauss(row, 0.012) for row in random.sample((0.69, 0.81, 0.93), 3)]
     while True:
         x = [random.uniform(0.15, 0.85) for _ in range(3)]

@@ -1,4 +1,4 @@
-"""The store finds every data set and every weight file, checks it, and says where it came from.
+"""The store finds every data set and every weight file, checks it, and says where it is.
 
 It looks in the folder that ``CROSSEXPLAIN_DATA`` names, then in the local cache (``CROSSEXPLAIN_CACHE``, else the user's
 cache folder) and in the installed packages, and downloads into the cache what is allowed (``CROSSEXPLAIN_DOWNLOAD=1``, or a
@@ -20,7 +20,7 @@ import shutil
 import sys
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from glob import escape
 from importlib.metadata import version
@@ -37,8 +37,8 @@ from crossexplain.files import write_whole
 
 log = logging.getLogger(__name__)
 
-TIMEOUT = (10, 30)  # seconds to connect, and of silence before a server is given up
-CHUNK, SLOWEST = 4096, 60  # bytes that are read at a time, and the seconds after which a server that drips is given up
+TIMEOUT = (10, 30)  # seconds to wait for a connection, and for the next bytes
+CHUNK, SLOWEST = 4096, 60  # bytes that are read at a time, and the most seconds that they may take
 WAIT = 3600  # seconds to wait for another process that fetches the same source
 SMALL = 4 << 20  # bytes; smaller files are hashed each time, since that is as fast as remembering
 
@@ -74,22 +74,7 @@ class Found:
     origin: str
 
 
-@dataclass(frozen=True)
-class Entry:
-    """A source and where it is now: ``found``, or the ``problem`` in words and whether a file is present and ``broken``."""
-
-    source: Source
-    found: Found | None
-    problem: str | None
-    broken: bool = False
-
-    @property
-    def state(self) -> str:
-        """Where it was found, ``"missing"`` or ``"broken"``."""
-        return self.found.origin if self.found else "broken" if self.broken else "missing"
-
-
-def find(name: str, ask: Callable[[str], bool] | None = None) -> Found:
+def find(name: str, ask: Callable[[str], bool] | None = None, offline: bool = False) -> Found:
     """Return where a source is: data folder, local cache, an allowed download, or an installed package.
 
     Parameters
@@ -98,6 +83,8 @@ def find(name: str, ask: Callable[[str], bool] | None = None) -> Found:
         A name of :data:`SOURCES`.
     ask : callable, optional
         Is asked a question before a download that ``CROSSEXPLAIN_DOWNLOAD=1`` does not allow; True downloads.
+    offline : bool
+        Download nothing, whatever is allowed.
 
     Returns
     -------
@@ -121,17 +108,15 @@ def find(name: str, ask: Callable[[str], bool] | None = None) -> Found:
     """
     source = _entry(name)
     _note(name)
-    found = _find(source, ask)
+    found = _find(source, ask, offline)
     log.info("%s: %s", name, found.origin)
     return found
 
 
 def is_available(name: str) -> bool:
     """Return whether a source is on this machine; nothing is downloaded, whatever is allowed."""
-    source = _entry(name)
-    _note(name)
     try:
-        _find(source, None, offline=True)
+        find(name, offline=True)
     except OSError:
         return False
     return True
@@ -140,17 +125,6 @@ def is_available(name: str) -> bool:
 def fetch(name: str, ask: Callable[[str], bool] | None = None) -> Found:
     """Like :func:`find`, but hash every file again and so repair what has changed in the cache since."""
     return _find(_entry(name), ask, trust=False)
-
-
-def sources() -> list[Entry]:
-    """Return every source and where it is; reads no network, whatever is allowed."""
-    entries = []
-    for source in SOURCES.values():
-        try:
-            entries.append(Entry(source, _find(source, None, offline=True), None))
-        except OSError as error:
-            entries.append(Entry(source, None, str(error), isinstance(error, BrokenSource)))
-    return entries
 
 
 def data_folder() -> Path | None:
@@ -183,11 +157,11 @@ def command(*words: str) -> str:
     >>> command("fetch", "mnist").endswith("-m crossexplain fetch mnist")
     True
     """
-    running, typed = Path(sys.executable), shutil.which("python")
-    if typed and Path(typed).parent == running.parent:
+    python, typed = Path(sys.executable), shutil.which("python")
+    if typed and Path(typed).parent == python.parent:
         python = Path("python")
-    else:  # the environment is not activated
-        python = running.relative_to(Path.cwd()) if running.is_relative_to(Path.cwd()) else running
+    elif python.is_relative_to(Path.cwd()):  # the environment is not activated
+        python = python.relative_to(Path.cwd())
     return shlex.join([str(python), "-m", "crossexplain", *words])
 
 
@@ -221,62 +195,49 @@ def _entry(name: str) -> Source:
 
 
 def _find(source: Source, ask: Callable | None, offline: bool = False, trust: bool = True) -> Found:
-    for place, root in (("data folder", data_folder()), ("local cache", cache())):
-        present = (form for form in source.forms if root and all(os.path.exists(root / file.path) for file in form))
-        if not (form := next(present, None)):
-            continue
-        complaints = [text for file in form if (text := _complaint(root / file.path, file, trust))]
+    for origin, root, files, remedy in _places(source):
+        complaints = [text for file in files if (text := _complaint(root / file.path, file, trust))]
         if not complaints:
-            return Found(source.name, root / (source.folder or form[0].path), place)
-        repairs = place == "local cache" and source.download and not offline
-        if not (repairs and _allowed(source, ask)):
-            raise BrokenSource(f"{source.name} in the {place}: {'; '.join(complaints)}; {_remedy(source, place)}")
-        return _download(source)
-    if source.package:
-        return _in_package(source, trust)
+            return Found(source.name, root if source.package else root / (source.folder or files[0].path), origin)
+        if origin == "local cache" and source.download and not offline and _allowed(source, ask):
+            return _download(source)
+        raise BrokenSource(f"{source.name} in the {origin.removeprefix('embedded: ')}: {'; '.join(complaints)}; {remedy}")
     if source.download and not offline and _allowed(source, ask):
         return _download(source)
     raise MissingSource(_missing(source))
 
 
-def _in_package(source: Source, trust: bool) -> Found:
-    distribution, module, within = source.package
-    spec = find_spec(module)
-    if spec is None:
-        raise MissingSource(
-            f"{source.name} ({source.what}) comes with the package {distribution}, which is not installed; "
-            "install the book's extra: pip install 'crossexplain[book]'."
-        )
-    path = Path(spec.origin).parent / within
-    file = source.package_file
-    if not (path / file.path).exists():
-        raise BrokenSource(f"the package {distribution} has no {within}/{file.path}; install it again.")
-    if text := _complaint(path / file.path, file, trust):
-        raise BrokenSource(f"{source.name} in the package {distribution}: {text}; install the package again.")
-    return Found(source.name, path, f"embedded: {distribution} {version(distribution)}")
+def _places(source: Source) -> Iterator[tuple[str, Path, Sequence[File], str]]:
+    """Yield where a source is present, whole or broken: origin, folder, files, and what to do if they are broken."""
+    mend = "delete the file and place the published one there."
+    if source.download:
+        mend = f"mend it with `{command('fetch', source.name)}`."
+    places = (("data folder", data_folder(), "replace the file, or unset CROSSEXPLAIN_DATA."), ("local cache", cache(), mend))
+    for origin, root, remedy in places:
+        present = (form for form in source.forms if root and all(os.path.exists(root / file.path) for file in form))
+        if form := next(present, None):
+            yield origin, root, form, remedy
+    distribution, module, within = source.package or (None, "", "")
+    if distribution and (spec := find_spec(module)):
+        root = Path(spec.origin).parent / within
+        yield f"embedded: {distribution} {version(distribution)}", root, (source.package_file,), "install the package again."
 
 
 def _missing(source: Source) -> str:
-    files = source.download or source.forms[0]
+    """Return what to say of a source that is nowhere: what it is, where it was looked for and how to get it."""
+    if source.package:
+        return (f"{source.name} ({source.what}) comes with the package {source.package[0]}, which is not installed; "
+                "install the book's extra: pip install 'crossexplain[book]'.")
     data = data_folder()
-    lacking = [file.path for file in files if data is None or not os.path.exists(data / file.path)]
-    names = f"the files {', '.join(lacking)} are" if len(lacking) > 1 else f"the file {lacking[0]} is"
-    text = (
-        f"{source.name} ({source.what}, {megabytes(source.size)}) was not found: {names} "
-        f"neither in the data folder ({data or 'CROSSEXPLAIN_DATA is not set'}) nor in the local cache ({cache()}). "
-        f"It comes from {source.authors}; terms: {source.terms}. "
+    lacking = [file.path for file in source.download or source.forms[0] if not (data and os.path.exists(data / file.path))]
+    how = "It has no address to fetch it from: place it in a data folder under this name."
+    if source.download:
+        how = f"Fetch it with `{command('fetch', source.name)}`, or allow downloads with CROSSEXPLAIN_DOWNLOAD=1."
+    return (
+        f"{source.name} ({source.what}, {megabytes(source.size)}) was not found: {', '.join(lacking)} "
+        f"{'is' if len(lacking) == 1 else 'are'} neither in the data folder ({data or 'CROSSEXPLAIN_DATA is not set'}) nor "
+        f"in the local cache ({cache()}). It comes from {source.authors}; terms: {source.terms}. {how}"
     )
-    if source.download:
-        return text + f"Fetch it with `{command('fetch', source.name)}`, or allow downloads with CROSSEXPLAIN_DOWNLOAD=1."
-    return text + "It has no address to fetch it from: place it in a data folder under this name."
-
-
-def _remedy(source: Source, place: str) -> str:
-    if place == "data folder":
-        return "replace the file, or unset CROSSEXPLAIN_DATA."
-    if source.download:
-        return f"mend it with `{command('fetch', source.name)}`."
-    return "delete the file and place the published one there."
 
 
 def _allowed(source: Source, ask: Callable[[str], bool] | None) -> bool:
@@ -289,6 +250,8 @@ def _allowed(source: Source, ask: Callable[[str], bool] | None) -> bool:
 
 def _complaint(path: Path, file: File, trust: bool = True) -> str | None:
     """Return what is wrong with a file, or None; a large one that has not changed since it was right is trusted."""
+    if not path.exists():
+        return f"there is no file {path}"
     stat = path.stat()
     if stat.st_size <= SMALL or not file.hashes:
         return _difference(path, file)
@@ -308,10 +271,8 @@ def _difference(path: Path, file: File) -> str | None:
     digests = [_digest(path, expected) for expected in file.hashes]
     if not digests or any(digest.startswith(expected) for digest, expected in zip(digests, file.hashes)):
         return None
-    return (
-        f"{path} has {path.stat().st_size:,} bytes and the hash {digests[0]}, "
-        f"expected {file.size:,} bytes and {file.hashes[0]}"
-    )
+    return (f"{path} has {path.stat().st_size:,} bytes and the hash {digests[0]}, expected {file.size:,} bytes and "
+            f"{file.hashes[0]}")
 
 
 def _digest(path: Path, expected: str) -> str:
@@ -329,10 +290,9 @@ def _download(source: Source) -> Found:
     with _locked(root, source.name):
         for file in source.download:
             path = root / file.path
-            complaint = _complaint(path, file, trust=False) if path.exists() else None
-            if complaint:
-                log.warning("%s: %s; it is fetched again", source.name, complaint)
-            if complaint or not path.exists():
+            if complaint := _complaint(path, file, trust=False):
+                level = logging.WARNING if path.exists() else logging.INFO
+                log.log(level, "%s: %s; it is fetched again", source.name, complaint)
                 _fetch_file(source, file, path)
     return Found(source.name, root / (source.folder or source.download[0].path), "download")
 

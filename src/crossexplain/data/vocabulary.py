@@ -1,7 +1,7 @@
 """What the data sets made of words share: their words as data, sentences as numbers, and errors that name what was meant."""
 
 import tomllib
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -14,20 +14,6 @@ from crossexplain.checks import InputError
 def read_table(name: str) -> dict:
     """Return the words, and what else is plain data, of a data set from its file in the folder ``tables``."""
     return tomllib.loads((Path(__file__).parent / "tables" / f"{name}.toml").read_text("utf-8"))
-
-
-def require_one_of(what: str, value, choices: Collection) -> None:
-    """Raise an :class:`InputError` that lists the choices if the value is none of them.
-
-    Examples
-    --------
-    >>> require_one_of("split", "dev", ("train", "test"))
-    Traceback (most recent call last):
-    ...
-    crossexplain.checks.InputError: got the split 'dev', expected one of 'train', 'test'.
-    """
-    if value not in choices:
-        raise InputError(f"got the {what} {value!r}, expected one of {', '.join(map(repr, choices))}.")
 
 
 def nearest(text: str, known: Sequence[str], n: int = 3) -> str:

@@ -7,18 +7,21 @@ Shapley values, MM-SHAP (Parcalabescu and Frank 2023).
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import pandas as pd
 import torch
 from scipy.special import expit
 from torch import Tensor, nn
 
+from crossexplain import moved
 from crossexplain.checks import InputError
 from crossexplain.gradients.modalities import Inputs
 from crossexplain.gradients.record import Record
 from crossexplain.intervals import Interval, difference_interval, mean_interval
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 ANSWERS = ("image alone", "text alone", "both only", "both added", "either")
 
@@ -36,7 +39,7 @@ def answer_shares(answers: np.ndarray, groups: np.ndarray | None = None, seed: i
     return {answer: mean_interval(answers == answer, seed, groups=groups) for answer in ANSWERS}
 
 
-def dominance_frame(record: Record, parts: Mapping[str, np.ndarray], groups: np.ndarray, seed: int = 0) -> pd.DataFrame:
+def dominance_frame(record: Record, parts: Mapping[str, np.ndarray], groups: np.ndarray, seed: int = 0) -> "pd.DataFrame":
     """Return what the pairs rest on and what the paper reads, for every baseline and part of the pairs.
 
     Parameters
@@ -57,6 +60,8 @@ def dominance_frame(record: Record, parts: Mapping[str, np.ndarray], groups: np.
         the gradient norm with the other modality hidden over that with nothing hidden, geometric mean over the pairs where
         neither is 0; NaN where no gradient reaches the modality.
     """
+    import pandas as pd  # slow to import, and needed here alone
+
     lines, verdicts = [], {part: record.verdict(where=where, groups=groups) for part, where in parts.items()}
     for baseline in record.baselines:
         answers = record.each(baseline)
@@ -268,3 +273,6 @@ def emap_gap(logits, labels) -> float:
     """Return how much worse the nearest additive model answers: accuracy of the model less that of its projection."""
     labels = np.asarray(labels).astype(bool)
     return float(((np.diagonal(np.asarray(logits)) > 0) == labels).mean() - ((emap(logits) > 0) == labels).mean())
+
+
+__getattr__ = moved.names_of(__name__)

@@ -7,12 +7,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from crossexplain.checks import InputError
+from crossexplain.checks import InputError, require_one_of
 from crossexplain.gradients.capture import Captured, capture, opened
-from crossexplain.gradients.modalities import Tokens, rows_of
+from crossexplain.gradients.modalities import Tokens, examples_in, in_parts
 from crossexplain.gradients.views import Mask, Views
 
-READOUTS = ("first", "mean")
 RELEVANCE, ROLLOUT = "attention-relevance", "attention-rollout"
 METHODS = {
     RELEVANCE: "attention maps times their gradients, rolled out (Chefer et al. 2021, eq. 1, 5 and 6)",
@@ -21,8 +20,7 @@ METHODS = {
 ORDERS = ("first", "second")
 
 
-def roll(captured: Captured, maps: Sequence[str], method: str = RELEVANCE, readout: str | None = None,
-         mask: Tensor | None = None) -> Tensor:
+def roll(captured: Captured, maps: Sequence[str], method: str = RELEVANCE) -> Tensor:
     """Roll the attention maps of an encoder out to one number a token.
 
     With A the attention map of a block, (heads, T, T), and G its gradient:
@@ -31,7 +29,8 @@ def roll(captured: Captured, maps: Sequence[str], method: str = RELEVANCE, reado
       every block ``R = R + mean over heads of max(G * A, 0) @ R``;
     - rollout (Abnar and Zuidema 2020, equation 1): ``R = identity``, then ``R = (mean over heads of A + identity) / 2 @ R``.
 
-    The rows of the tokens that the model reads are the answer.
+    The answer is the mean over the rows of the tokens that the model reads, which are those where the gradient of the last map
+    is not 0: [CLS], CLIP's end-of-text token, or all of them.
 
     Parameters
     ----------
@@ -40,18 +39,12 @@ def roll(captured: Captured, maps: Sequence[str], method: str = RELEVANCE, reado
     maps : sequence of str
         Their names, from the first block to the last.
     method : {"attention-relevance", "attention-rollout"}
-    readout : {"first", "mean"}, optional
-        The row of the first token, or the mean over the attended ones. Default: the mean over the rows that the model reads,
-        which are those where the gradient of the last map is not 0: [CLS], CLIP's end-of-text token, or all of them.
-    mask : Tensor, shape (N, T), optional
-        1 at attended tokens, for ``readout="mean"``.
 
     Returns
     -------
     Tensor, shape (N, T)
         All 0 where the score depends on no attention.
     """
-    require_readout(readout)
     first = captured.activations[maps[0]]
     identity = torch.eye(first.shape[-1], device=first.device, dtype=first.dtype)
     rolled = identity.expand(first.shape[0], -1, -1)  # (N, T, T)
@@ -61,29 +54,16 @@ def roll(captured: Captured, maps: Sequence[str], method: str = RELEVANCE, reado
             rolled = rolled + step @ rolled
         else:
             rolled = (captured.activations[name].mean(dim=1) + identity) / 2 @ rolled
-    if readout == "first":
-        return rolled[:, 0]
-    if readout is None:
-        weights = (captured.gradients[maps[-1]] != 0).any(dim=3).any(dim=1).to(rolled.dtype)
-    else:
-        weights = torch.ones_like(rolled[:, :, 0]) if mask is None else mask.to(rolled.dtype)
-    return (rolled * weights[..., None]).sum(dim=1) / weights.sum(dim=1, keepdim=True).clamp(min=1)
+    is_read = (captured.gradients[maps[-1]] != 0).any(dim=3).any(dim=1).to(rolled.dtype)  # (N, T)
+    return (rolled * is_read[..., None]).sum(dim=1) / is_read.sum(dim=1, keepdim=True).clamp(min=1)
 
 
 def attention_maps(attention: Sequence[str]) -> list[str]:
     """Return the places of the maps of self-attention modules, for :func:`~crossexplain.gradients.capture.capture`."""
     if not attention:
-        raise InputError(
-            "attention relevance and rollout need the names of the self-attention modules; pass attention=[...], "
-            "for example ['encoder.encoder.layer.0.attention.self', ...]."
-        )
+        raise InputError("attention relevance and rollout need the names of the self-attention modules; pass attention=[...], "
+                         "for example ['encoder.encoder.layer.0.attention.self', ...].")
     return [f"{name}#1" for name in attention]
-
-
-def require_readout(readout: str | None) -> None:
-    """Raise unless ``readout`` is one of ``READOUTS`` or None."""
-    if readout not in (None, *READOUTS):
-        raise InputError(f"got readout = {readout!r}, expected one of {', '.join(map(repr, READOUTS))}, or None to find out.")
 
 
 def patch_map(tokens: Tensor, grid: tuple[int, int] | None = None, layer: str = "") -> Tensor:
@@ -122,6 +102,15 @@ def patch_map(tokens: Tensor, grid: tuple[int, int] | None = None, layer: str = 
                          f"layer {layer!r} gives {count} tokens, which are no square of patches, with a class token or "
                          "without; pass grid=(rows, columns).")
     return tokens[:, -grid[0] * grid[1] :].transpose(1, 2).unflatten(2, grid)
+
+
+def as_maps(values: Tensor, grid: tuple[int, int] | None, layer: str, model: nn.Module) -> Tensor:
+    """Return what a layer holds, maps or tokens, as maps (N, C, h, w)."""
+    if values.ndim in (3, 4):
+        return values if values.ndim == 4 else patch_map(values, grid, layer)
+    convolutions = [name for name, module in model.named_modules() if isinstance(module, nn.Conv2d)]
+    advice = f"the last convolution is {convolutions[-1]!r}" if convolutions else "the model has no 2d convolution"
+    raise InputError(f"layer {layer!r} gives shape {tuple(values.shape)}, a map needs (N, channels, height, width); {advice}.")
 
 
 def word_by_patch(
@@ -190,50 +179,36 @@ def word_by_patch(
     >>> word_by_patch(model, {"images": torch.rand(1, 3, 24, 24), "tokens": tokens}).shape
     torch.Size([1, 4, 2, 2])
     """
-    if order not in (None, *ORDERS):
-        raise InputError(f"got order={order!r}, expected one of {', '.join(map(repr, ORDERS))}, or None to find out.")
-    image_layer = image_layer or _own(model, "image_layer")
-    text_layer = text_layer or (_own(model, "text_layer") if order != "first" else "")
+    require_one_of(order, (*ORDERS, None), "order")
+    image_layer = image_layer or _named(model, "image_layer")
+    parts = list(in_parts(inputs, batch_size, examples_in(inputs), target))
     if order != "first":
-        found = _by_parts(inputs, target, batch_size,
-                          lambda some, wanted: _second(model, some, image_layer, text_layer, grid, wanted))
-        if order == "second" or found.any():
-            return found
+        text_layer = text_layer or _named(model, "text_layer")
+        maps = torch.cat([_second(model, some, image_layer, text_layer, grid, wanted) for some, wanted in parts])
+        if order == "second" or maps.any():
+            return maps
     if words is None:
         raise InputError("no second derivative of this model is other than 0, as where a network of ReLUs joins the "
                          "modalities; pass words=Tokens(...), which says how words are hidden, to compare gradients with and "
                          "without them.")
-    return _by_parts(inputs, target, batch_size, lambda some, wanted: _first(model, some, image_layer, words, grid, wanted))
+    return torch.cat([_first(model, some, image_layer, words, grid, wanted) for some, wanted in parts])
 
 
-def _own(model: nn.Module, name: str) -> str:
-    layer = getattr(model, name, None)
+def _named(model: nn.Module, place: str) -> str:
+    """Return the name of a layer that the model keeps for explanations."""
+    layer = getattr(model, place, None)
     if not isinstance(layer, str):
-        raise InputError(f"{type(model).__name__} names no {name}; pass {name}=... .")
+        raise InputError(f"{type(model).__name__} names no {place}; pass {place}=... .")
     return layer
-
-
-def _by_parts(inputs: Mapping[str, object], target: object, size: int, call: Callable) -> Tensor:
-    """Call on so many examples at a time."""
-    n = max(len(value) for value in inputs.values() if isinstance(value, Tensor) and value.ndim > 1)
-    each = isinstance(target, Tensor) and target.numel() > 1
-    return torch.cat([call(rows_of(inputs, part, n), target[part] if each else target) for part in torch.arange(n).split(size)])
-
-
-def _maps(values: Tensor, grid: tuple[int, int] | None, layer: str) -> Tensor:
-    """Return what a layer holds as (N, C, h, w)."""
-    if values.ndim not in (3, 4):
-        raise InputError(f"layer {layer!r} gives {tuple(values.shape)}, expected a map (N, C, h, w) or tokens (N, T, D).")
-    return values if values.ndim == 4 else patch_map(values, grid, layer)
 
 
 def _second(model: nn.Module, inputs: dict, image_layer: str, text_layer: str, grid, target) -> Tensor:
     # The kernels that fuse attention have no second derivative.
-    with sdpa_kernel(SDPBackend.MATH), opened(model, inputs, [image_layer, text_layer], target) as run:
-        patches, words = run.places[image_layer], run.places[text_layer]
+    with sdpa_kernel(SDPBackend.MATH), opened(model, inputs, [image_layer, text_layer], target) as graph:
+        patches, words = graph.activations[image_layer], graph.activations[text_layer]
         if words.ndim != 3:
             raise InputError(f"layer {text_layer!r} gives {tuple(words.shape)}, expected one vector a word (N, T, D).")
-        (slope,) = torch.autograd.grad(run.score.sum(), words, create_graph=True, materialize_grads=True)
+        (slope,) = torch.autograd.grad(graph.score.sum(), words, create_graph=True, materialize_grads=True)
         effect = (slope * words.detach()).sum(dim=2)  # (N, T)
         maps = []
         for word in range(effect.shape[1]):
@@ -241,7 +216,7 @@ def _second(model: nn.Module, inputs: dict, image_layer: str, text_layer: str, g
             if effect.requires_grad:
                 (mixed,) = torch.autograd.grad(effect[:, word].sum(), patches, retain_graph=True, allow_unused=True)
             mixed = torch.zeros_like(patches) if mixed is None else mixed
-            maps.append(_maps(mixed * patches.detach(), grid, image_layer).sum(dim=1))
+            maps.append(as_maps(mixed * patches.detach(), grid, image_layer, model).sum(dim=1))
     return torch.stack(maps, dim=1)
 
 
@@ -252,8 +227,9 @@ def _first(model: nn.Module, inputs: dict, image_layer: str, words: Tokens, grid
     laid_out = Views(inputs, [words], {"full": {}} | hidden, allow_empty=True).inputs
 
     def read(rows: dict, wanted) -> tuple[Captured, Tensor]:
-        found = capture(model, rows, image_layer, wanted)
-        return found, _maps(found.gradients[image_layer] * found.activations[image_layer], grid, image_layer).sum(dim=1)
+        captured = capture(model, rows, image_layer, wanted)
+        product = captured.gradients[image_layer] * captured.activations[image_layer]
+        return captured, as_maps(product, grid, image_layer, model).sum(dim=1)
 
     full, _ = read(inputs, target)
     follow = target if full.target is None else full.target.repeat(count + 1)  # one class in all views

@@ -1,23 +1,25 @@
-"""Activations and gradients at named layers and at inputs: one forward pass, one backward pass, nothing left behind.
+"""Activations and gradients at named layers and at inputs, from one forward and one backward pass; the model stays as it was.
 
 Everything before the first captured layer runs without a graph, the parameters are frozen meanwhile, and the backward
 pass stops at the captured layers: that is what makes it cost little more than the forward pass alone.
 """
 
 import copy
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence
 
 from crossexplain.checks import InputError, class_index, find_layer, require_batch, require_device, require_finite
+from crossexplain.gradients.evidence import as_logits, classes, first_tensor, one_number_each
 
 INPUT = "input:"  # prefix of the name of an input, as in "input:images"
+ModelInputs = Mapping[str, object] | Sequence[object] | Tensor
+Target = int | Tensor | Callable[[object], Tensor] | str | None
 
 
 class NoGradient(InputError):
@@ -52,9 +54,9 @@ class Captured:
 
 def capture(
     model: nn.Module,
-    inputs: Mapping[str, object] | Sequence[object] | Tensor,
+    inputs: ModelInputs,
     layers: str | Sequence[str],
-    target: int | Tensor | Callable[[object], Tensor] | str | None = None,
+    target: Target = None,
     gradients: bool = True,
     allow_unused: bool = False,
 ) -> Captured:
@@ -100,65 +102,47 @@ def capture(
     >>> captured.gradients["1"].shape, captured.gradients["input:0"].shape
     (torch.Size([5, 3]), torch.Size([5, 2]))
     """
-    with opened(model, inputs, layers, target, gradients) as run:
-        found = _differentiate(run.score, run.places, allow_unused) if gradients else {}
-    return Captured(
-        output=run.output.detach(),
-        target=run.target,
-        score=run.score.detach(),
-        activations={name: place.detach() for name, place in run.places.items()},
-        gradients=found,
-    )
+    with opened(model, inputs, layers, target, gradients) as graph:
+        slopes = _differentiate(graph.score, graph.activations, allow_unused) if gradients else {}
+    activations = {name: activation.detach() for name, activation in graph.activations.items()}
+    return Captured(graph.output.detach(), graph.target, graph.score.detach(), activations, slopes)
 
 
-def run(model: nn.Module, inputs: Mapping[str, object] | Sequence[object] | Tensor) -> object:
+def run(model: nn.Module, inputs: ModelInputs) -> object:
     """Return what the model returns, without a graph; the model and the errors are as for :func:`capture`."""
-    arguments = _Arguments(inputs)
-    require_batch(arguments.size)
-    require_device(model, inputs)
-    with _untouched(model), _recording(model, False):
-        return _forward(model, arguments, [])
-
-
-class Opened(NamedTuple):
-    """A forward pass whose graph is still there; entries as those of :class:`Captured`, but not detached."""
-
-    output: Tensor
-    target: Tensor | None
-    score: Tensor
-    places: dict[str, Tensor]
+    call = _Call(model, inputs)
+    with _untouched(model, gradients=False):
+        return call.forward()
 
 
 @contextmanager
 def opened(
     model: nn.Module,
-    inputs: Mapping[str, object] | Sequence[object] | Tensor,
+    inputs: ModelInputs,
     layers: str | Sequence[str],
-    target: int | Tensor | Callable[[object], Tensor] | str | None = None,
+    target: Target = None,
     gradients: bool = True,
-) -> Iterator[Opened]:
+) -> Iterator[Captured]:
     """Run the model once and keep the graph from the named places to the score, for derivatives of derivatives.
 
-    Arguments and errors as for :func:`capture`, which says whether the score depends on a place at all; here
-    ``torch.autograd.grad(run.score.sum(), run.places[name], create_graph=True)`` is the caller's own. Inside the ``with`` the
+    Arguments and errors as for :func:`capture`. The tensors are not detached and there are no gradients yet: the caller takes
+    them, as in ``torch.autograd.grad(graph.score.sum(), graph.activations[name], create_graph=True)``. Inside the ``with`` the
     parameters are frozen.
     """
     names = list(dict.fromkeys([layers] if isinstance(layers, str) else layers))
     if not names:
         raise InputError("no layer was named; pass at least one, for example layers=['features.12'].")
     taps = [_Tap(model, name, gradients) for name in names if not name.startswith(INPUT)]
-    arguments = _Arguments(inputs)
-    require_batch(arguments.size)
-    require_device(model, inputs)
-    with _untouched(model), _recording(model, gradients):
-        kept = arguments.open([name for name in names if name.startswith(INPUT)], gradients)
-        output = _forward(model, arguments, taps)
+    call = _Call(model, inputs)
+    with _untouched(model, gradients):
+        kept = call.open([name for name in names if name.startswith(INPUT)], gradients)
+        output = call.forward(taps)
         for tap in taps:
-            tap.require_one_call(model, arguments)
+            tap.require_one_call(call)
             kept[tap.name] = tap.tensor
         logits = first_tensor(output)
-        score, index = _score(output, logits, target, arguments.size)
-        yield Opened(logits, index, score, {name: kept[name] for name in names})
+        score, index = _score(output, logits, target, call.size)
+        yield Captured(logits, index, score, {name: kept[name] for name in names})
 
 
 class _Tap:
@@ -166,12 +150,9 @@ class _Tap:
 
     def __init__(self, model: nn.Module, name: str, gradients: bool):
         self.name, self.gradients = name, gradients
-        place, hash_, item = name.rpartition("#")
-        self.item = int(item) if hash_ and item.isdigit() else None
-        name = place if self.item is not None else name
-        layer, at, call = name.rpartition("@")
-        self.call = int(call) if at and call.isdigit() else None
-        self.path = layer if self.call is not None else name
+        self.path, number, entry = re.fullmatch(r"(.*?)(?:@(\d+))?(?:#(\d+))?", name, re.DOTALL).groups()
+        self.number = None if number is None else int(number)  # which call of the layer, counted from 0
+        self.entry = None if entry is None else int(entry)  # which entry of its output
         self.module = find_layer(model, self.path)
         self.calls = 0
         self.tensor: Tensor | None = None
@@ -179,9 +160,9 @@ class _Tap:
     def hook(self, module: nn.Module, arguments: tuple, output: object) -> object:
         """Keep the output and hand a copy of it on, which later layers may overwrite."""
         self.calls += 1
-        if self.call is not None and self.calls != self.call + 1:
+        if self.number is not None and self.calls != self.number + 1:
             return None
-        if self.item is not None:
+        if self.entry is not None:
             self.tensor = self._entry(output)
             return None
         tensor = first_tensor(output, self.name)
@@ -189,10 +170,8 @@ class _Tap:
         # The test is on the tensor, not on the mode: a frozen tower under no_grad is cut at its last layer like any.
         if self.gradients and not tensor.requires_grad:
             if not tensor.is_floating_point():
-                raise InputError(
-                    f"layer {self.name!r} gives {tensor.dtype}, which has no gradient; capture a layer after it, "
-                    "or pass gradients=False."
-                )
+                raise InputError(f"layer {self.name!r} gives {tensor.dtype}, which has no gradient; capture a layer after it, "
+                                 "or pass gradients=False.")
             tensor = tensor.detach().requires_grad_()
         self.tensor = tensor
         with torch.set_grad_enabled(self.gradients):
@@ -201,83 +180,66 @@ class _Tap:
     def _entry(self, output: object) -> Tensor:
         """Return one entry of the output, which is already part of the graph and so cannot be cut or replaced."""
         entries = list(output) if isinstance(output, (tuple, list)) else [output]
-        if self.item >= len(entries) or not isinstance(entries[self.item], Tensor):
+        if self.entry >= len(entries) or not isinstance(entries[self.entry], Tensor):
             kinds = ", ".join(type(entry).__name__ for entry in entries)
-            raise InputError(
-                f"layer {self.path!r} gives ({kinds}), which has no tensor {self.item}; for attention maps of a "
-                "Hugging Face encoder load it with attn_implementation='eager'."
-            )
-        if self.gradients and not entries[self.item].requires_grad:
-            raise InputError(
-                f"nothing before {self.name!r} is captured, so there is no graph to differentiate; name a layer before "
-                "it as well, for example the embeddings."
-            )
-        return entries[self.item]
+            raise InputError(f"layer {self.path!r} gives ({kinds}), which has no tensor {self.entry}; for attention maps of a "
+                             "Hugging Face encoder load it with attn_implementation='eager'.")
+        tensor = entries[self.entry]
+        if self.gradients and not tensor.requires_grad:
+            raise InputError(f"nothing before {self.name!r} is captured, so there is no graph to differentiate; name a layer "
+                             "before it as well, for example the embeddings.")
+        return tensor
 
-    def require_one_call(self, model: nn.Module, arguments: "_Arguments") -> None:
+    def require_one_call(self, call: "_Call") -> None:
         """Raise unless the layer gave exactly one tensor to read."""
         if self.tensor is None and self.calls:
-            raise InputError(
-                f"layer {self.path!r} ran {self.calls} time(s) in the forward pass, call {self.call} does not exist; "
-                f"count from 0 as in {self.path + '@0'!r}."
-            )
+            raise InputError(f"layer {self.path!r} ran {self.calls} time(s) in the forward pass, call {self.number} does not "
+                             f"exist; count from 0 as in {self.path + '@0'!r}.")
         if self.tensor is None:
-            ran = _layers_that_run(model, arguments)
+            ran = call.layers_that_run()
             near = get_close_matches(self.path, ran, n=5, cutoff=0.3) or ran[-5:]
-            raise InputError(
-                f"layer {self.path!r} exists but the forward pass never called it; layers of like name that run are "
-                f"{', '.join(map(repr, near)) or 'none'}."
-            )
-        if self.call is None and self.calls > 1:
-            raise InputError(
-                f"layer {self.path!r} ran {self.calls} times in one forward pass, so its gradient is ambiguous; "
-                f"say which call, as in {self.path + '@0'!r} or {f'{self.path}@{self.calls - 1}'!r}."
-            )
+            raise InputError(f"layer {self.path!r} exists but the forward pass never called it; layers of like name that run "
+                             f"are {', '.join(map(repr, near)) or 'none'}.")
+        if self.number is None and self.calls > 1:
+            raise InputError(f"layer {self.path!r} ran {self.calls} times in one forward pass, so its gradient is ambiguous; "
+                             f"say which call, as in {self.path + '@0'!r} or {f'{self.path}@{self.calls - 1}'!r}.")
 
 
-class _Arguments:
-    """The model's inputs, detached from whatever made them."""
+class _Call:
+    """A model with its inputs, which are detached from whatever made them."""
 
-    def __init__(self, inputs: Mapping[str, object] | Sequence[object] | Tensor):
-        self.by_name = isinstance(inputs, Mapping)
+    def __init__(self, model: nn.Module, inputs: ModelInputs):
+        self.model, self.by_name = model, isinstance(inputs, Mapping)
         if not self.by_name and not isinstance(inputs, (Tensor, tuple, list)):
-            raise InputError(
-                f"got inputs as {type(inputs).__name__}, expected a dict, a tuple, a list or a tensor; "
-                "pass {'images': images} for model(images=images)."
-            )
+            raise InputError(f"got inputs as {type(inputs).__name__}, expected a dict, a tuple, a list or a tensor; "
+                             "pass {'images': images} for model(images=images).")
         values = inputs.items() if self.by_name else enumerate([inputs] if isinstance(inputs, Tensor) else inputs)
         self.values = {name: value.detach() if isinstance(value, Tensor) else value for name, value in values}
-
-    @property
-    def size(self) -> int:
-        """Number of examples: the length of the first tensor with a batch axis."""
-        for value in self.values.values():
-            if isinstance(value, Tensor) and value.ndim:
-                return value.shape[0]
-        raise InputError(
-            f"the inputs {list(self.values)} hold no tensor with a batch axis; pass tensors of shape (N, ...)."
-        )
+        batched = (value for value in self.values.values() if isinstance(value, Tensor) and value.ndim)
+        first = next(batched, None)
+        if first is None:
+            raise InputError(f"the inputs {list(self.values)} hold no tensor with a batch axis; pass tensors (N, ...).")
+        self.size = require_batch(len(first))
+        require_device(model, self.values)
 
     def open(self, names: list[str], gradients: bool) -> dict[str, Tensor]:
         """Return the named inputs as leaves, and hand copies of them to the model."""
         for key, value in self.values.items():
             if isinstance(value, Tensor) and value.is_inference():  # autograd refuses it; a copy is a tensor like any
                 self.values[key] = value.clone()
-        kept = {}
+        leaves = {}
         for name in names:
             key = self._key(name)
-            leaf = self.values[key]
-            if not isinstance(leaf, Tensor):
-                raise InputError(f"input {key!r} is {type(leaf).__name__}, expected a tensor to differentiate.")
-            if gradients and not leaf.is_floating_point():
-                raise InputError(
-                    f"input {key!r} holds {leaf.dtype}, which has no gradient; capture the layer that embeds it "
-                    "(for words, the embedding), or pass gradients=False."
-                )
-            kept[name] = leaf.detach().requires_grad_(gradients)
+            value = self.values[key]
+            if not isinstance(value, Tensor):
+                raise InputError(f"input {key!r} is {type(value).__name__}, expected a tensor to differentiate.")
+            if gradients and not value.is_floating_point():
+                raise InputError(f"input {key!r} holds {value.dtype}, which has no gradient; capture the layer that embeds it "
+                                 "(for words, the embedding), or pass gradients=False.")
+            leaves[name] = value.detach().requires_grad_(gradients)
             with torch.enable_grad():
-                self.values[key] = kept[name].clone()
-        return kept
+                self.values[key] = leaves[name].clone()
+        return leaves
 
     def _key(self, name: str) -> str | int:
         key = name[len(INPUT) :]
@@ -286,110 +248,62 @@ class _Arguments:
         if key.isdigit() and int(key) < len(self.values):
             return list(self.values)[int(key)]
         near = get_close_matches(key, map(str, self.values), n=3, cutoff=0.3) or self.values
-        raise InputError(
-            f"there is no input {key!r}; the inputs are {', '.join(repr(f'{INPUT}{known}') for known in near)}."
-        )
+        raise InputError(f"there is no input {key!r}; the inputs are {', '.join(repr(f'{INPUT}{known}') for known in near)}.")
 
-    def call(self, model: nn.Module) -> object:
-        """Call the model."""
-        return model(**self.values) if self.by_name else model(*self.values.values())
+    def forward(self, taps: Sequence[_Tap] = ()) -> object:
+        """Return what the model returns; the taps read on the way."""
+        with ExitStack() as hooks:
+            for tap in taps:
+                hooks.enter_context(tap.module.register_forward_hook(tap.hook))
+            try:
+                return self.model(**self.values) if self.by_name else self.model(*self.values.values())
+            except IndexError as error:
+                if "index out of range in self" not in str(error):  # what an embedding on the CPU says
+                    raise
+                raise self._unknown_number() from error
+
+    def _unknown_number(self) -> InputError:
+        held = [f"{name!r} {int(value.min())} to {int(value.max())}" for name, value in self.values.items()
+                if isinstance(value, Tensor) and not value.is_floating_point() and value.numel()]
+        known = [f"{name!r} 0 to {module.num_embeddings - 1}" for name, module in self.model.named_modules()
+                 if isinstance(module, nn.Embedding)]
+        return InputError(f"an embedding was asked for a number that it does not have: the inputs hold "
+                          f"{', '.join(held) or 'none'}, the embeddings know {', '.join(known)}; check the word ids, and the "
+                          "mask and padding ids where words are hidden.")
+
+    def layers_that_run(self) -> list[str]:
+        """Return the names of the layers that a forward pass calls."""
+        called = set()
+        with nn.modules.module.register_module_forward_hook(lambda layer, *_: called.add(layer)), torch.no_grad():
+            self.forward()
+        return [name for name, layer in self.model.named_modules() if name and layer in called]
 
 
 @contextmanager
-def _recording(model: nn.Module, gradients: bool) -> Iterator[None]:
-    """Record a graph only where gradients are asked for, whatever mode the caller is in."""
-    # cuDNN refuses the backward pass of a recurrent layer in eval mode; PyTorch's own kernels do not.
-    recurrent = gradients and any(isinstance(m, nn.RNNBase) and not m.training for m in model.modules())
-    slow = torch.backends.cudnn.flags(enabled=False) if recurrent else nullcontext()
-    with torch.inference_mode(False), torch.set_grad_enabled(gradients), slow:
-        yield
+def _untouched(model: nn.Module, gradients: bool) -> Iterator[None]:
+    """Freeze the parameters, and put back flags and buffers (batch-norm statistics) afterwards.
 
-
-@contextmanager
-def _untouched(model: nn.Module) -> Iterator[None]:
-    """Freeze the parameters, and put back flags and buffers (batch-norm statistics) on the way out."""
+    A graph is recorded only where gradients are asked for, whatever mode the caller is in.
+    """
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    buffers = [
-        (module, name, buffer, buffer._version if not buffer.is_inference() else None, buffer.clone())
-        for module in model.modules()
-        for name, buffer in module._buffers.items()
-        if buffer is not None
-    ]
+    buffers = [(module, name, buffer, buffer.clone()) for module in model.modules()
+               for name, buffer in module._buffers.items() if buffer is not None]
+    # cuDNN refuses the backward pass of a recurrent layer in eval mode; PyTorch's own kernels do not.
+    recurrent = gradients and any(isinstance(layer, nn.RNNBase) and not layer.training for layer in model.modules())
+    slow = torch.backends.cudnn.flags(enabled=False) if recurrent else nullcontext()
     try:
         for parameter in trainable:
             parameter.requires_grad_(False)
-        yield
+        with torch.inference_mode(False), torch.set_grad_enabled(gradients), slow:
+            yield
     finally:
         for parameter in trainable:
             parameter.requires_grad_(True)
-        for module, name, buffer, version, saved in buffers:
+        for module, name, buffer, saved in buffers:
             module._buffers[name] = buffer
-            # Batch-norm's own kernel changes its statistics without counting up their version.
-            if version is None or buffer._version != version or not torch.equal(buffer, saved):
+            if not torch.equal(buffer, saved):
                 with torch.no_grad():
                     buffer.copy_(saved)
-
-
-def _forward(model: nn.Module, arguments: _Arguments, taps: list[_Tap]) -> object:
-    handles = []
-    try:
-        for tap in taps:
-            handles.append(tap.module.register_forward_hook(tap.hook))
-        return arguments.call(model)
-    except IndexError as error:
-        if "index out of range in self" not in str(error):  # what an embedding on the CPU says
-            raise
-        raise _unknown_number(model, arguments) from error
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _unknown_number(model: nn.Module, arguments: _Arguments) -> InputError:
-    held = [f"{name!r} {int(value.min())} to {int(value.max())}" for name, value in arguments.values.items()
-            if isinstance(value, Tensor) and not value.is_floating_point() and value.numel()]
-    known = [f"{name!r} 0 to {module.num_embeddings - 1}" for name, module in model.named_modules()
-             if isinstance(module, nn.Embedding)]
-    return InputError(
-        f"an embedding was asked for a number that it does not have: the inputs hold {', '.join(held) or 'none'}, the "
-        f"embeddings know {', '.join(known)}; check the word ids, and the mask and padding ids where words are hidden."
-    )
-
-
-def _layers_that_run(model: nn.Module, arguments: _Arguments) -> list[str]:
-    ran, handles = [], []
-    try:
-        for name, module in model.named_modules():
-            if name:
-                handles.append(module.register_forward_hook(lambda *_, name=name: ran.append(name)))
-        with torch.no_grad():
-            arguments.call(model)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return list(dict.fromkeys(ran))
-
-
-def first_tensor(output: object, layer: str | None = None) -> Tensor:
-    """Return the tensor of an output that counts: itself, its ``logits``, or its first tensor."""
-    what = "the model" if layer is None else f"layer {layer!r}"
-    if isinstance(output, Tensor):
-        return output
-    if isinstance(output, PackedSequence):
-        raise InputError(
-            f"{what} gives a packed sequence, whose steps are not (N, T, D); pad it inside the model "
-            "(torch.nn.utils.rnn.pad_packed_sequence) and capture after that."
-        )
-    if layer is None and isinstance(getattr(output, "logits", None), Tensor):
-        return output.logits
-    values = output.values() if isinstance(output, Mapping) else output
-    if isinstance(output, Mapping) and layer is None and isinstance(output.get("logits"), Tensor):
-        return output["logits"]
-    if isinstance(output, (Mapping, tuple, list)):
-        for value in values:
-            if isinstance(value, Tensor):
-                return value
-    raise InputError(f"{what} gives {type(output).__name__} without a tensor at its top level; capture another layer.")
 
 
 def _replace_first(output: object, tensor: Tensor) -> object:
@@ -410,53 +324,38 @@ def _score(output: object, logits: Tensor, target: object, n: int) -> tuple[Tens
     """Return the number to differentiate, (N,), and the class that it belongs to, (N,)."""
     if not logits.is_floating_point():
         raise InputError(f"the model gives {logits.dtype}, expected floating logits; return them before any argmax.")
-    _require_finite(logits, "the model's output")
+    require_finite(logits, "the model's output")
     if callable(target):
-        score = target(output)
-        if not isinstance(score, Tensor) or score.shape != (n,):
-            shape = tuple(score.shape) if isinstance(score, Tensor) else type(score).__name__
-            raise InputError(f"the target function gave {shape}, expected one number an example, shape ({n},).")
-        return _require_finite(score, "the target"), None
+        return require_finite(one_number_each(target(output), n), "the target"), None
+    require_target(target)
+    logits = as_logits(logits, n)
+    count = logits.shape[1]
+    if target is None and count == 1:
+        target = 1
+    if target is None or isinstance(target, str):
+        index = classes(logits.detach())
+    else:
+        index = class_index(target, max(2, count), n).to(logits.device)
+    score = logits[:, 0] * (2 * index - 1) if count == 1 else logits.gather(1, index[:, None])[:, 0]
+    return score, index
+
+
+def require_target(target: Target) -> None:
+    """Raise for a word other than ``"predicted"``."""
     if isinstance(target, str) and target != "predicted":
         raise InputError(f"got target={target!r}, expected 'predicted', a class index, a function or None.")
-    single = logits.ndim == 1 or (logits.ndim == 2 and logits.shape[1] == 1)
-    if logits.ndim > 2 or logits.shape[:1] != (n,):
-        raise InputError(
-            f"the output has shape {tuple(logits.shape)} for {n} examples, expected ({n},) or ({n}, classes); "
-            "pass target=lambda output: ... that returns one number an example."
-        )
-    if single:
-        if isinstance(target, str):
-            index = (logits.detach().reshape(n) > 0).long()
-        else:
-            index = class_index(1 if target is None else target, 2, n).to(logits.device)
-        return logits.reshape(n) * (2 * index - 1), index
-    predicted = target is None or isinstance(target, str)
-    index = logits.detach().argmax(dim=1) if predicted else class_index(target, logits.shape[1], n)
-    index = index.to(logits.device)
-    return logits.gather(1, index[:, None])[:, 0], index
 
 
 def _differentiate(score: Tensor, places: dict[str, Tensor], allow_unused: bool) -> dict[str, Tensor]:
     """Return the gradient of the scores at each place; the examples of a batch do not touch each other."""
-    found = [None] * len(places)
+    slopes = [None] * len(places)
     if score.requires_grad:
-        found = torch.autograd.grad(score.sum(), list(places.values()), allow_unused=True)
-    if allow_unused:
-        found = [torch.zeros_like(place) if gradient is None else gradient for place, gradient in zip(places.values(), found)]
-    for name, gradient in zip(places, found):
-        if gradient is None:
-            raise NoGradient(
-                f"the target does not depend on {name!r} through anything differentiable: its output is unused, "
-                "detached, computed under no_grad, or rounded afterwards (of a recurrent layer the states are read, "
-                "not the output); capture a layer on the way to the output."
-            )
-        _require_finite(gradient, f"the gradient at {name!r}")
-    return dict(zip(places, found))
-
-
-def _require_finite(values: Tensor, what: str) -> Tensor:
-    """Like :func:`require_finite`, at the price of one sum when all is well."""
-    if not torch.isfinite(values.detach().sum(dtype=torch.float32)):
-        require_finite(values.detach().reshape(values.shape or (1,)), what)
-    return values
+        slopes = torch.autograd.grad(score.sum(), list(places.values()), allow_unused=True)
+    gradients = {}
+    for (name, place), slope in zip(places.items(), slopes):
+        if slope is None and not allow_unused:
+            raise NoGradient(f"the target does not depend on {name!r} through anything differentiable: its output is unused, "
+                             "detached, computed under no_grad, or rounded afterwards (of a recurrent layer the states are "
+                             "read, not the output); capture a layer on the way to the output.")
+        gradients[name] = torch.zeros_like(place) if slope is None else require_finite(slope, f"the gradient at {name!r}")
+    return gradients

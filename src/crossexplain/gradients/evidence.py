@@ -1,9 +1,31 @@
 """From what a model returns to logits, predicted classes, and the evidence for the class that is followed."""
 
+from collections.abc import Mapping
+
+import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 
 from crossexplain.checks import InputError
-from crossexplain.gradients.capture import first_tensor
+
+
+def first_tensor(output: object, layer: str | None = None) -> Tensor:
+    """Return the tensor of an output that counts: itself, its first tensor, or of a model (``layer=None``) its ``logits``."""
+    if isinstance(output, Tensor):
+        return output
+    what = "the model" if layer is None else f"layer {layer!r}"
+    if isinstance(output, PackedSequence):
+        raise InputError(f"{what} gives a packed sequence, whose steps are not (N, T, D); pad it inside the model "
+                         "(torch.nn.utils.rnn.pad_packed_sequence) and capture after that.")
+    named = isinstance(output, Mapping)
+    logits = output.get("logits") if named else getattr(output, "logits", None)
+    if layer is None and isinstance(logits, Tensor):
+        return logits
+    entries = output.values() if named else output if isinstance(output, (tuple, list)) else ()
+    for entry in entries:
+        if isinstance(entry, Tensor):
+            return entry
+    raise InputError(f"{what} gives {type(output).__name__} without a tensor at its top level; capture another layer.")
 
 
 def as_logits(output: object, examples: int) -> Tensor:
@@ -33,11 +55,17 @@ def as_logits(output: object, examples: int) -> Tensor:
     """
     logits = first_tensor(output)
     if logits.ndim not in (1, 2) or len(logits) != examples:
-        raise InputError(
-            f"the model gives {tuple(logits.shape)} for {examples} examples, expected ({examples},) or ({examples}, classes); "
-            "pass target=lambda output: ... that returns one number an example."
-        )
+        raise InputError(f"the output has shape {tuple(logits.shape)} for {examples} examples, expected ({examples},) or "
+                         f"({examples}, classes); pass target=lambda output: ... that returns one number an example.")
     return logits.reshape(examples, -1)
+
+
+def one_number_each(score: object, examples: int) -> Tensor:
+    """Return what a target function gave if it is one number an example, (N,)."""
+    if isinstance(score, Tensor) and score.shape == (examples,):
+        return score
+    got = tuple(score.shape) if isinstance(score, Tensor) else type(score).__name__
+    raise InputError(f"the target function gave {got}, expected one number an example, shape ({examples},).")
 
 
 def classes(logits: Tensor) -> Tensor:
@@ -48,7 +76,7 @@ def classes(logits: Tensor) -> Tensor:
     >>> classes(torch.tensor([[0.5], [-1.0]])).tolist(), classes(torch.tensor([[0.5, 0.7, 0.1]])).tolist()
     ([1, 0], [1])
     """
-    return (logits[:, 0] > 0).long() if logits.shape[1] == 1 else logits.argmax(dim=1)
+    return (logits[:, 0] > 0).long() if logits.shape[1] == 1 else torch.argmax(logits, dim=1)
 
 
 def evidence(logits: Tensor, target: Tensor) -> Tensor:

@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from crossexplain.checks import InputError
+from crossexplain.checks import InputError, require_methods, require_one_of
 from crossexplain.gradients.attention import METHODS as ATTENTION_METHODS
-from crossexplain.gradients.attention import attention_maps, patch_map, roll
+from crossexplain.gradients.attention import as_maps, attention_maps, patch_map, roll
 from crossexplain.gradients.capture import capture
 from crossexplain.gradients.sharing import shared
 
@@ -111,53 +111,29 @@ def attribute(
     >>> attribute(model, torch.rand(2, 1, 8, 8), "1", "grad-cam", target=2, sign="against").shape
     torch.Size([2, 6, 6])
     """
-    names = [method] if isinstance(method, str) else list(method)
-    _require(names, target, sign)
-    maps = attention_maps(attention) if any(name in ATTENTION_METHODS for name in names) else []
-    gradients = any(name in ATTENTION_METHODS or METHODS[name].gradients for name in names)
+    names = require_methods(method, [*METHODS, *ATTENTION_METHODS])
+    require_one_of(sign, SIGNS, "sign")
+    if sign == "prediction" and target is not None:
+        raise InputError('got a target together with sign="prediction", which explains whatever the model predicts; '
+                         'pass sign="for" or sign="against" with a target, or leave the target out.')
+    of_attention = [name for name in names if name in ATTENTION_METHODS]
+    maps = attention_maps(attention) if of_attention else []
+    gradients = bool(of_attention) or any(METHODS[name].gradients for name in names)
     target = "predicted" if sign == "prediction" else target
     # Pairs often share their image, as the captions of one picture do: equal images are looked at once.
     captured, _ = shared(model, [layer], lambda: capture(model, inputs, [layer, *maps], target, gradients))
     if sign == "against":  # the gradient of minus the score is minus the gradient: no second pass
         captured = replace(captured, gradients={name: -values for name, values in captured.gradients.items()})
-    heat = {}
-    if any(name in METHODS for name in names):
-        activations = _laid_out(captured.activations[layer].float(), grid, layer, model)
-        slopes = _laid_out(captured.gradients[layer].float(), grid, layer, model) if gradients else None
+    heat = {name: patch_map(roll(captured, maps, name)[..., None].float(), grid, attention[0])[:, 0] for name in of_attention}
+    if len(of_attention) < len(names):
+        activations = as_maps(captured.activations[layer].float(), grid, layer, model)
+        slopes = as_maps(captured.gradients[layer].float(), grid, layer, model) if gradients else None
     for name in names:
-        if name in ATTENTION_METHODS:
-            heat[name] = patch_map(roll(captured, maps, name)[..., None].float(), grid, attention[0])[:, 0]
-        else:
-            heat[name] = METHODS[name].fold(activations, slopes)
-            heat[name] = heat[name].clamp(min=0) if (positive is None and not METHODS[name].signed) or positive else heat[name]
-    return heat[method] if isinstance(method, str) else heat
-
-
-def _require(names: Sequence[str], target: object, sign: str) -> None:
-    known = [*METHODS, *ATTENTION_METHODS]
-    for name in names:
-        if name not in known:
-            raise InputError(f"there is no method {name!r}; the methods are {', '.join(known)}.")
-    if not names:
-        raise InputError(f"no method was named; the methods are {', '.join(known)}.")
-    if sign not in SIGNS:
-        raise InputError(f"got sign={sign!r}, expected one of {', '.join(map(repr, SIGNS))}.")
-    if sign == "prediction" and target is not None:
-        raise InputError(
-            'got a target together with sign="prediction", which explains whatever the model predicts; '
-            'pass sign="for" or sign="against" with a target, or leave the target out.'
-        )
-
-
-def _laid_out(values: Tensor, grid: tuple[int, int] | None, layer: str, model: nn.Module) -> Tensor:
-    """Return what a layer gives as maps (N, C, h, w)."""
-    if values.ndim not in (3, 4):
-        convolutions = [name for name, module in model.named_modules() if isinstance(module, nn.Conv2d)]
-        advice = f"the last convolution is {convolutions[-1]!r}." if convolutions else "the model has no 2d convolution."
-        raise InputError(
-            f"layer {layer!r} gives shape {tuple(values.shape)}, a map needs (N, channels, height, width); {advice}"
-        )
-    return values if values.ndim == 4 else patch_map(values, grid, layer)
+        if name not in heat:
+            folded = METHODS[name].fold(activations, slopes)
+            keep_sign = METHODS[name].signed if positive is None else not positive
+            heat[name] = folded if keep_sign else folded.clamp(min=0)
+    return heat[method] if isinstance(method, str) else {name: heat[name] for name in names}
 
 
 def upsample(heat: Tensor, size: int | tuple[int, int]) -> Tensor:
@@ -213,14 +189,6 @@ def to_cells(heat: Tensor, grid: tuple[int, int]) -> Tensor:
     return F.adaptive_avg_pool2d(heat, grid) * (heat.shape[1] * heat.shape[2] / (grid[0] * grid[1]))
 
 
-def _saliency(activations: Tensor, gradients: Tensor) -> Tensor:
-    return gradients.abs().amax(dim=1)
-
-
-def _gradient_x_input(activations: Tensor, gradients: Tensor) -> Tensor:
-    return (gradients * activations).sum(dim=1)
-
-
 def _weighted(activations: Tensor, weights: Tensor) -> Tensor:
     """Sum the channels of A (N, C, H, W) with one weight each (N, C)."""
     return torch.einsum("nchw,nc->nhw", activations, weights)
@@ -239,18 +207,6 @@ def _grad_cam_plus_plus(activations: Tensor, gradients: Tensor) -> Tensor:
 def _x_grad_cam(activations: Tensor, gradients: Tensor) -> Tensor:
     total = activations.sum(dim=(2, 3))
     return _weighted(activations, (gradients * activations).sum(dim=(2, 3)) / (total + 1e-7))
-
-
-def _layer_cam(activations: Tensor, gradients: Tensor) -> Tensor:
-    return (gradients.clamp(min=0) * activations).sum(dim=1)
-
-
-def _eigen_cam(activations: Tensor, gradients: Tensor | None) -> Tensor:
-    return _first_component(activations)
-
-
-def _eigen_grad_cam(activations: Tensor, gradients: Tensor) -> Tensor:
-    return _first_component(gradients * activations)
 
 
 def _first_component(maps: Tensor) -> Tensor:
@@ -286,14 +242,14 @@ def _first_singular_vector(rows: Tensor) -> Tensor:
     return first
 
 
-METHODS = {
-    "saliency": Method(_saliency, "largest size of the gradient over the channels", "Simonyan et al. 2014, sec. 3.1"),
+METHODS = {  # each folds the activations a and the gradients g, (N, C, H, W)
+    "saliency": Method(
+        lambda a, g: g.abs().amax(dim=1), "largest size of the gradient over the channels", "Simonyan et al. 2014, sec. 3.1"),
     "gradient x input": Method(
-        _gradient_x_input, "gradient times value, summed over the channels, with its sign",
+        lambda a, g: (g * a).sum(dim=1), "gradient times value, summed over the channels, with its sign",
         "Shrikumar et al. 2016; Ancona et al. 2018, table 1", signed=True),
     "grad-cam": Method(
-        _grad_cam, "channels weighted by their mean gradient", "Selvaraju et al. 2017, eq. 1 and 2",
-        title="Grad-CAM"),
+        _grad_cam, "channels weighted by their mean gradient", "Selvaraju et al. 2017, eq. 1 and 2", title="Grad-CAM"),
     "grad-cam++": Method(
         _grad_cam_plus_plus, "channels weighted by a weighted mean of their positive gradients",
         "Chattopadhay et al. 2018, eq. 7 and 19", title="Grad-CAM++"),
@@ -301,15 +257,15 @@ METHODS = {
         _x_grad_cam, "channels weighted by their gradient, averaged where the channel is active",
         "Fu et al. 2020, eq. 8", title="XGrad-CAM"),
     "eigengrad-cam": Method(
-        _eigen_grad_cam, "first principal component of gradient times activation", "Muhammad and Yeasin 2020; "
-        "the gradient is an addition of the library grad-cam", title="EigenGrad-CAM"),
+        lambda a, g: _first_component(g * a), "first principal component of gradient times activation",
+        "Muhammad and Yeasin 2020; the gradient is an addition of the library grad-cam", title="EigenGrad-CAM"),
     "eigen-cam": Method(
-        _eigen_cam, "first principal component of the activations, whatever the class",
+        lambda a, g: _first_component(a), "first principal component of the activations, whatever the class",
         "Muhammad and Yeasin 2020, eq. 3", gradients=False, title="Eigen-CAM"),
     "layer-cam": Method(
-        _layer_cam, "each place weighted by its own positive gradient", "Jiang et al. 2021, eq. 6 and 7",
-        title="LayerCAM"),
+        lambda a, g: (g.clamp(min=0) * a).sum(dim=1), "each place weighted by its own positive gradient",
+        "Jiang et al. 2021, eq. 6 and 7", title="LayerCAM"),
     "hires-cam": Method(
-        _gradient_x_input, "gradient times activation at each place, summed over the channels",
+        lambda a, g: (g * a).sum(dim=1), "gradient times activation at each place, summed over the channels",
         "Draelos and Carin 2020, eq. 4", title="HiResCAM"),
 }

@@ -5,15 +5,14 @@ A modality adapter is the only thing that knows how a modality is fed to the mod
 vectors: embeddings, features of a tower, frames, patches). Write your own by subclassing :class:`Modality`.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from difflib import get_close_matches
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import isqrt
 from numbers import Integral
 
 import torch
 from torch import Tensor
 
-from crossexplain.checks import InputError, require_batch, require_finite, require_images
+from crossexplain.checks import InputError, require_batch, require_finite, require_images, require_one_of
 
 # The most tokens that a vision transformer has before its patches (class token, registers): DINOv2 has 5, others fewer.
 SPECIAL_TOKENS = 8
@@ -73,19 +72,13 @@ class Modality:
         values = inputs.get(self.input) if isinstance(inputs, Mapping) else None
         if not isinstance(values, Tensor):
             what = list(inputs) if isinstance(inputs, Mapping) else type(inputs).__name__
-            raise InputError(
-                f"modality {self.name!r} reads input {self.input!r}, the inputs are {what}; pass a dict of tensors "
-                f"with that keyword, or name the right one: {type(self).__name__}(input=...)."
-            )
+            raise InputError(f"modality {self.name!r} reads input {self.input!r}, the inputs are {what}; pass a dict of "
+                             f"tensors with that keyword, or name the right one: {type(self).__name__}(input=...).")
         return values
 
     def require_baseline(self, baseline: str) -> str:
         """Return ``baseline`` if the modality has it, or raise :class:`InputError`."""
-        if baseline in self.baselines:
-            return baseline
-        near = get_close_matches(str(baseline), self.baselines, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else "pick one of them."
-        raise InputError(f"{self.name} has no baseline {baseline!r}, it has {', '.join(map(repr, self.baselines))}; {hint}")
+        return require_one_of(baseline, self.baselines, f"baseline of {self.name}")
 
 
 class ImageCells(Modality):
@@ -155,16 +148,34 @@ class ImageCells(Modality):
         if values.ndim == 3 and (side := isqrt(values.shape[1])) > max(self.grid):  # finer patches, a square of them
             values = values[:, -side * side :].transpose(1, 2).unflatten(2, (side, side))
         if values.ndim != 4 or min(values.shape[-2] / self.grid[0], values.shape[-1] / self.grid[1]) < 1:
-            raise InputError(
-                f"layer {self.layer!r} gives {tuple(values.shape)}, which cannot be cut into {self.grid[0]} x "
-                f"{self.grid[1]} cells; read an earlier layer (N, C, h, w), or use a coarser grid."
-            )
+            raise InputError(f"layer {self.layer!r} gives {tuple(values.shape)}, which cannot be cut into {self.grid[0]} x "
+                             f"{self.grid[1]} cells; read an earlier layer (N, C, h, w), or use a coarser grid.")
         places = values.sum(dim=1, keepdim=True)  # (N, 1, h, w)
         cells = torch.nn.functional.adaptive_avg_pool2d(places, self.grid).flatten(1)  # (N, F)
         return cells * (values.shape[-2] * values.shape[-1] / count)
 
 
-class Tokens(Modality):
+class _InARow(Modality):
+    """Features that follow each other: the gradient has one vector for each, and their order can be changed."""
+
+    def per_feature(self, values: Tensor, count: int) -> Tensor:
+        """Sum over the dimensions of each feature: (N, F)."""
+        if values.ndim != 3 or values.shape[1] < count:
+            raise InputError(f"layer {self.layer!r} gives {tuple(values.shape)}, expected one vector a feature of {self.name}, "
+                             f"(N, {count}, D); read the embedding or another layer that keeps the positions.")
+        return values[:, -count:].sum(dim=-1)
+
+    def shuffle(self, inputs: Inputs, keys: Tensor) -> dict[str, Tensor]:
+        """Return the values of each example with its present features by ascending ``keys``; the others stay."""
+        values, present = self.value(inputs), self.features(inputs)  # (N, F, ...)
+        source = torch.argsort(keys.masked_fill(~present, torch.inf), dim=1)  # the present features first, in their new order
+        slot = torch.argsort((~present).to(torch.int8), dim=1, stable=True)  # the positions that they fill, from the left
+        order = torch.arange(present.shape[1], device=values.device).repeat(len(values), 1)
+        order = order.scatter(1, slot, torch.where(present.gather(1, slot), source, slot))
+        return {self.input: values.gather(1, order.reshape(order.shape + (1,) * (values.ndim - 2)).expand_as(values))}
+
+
+class Tokens(_InARow):
     """Word ids, one feature a token; padding and special tokens are no features and are never hidden.
 
     Parameters
@@ -203,10 +214,8 @@ class Tokens(Modality):
         """Return bool (N, T): True where a word stands."""
         ids = self.value(inputs)
         if ids.ndim != 2 or ids.is_floating_point() or ids.dtype == torch.bool:
-            raise InputError(
-                f"got {self.name} as {ids.dtype} {tuple(ids.shape)}, expected whole token ids (N, T); "
-                "for embeddings use Vectors instead of Tokens."
-            )
+            raise InputError(f"got {self.name} as {ids.dtype} {tuple(ids.shape)}, expected whole token ids (N, T); for "
+                             "embeddings use Vectors instead of Tokens.")
         words = (ids != self.pad_id) if self.attention is None else self._attended(inputs)
         for token in self.special:
             words = words & (ids != token)
@@ -219,49 +228,35 @@ class Tokens(Modality):
         mask = inputs.get(self.attention)
         if not isinstance(mask, Tensor) or mask.shape != self.value(inputs).shape:
             shape = tuple(mask.shape) if isinstance(mask, Tensor) else type(mask).__name__
-            raise InputError(
-                f"attention mask {self.attention!r} is {shape}, expected the shape of the ids, "
-                f"{tuple(self.value(inputs).shape)}; pass the tokenizer's mask, 1 for tokens and 0 for padding."
-            )
+            raise InputError(f"attention mask {self.attention!r} is {shape}, expected the shape of the ids, "
+                             f"{tuple(self.value(inputs).shape)}; pass the tokenizer's mask, 1 for tokens and 0 for "
+                             "padding.")
         return mask != 0
 
     def replace(self, inputs: Inputs, keep: Tensor, baseline: str, donor: Inputs | None) -> dict[str, Tensor]:
         """Return the ids, and the attention mask where there is one, with words outside ``keep`` replaced."""
-        ids, hide = self.value(inputs), self.features(inputs) & ~keep  # (N, T)
+        hide = self.features(inputs) & ~keep  # (N, T)
+        ids, attended = self.value(inputs), None if self.attention is None else inputs[self.attention]
         if baseline == "data":
             return self._borrow(inputs, hide, donor)
-        if baseline == "delete":
-            return self._delete(inputs, hide)
-        if baseline == "pad" and self.pad_id in self.special:
-            if self.attention is None:
-                raise InputError(f"the padding of {self.name} ({self.pad_id}) is a special token too and would be read where "
-                                 "it stands for a word; name the attention mask (attention=...), or use 'mask' or 'delete'.")
-            replaced = ids
-        else:
-            replaced = ids.masked_fill(hide, self.mask_id if baseline == "mask" else self.pad_id)
-        changed = {self.input: replaced}
-        if baseline == "pad" and self.attention is not None:
-            changed[self.attention] = self._require_attended(inputs[self.attention].masked_fill(hide, 0), baseline)
+        if baseline == "mask":
+            return {self.input: ids.masked_fill(hide, self.mask_id)}
+        filled = torch.zeros_like(hide) if self.pad_id in self.special and baseline == "pad" else hide
+        if baseline == "delete":  # the words after hidden ones move up, and padding fills the end
+            order = torch.argsort(hide.to(torch.int8), dim=1, stable=True)  # what stays, in its order, then what goes
+            filled = hide = torch.arange(hide.shape[1], device=hide.device) >= (~hide).sum(dim=1, keepdim=True)
+            ids, attended = ids.gather(1, order), None if attended is None else attended.gather(1, order)
+        elif attended is None and self.pad_id in self.special:
+            raise InputError(f"the padding of {self.name} ({self.pad_id}) is a special token too and would be read where it "
+                             "stands for a word; name the attention mask (attention=...), or use 'mask' or 'delete'.")
+        changed = {self.input: ids.masked_fill(filled, self.pad_id)}
+        if attended is not None:
+            changed[self.attention] = attended = attended.masked_fill(hide, 0)
+            if not (attended != 0).any(dim=1).all():
+                raise InputError(f"the view hides every token of {self.name} by {baseline!r} and no special token stays, so "
+                                 "the model would attend to nothing (0/0); name the special ids (special=...) or use the "
+                                 "baseline 'mask' or 'data'.")
         return changed
-
-    def _delete(self, inputs: Inputs, hide: Tensor) -> dict[str, Tensor]:
-        """Take hidden words out: the words after them move up, and padding, which is not attended, fills the end."""
-        order = torch.argsort(hide.to(torch.int8), dim=1, stable=True)  # what stays, in its order, then what goes
-        after_end = torch.arange(hide.shape[1], device=hide.device) >= (~hide).sum(dim=1, keepdim=True)
-        changed = {self.input: self.value(inputs).gather(1, order).masked_fill(after_end, self.pad_id)}
-        if self.attention is not None:
-            attended = inputs[self.attention].gather(1, order).masked_fill(after_end, 0)
-            changed[self.attention] = self._require_attended(attended, "delete")
-        return changed
-
-    def _require_attended(self, attended: Tensor, baseline: str) -> Tensor:
-        """Return an attention mask if it attends to a token in every row."""
-        if (attended != 0).any(dim=1).all():
-            return attended
-        raise InputError(
-            f"the view hides every token of {self.name} by {baseline!r} and no special token stays, so the model would "
-            "attend to nothing (0/0); name the special ids (special=...) or use the baseline 'mask' or 'data'."
-        )
 
     def put_back(self, values: Tensor, features: Tensor, present: Tensor, baseline: str) -> Tensor:
         """Return values (..., T) of a view at the words that they belong to: words after deleted ones have moved up."""
@@ -284,16 +279,8 @@ class Tokens(Modality):
             changed[self.attention] = torch.where(whole, donor[self.attention], inputs[self.attention])
         return changed
 
-    def per_feature(self, values: Tensor, count: int) -> Tensor:
-        """Sum over the dimensions of each token: (N, T)."""
-        return _positions(self, values, count)
 
-    def shuffle(self, inputs: Inputs, keys: Tensor) -> dict[str, Tensor]:
-        """Return the ids with the words of each sentence in the order of ``keys``; nothing else moves."""
-        return {self.input: _reordered(self.value(inputs), self.features(inputs), keys)}
-
-
-class Vectors(Modality):
+class Vectors(_InARow):
     """A row of vectors, (N, F, D): embeddings, features of a frozen tower, video frames, audio windows, graph nodes.
 
     Parameters
@@ -332,14 +319,6 @@ class Vectors(Modality):
         other = self.value(donor) if baseline == "data" else rows.new_zeros(())
         return {self.input: torch.where(keep[..., None], rows, other)}
 
-    def per_feature(self, values: Tensor, count: int) -> Tensor:
-        """Sum over the dimensions of each vector: (N, F)."""
-        return _positions(self, values, count)
-
-    def shuffle(self, inputs: Inputs, keys: Tensor) -> dict[str, Tensor]:
-        """Return the vectors of each example in the order of ``keys``."""
-        return {self.input: _reordered(self.value(inputs), self.features(inputs), keys)}
-
 
 def require_modalities(modalities: Sequence[Modality]) -> list[Modality]:
     """Return the modalities as a list.
@@ -376,26 +355,6 @@ def features_of(inputs: Inputs, modalities: Sequence[Modality]) -> dict[str, Ten
     return features
 
 
-def _positions(modality: Modality, values: Tensor, count: int) -> Tensor:
-    if values.ndim != 3 or values.shape[1] < count:
-        raise InputError(
-            f"layer {modality.layer!r} gives {tuple(values.shape)}, expected one vector a feature of {modality.name}, "
-            f"(N, {count}, D); read the embedding or another layer that keeps the positions."
-        )
-    return values[:, -count:].sum(dim=-1)
-
-
-def _reordered(values: Tensor, present: Tensor, keys: Tensor) -> Tensor:
-    """Permute the present positions of ``values`` (N, F, ...) by ascending ``keys``; the others stay."""
-    keys = keys.masked_fill(~present, torch.inf)
-    source = torch.argsort(keys, dim=1)  # the present positions first, in their new order
-    slot = torch.argsort((~present).to(torch.int8), dim=1, stable=True)  # the positions that they fill, from the left
-    order = torch.arange(present.shape[1], device=values.device).repeat(len(values), 1)
-    order = order.scatter(1, slot, torch.where(present.gather(1, slot), source, slot))
-    index = order.reshape(order.shape + (1,) * (values.ndim - 2)).expand_as(values)
-    return values.gather(1, index)
-
-
 def is_batched(value: object, examples: int) -> bool:
     """Return whether a value is a tensor with one row for each of the examples."""
     return isinstance(value, Tensor) and value.ndim > 0 and len(value) == examples
@@ -405,3 +364,19 @@ def rows_of(inputs: Inputs, rows: Tensor, examples: int) -> dict[str, object]:
     """Return the given rows of a batch: every tensor with ``examples`` rows is indexed, the rest is passed on."""
     return {key: value[rows.to(value.device)] if is_batched(value, examples) else value
             for key, value in inputs.items()}
+
+
+def in_parts(inputs: Inputs, size: int, examples: int, target: object = None) -> Iterator[tuple[dict[str, object], object]]:
+    """Yield the inputs of at most ``size`` examples at a time, with their targets where each example has its own."""
+    if size < 1:
+        raise InputError(f"got batch_size = {size}, expected at least 1.")
+    one_each = isinstance(target, Tensor) and target.numel() > 1
+    if one_each and len(target) != examples:
+        raise InputError(f"target has {len(target)} entries, the batch has {examples} examples; pass one each.")
+    for rows in torch.arange(examples).split(size):
+        yield rows_of(inputs, rows, examples), target[rows.to(target.device)] if one_each else target
+
+
+def examples_in(inputs: Inputs) -> int:
+    """Return the number of examples of inputs of which some, such as positions (T,) or (1, T), may belong to all of them."""
+    return max((len(value) for value in inputs.values() if isinstance(value, Tensor) and value.ndim > 1), default=0)

@@ -5,19 +5,19 @@ features, the exact game, sampled values, other libraries' methods, the pre-flig
 models and the same ``target``, and refuse with the same words.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from crossexplain.checks import InputError, class_index, require_eval
-from crossexplain.gradients.capture import Captured, capture, first_tensor, run
-from crossexplain.gradients.evidence import as_logits, classes, evidence
+from crossexplain.gradients.capture import Captured, Target, capture, require_target, run
+from crossexplain.gradients.evidence import as_logits, classes, evidence, first_tensor, one_number_each
 from crossexplain.gradients.modalities import Inputs, Modality, features_of, require_modalities, rows_of
+from crossexplain.gradients.sharing import shared
 
 ROWS = 512  # rows that go through the model at once by default: enough to keep it busy, and little memory
-Target = int | Tensor | Callable[[object], Tensor] | str | None
 
 
 class Question:
@@ -51,6 +51,8 @@ class Question:
         Which features each example has.
     n : int
         Number of examples, N.
+    sharing : bool
+        Whether :meth:`read` computes equal rows once; False from the first time that the model does not allow it.
     passes : int
         Rows that went through the model so far; a backward pass counts as two more.
 
@@ -66,14 +68,14 @@ class Question:
         if not any_mode:
             require_eval(model)
         self.model, self.inputs, self.donors, self.rows, self.passes = model, inputs, donors, rows, 0
+        self.sharing = True
         self.modalities = require_modalities(modalities)
         self.names = [modality.name for modality in self.modalities]
         self.layers = [modality.layer for modality in self.modalities]
         self.present = features_of(inputs, self.modalities)
         self.n = len(next(iter(self.present.values())))
         self.baselines = self.choose(baselines)
-        if isinstance(target, str) and target != "predicted":
-            raise InputError(f"got target={target!r}, expected 'predicted', a class index, a function or None.")
+        require_target(target)
         self._asked = None if isinstance(target, str) else target
         self._logits: Tensor | None = None  # of the whole examples
         self._columns: int | None = None
@@ -130,13 +132,7 @@ class Question:
 
     def of_output(self, output: object, rows: int) -> Tensor:
         """Return the logits (R, C) of what the model returned for R rows; of a function as target, its number (R, 1)."""
-        if not self.scored:
-            return as_logits(output, rows)
-        number = self._asked(output)
-        if not isinstance(number, Tensor) or number.shape != (rows,):
-            shape = tuple(number.shape) if isinstance(number, Tensor) else type(number).__name__
-            raise InputError(f"the target function gave {shape}, expected one number an example, shape ({rows},).")
-        return number[:, None]
+        return one_number_each(self._asked(output), rows)[:, None] if self.scored else as_logits(output, rows)
 
     @torch.no_grad()
     def logits(self, inputs: Inputs) -> Tensor:
@@ -159,7 +155,11 @@ class Question:
             As for :func:`~crossexplain.gradients.capture.capture`.
         """
         rows = len(self.modalities[0].value(inputs))
-        captured = capture(self.model, inputs, self.layers, self._asked if self.scored else follow, gradients, allow_unused)
+
+        def read() -> Captured:
+            return capture(self.model, inputs, self.layers, self._asked if self.scored else follow, gradients, allow_unused)
+
+        captured, self.sharing = shared(self.model, self.layers, read) if self.sharing else (read(), False)
         self.passes += rows * (3 if gradients else 1)
         return captured.score[:, None] if self.scored else as_logits(captured.output, rows), captured
 

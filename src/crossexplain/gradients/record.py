@@ -1,16 +1,14 @@
 """What the rounds found: logits, gradient norms and importances of all views, and how to read them."""
 
 import warnings
-from collections.abc import Iterable
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from crossexplain.checks import InputError
+from crossexplain.checks import InputError, require_one_of
 from crossexplain.gradients import verdict as judging
 from crossexplain.gradients.evidence import classes, evidence
 from crossexplain.gradients.verdict import ENOUGH, Verdict
@@ -140,15 +138,15 @@ class Record:
 
     def without(self, modality: str) -> str:
         """Return the name of the view that masks a modality, as in ``"text masked"``."""
-        return masked(self._known("modality", modality, self.modalities))
+        return masked(require_one_of(modality, self.modalities, "modality"))
 
     def only(self, modality: str) -> str:
         """Return the name of the view that leaves a modality alone and masks all others."""
-        return alone(self._known("modality", modality, self.modalities), self.modalities)
+        return alone(require_one_of(modality, self.modalities, "modality"), self.modalities)
 
     def picked(self, modality: str, at_random: bool = False) -> str:
         """Return the name of the view of round 4, as in ``"text picked masked"``, or that of its random control."""
-        return partly_masked(self._known("modality", modality, self.modalities), RANDOM if at_random else PICKED)
+        return partly_masked(require_one_of(modality, self.modalities, "modality"), RANDOM if at_random else PICKED)
 
     def margin(self, baseline: str, view: str) -> np.ndarray:
         """Return the evidence for the followed class, (N,): its logit, less the mean of all where there are several."""
@@ -252,17 +250,9 @@ class Record:
 
     def _pass(self, baseline: str, view: str) -> Pass:
         """Return one pass of the record or one of the caller's own views."""
-        self._known("baseline", baseline, self.baselines)
+        require_one_of(baseline, self.baselines, "baseline")
         views = {name: one for (of, name), one in self.passes.items() if of == baseline} | self.extra
-        return views[self._known("view", view, views)]
-
-    def _known(self, what: str, name: str, known: Iterable[str]) -> str:
-        """Return a name that the record has, or say what names it has."""
-        if name in known:
-            return name
-        near = get_close_matches(str(name), known := list(known), n=1, cutoff=0.3)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise InputError(f"the record has no {what} {name!r}; it has {', '.join(map(repr, known))}.{hint}")
+        return views[require_one_of(view, views, "view")]
 
 
 def similarity(gradients: tuple[Tensor, Tensor], importances: tuple[Tensor, Tensor], present: Tensor) -> Similarity:

@@ -20,14 +20,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from crossexplain.checks import InputError
+from crossexplain import moved
+from crossexplain.checks import InputError, require_one_of
 from crossexplain.gradients.capture import Captured, NoGradient
 from crossexplain.gradients.evidence import classes, evidence
 from crossexplain.gradients.modalities import Inputs, Modality
 from crossexplain.gradients.plans import Baseline, Plans
 from crossexplain.gradients.question import ROWS, Question, Target
 from crossexplain.gradients.record import PICKED, RANDOM, FromSide, Pass, Record, Similarity, partly_masked, similarity
-from crossexplain.gradients.sharing import shared
 from crossexplain.gradients.views import FULL, NOTHING, Change, Views, alone, masked
 
 PICKS = "round 2", "round 1", "cross", None
@@ -157,11 +157,11 @@ def run_rounds(question: Question, *, baselines: Sequence[Baseline] | Baseline |
                extra: Mapping[str, Mapping[str, Change]] | None = None, control: bool = True, sharing: bool = True,
                progress: bool = True, seed: int = 0) -> Record:
     """As :func:`rounds`, through a :class:`~crossexplain.gradients.question.Question`, which counts the passes."""
-    for what, value, known in (("pick", pick, PICKS), ("by", by, BY)):
-        if value not in known:
-            raise InputError(f"got {what}={value!r}, expected one of {', '.join(map(repr, known))}.")
+    require_one_of(pick, PICKS, "pick")
+    require_one_of(by, BY, "by")
+    question.sharing = sharing
     plans = Plans(question, baselines, draws, seed)
-    runner = _Runner(question, plans, _tops(question.names, top), pick, by, extra or {}, control, seed, sharing)
+    runner = _Runner(question, plans, _tops(question.names, top), pick, by, extra or {}, control, seed)
     runner.find_unused()
     return runner.record(_in_chunks(runner.chunk, question.n, question.rows // runner.widest, progress, "rounds"))
 
@@ -169,14 +169,13 @@ def run_rounds(question: Question, *, baselines: Sequence[Baseline] | Baseline |
 def run_dividends(question: Question, *, draws: int = 4, progress: bool = True, seed: int = 0) -> dict[str, Tensor]:
     """As :func:`feature_dividends`, through a :class:`~crossexplain.gradients.question.Question`, under its baselines."""
     plans, dividends = Plans(question, [question.baselines], draws, seed), {}
-    reader = _Reader(question)
     for name in question.names:
         present = question.present[name]
         count = present.shape[1]
         laid_out = plans.laid_out(plans.one_by_one(name, count))
 
         def margins(examples: Tensor, laid_out: Views = laid_out) -> dict:
-            return reader.margins(laid_out, examples)
+            return _margins(question, laid_out, examples)
 
         value = _in_chunks(margins, question.n, question.rows // len(laid_out), progress, f"dividends of features of {name}")
         dividends[name] = present.cpu() * torch.stack([
@@ -197,33 +196,16 @@ def _tops(names: Sequence[str], top: int | Mapping[str, int]) -> dict[str, int]:
     return dict.fromkeys(names, 1) | dict(given)
 
 
-class _Reader:
-    """Runs rows, equal ones once at the layers that are read, if the model lets them."""
-
-    def __init__(self, question: Question, sharing: bool = True):
-        self.question, self.sharing = question, sharing
-        self.allow_unused = False  # may the gradient at a modality be missing?
-
-    def read(self, inputs: Inputs, follow: Tensor | None = None, gradients: bool = True) -> tuple[Tensor, Captured]:
-        """Return the logits (R, C) and what was captured; ``follow`` (R,) is the class whose logit is differentiated."""
-        def read() -> tuple[Tensor, Captured]:
-            return self.question.read(inputs, follow, gradients, self.allow_unused)
-
-        if not self.sharing:
-            return read()
-        values, self.sharing = shared(self.question.model, self.question.layers, read)
-        return values
-
-    def margins(self, laid_out: Views, examples: Tensor) -> dict:
-        """Return the evidence for the followed class in each view, the mean over its draws, without gradients."""
-        logits, _ = self.read(laid_out.batch(examples), gradients=False)
-        logits = logits.reshape(len(laid_out), len(examples), -1).float().cpu()
-        follow = self.question.follow(examples)
-        follow = classes(logits[laid_out.names.index((FULL, None, 0))]) if follow is None else follow.cpu()
-        views: dict[tuple, list[int]] = {}
-        for v, (view, feature, _) in enumerate(laid_out.names):
-            views.setdefault((view, feature), []).append(v)
-        return {view: evidence(logits[draws].mean(dim=0), follow) for view, draws in views.items()}
+def _margins(question: Question, laid_out: Views, examples: Tensor) -> dict:
+    """Return the evidence for the followed class in each view, the mean over its draws, without gradients."""
+    logits, _ = question.read(laid_out.batch(examples), gradients=False)
+    logits = logits.reshape(len(laid_out), len(examples), -1).float().cpu()
+    follow = question.follow(examples)
+    follow = classes(logits[laid_out.names.index((FULL, None, 0))]) if follow is None else follow.cpu()
+    views: dict[tuple, list[int]] = {}
+    for v, (view, feature, _) in enumerate(laid_out.names):
+        views.setdefault((view, feature), []).append(v)
+    return {view: evidence(logits[draws].mean(dim=0), follow) for view, draws in views.items()}
 
 
 class _RawPass(NamedTuple):
@@ -247,11 +229,11 @@ class _Runner:
     extra: Mapping[str, Mapping[str, Change]]
     control: bool
     seed: int
-    sharing: bool
+    allow_unused: bool = False  # may the gradient at a modality be missing?
 
     def __post_init__(self):
         question = self.question
-        self.names, self.reader = question.names, _Reader(question, self.sharing)
+        self.names = question.names
         self.modality = dict(zip(question.names, question.modalities))
         self.which = (PICKED, RANDOM) if self.control else (PICKED,)
         generator = torch.Generator().manual_seed(self.seed + 1)
@@ -281,12 +263,12 @@ class _Runner:
         Where a mask does matter, the gradient is missing only because something on the way has none: that is an error.
         """
         try:
-            self.reader.read(self.question.examples(torch.arange(1)))
+            self.question.read(self.question.examples(torch.arange(1)))
             return
         except NoGradient as error:
-            missing, self.reader.allow_unused = error, True
+            missing, self.allow_unused = error, True
         few = torch.arange(min(self.question.n, 16))
-        logits, captured = self.reader.read(self.first.batch(few))
+        logits, captured = self.question.read(self.first.batch(few), allow_unused=True)
         logits = logits.reshape(len(self.first), len(few), -1)
         for name, modality in self.modality.items():
             views = [row for row, (_, view, _) in zip(logits, self.first.names) if view == masked(name)]
@@ -315,7 +297,8 @@ class _Runner:
     def _run(self, laid_out: Views, rows: Tensor, examples: Tensor, follow: Tensor | None) -> dict:
         """One forward and one backward pass on all views of some examples; the mean over the draws of each view."""
         times, n = len(laid_out), len(examples)
-        logits, captured = self.reader.read(laid_out.batch(rows), None if follow is None else follow.repeat(times))
+        follow = None if follow is None else follow.repeat(times)
+        logits, captured = self.question.read(laid_out.batch(rows), follow, allow_unused=self.allow_unused)
         logits = logits.reshape(times, n, -1)
         at = {name: self._at(name, captured, laid_out, rows) for name in self.names}
         passes = {}
@@ -414,30 +397,24 @@ def _in_chunks(compute: Callable[[Tensor], object], n: int, size: int, progress:
     whole = None
     with tqdm(total=n, disable=not progress, delay=5, unit="example", desc=desc) as bar:
         for examples in torch.arange(n).split(max(1, size)):
-            part = compute(examples)
-            whole = _empty_like(part, n) if whole is None else whole
-            _copy_into(whole, part, examples)
+            whole = _put(compute(examples), whole, examples, n)
             bar.update(len(examples))
     return whole
 
 
-def _empty_like(part: object, n: int) -> object:
-    """Return empty tensors for n examples, at the same places as those of one chunk.
+def _put(part: object, whole: object, examples: Tensor, n: int) -> object:
+    """Return tensors for n examples, made for the first chunk, with those of a chunk copied to its examples.
 
     If the small tensors of each chunk were kept, they would lie between the large ones that are freed, and memory would
     grow with every chunk.
     """
     if isinstance(part, Tensor):
-        return part.new_empty(n, *part.shape[1:])
-    if isinstance(part, dict):
-        return {key: _empty_like(value, n) for key, value in part.items()}
-    return tuple(_empty_like(value, n) for value in part)
-
-
-def _copy_into(whole: object, part: object, examples: Tensor) -> None:
-    """Copy the tensors of one chunk to their examples."""
-    if isinstance(part, Tensor):
+        whole = part.new_empty(n, *part.shape[1:]) if whole is None else whole
         whole[examples] = part
-        return
-    for key in part if isinstance(part, dict) else range(len(part)):
-        _copy_into(whole[key], part[key], examples)
+        return whole
+    keys = part if isinstance(part, dict) else range(len(part))
+    values = [_put(part[key], None if whole is None else whole[key], examples, n) for key in keys]
+    return dict(zip(keys, values)) if isinstance(part, dict) else tuple(values)
+
+
+__getattr__ = moved.names_of(__name__)

@@ -1,17 +1,17 @@
 """Importance of tokens: from one forward and one backward pass, a number a token, by several readings of the gradient."""
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from crossexplain.checks import InputError
+from crossexplain.checks import InputError, require_methods, require_one_of
 from crossexplain.gradients.attention import METHODS as ATTENTION_METHODS
-from crossexplain.gradients.attention import RELEVANCE, attention_maps, require_readout, roll
+from crossexplain.gradients.attention import RELEVANCE, attention_maps, roll
 from crossexplain.gradients.capture import capture
-from crossexplain.gradients.modalities import rows_of
+from crossexplain.gradients.modalities import examples_in, in_parts
 
 SPECIAL = ("drop", "keep", "show")
 
@@ -63,7 +63,6 @@ def attribute(
     special_tokens: Tensor | None = None,
     scale: bool = False,
     attention: Sequence[str] = (),
-    readout: str | None = None,
     batch_size: int = 64,
 ) -> Tensor | dict[str, Tensor]:
     """Score every token of every sentence, all methods from one forward and one backward pass of it.
@@ -93,9 +92,6 @@ def attribute(
     attention : sequence of str
         For attention relevance and rollout: the self-attention modules, from the first to the last, whose second output is the
         map.
-    readout : {"first", "mean"}, optional
-        For the same: does the model read its first token, or the mean over the attended ones? Default: found out, see
-        :func:`crossexplain.gradients.attention.roll`.
     batch_size : int
         Sentences at a time, which bounds the memory: what the backward pass needs is kept for no more than these.
 
@@ -107,7 +103,7 @@ def attribute(
     Raises
     ------
     InputError
-        For an unknown method, policy or read-out, a layer that does not give (N, T, D), special tokens that are missing
+        For an unknown method or policy, a layer that does not give (N, T, D), special tokens that are missing
         or of another shape, attention modules that are missing, and what :func:`capture` refuses.
 
     Examples
@@ -116,21 +112,27 @@ def attribute(
     >>> attribute(model, {"input": torch.tensor([[1, 4]])}, "0", ["l1", "l2"], special="keep")["l2"].shape
     torch.Size([1, 2])
     """
-    names = [method] if isinstance(method, str) else list(method)
-    _require(names, special, readout)
-    reads = {name: METHODS.get(RENAMED.get(name, name)) for name in names}
-    maps = attention_maps(attention) if any(name in ATTENTION_METHODS for name in names) else []
+    if not isinstance(inputs, Mapping):
+        raise InputError(f"got inputs as {type(inputs).__name__}, expected a mapping from the model's keywords to tensors, as "
+                         "in {'input_ids': ids, 'attention_mask': mask}.")
+    require_one_of(special, SPECIAL, "special")
+    reads = _reads([method] if isinstance(method, str) else method)
+    maps = attention_maps(attention) if any(name in ATTENTION_METHODS for name in reads) else []
+    n = len(special_tokens) if special_tokens is not None and special_tokens.ndim else examples_in(inputs)
     parts = []
-    for some, wanted in _batches(inputs, target, batch_size, special_tokens):
+    for some, wanted in in_parts(inputs, batch_size, n, target):
+        # The sentences come first: by the first tensor the model's batch is counted.
+        some = dict(sorted(some.items(), key=lambda item: item[1] is inputs[item[0]]))
         captured = capture(model, some, [layer, *maps], wanted)
-        _require_tokens(captured.activations[layer], layer)
-        parts.append({
-            name: roll(captured, maps, name, readout, some.get("attention_mask")) if name in ATTENTION_METHODS
-            else reads[name].read(captured.activations[layer], captured.gradients[layer])
-            for name in names
-        })
-    scores = {name: torch.cat([part[name] for part in parts]) for name in names}
-    dropped = _special_tokens(special, special_tokens, scores[names[0]].shape).to(scores[names[0]].device)
+        activation = captured.activations[layer]
+        if activation.ndim != 3:
+            raise InputError(f"layer {layer!r} gives shape {tuple(activation.shape)}, expected one vector a token (N, T, D); "
+                             "capture the embeddings or a transformer block.")
+        parts.append({name: roll(captured, maps, name) if read is None else read(activation, captured.gradients[layer])
+                      for name, read in reads.items()})
+    scores = {name: torch.cat([part[name] for part in parts]) for name in reads}
+    one, *_ = scores.values()
+    dropped = _special_tokens(special, special_tokens, one.shape).to(one.device)
     scores = {name: _policy(values, dropped, special, scale) for name, values in scores.items()}
     return scores[method] if isinstance(method, str) else scores
 
@@ -204,8 +206,7 @@ def merge_words(scores: Tensor, words: Tensor, how: str = "sum") -> Tensor:
     """
     if scores.shape != words.shape or scores.ndim != 2:
         raise InputError(f"scores {tuple(scores.shape)} and words {tuple(words.shape)} must have one shape (N, T).")
-    if how not in ("sum", "max", "mean"):
-        raise InputError(f"got how = {how!r}, expected 'sum', 'max' or 'mean'.")
+    require_one_of(how, ("sum", "max", "mean"), "how")
     merged = scores.new_full((len(scores), max(int(words.max()) + 1, 1)), float("nan"))
     for row, values, numbers in zip(merged, scores, words):
         for word in numbers[numbers >= 0].unique():
@@ -214,63 +215,25 @@ def merge_words(scores: Tensor, words: Tensor, how: str = "sum") -> Tensor:
     return merged
 
 
-def _require(names: list[str], special: str, readout: str | None) -> None:
-    known = list(dict.fromkeys([*METHODS, *ATTENTION_METHODS]))
+def _reads(names: Sequence[str]) -> dict[str, Callable | None]:
+    """Return how each method reads a gradient, None for those that read attention maps."""
     for name in names:
         if name in RENAMED:
             warnings.warn(f"the method {name!r} is called {RENAMED[name]!r} now; the old name goes with the next version.",
                           DeprecationWarning, stacklevel=3)
-        elif name not in known:
-            raise InputError(f"there is no method {name!r}; the methods are {', '.join(known)}.")
-    if not names:
-        raise InputError(f"no method was named; the methods are {', '.join(known)}.")
-    if special not in SPECIAL:
-        raise InputError(f"got special = {special!r}, expected one of {', '.join(map(repr, SPECIAL))}.")
-    require_readout(readout)
-
-
-def _batches(inputs: Mapping[str, Tensor], target: object, size: int,
-             special_tokens: Tensor | None) -> Iterator[tuple[dict, object]]:
-    """Yield inputs and target of so many sentences at a time; the examples of a batch do not touch each other."""
-    if not isinstance(inputs, Mapping):
-        raise InputError(f"got inputs as {type(inputs).__name__}, expected a mapping from the model's keywords to tensors, as "
-                         "in {'input_ids': ids, 'attention_mask': mask}.")
-    if size < 1:
-        raise InputError(f"got batch_size = {size}, expected at least 1.")
-    rows = [len(value) for value in inputs.values() if isinstance(value, Tensor) and value.ndim > 1]
-    n = len(special_tokens) if special_tokens is not None and special_tokens.ndim else max(rows, default=0)
-    for start in range(0, max(n, 1), size):
-        part = torch.arange(start, min(start + size, n))
-        each = isinstance(target, Tensor) and target.numel() > 1
-        if each and len(target) != n:
-            raise InputError(f"target has {len(target)} entries, the batch has {n} sentences; pass one each.")
-        # The sentences come first: by the first tensor the model's batch is counted.
-        some = rows_of(inputs, part, n)
-        some = dict(sorted(some.items(), key=lambda item: item[1] is inputs[item[0]]))
-        yield some, target[part.to(target.device)] if each else target
-
-
-def _require_tokens(activation: Tensor, layer: str) -> None:
-    if activation.ndim != 3:
-        raise InputError(
-            f"layer {layer!r} gives shape {tuple(activation.shape)}, expected one vector a token (N, T, D); "
-            "capture the embeddings or a transformer block."
-        )
+    present_names = require_methods([RENAMED.get(name, name) for name in names], [*METHODS, *ATTENTION_METHODS])
+    return {name: None if key in ATTENTION_METHODS else METHODS[key].read for name, key in zip(names, present_names)}
 
 
 def _special_tokens(special: str, given: Tensor | None, shape: torch.Size) -> Tensor:
-    if given is None:
-        if special != "keep":
-            raise InputError(
-                f"special={special!r} needs to know the special tokens; pass special_tokens (N, T) "
-                "(return_special_tokens_mask=True of the tokenizer), or special='keep'."
-            )
+    if given is None and special == "keep":
         return torch.zeros(shape, dtype=torch.bool)
+    if given is None:
+        raise InputError(f"special={special!r} needs to know the special tokens; pass special_tokens (N, T) "
+                         "(return_special_tokens_mask=True of the tokenizer), or special='keep'.")
     if given.shape != shape:
-        raise InputError(
-            f"special_tokens has shape {tuple(given.shape)}, the sentences have {tuple(shape)} tokens; "
-            "encode both in one call."
-        )
+        raise InputError(f"special_tokens has shape {tuple(given.shape)}, the sentences have {tuple(shape)} tokens; encode "
+                         "both in one call.")
     return given.bool()
 
 

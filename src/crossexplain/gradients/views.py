@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from crossexplain import moved
 from crossexplain.checks import InputError
 from crossexplain.gradients.modalities import Inputs, Modality, features_of, is_batched, require_modalities, rows_of
 
@@ -176,11 +177,10 @@ class Views:
                              "features that stay; compare first, for example keep = scores < limit.")
         examples, count = features.shape
         if keep.shape not in ((count,), (1, count), (examples, count)):
-            raise InputError(
-                f"view {view!r}: the {modality.name} mask has {keep.shape[-1] if keep.ndim else 1} entries "
-                f"(shape {tuple(keep.shape)}), {modality.name} has {count} {modality.unit} and the batch {examples} examples; "
-                "pass one entry a feature, True for those that stay, the same for all examples (F,) or one row each (N, F)."
-            )
+            raise InputError(f"view {view!r}: the {modality.name} mask has {keep.shape[-1] if keep.ndim else 1} entries "
+                             f"(shape {tuple(keep.shape)}), {modality.name} has {count} {modality.unit} and the batch "
+                             f"{examples} examples; pass one entry a feature, True for those that stay, the same for all "
+                             "examples (F,) or one row each (N, F).")
         donors = self._donors_of(view, modality, mask.donors) if mask.baseline == "data" else None
         return Mask(keep.expand_as(features), mask.baseline, donors)
 
@@ -202,11 +202,9 @@ class Views:
         anything = torch.stack([present.any(dim=-1) for present in self.present.values()]).any(dim=0)  # (V, N)
         if not anything.all():
             view, example = (int(i) for i in (~anything).nonzero()[0])
-            raise InputError(
-                f"view {self.names[view]!r} hides every feature of every modality (first in example {example}): nothing "
-                "of the example is left to explain; keep at least one feature, or pass allow_empty=True where the value "
-                "of the bare baseline is what you want."
-            )
+            raise InputError(f"view {self.names[view]!r} hides every feature of every modality (first in example "
+                             f"{example}): nothing of the example is left to explain; keep at least one feature, or pass "
+                             "allow_empty=True where the value of the bare baseline is what you want.")
 
     def __len__(self) -> int:
         return len(self.names)
@@ -257,3 +255,6 @@ def _drawn(seed: int, examples: Tensor, shape: Sequence[int], draw) -> Tensor:
     """Draw one array an example that depends on the seed and the example alone: (n, *shape)."""
     return torch.stack([draw(*shape, generator=torch.Generator().manual_seed(seed * 1_000_003 + i))
                         for i in examples.tolist()])
+
+
+__getattr__ = moved.names_of(__name__)

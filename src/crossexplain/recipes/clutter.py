@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from crossexplain import moved
 from crossexplain.data import clutter, digits
 from crossexplain.models.training import TensorBatches, fit, predict
 from crossexplain.models.vgg import SlimVGG
@@ -53,3 +54,6 @@ def card(trained: Trained) -> dict:
 
 
 RECIPES = {NAME: Recipe(NAME, train, load, card)}
+
+
+__getattr__ = moved.names_of(__name__)

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from crossexplain import moved
 from crossexplain.checks import require_one_of
 from crossexplain.data import collages, digits
 from crossexplain.data.collages import KINDS, SENTENCES, VOCABULARY, Collages
@@ -251,3 +252,6 @@ def _move(images: Tensor) -> Tensor:
 _full, _embedded = (Recipe(NAMES[profile], partial(train, profile), partial(load, profile), card)
                     for profile in ("full", "embedded"))
 RECIPES = {"collages": replace(_embedded, in_full=_full), "collages_mnist": _full}
+
+
+__getattr__ = moved.names_of(__name__)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm.auto import tqdm
 
+from crossexplain import moved
 from crossexplain.data import controls
 from crossexplain.data.collages import LENGTH, VOCABULARY, Collages
 from crossexplain.data.digits import Digits
@@ -265,3 +266,6 @@ def dense(inner: int, hidden: int, outer: int) -> list[nn.Module]:
 
 
 RECIPES = {SHORTCUT: Recipe(SHORTCUT, train_pairs, load_pairs, card)}
+
+
+__getattr__ = moved.names_of(__name__)

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from crossexplain import moved
 from crossexplain.checks import require_one_of
 from crossexplain.data import store
 from crossexplain.data.flickr8k import Flickr8k, Pairs
@@ -263,3 +264,6 @@ def card(trained: Trained) -> dict:
 
 RECIPES = {f"flickr8k_{name}": Recipe(f"flickr8k_{name}", partial(train_and_keep, name), partial(load, name), card,
                                       folder=folder, limit=LIMIT) for name in NAMES}
+
+
+__getattr__ = moved.names_of(__name__)

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedTokenizerBase
 
+from crossexplain import moved
 from crossexplain.data import reviews, store
 from crossexplain.data.reviews import CLASSES, Reviews
 from crossexplain.models import bert
@@ -137,3 +138,6 @@ def tune(encoder: store.Found, parts: dict[str, Reviews], epochs: int, length: i
 
 _full, _embedded = (Recipe(NAME, partial(train, profile), partial(load, profile), card) for profile in ("full", "embedded"))
 RECIPES = {NAME: replace(_embedded, in_full=_full)}
+
+
+__getattr__ = moved.names_of(__name__)

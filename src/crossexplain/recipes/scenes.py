@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from transformers import BertConfig, BertModel
 
+from crossexplain import moved
 from crossexplain.checks import require_one_of
 from crossexplain.data import scenes
 from crossexplain.data.scenes import LENGTH, VOCABULARY, Pairs, Scenes, tokenize
@@ -256,3 +257,6 @@ def _ends(model: nn.Module) -> bool:
 
 
 RECIPES = {f"scenes_{name}": Recipe(f"scenes_{name}", partial(train, name), partial(load, name), card) for name in NAMES}
+
+
+__getattr__ = moved.names_of(__name__)
