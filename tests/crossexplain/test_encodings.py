@@ -77,7 +77,7 @@ def shards(folder):
 def test_features_are_those_of_the_model(model, inputs, tmp_path):
     found = run(model, inputs, tmp_path)
     truth = torch.cat([model(part) for part in inputs.vectors.split(3)]).detach()
-    assert len(found) == N and found.shape == (5,) and not found.ragged
+    assert len(found) == N and found.shape == (5,)
     assert torch.allclose(found[range(N)], truth, rtol=5e-4, atol=1e-6)
     assert torch.equal(found[torch.tensor([41, 3, 3])], found[range(N)][[41, 3, 3]]) and found[[]].shape == (0, 5)
 
@@ -113,7 +113,7 @@ def test_rows_of_texts_of_different_lengths(inputs, tmp_path, sort):
     lengths = inputs.lengths if sort else None
     found = encode(reader, inputs.sentences, inputs.names, tmp_path, settings={}, mask="mask", lengths=lengths,
                    shard_size=8, batch_size=3, progress=False)
-    assert found.ragged and found.shape == (4,) and len(found) == N
+    assert found.shape == (4,) and len(found) == N
     if sort:
         assert [inputs.lengths[i] for i in inputs.asked] == sorted(inputs.lengths)
     some = [17, 2, 49]
@@ -123,15 +123,12 @@ def test_rows_of_texts_of_different_lengths(inputs, tmp_path, sort):
         n = inputs.lengths[i]
         assert torch.allclose(row[:n], reader.embedding.weight[i] + torch.arange(n)[:, None], atol=1e-2)
         assert not row[n:].any()
-    with pytest.raises(TypeError, match="use padded"):
-        found[some]
+    assert torch.equal(found[some], values[mask])
 
 
 def test_other_shapes_than_a_vector(model, inputs, tmp_path):
     found = run(model, inputs, tmp_path, forward=lambda input: model(input)[:, :4].reshape(-1, 2, 2, 1))
     assert found.shape == (2, 2, 1) and found[[3, 4]].shape == (2, 2, 2, 1)
-    with pytest.raises(TypeError, match="use encodings"):
-        found.padded([1])
     for wrong in (50, -1):
         with pytest.raises(IndexError, match=f"input {wrong} was asked for, there are 50"):
             found[[wrong]]
@@ -325,7 +322,7 @@ def test_photographs_and_captions_through_the_real_towers(tmp_path):
     encoder, tokenizer = bert.load(folder, 2).encoder, bert.load_tokenizer(folder)
     some = data.captions_of(images)
     states = recipe.encode_captions(encoder, tokenizer, data, some, progress=False, where=tmp_path)
-    assert states.ragged and states.shape == (384,) and len(states) == 100
+    assert states.shape == (384,) and len(states) == 100
     values, mask = states.padded([3, 50, 99])
     for row, kept, caption in zip(values, mask, some[[3, 50, 99]]):
         inputs = tokenizer([data.captions[caption]], return_tensors="pt")

@@ -29,20 +29,22 @@ def test_unknown_names_and_profiles_are_refused():
         load_or_train("slim_vgg", "half")
 
 
-def test_the_full_profile_takes_the_full_recipe_and_retraining_loads_nothing(monkeypatch, small):
+def test_a_recipe_of_both_profiles_is_told_which_and_retraining_loads_nothing(monkeypatch, small):
     asked = []
 
     def noted(what, answer):
         return lambda **settings: asked.append((what, settings)) or answer
 
-    full = Recipe("collages_mnist", noted("train", small), noted("load", small), dict)
-    monkeypatch.setitem(collages.RECIPES, "collages", replace(full, load=noted("load nothing", None), in_full=full))
+    both = Recipe("collages", noted("train", small), noted("load", small), dict, profiles=True)
+    monkeypatch.setitem(collages.RECIPES, "collages", both)
+    monkeypatch.setitem(clutter.RECIPES, "slim_vgg", replace(both, load=noted("load nothing", None), profiles=False))
     assert load_or_train("collages", "full", 4, progress=False) is small
-    assert load_or_train("collages", seed=5, size="small", pooling="last") is small
+    assert load_or_train("slim_vgg", seed=5, size="small", pooling="last") is small
     assert load_or_train("collages", retrain=True) is small
     assert [what for what, _ in asked] == ["load", "load nothing", "train", "train"]
-    assert asked[0][1] == {"seed": 4, "size": "page", "progress": False}
+    assert asked[0][1] == {"seed": 4, "size": "page", "progress": False, "profile": "full"}
     assert asked[2][1] == {"seed": 5, "size": "small", "progress": True, "pooling": "last"}
+    assert asked[3][1]["profile"] == "embedded"
 
 
 def test_what_is_kept_is_loaded_with_its_card_and_its_histories(tmp_path, small, monkeypatch):

@@ -48,16 +48,14 @@ class Encodings:
     folder : Path
         Where they are kept.
     shape : tuple of int
-        Of the features of one input; where each input has as many rows as it has tokens, of one row.
-    ragged : bool
-        Whether each input has its own number of rows.
+        Of the features of one input; where each input has its own number of rows, one a token, of one row.
     """
 
     def __init__(self, folder: Path, shards: Sequence["_Shard"], order: np.ndarray):
-        self.folder, self.ragged = folder, shards[0].lengths is not None
+        self.folder = folder
         self._values = [np.load(shard.path, mmap_mode="r") for shard in shards]  # nothing is read before it is used
         self.shape = self._values[0].shape[1:]
-        lengths = [shard.lengths if self.ragged else [1] * len(values) for shard, values in zip(shards, self._values)]
+        lengths = [shard.lengths or [1] * len(values) for shard, values in zip(shards, self._values)]
         places = [(number, end - rows, end) for number, of_shard in enumerate(lengths)
                   for rows, end in zip(of_shard, np.cumsum(of_shard))]
         self._places = np.array(places)[np.argsort(order)]  # (N, 3): shard, first row, and the row after the last
@@ -68,15 +66,13 @@ class Encodings:
     def __getitem__(self, indices: Sequence[int] | Tensor) -> Tensor:
         """Return the features of some inputs, (n, ...), float32.
 
+        Where each input has its own number of rows, these are one after the other; :meth:`padded` keeps them apart.
+
         Raises
         ------
-        TypeError
-            Where each input has its own number of rows; :meth:`padded` gives those.
         IndexError
             For an input that does not exist.
         """
-        if self.ragged:
-            raise TypeError("each input has its own number of rows here; use padded(indices), which gives a mask too.")
         return torch.from_numpy(np.concatenate([np.empty((0, *self.shape), np.float32), *self._rows(indices)]))
 
     def padded(self, indices: Sequence[int] | Tensor) -> tuple[Tensor, Tensor]:
@@ -92,8 +88,6 @@ class Encodings:
             T is the greatest number of rows among them.
         mask : Tensor of bool, shape (n, T)
         """
-        if not self.ragged:
-            raise TypeError("every input has features of the same shape here; use encodings[indices].")
         rows = [torch.from_numpy(np.asarray(part, np.float32)) for part in self._rows(indices)]
         values = nn.utils.rnn.pad_sequence(rows, batch_first=True)
         return values, torch.arange(values.shape[1]) < torch.tensor([len(part) for part in rows])[:, None]

@@ -91,7 +91,7 @@ class EncoderTower(nn.Module):
 
     layer = "encoder.embeddings"
 
-    def __init__(self, encoder: PreTrainedModel, pad: int = 0):
+    def __init__(self, encoder: PreTrainedModel, pad: int | None = 0):
         super().__init__()
         self.encoder, self.pad, self.width = encoder, pad, encoder.config.hidden_size
         if getattr(encoder, "pooler", None) is not None:
@@ -152,7 +152,7 @@ class GivenStates(GivenMaps):
         return self.given(states), real
 
 
-class ClipTextTower(nn.Module):
+class ClipTextTower(EncoderTower):
     """CLIP's text tower: a transformer in which each token sees those before it, so only the end-of-text token sees all.
 
     Tokens after the first end-of-text token are padding. Read the states with ``pool(states, real, "last")``.
@@ -164,11 +164,8 @@ class ClipTextTower(nn.Module):
         A token that is never attended to. Default: none, since CLIP's own tokenizer pads with end-of-text.
     """
 
-    layer = "encoder.embeddings"
-
     def __init__(self, encoder: CLIPTextModel, pad: int | None = None):
-        super().__init__()
-        self.encoder, self.pad, self.width = encoder, pad, encoder.config.hidden_size
+        super().__init__(encoder, pad)
 
     def forward(self, tokens: Tensor, attention_mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return the states of all tokens after the final layer norm, (N, T, D), and which are attended to, (N, T)."""

@@ -175,13 +175,12 @@ def fit(
     scheduler = _scheduler(optimizer, schedule, lr, epochs * math.ceil(len(train) / batch_size))
     model.to(accelerator.device)
     wrapped, optimizer = accelerator.prepare(model, optimizer)
-    settings = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "weight_decay": weight_decay,
-                "schedule": schedule, "seed": seed, "examples": len(train), "half": half}
+    settings = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "weight_decay": weight_decay, "schedule": schedule,
+                "seed": seed, "examples": len(train), "half": half}
     run = _Run({"model": model, "optimizer": optimizer, "scheduler": scheduler}, settings, str(accelerator.device))
     if checkpoint is not None and Path(checkpoint).exists():
         run.resume(Path(checkpoint))
-    bar = tqdm(total=epochs, initial=run.epoch, disable=not progress, unit="epoch",
-               desc=f"training on {accelerator.device}")
+    bar = tqdm(total=epochs, initial=run.epoch, disable=not progress, unit="epoch", desc=f"training on {accelerator.device}")
     devices = list(range(torch.cuda.device_count())) if accelerator.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), bar:
         while run.epoch < epochs:

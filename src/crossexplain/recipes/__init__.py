@@ -88,8 +88,8 @@ class Recipe:
         ``load(seed=, size=, progress=, **options)`` returns a :class:`Trained` that was trained before, or None.
     card : callable
         ``card(trained)`` returns at least ``"data"`` and ``"accuracy"`` for the card of the checkpoint.
-    in_full : Recipe, optional
-        In place of this one for the profile ``"full"``.
+    profiles : bool
+        Whether ``train`` and ``load`` take a ``profile``, ``"embedded"`` or ``"full"``.
     folder : callable, optional
         Returns the folder of the checkpoint; default, that of those that travel with the project.
     limit : int
@@ -100,7 +100,7 @@ class Recipe:
     train: Callable[..., Trained]
     load: Callable[..., Trained | None]
     card: Callable[[Trained], dict]
-    in_full: "Recipe | None" = None
+    profiles: bool = False
     folder: Callable[[], Path] | None = None
     limit: int = checkpoints.LIMIT
 
@@ -155,9 +155,9 @@ def load_or_train(name: str, profile: str = "embedded", seed: int = 0, *, retrai
     """
     require_one_of(name, RECIPES, "recipe")
     require_one_of(profile, ("embedded", "full"), "profile")
-    recipe = RECIPES[name]
-    recipe = recipe.in_full if profile == "full" and recipe.in_full else recipe
-    settings = {"seed": seed, "size": size, "progress": progress, **options}
+    recipe, settings = RECIPES[name], {"seed": seed, "size": size, "progress": progress, **options}
+    if recipe.profiles:
+        settings["profile"] = profile
     return (None if retrain else recipe.load(**settings)) or recipe.train(**settings)
 
 

@@ -5,7 +5,6 @@ dozen distinct sentences once a step, which is what makes the training of the re
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from crossexplain import moved
 from crossexplain.checks import require_one_of
 from crossexplain.data import collages, digits
 from crossexplain.data.collages import KINDS, SENTENCES, VOCABULARY, Collages
@@ -73,7 +71,7 @@ def train_tower(bank: Digits, seed: int, n: int, epochs: int, progress: bool = T
     bank : Digits
     seed : int
     n, epochs : int
-        Collages an epoch.
+        ``n`` collages in each epoch.
 
     Returns
     -------
@@ -92,7 +90,7 @@ def train_tower(bank: Digits, seed: int, n: int, epochs: int, progress: bool = T
 
 
 def look(model: CnnLstm, data: Collages) -> TensorBatches:
-    """Send each distinct collage through the tower once, and return what it saw beside the sentences' numbers.
+    """Send each distinct collage through the tower once, and return what it saw, with the numbers of the sentences.
 
     Parameters
     ----------
@@ -249,9 +247,5 @@ def _move(images: Tensor) -> Tensor:
     return nn.functional.grid_sample(images, grid, align_corners=False)
 
 
-_full, _embedded = (Recipe(NAMES[profile], partial(train, profile), partial(load, profile), card)
-                    for profile in ("full", "embedded"))
-RECIPES = {"collages": replace(_embedded, in_full=_full), "collages_mnist": _full}
-
-
-__getattr__ = moved.names_of(__name__)
+RECIPES = {"collages": Recipe("collages", train, load, card, profiles=True),
+           "collages_mnist": Recipe("collages_mnist", partial(train, "full"), partial(load, "full"), card)}

@@ -1,7 +1,6 @@
 """The sentiment classifier of chapter 2: a pre-trained BERT and a head, tuned on reviews."""
 
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +8,6 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedTokenizerBase
 
-from crossexplain import moved
 from crossexplain.data import reviews, store
 from crossexplain.data.reviews import CLASSES, Reviews
 from crossexplain.models import bert
@@ -136,8 +134,4 @@ def tune(encoder: store.Found, parts: dict[str, Reviews], epochs: int, length: i
                   part=learned, tokenizer=tokenizer, classes=classes, encoder=encoder)
 
 
-_full, _embedded = (Recipe(NAME, partial(train, profile), partial(load, profile), card) for profile in ("full", "embedded"))
-RECIPES = {NAME: replace(_embedded, in_full=_full)}
-
-
-__getattr__ = moved.names_of(__name__)
+RECIPES = {NAME: Recipe(NAME, train, load, card, profiles=True)}
