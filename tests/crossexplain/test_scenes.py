@@ -11,6 +11,7 @@ from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 
 from crossexplain.data import flickr8k, scene_words, scenes
+from crossexplain.data.examples import SPLITS
 from crossexplain.data.scene_captions import Writer, foil
 from crossexplain.data.scene_words import (
     BACKDROPS,
@@ -22,7 +23,6 @@ from crossexplain.data.scene_words import (
     Facts,
 )
 from crossexplain.data.scenes import CHANGES, VOCABULARY, holds, load
-from crossexplain.data.examples import SPLITS
 
 SCENES = load(sizes=(1200, 200, 200))
 FOILS = SCENES.build("train", 2400, seed=0, kind="foil")
