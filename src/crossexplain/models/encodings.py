@@ -28,12 +28,11 @@ from filelock import FileLock, Timeout
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from crossexplain.checks import InputError, require_one_of
+from crossexplain.checks import InputError
 from crossexplain.files import write_whole
 
 log = logging.getLogger(__name__)
 
-DTYPES = {"float16": torch.float16, "float32": torch.float32}
 WAIT = 3600  # seconds to wait for another process that makes the same encoding
 
 
@@ -110,7 +109,7 @@ class Encodings:
 
 def encode(
     model: nn.Module,
-    batch: Callable[[list[int]], Tensor | Mapping[str, Tensor]],
+    batch: Callable[[list[int]], Mapping[str, Tensor]],
     names: Sequence[str],
     folder: Path | str,
     *,
@@ -120,17 +119,18 @@ def encode(
     lengths: Sequence[int] | None = None,
     batch_size: int = 32,
     shard_size: int = 256,
-    dtype: str = "float16",
     progress: bool = True,
 ) -> Encodings:
     """Encode inputs with a frozen model, or use what was encoded before.
+
+    Features are kept in half precision, which takes half of the space and keeps 3 digits.
 
     Parameters
     ----------
     model : torch.nn.Module
         In eval mode. All its weights are part of the key.
     batch : callable
-        ``batch(indices)`` returns the inputs of the model: a Tensor, or a dict of Tensors by keyword.
+        ``batch(indices)`` returns the inputs of the model by keyword.
     names : sequence of N str
         What identifies the content of each input: the text itself, or name and checksum of a file.
     folder : path
@@ -145,8 +145,6 @@ def encode(
         Inputs of similar length go through the model together, which saves padding.
     batch_size, shard_size : int
         Inputs that go through the model, and that are written to a file, at once.
-    dtype : {"float16", "float32"}
-        Of the features on disk. Half precision takes half of the space and keeps 3 digits.
     progress : bool
         Show a progress bar.
 
@@ -157,7 +155,7 @@ def encode(
     Raises
     ------
     EncodingError
-        If the disk is full or cannot be written, or features are not finite or too large for the dtype. Finished
+        If the disk is full or cannot be written, or features are not finite or too large for half precision. Finished
         shards are kept; the same call goes on from there.
     InputError
         For settings that cannot be used.
@@ -167,18 +165,18 @@ def encode(
     >>> from tempfile import TemporaryDirectory
     >>> model, vectors = nn.Linear(3, 2).eval(), torch.ones(5, 3)
     >>> with TemporaryDirectory() as folder:
-    ...     features = encode(model, lambda rows: vectors[rows], list("abcde"), folder, settings={}, progress=False)
+    ...     features = encode(model, lambda rows: {"input": vectors[rows]}, list("abcde"), folder, settings={}, progress=False)
     ...     len(features), features[[4, 0]].shape
     (5, torch.Size([2, 2]))
     """
-    _require_usable(model, names, lengths, dtype)
+    _require_usable(model, names, lengths)
     order = np.arange(len(names)) if lengths is None else np.argsort(np.asarray(lengths), kind="stable")
-    about = _about(model, names, settings, order, dtype, shard_size)
+    about = _about(model, names, settings, order, shard_size)
     home = Path(folder) / about["key"][:32]
     device = next((tensor.device for tensor in model.state_dict().values()), torch.device("cpu"))
     shards, is_new = [], False
     bar = tqdm(total=len(names), unit="input", disable=not progress, desc=f"encoding on {device}")
-    compute = partial(_features, forward or model, batch, names, mask, batch_size, dtype, device, bar)
+    compute = partial(_features, forward or model, batch, names, mask, batch_size, device, bar)
     with bar, _locked(home):
         _save(home / "about.json", json.dumps(about, indent=2).encode())
         for start in range(0, len(order), shard_size):
@@ -226,7 +224,7 @@ class _Shard:
         return None
 
 
-def _features(forward, batch, names: Sequence[str], mask: str | None, batch_size: int, dtype: str, device: torch.device,
+def _features(forward, batch, names: Sequence[str], mask: str | None, batch_size: int, device: torch.device,
               bar: tqdm, indices: list[int]) -> tuple[np.ndarray, list[int] | None]:
     """Send some inputs through the model; return the features one after the other, and how many rows each input has."""
     values: list[Tensor] = []  # of each input
@@ -234,19 +232,16 @@ def _features(forward, batch, names: Sequence[str], mask: str | None, batch_size
         chosen = indices[start : start + batch_size]
         with torch.inference_mode():
             inputs = batch(chosen)
-            if isinstance(inputs, Tensor):
-                out = forward(inputs.to(device))
-            else:
-                out = forward(**{name: tensor.to(device) for name, tensor in inputs.items()})
+            out = forward(**{name: tensor.to(device) for name, tensor in inputs.items()})
             if len(out) != len(chosen):
                 raise InputError(f"the model gave {len(out)} rows for {len(chosen)} inputs, expected one for each.")
-            parts = list(out.to("cpu", DTYPES[dtype]))
+            parts = list(out.to("cpu", torch.float16))
             if mask is not None:
                 parts = [part[kept] for part, kept in zip(parts, inputs[mask].cpu().bool())]
         for i, part in zip(chosen, parts):
             if not part.isfinite().all():
-                raise EncodingError(f"the features of {names[i][:80]!r} are not finite as {dtype}; use dtype='float32' if "
-                                    "they are only large, or look for NaN in input and weights.")
+                raise EncodingError(f"the features of {names[i][:80]!r} are not finite in half precision, which ends at "
+                                    "65,504; look for NaN in input and weights, or take a layer with smaller values.")
         values += parts
         bar.update(len(chosen))
     if mask is None:
@@ -254,7 +249,7 @@ def _features(forward, batch, names: Sequence[str], mask: str | None, batch_size
     return torch.cat(values).numpy(), [len(part) for part in values]
 
 
-def _about(model: nn.Module, names: Sequence[str], settings, order: np.ndarray, dtype: str, shard_size: int) -> dict:
+def _about(model: nn.Module, names: Sequence[str], settings, order: np.ndarray, shard_size: int) -> dict:
     """Return what an encoding is of, and a key that changes with any of it."""
     weights, inputs = hashlib.sha256(), hashlib.sha256()
     for name, tensor in model.state_dict().items():
@@ -264,7 +259,7 @@ def _about(model: nn.Module, names: Sequence[str], settings, order: np.ndarray, 
         inputs.update(name.encode("utf-8", "surrogatepass") + b"\0")
     inputs.update(np.ascontiguousarray(order, dtype=np.int64))
     about = {"model": type(model).__name__, "weights": weights.hexdigest(), "inputs": inputs.hexdigest(),
-             "number": len(names), "settings": dict(settings), "dtype": dtype, "shard_size": shard_size}
+             "number": len(names), "settings": dict(settings), "dtype": "float16", "shard_size": shard_size}
     return {"key": hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest(), **about}
 
 
@@ -285,14 +280,13 @@ def _require_room(home: Path, size: int) -> None:
                             "room, or name a folder on another disk, and run the same call again.")
 
 
-def _require_usable(model: nn.Module, names, lengths, dtype: str) -> None:
+def _require_usable(model: nn.Module, names, lengths) -> None:
     if model.training:
         raise InputError("the model is in training mode, where dropout changes its features; call model.eval() first.")
     if isinstance(names, str) or not len(names):
         raise InputError(f"got {names!r} as the names of the inputs, expected a list of at least one.")
     if lengths is not None and len(lengths) != len(names):
         raise InputError(f"got {len(lengths)} lengths for {len(names)} inputs, expected as many.")
-    require_one_of(dtype, DTYPES, "dtype")
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from crossexplain.checks import InputError, require_images, require_one_of
+from crossexplain.checks import require_images, require_one_of
 from crossexplain.models.weights import read_weights, seeded
 
 NETWORKS = {  # torchvision's name: number of the last convolutional map in ``features``, side of the input in pixels
@@ -44,13 +44,6 @@ class SlimVGG(_CutInTwo):
     Seven 3x3 convolutions with batch norm and in-place ReLU in four stacks, each followed by a 2x2 pool, then two dense
     layers. ``image_layer`` is the ReLU after the last convolution, an eighth of the image in each direction.
 
-    Parameters
-    ----------
-    classes : int
-        Number of classes.
-    size : int
-        Side of the square images in pixels, a multiple of 16.
-
     Examples
     --------
     >>> model = SlimVGG().eval()
@@ -61,12 +54,10 @@ class SlimVGG(_CutInTwo):
 
     STACKS = ((12,), (24, 24), (48, 48), (64, 64))  # channels of each convolution
     image_layer = "features.23"
+    size = 64  # side of the square images in pixels
 
-    def __init__(self, classes: int = 10, size: int = 64):
+    def __init__(self):
         super().__init__()
-        if size < 16 or size % 16:
-            raise InputError(f"got size {size}, expected a multiple of 16: the image is halved four times.")
-        self.size = size
         layers, before = [], 1
         for stack in self.STACKS:
             for width in stack:
@@ -75,8 +66,7 @@ class SlimVGG(_CutInTwo):
             layers.append(nn.MaxPool2d(2))
         self.features = nn.Sequential(*layers)
         self.classifier = nn.Sequential(
-            nn.Flatten(), nn.Linear(before * (size // 16) ** 2, 64), nn.ReLU(True), nn.Dropout(0.2),
-            nn.Linear(64, classes),
+            nn.Flatten(), nn.Linear(before * 4 * 4, 64), nn.ReLU(True), nn.Dropout(0.2), nn.Linear(64, 10),
         )
 
     def tower(self, images: Tensor) -> Tensor:
@@ -84,7 +74,7 @@ class SlimVGG(_CutInTwo):
         return self.features[:24](require_images(images, channels=1, side=self.size, unit=True))
 
     def head(self, maps: Tensor) -> Tensor:
-        """Return logits (N, classes) of the last convolutional map."""
+        """Return logits (N, 10) of the last convolutional map."""
         return self.classifier(self.features[24:](maps))
 
 

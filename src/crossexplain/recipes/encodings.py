@@ -167,9 +167,9 @@ def encode_photographs(model: ImageNetClassifier, data: Flickr8k, images: Sequen
     Encodings
     """
 
-    def read(rows: list[int]) -> Tensor:
+    def read(rows: list[int]) -> dict[str, Tensor]:
         # The layout in which a CPU computes convolutions in half of the time.
-        return data.images([images[i] for i in rows], model.size).contiguous(memory_format=torch.channels_last)
+        return {"images": data.images([images[i] for i in rows], model.size).contiguous(memory_format=torch.channels_last)}
 
     return encodings.encode(
         model, read, data.fingerprints(images), where or store.cache() / "encodings", forward=model.tower, batch_size=16,
