@@ -245,8 +245,7 @@ class Record:
 
     def _logits(self, baseline: str) -> dict[str, Tensor]:
         """Return the logits (N, C) of the views from which a verdict is read."""
-        views = [FULL, NOTHING, *map(self.without, self.modalities), *map(self.only, self.modalities)]
-        return {view: self._pass(baseline, view).logits for view in views}
+        return {view: self._pass(baseline, view).logits for view in judging.needed_views(self.modalities)}
 
     def _pass(self, baseline: str, view: str) -> Pass:
         """Return one pass of the record or one of the caller's own views."""
