@@ -1,1 +1,1 @@
-"""Studies that a benchmark runs for hours and a chapter reads: the code that both share."""
+"""Studies: what a chapter shares with a benchmark or with tests, and what is no part of the helper package."""

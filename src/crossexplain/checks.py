@@ -18,13 +18,8 @@ class InputError(ValueError):
     """What was passed cannot be used: the message says what it was, what was expected, and what to do."""
 
 
-def require_images(
-    images: Tensor,
-    channels: int | None = None,
-    smallest: int = 2,
-    side: int | None = None,
-    unit: bool = False,
-) -> Tensor:
+def require_images(images: Tensor, channels: int | None = None, smallest: int = 2, side: int | None = None,
+                   unit: bool = False) -> Tensor:
     """Return a batch of images unchanged if it is one.
 
     Parameters
@@ -58,8 +53,7 @@ def require_images(
     if channels is not None and images.shape[1] != channels:
         advice = {3: "repeat a grey image with images.expand(-1, 3, -1, -1)",
                   1: "make it grey with images.mean(dim=1, keepdim=True)"}.get(channels, "convert the mode first")
-        if images.shape[1] == 4:
-            advice = "drop the alpha channel with images[:, :3]"
+        advice = "drop the alpha channel with images[:, :3]" if images.shape[1] == 4 else advice
         raise InputError(f"images have {images.shape[1]} channel(s), the model expects {channels}; {advice}.")
     if min(images.shape[2:]) < smallest:
         raise InputError(f"images are {images.shape[2]} x {images.shape[3]} pixels, expected at least {smallest} x "

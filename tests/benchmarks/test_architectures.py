@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from benchmarks.studies.architectures import ARCHITECTURES, train
 
+from benchmarks.studies.architectures import ARCHITECTURES, train
 from crossexplain.contract import TwoTowers
 from crossexplain.data import digits
 from crossexplain.data.collages import STATEMENTS, tokenize

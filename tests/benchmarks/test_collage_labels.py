@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from benchmarks.studies.collage_labels import text_alone, wrong_labels
 
+from benchmarks.studies.collage_labels import text_alone, wrong_labels
 from crossexplain.data.collages import build
 from crossexplain.data.digits import load
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from benchmarks.studies.collage_oracle import chances
 
+from benchmarks.studies.collage_oracle import chances
 from crossexplain.data import collages
 from crossexplain.data.collages import build
 from crossexplain.data.digits import load

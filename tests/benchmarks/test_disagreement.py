@@ -1,5 +1,6 @@
 import pytest
 import torch
+
 from benchmarks.studies import disagreement
 
 THERE = torch.tensor([[True, True, True, False], [True, True, False, False]])

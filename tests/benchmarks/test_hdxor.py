@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 import torch
-from benchmarks.studies import hdxor
-from benchmarks.studies.hdxor import Concatenated, train
 from sklearn.linear_model import RidgeClassifier
 
+from benchmarks.studies import hdxor
+from benchmarks.studies.hdxor import Concatenated, train
 from crossexplain.evaluation import modality_shares
 
 

@@ -5,6 +5,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from torch import nn
+
 from benchmarks.studies import leaderboard, pointing
 from benchmarks.studies.leaderboard import (
     CELLS,
@@ -16,8 +18,6 @@ from benchmarks.studies.leaderboard import (
     of_collages,
     of_scenes,
 )
-from torch import nn
-
 from crossexplain.coalitions.shapley import across, shapley
 from crossexplain.data import collages, digits
 from crossexplain.evaluation.task import CannotRun

@@ -1,9 +1,9 @@
 import itertools
 
 import torch
-from benchmarks.studies.permutations import shapley_values
 from torch import nn
 
+from benchmarks.studies.permutations import shapley_values
 from crossexplain.gradients.modalities import ImageCells, Tokens
 from crossexplain.gradients.views import NOTHING, Mask, Views
 from crossexplain.models import clip

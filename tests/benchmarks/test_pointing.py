@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from benchmarks.studies import pointing
 
+from benchmarks.studies import pointing
 from crossexplain.checks import InputError
 from crossexplain.data import scenes
 from crossexplain.data.scene_words import COLOUR_NAMES, KINDS

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from benchmarks.studies.architectures import ARCHITECTURES, UNLEARNABLE, LateFusion
 
+from benchmarks.studies.architectures import ARCHITECTURES, UNLEARNABLE, LateFusion
 from crossexplain.models.cnn_lstm import Tower
 from crossexplain_book import bench
 

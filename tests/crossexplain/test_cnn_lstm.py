@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 import torch
-from benchmarks.studies.published import PublishedCnnLstm
 
+from benchmarks.studies.published import PublishedCnnLstm
 from crossexplain.data import collages, digits
 from crossexplain.data.collages import VOCABULARY
 from crossexplain.gradients.capture import capture

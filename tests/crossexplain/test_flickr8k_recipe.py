@@ -5,12 +5,12 @@ import os
 import numpy as np
 import pytest
 import torch
-from benchmarks.studies import openai_clip, retrieval
-from benchmarks.studies.agreement import agreement
 from PIL import Image
 from safetensors.torch import save_file
 from transformers import BertConfig, BertModel, BertTokenizerFast
 
+from benchmarks.studies import openai_clip, retrieval
+from benchmarks.studies.agreement import agreement
 from crossexplain.data import flickr8k, store
 from crossexplain.gradients.capture import capture
 from crossexplain.gradients.modalities import ImageCells, Tokens

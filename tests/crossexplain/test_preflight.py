@@ -164,7 +164,7 @@ def test_a_model_that_has_learned_nothing_is_found():
     assert "no better than shuffled" in names and "no better than a rival" in names
 
 
-def test_a_model_that_uses_both_passes_and_a_rival_as_good_is_named():
+def test_a_model_that_uses_both_passes_and_is_compared_with_the_most_frequent_class():
     bright = torch.arange(64) % 2
     first = torch.arange(64) // 2 % 2
     images = torch.zeros(64, 1, 8, 8) + 0.1 + 0.8 * bright[:, None, None, None]
@@ -186,20 +186,18 @@ def test_a_model_that_uses_both_passes_and_a_rival_as_good_is_named():
     inputs = {"images": images, "tokens": tokens}
     report = found(Xor(), inputs, labels=labels)
     assert not {"no better than shuffled", "no better than a rival"} & set(report.names)
-    report = found(Xor(), inputs, labels=labels, rivals={"a look-up table": labels})
-    assert "that of a look-up table 1.000" in report[report.names.index("no better than a rival")].saw
-    with pytest.raises(InputError, match="a table has 3 entries, the batch 64"):
-        found(Xor(), inputs, labels=labels, rivals={"a table": labels[:3]})
+    report = found(Xor(), inputs, labels=torch.zeros(64, dtype=torch.long))
+    assert "that of the most frequent class 1.000" in report[report.names.index("no better than a rival")].saw
+    with pytest.raises(InputError, match="labels has 3 entries, the batch 64"):
+        found(Xor(), inputs, labels=labels[:3])
 
 
 @pytest.mark.parametrize(("change", "says"), [
     ({"labels": torch.arange(16) / 2}, "got labels as float32, expected whole class numbers"),
     ({"labels": ["yes"] * 16}, "got labels as <U3, expected whole"),
     ({"labels": torch.zeros(16, 1, dtype=torch.long)}, "16 entries, the batch 16 examples; pass one each, in the shape"),
-    ({"rivals": {"a table": torch.zeros(16)}}, "got rivals .a table. without labels"),
-    ({"labels": torch.zeros(16).long(), "rivals": {"a table": torch.rand(16)}}, "got a table as float32"),
 ])
-def test_labels_and_rivals_that_are_none(change, says):
+def test_labels_that_are_none(change, says):
     with pytest.raises(InputError, match=says):
         found(Sound().eval(), **change)
 

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 import torch
-from benchmarks.studies import real_reviews
 
+from benchmarks.studies import real_reviews
 from crossexplain.checks import InputError
 from crossexplain.data import reviews, store
 from crossexplain.models import checkpoints

@@ -271,7 +271,8 @@ def test_baselines_that_differ_without_being_sure_ask_for_more_examples():
     (lambda record: record.flips("data", "txt masked"), "got view 'txt masked', expected.*did you mean 'text masked'"),
     (lambda record: record.dividend("grey"), "got baseline 'grey', expected one of"),
     (lambda record: record.paper_rule("zero"), "got baseline 'zero', expected one of"),
-    (lambda record: record.norm_ratio("data", "img"), "got modality 'img', expected one of 'image', 'text'; did you mean 'image'"),
+    (lambda record: record.norm_ratio("data", "img"),
+     "got modality 'img', expected one of 'image', 'text'; did you mean 'image'"),
 ])
 def test_a_name_that_is_not_in_the_record_gets_the_nearest(ask, says):
     with pytest.raises(InputError, match=says):

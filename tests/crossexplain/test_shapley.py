@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crossexplain.coalitions.shapley import (
-    INDICES,
     across,
     banzhaf,
     best_orders,
@@ -81,9 +80,7 @@ def test_all_values_are_those_of_shapiq(players):
     computer = shapiq.ExactComputer(ask, players)
     assert np.abs(computer("SV", 1).get_n_order_values(1) - shapley(v)).max() < 1e-6
     assert np.abs(computer("BV", 1).get_n_order_values(1) - banzhaf(v)).max() < 1e-6
-    for index in INDICES:
-        theirs = computer(index, 2).get_n_order_values(2)
-        assert np.abs(theirs - interactions(v, index)).max() < 1e-6, index
+    assert np.abs(computer("SII", 2).get_n_order_values(2) - interactions(v)).max() < 1e-6
     theirs = computer("Moebius", players)
     for S in range(1, 2**players):
         members = tuple(k for k in range(players) if S >> k & 1)
@@ -93,9 +90,8 @@ def test_all_values_are_those_of_shapiq(players):
 def test_a_product_is_shared_by_its_members_alone():
     v = unanimity(0b1010, 4)
     assert shapley(v).tolist() == [0, 0.5, 0, 0.5]
-    for index in INDICES:
-        found = interactions(v, index)
-        assert found[1, 3] == found[3, 1] == 1 and np.abs(found).sum() == 2, index
+    pairs = interactions(v)
+    assert pairs[1, 3] == pairs[3, 1] == 1 and np.abs(pairs).sum() == 2
     assert across(v, NAMES).tolist() == [[0, 0], [0, 1]]
 
 
@@ -110,27 +106,23 @@ def test_a_table_of_no_coalitions_is_refused(wrong, message):
         shapley(wrong)
 
 
-def test_an_unknown_index_and_wrong_names_are_refused():
-    with pytest.raises(ValueError, match="SII"):
-        interactions(np.zeros(4), "XYZ")
+def test_wrong_names_are_refused():
     with pytest.raises(ValueError, match="two modalities"):
         across(np.zeros(16), ("image",) * 4)
     with pytest.raises(ValueError, match="3 names"):
         across(np.zeros(16), ("image", "image", "text"))
 
 
-@pytest.mark.parametrize("kind", ["both", "insertion", "deletion"])
-def test_no_order_beats_the_best_one(kind):
+def test_no_order_beats_the_best_one():
     v = np.stack([game(seed, 5) for seed in range(4)])
 
     def worth(values: np.ndarray, order) -> float:
-        there = np.cumsum([0, *(1 << np.array(order))])
-        inserted, deleted = values[there].sum(), values[31 - there].sum()
-        return {"both": inserted - deleted, "insertion": inserted, "deletion": -deleted}[kind]
+        coalitions = np.cumsum([0, *(1 << np.array(order))])
+        return values[coalitions].sum() - values[31 - coalitions].sum()
 
-    for values, scores in zip(v, best_orders(v, kind)):
-        own = worth(values, np.argsort(-scores))
-        assert own == pytest.approx(max(worth(values, order) for order in permutations(range(5))))
+    for values, scores in zip(v, best_orders(v)):
+        best = worth(values, np.argsort(-scores))
+        assert best == pytest.approx(max(worth(values, order) for order in permutations(range(5))))
 
 
 def test_players_that_are_not_there_have_no_place_in_the_best_order():
@@ -140,8 +132,6 @@ def test_players_that_are_not_there_have_no_place_in_the_best_order():
     scores = best_orders(wide[None], present=present)[0]
     assert np.isnan(scores[2])
     assert np.argsort(-scores[present[0]]).tolist() == np.argsort(-best_orders(v[None])[0]).tolist()
-    with pytest.raises(ValueError, match="expected 'both'"):
-        best_orders(v[None], "sideways")
 
 
 def test_sizes_count_players():

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 import torch
-from benchmarks.studies.published import PublishedCnnLstm
 from torch import nn
 
+from benchmarks.studies.published import PublishedCnnLstm
 from crossexplain.contract import TwoTowers
 from crossexplain.models.clip import small_cnn, small_vit
 from crossexplain.models.cnn_lstm import AfterTower, CnnLstm

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
+
 from benchmarks.studies.collage_labels import text_alone, wrong_labels
 from benchmarks.studies.published import PublishedCnnLstm
-
 from crossexplain.data import collages, digits
 from crossexplain.gradients.capture import capture
 from crossexplain.gradients.modalities import ImageCells, Tokens

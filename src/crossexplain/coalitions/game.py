@@ -151,8 +151,8 @@ class Game:
         """Raise unless the model gives the same evidence for the whole examples when it is asked again, by its towers."""
         few = torch.arange(min(len(self), 32))
         whole = self.question.evidence(self.question.whole()[few], few)
-        again = self.values(torch.ones(len(few), len(self.names), dtype=torch.bool), few)
-        worst = (again - whole).abs().max()
+        repeated = self.values(torch.ones(len(few), len(self.names), dtype=torch.bool), few)
+        worst = (repeated - whole).abs().max()
         if worst > AGREE * max(1.0, float(whole.abs().max())):
             what = "match(see(...), read(...)) gives other logits than the model itself; mend them or pass split=False" \
                 if self.splits else "the model gives other logits when it is asked again; switch off what draws at random"

@@ -212,7 +212,7 @@ class _Masks(NamedTuple):
 
 def _coalitions(first: int, second: int, budget: int, wanted: int, rng) -> tuple[np.ndarray, np.ndarray]:
     """Return coalitions (R, first + second), of which nothing and everything are the first two, and their weights (R,)."""
-    sides = [_masks(own, other, budget // 2, rng) for own, other in ((first, second), (second, first))]
+    sides = [_masks(players, other, budget // 2, rng) for players, other in ((first, second), (second, first))]
     strata = [(a, b, turned) for a in sides[0] for b in sides[1] for turned in ((False, True) if first and second else (False,))
               if a.size + b.size > 0 or turned]
     mass = np.array([a.count * b.count * _kernel(a.size + (second - b.size if turned else b.size), first + second)
@@ -234,13 +234,14 @@ def _kernel(size: int, players: int) -> float:
     return 1 / (comb(players, size) * size * (players - size))
 
 
-def _masks(own: int, other: int, budget: int, rng) -> list[_Masks]:
-    """Draw masks of a side with ``own`` players beside ``other``: each size in proportion to its weight, none twice."""
-    sizes = range(1, own // 2 + 1)
-    counts = np.array([comb(own, size) / (2 if 2 * size == own else 1) for size in sizes])
-    mass = counts * [sum(comb(other, more) * _kernel(size + more, own + other) for more in range(other + 1)) for size in sizes]
-    none = _Masks(0, 1, np.zeros((1, own), bool))  # nothing, and its complement everything, are always looked at
-    return [none, *(_Masks(size, of, _distinct(own, size, count, rng))
+def _masks(players: int, other: int, budget: int, rng) -> list[_Masks]:
+    """Draw masks of a side with ``players`` players beside ``other``: each size in proportion to its weight, none twice."""
+    sizes = range(1, players // 2 + 1)
+    counts = np.array([comb(players, size) / (2 if 2 * size == players else 1) for size in sizes])
+    mass = counts * [sum(comb(other, more) * _kernel(size + more, players + other) for more in range(other + 1))
+                     for size in sizes]
+    none = _Masks(0, 1, np.zeros((1, players), bool))  # nothing, and its complement everything, are always looked at
+    return [none, *(_Masks(size, of, _distinct(players, size, count, rng))
                     for size, of, count in zip(sizes, counts, _dealt(mass, counts, budget - 1)) if count)]
 
 

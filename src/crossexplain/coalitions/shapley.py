@@ -1,16 +1,13 @@
 """What follows from a table of coalitions: Shapley and Banzhaf values, dividends, interactions, shares, best orders.
 
-All functions take tables (..., 2**P), as :meth:`crossexplain.coalitions.game.Game.table` gives them: column S holds the value
-with exactly the players k for which ``S >> k & 1``. Everything but the best orders is a weighted sum of dividends, so that the
-cost is P * 2**P for one example (2**P more for every pair of players).
+All functions take tables (..., 2**P), as :meth:`crossexplain.coalitions.game.Game.values_of_all` gives them: column S holds the
+value with exactly the players k for which ``S >> k & 1``. Everything but the best orders is a weighted sum of dividends, so
+that the cost is P * 2**P for one example (2**P more for every pair of players).
 """
 
 from collections.abc import Callable, Sequence
-from math import comb
 
 import numpy as np
-
-INDICES = ("SII", "BII", "STII", "FSII")
 
 
 def players_of(table) -> int:
@@ -95,21 +92,11 @@ def _members(players: int) -> np.ndarray:
     return (np.arange(2**players)[:, None] >> np.arange(players) & 1).astype(float)
 
 
-def interactions(table, index: str = "SII") -> np.ndarray:
-    """Return the interaction of every pair of players, (..., P, P), symmetric, 0 on the diagonal.
+def interactions(table) -> np.ndarray:
+    """Return the Shapley interaction of every pair of players, (..., P, P), symmetric, 0 on the diagonal.
 
-    Parameters
-    ----------
-    table : array_like, shape (..., 2**P)
-    index : {"SII", "BII", "STII", "FSII"}
-        Of order 2: Shapley interaction (Grabisch and Roubens 1999), Banzhaf interaction (the same), Shapley-Taylor
-        (Sundararajan et al. 2020), and faithful Shapley interaction (Tsai et al. 2023). All are sums of the dividends of the
-        coalitions that hold both players, with different weights.
-
-    Raises
-    ------
-    ValueError
-        For another index.
+    It is the sum of the dividends of the coalitions that hold both players, each divided by the number of its players less one
+    (Grabisch and Roubens 1999).
 
     Examples
     --------
@@ -117,15 +104,7 @@ def interactions(table, index: str = "SII") -> np.ndarray:
     array([[0., 2.],
            [2., 0.]])
     """
-    weights = {
-        "SII": lambda size: 1 / (size - 1),
-        "BII": lambda size: 0.5 ** (size - 2),
-        "STII": lambda size: 1 / comb(size, 2),
-        "FSII": lambda size: 1.0 if size == 2 else comb(size - 1, 2) / (2 * comb(size + 1, 4)),
-    }
-    if index not in weights:
-        raise ValueError(f"got index {index!r}, expected one of {', '.join(map(repr, INDICES))}.")
-    weighted, players = _weighted(table, weights[index], 2), players_of(table)
+    weighted, players = _weighted(table, lambda size: 1 / (size - 1), 2), players_of(table)
     pairs, members = np.zeros((*weighted.shape[:-1], players, players)), _members(players)
     for k in range(players):
         with_k = members[:, k] > 0
@@ -134,8 +113,8 @@ def interactions(table, index: str = "SII") -> np.ndarray:
     return pairs
 
 
-def across(table, names: Sequence[str], index: str = "SII") -> np.ndarray:
-    """Return the interaction of every player of the first modality with every one of the second, (..., A, B).
+def across(table, names: Sequence[str]) -> np.ndarray:
+    """Return the Shapley interaction of every player of the first modality with every one of the second, (..., A, B).
 
     Of a picture and a sentence this is the exact matrix of cells by words.
 
@@ -144,11 +123,9 @@ def across(table, names: Sequence[str], index: str = "SII") -> np.ndarray:
     table : array_like, shape (..., 2**P)
     names : sequence of P str
         Modality of each player; two different ones.
-    index : str
-        As for :func:`interactions`.
     """
     first, second = _sides(names, players_of(table))
-    return interactions(table, index)[..., first, :][..., second]
+    return interactions(table)[..., first, :][..., second]
 
 
 def _sides(names: Sequence[str], players: int) -> tuple[np.ndarray, np.ndarray]:
@@ -159,15 +136,15 @@ def _sides(names: Sequence[str], players: int) -> tuple[np.ndarray, np.ndarray]:
     return tuple(np.flatnonzero(names == name) for name in different)
 
 
-def best_orders(table, kind: str = "both", present=None) -> np.ndarray:
+def best_orders(table, present=None) -> np.ndarray:
     """Return the order of players that no explanation can beat for this model.
+
+    It has the largest area between its insertion curve, along which the players come in order, and its deletion curve, along
+    which they go in the same order.
 
     Parameters
     ----------
     table : array_like, shape (N, 2**P)
-    kind : {"both", "insertion", "deletion"}
-        What is best: the area between the insertion and the deletion curve, the area under the insertion curve, or as little
-        as can be under the deletion curve. The first player is the one that comes, or goes, first.
     present : array_like of bool, shape (N, P), optional
         Players that an example has; the others come last and change nothing.
 
@@ -181,15 +158,13 @@ def best_orders(table, kind: str = "both", present=None) -> np.ndarray:
     Not a search: the best way to a coalition ends in the best way to one that lacks one player (dynamic programming over
     2**P coalitions, P * 2**P steps).
     """
-    if kind not in ("both", "insertion", "deletion"):
-        raise ValueError(f"got kind {kind!r}, expected 'both', 'insertion' or 'deletion'.")
     table, players = np.asarray(table, dtype=float), players_of(table)
     present = np.ones((len(table), players), bool) if present is None else np.asarray(present)
     scores = np.full((len(table), players), np.nan)
     for row, values, of_example in zip(scores, table, present):
-        own = np.flatnonzero(of_example)
-        kept = values[_within(own)]  # (2**p,): of the players that the example has
-        order = own[_best_chain({"insertion": kept, "deletion": -kept[::-1], "both": kept - kept[::-1]}[kind])]
+        members = np.flatnonzero(of_example)
+        kept = values[_within(members)]  # (2**p,): of the players that the example has
+        order = members[_best_chain(kept - kept[::-1])]
         row[order] = np.arange(len(order), 0, -1)
     return scores
 

@@ -4,7 +4,7 @@ A small grammar reads captions; nothing of the scene that they were written for 
 can be read, and truth (:func:`holds`) is decided in one place for all of them.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import permutations
 
@@ -109,14 +109,9 @@ class Facts:
         return Facts(**{name: getattr(self, name)[indices] for name in self.__dataclass_fields__})
 
 
-@dataclass(frozen=True)
-class Thing:
-    """An object, or several, as a caption has it: ``says`` holds the value and the place of the word by attribute.
-
-    Attributes are ``"noun"``, ``"colour"``, ``"texture"``, ``"size"``, ``"side"`` and, of several objects, ``"count"``.
-    """
-
-    says: dict[str, tuple[int, int]] = field(default_factory=dict)
+# An object, or several, as a caption has it: the value and the place of the word by attribute, which is one of "noun",
+# "colour", "texture", "size", "side" and, of several objects, "count".
+Thing = dict[str, tuple[int, int]]
 
 
 @dataclass(frozen=True)
@@ -139,7 +134,7 @@ class Meaning:
     @property
     def single(self) -> list[int]:
         """Numbers of the things that are one object."""
-        return [t for t, thing in enumerate(self.things) if "count" not in thing.says]
+        return [t for t, thing in enumerate(self.things) if "count" not in thing]
 
 
 def split_words(caption: str) -> list[str]:
@@ -197,8 +192,9 @@ class _Reader:
         if (word in _MANY) != bool(self.number):
             need = "a number, two or three," if word in _MANY else "no number"
             raise self._unreadable(f"{word!r} needs {need} before it")
-        values = {"noun": NOUN.get(word, PLURAL.get(word)), "count": self.number, "side": self.side}
-        thing = Thing({name: (value, i) if name == "noun" else value for name, value in values.items() if value is not None})
+        value = NOUN.get(word, PLURAL.get(word))  # None of "thing", "object" and "toy"
+        parts = {"noun": None if value is None else (value, i), "count": self.number, "side": self.side}
+        thing = {name: part for name, part in parts.items() if part}
         self._describe(thing)
         self.number = self.side = None
         self.things.append(thing)
@@ -223,7 +219,7 @@ class _Reader:
             if (word := self.words[place]) not in _ADJECTIVES:
                 raise self._unreadable(f"{word!r} is said of floors, skies and walls only")
             name, value = _ADJECTIVES[word]
-            thing.says[name] = (value, place)
+            thing[name] = (value, place)
         self.adjectives = []
 
     def _predicate(self) -> None:
@@ -251,7 +247,7 @@ class _Reader:
         if word not in SIDES or self.words[i + 1 : i + 2] == ["of"]:
             self.waiting = (word, i, len(self.things) - 1 if self.in_clause else None)
         elif self.in_clause:
-            self.things[-1].says["side"] = (SIDES.index(word), i)
+            self.things[-1]["side"] = (SIDES.index(word), i)
         else:
             self.side = (SIDES.index(word), i)
 
@@ -304,8 +300,8 @@ def holds(facts: Facts, caption: str) -> np.ndarray:
     for name, (value, _) in meaning.places.items():
         true &= getattr(facts, name) == value
     for thing in meaning.things:
-        if "count" in thing.says:
-            true &= _fits(facts, thing).sum(axis=1) == thing.says["count"][0]
+        if "count" in thing:
+            true &= _fits(facts, thing).sum(axis=1) == thing["count"][0]
     return true
 
 
@@ -335,7 +331,7 @@ def cues(facts: Facts, caption: str) -> list[tuple[int, str, tuple[int, ...]]]:
         raise InputError(f"{caption!r} is not true of the scene; words of a false caption point at nothing.")
     meaning = read(caption)
     players = _players(facts, meaning)
-    words = [(place, name, players[t]) for t, thing in enumerate(meaning.things) for name, (_, place) in thing.says.items()]
+    words = [(place, name, players[t]) for t, thing in enumerate(meaning.things) for name, (_, place) in thing.items()]
     words += [(place, name, ()) for name, (_, place) in meaning.places.items()]
     for one, _, other, place in meaning.relations:
         words.append((place, "relation", tuple(sorted({*players[one], *players[other]}))))
@@ -356,7 +352,7 @@ def _players(facts: Facts, meaning: Meaning) -> list[tuple[int, ...]]:
 def _fits(facts: Facts, thing: Thing) -> np.ndarray:
     """Return which objects are as described, (N, 3)."""
     fits = facts.kind >= 0
-    for name, (value, _) in thing.says.items():
+    for name, (value, _) in thing.items():
         if name != "count":
             fits = fits & ((facts.x > 0.5 if name == "side" else facts.values(name)) == value)
     return fits

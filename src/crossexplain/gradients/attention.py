@@ -1,14 +1,14 @@
 """What transformers offer besides gradients at tokens: attention maps, rolled out, and maps of every word over every patch."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from crossexplain.checks import InputError, require_one_of
-from crossexplain.gradients.capture import Captured, capture, opened
+from crossexplain.gradients.capture import Captured, Target, capture, opened
 from crossexplain.gradients.modalities import Tokens, examples_in, in_parts
 from crossexplain.gradients.views import Mask, Views
 
@@ -113,18 +113,9 @@ def as_maps(values: Tensor, grid: tuple[int, int] | None, layer: str, model: nn.
     raise InputError(f"layer {layer!r} gives shape {tuple(values.shape)}, a map needs (N, channels, height, width); {advice}.")
 
 
-def word_by_patch(
-    model: nn.Module,
-    inputs: Mapping[str, object],
-    image_layer: str | None = None,
-    text_layer: str | None = None,
-    *,
-    order: str | None = None,
-    words: Tokens | None = None,
-    grid: tuple[int, int] | None = None,
-    target: int | Tensor | Callable[[object], Tensor] | None = None,
-    batch_size: int = 32,
-) -> Tensor:
+def word_by_patch(model: nn.Module, inputs: Mapping[str, object], image_layer: str | None = None,
+                  text_layer: str | None = None, *, order: str | None = None, words: Tokens | None = None,
+                  grid: tuple[int, int] | None = None, target: Target = None, batch_size: int = 32) -> Tensor:
     """Return a map over the patches for every word: where in the picture does the word find what speaks for the match?
 
     Let w be the vector of a word and p that of a patch, at the two layers, and s the score. Gradient x activation says how
@@ -184,14 +175,14 @@ def word_by_patch(
     parts = list(in_parts(inputs, batch_size, examples_in(inputs), target))
     if order != "first":
         text_layer = text_layer or _named(model, "text_layer")
-        maps = torch.cat([_second(model, some, image_layer, text_layer, grid, wanted) for some, wanted in parts])
+        maps = torch.cat([_second(model, rows, image_layer, text_layer, grid, target) for rows, target in parts])
         if order == "second" or maps.any():
             return maps
     if words is None:
         raise InputError("no second derivative of this model is other than 0, as where a network of ReLUs joins the "
                          "modalities; pass words=Tokens(...), which says how words are hidden, to compare gradients with and "
                          "without them.")
-    return torch.cat([_first(model, some, image_layer, words, grid, wanted) for some, wanted in parts])
+    return torch.cat([_first(model, rows, image_layer, words, grid, target) for rows, target in parts])
 
 
 def _named(model: nn.Module, place: str) -> str:
@@ -226,8 +217,8 @@ def _first(model: nn.Module, inputs: dict, image_layer: str, words: Tokens, grid
     hidden = {f"without {t}": {words.name: Mask(torch.arange(count) != t, words.baselines[0])} for t in range(count)}
     laid_out = Views(inputs, [words], {"full": {}} | hidden, allow_empty=True).inputs
 
-    def read(rows: dict, wanted) -> tuple[Captured, Tensor]:
-        captured = capture(model, rows, image_layer, wanted)
+    def read(rows: dict, target: Target) -> tuple[Captured, Tensor]:
+        captured = capture(model, rows, image_layer, target)
         product = captured.gradients[image_layer] * captured.activations[image_layer]
         return captured, as_maps(product, grid, image_layer, model).sum(dim=1)
 

@@ -52,14 +52,8 @@ class Captured:
     gradients: dict[str, Tensor] = field(default_factory=dict)
 
 
-def capture(
-    model: nn.Module,
-    inputs: ModelInputs,
-    layers: str | Sequence[str],
-    target: Target = None,
-    gradients: bool = True,
-    allow_unused: bool = False,
-) -> Captured:
+def capture(model: nn.Module, inputs: ModelInputs, layers: str | Sequence[str], target: Target = None,
+            gradients: bool = True, allow_unused: bool = False) -> Captured:
     """Run the model once and return activations, and gradients of one score an example, at the named places.
 
     Parameters
@@ -116,13 +110,8 @@ def run(model: nn.Module, inputs: ModelInputs) -> object:
 
 
 @contextmanager
-def opened(
-    model: nn.Module,
-    inputs: ModelInputs,
-    layers: str | Sequence[str],
-    target: Target = None,
-    gradients: bool = True,
-) -> Iterator[Captured]:
+def opened(model: nn.Module, inputs: ModelInputs, layers: str | Sequence[str], target: Target = None,
+           gradients: bool = True) -> Iterator[Captured]:
     """Run the model once and keep the graph from the named places to the score, for derivatives of derivatives.
 
     Arguments and errors as for :func:`capture`. The tensors are not detached and there are no gradients yet: the caller takes
@@ -310,14 +299,13 @@ def _replace_first(output: object, tensor: Tensor) -> object:
     """Return ``output`` with ``tensor`` in place of its first tensor, of the same type."""
     if isinstance(output, Tensor):
         return tensor
+    entries = output.items() if isinstance(output, Mapping) else enumerate(output)
+    key = next(key for key, value in entries if isinstance(value, Tensor))
+    replaced = copy.copy(output) if isinstance(output, Mapping) else list(output)
+    replaced[key] = tensor
     if isinstance(output, Mapping):
-        key = next(key for key, value in output.items() if isinstance(value, Tensor))
-        output = copy.copy(output)
-        output[key] = tensor
-        return output
-    at = next(i for i, value in enumerate(output) if isinstance(value, Tensor))
-    values = [tensor if i == at else value for i, value in enumerate(output)]
-    return output._make(values) if hasattr(output, "_make") else type(output)(values)
+        return replaced
+    return output._make(replaced) if hasattr(output, "_make") else type(output)(replaced)
 
 
 def _score(output: object, logits: Tensor, target: object, n: int) -> tuple[Tensor, Tensor | None]:

@@ -5,7 +5,7 @@ and differ in how they fold the channels away. Write A for the activations of on
 gradient of the explained score with respect to them, of the same shape.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from crossexplain.checks import InputError, require_methods, require_one_of
 from crossexplain.gradients.attention import METHODS as ATTENTION_METHODS
 from crossexplain.gradients.attention import as_maps, attention_maps, patch_map, roll
-from crossexplain.gradients.capture import capture
+from crossexplain.gradients.capture import ModelInputs, capture
 from crossexplain.gradients.sharing import shared
 
 SIGNS = ("prediction", "for", "against")
@@ -53,17 +53,10 @@ class Method:
     title: str = ""
 
 
-def attribute(
-    model: nn.Module,
-    inputs: Mapping[str, object] | Sequence[object] | Tensor,
-    layer: str,
-    method: str | Sequence[str] = "grad-cam",
-    target: int | Tensor | None = None,
-    sign: str = "prediction",
-    positive: bool | None = None,
-    grid: tuple[int, int] | None = None,
-    attention: Sequence[str] = (),
-) -> Tensor | dict[str, Tensor]:
+def attribute(model: nn.Module, inputs: ModelInputs, layer: str,
+              method: str | Sequence[str] = "grad-cam", target: int | Tensor | None = None, sign: str = "prediction",
+              positive: bool | None = None, grid: tuple[int, int] | None = None,
+              attention: Sequence[str] = ()) -> Tensor | dict[str, Tensor]:
     """Return one map an example: where at ``layer`` the evidence lies; all methods from one forward and one backward pass.
 
     Parameters

@@ -267,14 +267,14 @@ class Tokens(_InARow):
 
     def _borrow(self, inputs: Inputs, hide: Tensor, donor: Inputs) -> dict[str, Tensor]:
         """Take hidden words from the donor: at the same place, or the whole sentence where all are hidden."""
-        ids, theirs, words = self.value(inputs), self.value(donor), self.features(donor)
+        ids, borrowed, words = self.value(inputs), self.value(donor), self.features(donor)
         length = words.sum(dim=1, keepdim=True)
         # The donor's words are repeated from the first, so that a longer sentence finds a word at every position.
         order = torch.argsort((~words).to(torch.int8), dim=1, stable=True)
         nth = (torch.cumsum(hide | self.features(inputs), dim=1) - 1).clamp(min=0) % length
-        word = theirs.gather(1, order.gather(1, nth))
+        word = borrowed.gather(1, order.gather(1, nth))
         whole = (hide == self.features(inputs)).all(dim=1, keepdim=True)
-        changed = {self.input: torch.where(whole, theirs, torch.where(hide, word, ids))}
+        changed = {self.input: torch.where(whole, borrowed, torch.where(hide, word, ids))}
         if self.attention is not None:
             changed[self.attention] = torch.where(whole, donor[self.attention], inputs[self.attention])
         return changed

@@ -4,7 +4,7 @@ Each finding says what was seen, why it matters and what to do. A model that pas
 should not be read at all before it is mended.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
@@ -70,16 +70,8 @@ class Preflight(list):
         return "\n".join(f"{f.check}: {f.saw}\n  why: {f.why}\n  do:  {f.do}" for f in self)
 
 
-def preflight(
-    model: nn.Module,
-    inputs: Inputs,
-    modalities: Sequence[Modality],
-    *,
-    labels: Tensor | None = None,
-    rivals: Mapping[str, Tensor] | None = None,
-    target: Target = None,
-    seed: int = 0,
-) -> Preflight:
+def preflight(model: nn.Module, inputs: Inputs, modalities: Sequence[Modality], *,
+              labels: Tensor | None = None, target: Target = None, seed: int = 0) -> Preflight:
     """Look for what would make the rounds lie.
 
     Parameters
@@ -90,9 +82,7 @@ def preflight(
         Held-out examples, a few dozen or more.
     modalities : sequence of Modality
     labels : Tensor of int64, shape (N,), optional
-        Their labels; with them the accuracy is held against shuffled modalities and rivals.
-    rivals : mapping from name to Tensor of int64, shape (N,), optional
-        Predictions of simpler models for the same examples, for example ``{"text only": ...}``.
+        Their labels; with them the accuracy is compared with that on shuffled modalities and of the most frequent class.
     target : optional
         As for :func:`~crossexplain.gradients.rounds.rounds`.
     seed : int
@@ -106,15 +96,14 @@ def preflight(
     Raises
     ------
     InputError
-        For inputs that cannot be run at all, labels or rivals that are no class numbers or of another length, and rivals
-        without labels.
+        For inputs that cannot be run at all, and labels that are no class numbers or of another length.
 
     Notes
     -----
     The checks: dropout on, batch statistics, not repeatable, examples touch, clamped logit, vanished branch, zero
     positions, padding is read, mask changes nothing, no better than shuffled, no better than a rival.
     """
-    asked = _Checks(Question(model, inputs, modalities, target=target, any_mode=True), labels, rivals or {}, seed)
+    asked = _Checks(Question(model, inputs, modalities, target=target, any_mode=True), labels, seed)
     checks = [asked.dropout_on, asked.batch_statistics, asked.not_repeatable]
     findings = _found(checks)
     if not findings:  # the others compare runs, which says something only where the same input gives the same output
@@ -140,22 +129,19 @@ def _name(check: Callable) -> str:
 class _Checks:
     """One model on one batch; each check yields its findings."""
 
-    def __init__(self, question: Question, labels, rivals: Mapping, seed: int):
+    def __init__(self, question: Question, labels: Tensor | None, seed: int):
         self.question, self.seed = question, seed
         self.model, self.inputs, self.modalities, self.n = question.model, question.inputs, question.modalities, question.n
-        if rivals and labels is None:
-            raise InputError(f"got rivals {', '.join(map(repr, rivals))} without labels to hold them against; pass labels.")
-        self.labels = None if labels is None else self._class_numbers("labels", labels)
-        self.rivals = {name: self._class_numbers(name, predictions) for name, predictions in rivals.items()}
+        self.labels = None if labels is None else self._class_numbers(labels)
 
-    def _class_numbers(self, what: str, given) -> Tensor:
-        """Return class numbers, one an example."""
-        numbers = np.asarray(given.cpu() if isinstance(given, Tensor) else given)
+    def _class_numbers(self, labels) -> Tensor:
+        """Return the labels as class numbers, one an example."""
+        numbers = np.asarray(labels.cpu() if isinstance(labels, Tensor) else labels)
         if numbers.dtype.kind not in "iub":
-            raise InputError(f"got {what} as {numbers.dtype}, expected whole class numbers from 0, as in "
+            raise InputError(f"got labels as {numbers.dtype}, expected whole class numbers from 0, as in "
                              "torch.tensor([0, 1, 1]); of one logit, 1 is yes and 0 is no.")
         if numbers.shape != (self.n,):
-            raise InputError(f"{what} has {numbers.size} entries, the batch {self.n} examples; pass one each, in the shape "
+            raise InputError(f"labels has {numbers.size} entries, the batch {self.n} examples; pass one each, in the shape "
                              f"({self.n},).")
         return torch.as_tensor(numbers).long()
 
@@ -313,15 +299,13 @@ class _Checks:
 
     def no_better_than_a_rival(self) -> Findings:
         right = self._right(self.full)
-        majority = torch.full_like(self.labels, int(self.labels.mode().values))
-        for name, predictions in {"the most frequent class": majority, **self.rivals}.items():
-            of_rival = (predictions == self.labels).numpy().astype(float)
-            gain, low = self._gain(right, of_rival)
-            if low <= 0:
-                yield (f"Accuracy {right.mean():.3f}, that of {name} {of_rival.mean():.3f}: a gain of {gain:.3f}, from "
-                       f"{low:.3f} (n = {self.n}).",
-                       "What a simpler model does as well needs no joint reading of the modalities.",
-                       "Balance the data until no single modality gives the label away, and train on.")
+        of_rival = (self.labels == self.labels.mode().values).numpy().astype(float)
+        gain, low = self._gain(right, of_rival)
+        if low <= 0:
+            yield (f"Accuracy {right.mean():.3f}, that of the most frequent class {of_rival.mean():.3f}: a gain of {gain:.3f}, "
+                   f"from {low:.3f} (n = {self.n}).",
+                   "What a simpler model does as well needs no joint reading of the modalities.",
+                   "Balance the data until no single modality gives the label away, and train on.")
 
     def _changed(self, modality: Modality, mask: Mask) -> Inputs:
         return Views(self.inputs, self.modalities, {"masked": {modality.name: mask}}, allow_empty=True).inputs

@@ -12,7 +12,7 @@ from crossexplain.checks import InputError, require_one_of
 from crossexplain.gradients import verdict as judging
 from crossexplain.gradients.evidence import classes, evidence
 from crossexplain.gradients.verdict import ENOUGH, Verdict
-from crossexplain.gradients.views import FULL, NOTHING, alone, masked
+from crossexplain.gradients.views import FULL, alone, masked
 
 PICKED, RANDOM = "picked", "random"  # which features round 4 masks: the most important ones, or as many at random
 # Largest relative change of a gradient norm that the paper's rule reads as "no significant difference"; the paper gives
@@ -245,8 +245,7 @@ class Record:
 
     def _logits(self, baseline: str) -> dict[str, Tensor]:
         """Return the logits (N, C) of the views from which a verdict is read."""
-        views = [FULL, NOTHING, *map(self.without, self.modalities), *map(self.only, self.modalities)]
-        return {view: self._pass(baseline, view).logits for view in views}
+        return {view: self._pass(baseline, view).logits for view in judging.needed_views(self.modalities)}
 
     def _pass(self, baseline: str, view: str) -> Pass:
         """Return one pass of the record or one of the caller's own views."""

@@ -34,25 +34,11 @@ PICKS = "round 2", "round 1", "cross", None
 BY = "gradient", "gradient x activation"
 
 
-def rounds(
-    model: nn.Module,
-    inputs: Inputs,
-    modalities: Sequence[Modality],
-    *,
-    baselines: Sequence[Baseline] | Baseline | None = None,
-    top: int | Mapping[str, int] = 1,
-    pick: str | None = "round 2",
-    by: str = "gradient",
-    target: Target = None,
-    donors: Inputs | None = None,
-    draws: int = 4,
-    extra: Mapping[str, Mapping[str, Change]] | None = None,
-    control: bool = True,
-    sharing: bool = True,
-    rows: int = ROWS,
-    progress: bool = True,
-    seed: int = 0,
-) -> Record:
+def rounds(model: nn.Module, inputs: Inputs, modalities: Sequence[Modality], *,
+           baselines: Sequence[Baseline] | Baseline | None = None, top: int | Mapping[str, int] = 1,
+           pick: str | None = "round 2", by: str = "gradient", target: Target = None, donors: Inputs | None = None,
+           draws: int = 4, extra: Mapping[str, Mapping[str, Change]] | None = None, control: bool = True,
+           sharing: bool = True, rows: int = ROWS, progress: bool = True, seed: int = 0) -> Record:
     """Run the four rounds from the side of every modality on a batch.
 
     Parameters
@@ -114,19 +100,9 @@ def rounds(
                       sharing=sharing, progress=progress, seed=seed)
 
 
-def feature_dividends(
-    model: nn.Module,
-    inputs: Inputs,
-    modalities: Sequence[Modality],
-    *,
-    baseline: Baseline | None = None,
-    target: Target = None,
-    donors: Inputs | None = None,
-    draws: int = 4,
-    rows: int = ROWS,
-    progress: bool = True,
-    seed: int = 0,
-) -> dict[str, Tensor]:
+def feature_dividends(model: nn.Module, inputs: Inputs, modalities: Sequence[Modality], *,
+                      baseline: Baseline | None = None, target: Target = None, donors: Inputs | None = None,
+                      draws: int = 4, rows: int = ROWS, progress: bool = True, seed: int = 0) -> dict[str, Tensor]:
     """Return which features carry the interaction, by masking each of them: forward passes alone.
 
     The dividend of feature f of modality A with all other modalities B: v(AB) - v(AB without f) - v(A) + v(A without f).
@@ -242,8 +218,8 @@ class _Runner:
         plan = self.plans.first_plan()
         self._require_other_names(plan)
         self.first = self.plans.laid_out(plan | {(None, view, 0): changes for view, changes in self.extra.items()})
-        again = sum(self.plans.times(label, self.names) for label in self.plans.baselines)
-        self.widest = max(len(self.first), again * len(self.names) * len(self.which))  # rows that one example takes
+        draws = sum(self.plans.times(label, self.names) for label in self.plans.baselines)
+        self.widest = max(len(self.first), draws * len(self.names) * len(self.which))  # rows that one example takes
         self.single = question.columns == 1
         self.target = None if self.single and question.follow(torch.arange(1)) is None else question.target
 
@@ -279,9 +255,14 @@ class _Runner:
     def chunk(self, examples: Tensor) -> dict:
         """Run both passes on some examples and keep what the record needs."""
         follow = None if self.single else self.target[examples]
-        first = self._run(self.first, examples, examples, follow)
-        if self.pick is None:
-            return {"passes": _without_gradients(first), "sides": {}}
+        first, second, sides = self._run(self.first, examples, examples, follow), {}, {}
+        if self.pick is not None:
+            second, sides = self._round_4(first, examples, follow)
+        without_gradients = {key: raw[:-1] for key, raw in (first | second).items()}
+        return {"passes": without_gradients, "sides": sides}
+
+    def _round_4(self, first: dict, examples: Tensor, follow: Tensor | None) -> tuple[dict, dict]:
+        """Mask the picked features, and as many at random; return the passes and what each side sees."""
         picked = {(label, name): self._picked(label, name, first, examples)
                   for label in self.plans.baselines for name in self.names}
         plan = {}
@@ -289,10 +270,9 @@ class _Runner:
             at_random = self._largest(self.random_scores[name][examples], self.question.present[name][examples], name)
             for which, hide in zip(self.which, (features, at_random)):
                 self.plans.add(plan, label, partly_masked(name, which), {name: ~hide})
-        again = self.plans.laid_out(plan, self.question.examples(examples))
-        second = self._run(again, torch.arange(len(examples)), examples, follow)
-        sides = {key: self._side(*key, first, second, features, examples) for key, features in picked.items()}
-        return {"passes": _without_gradients(first | second), "sides": sides}
+        laid_out = self.plans.laid_out(plan, self.question.examples(examples))
+        second = self._run(laid_out, torch.arange(len(examples)), examples, follow)
+        return second, {key: self._side(*key, first, second, features, examples) for key, features in picked.items()}
 
     def _run(self, laid_out: Views, rows: Tensor, examples: Tensor, follow: Tensor | None) -> dict:
         """One forward and one backward pass on all views of some examples; the mean over the draws of each view."""
@@ -384,10 +364,6 @@ def _root(values: Tensor) -> Tensor:
 
 def _on_cpu(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: value.cpu() for name, value in values.items()}
-
-
-def _without_gradients(passes: Mapping) -> dict:
-    return {key: (one.logits, one.norms, one.importance) for key, one in passes.items()}
 
 
 def _in_chunks(compute: Callable[[Tensor], object], n: int, size: int, progress: bool, desc: str) -> object:

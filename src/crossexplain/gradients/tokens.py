@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from crossexplain.checks import InputError, require_methods, require_one_of
 from crossexplain.gradients.attention import METHODS as ATTENTION_METHODS
 from crossexplain.gradients.attention import RELEVANCE, attention_maps, roll
-from crossexplain.gradients.capture import capture
+from crossexplain.gradients.capture import Target, capture
 from crossexplain.gradients.modalities import examples_in, in_parts
 
 SPECIAL = ("drop", "keep", "show")
@@ -52,19 +52,9 @@ METHODS: dict[str, Method] = {
 RENAMED = {"gradient-x-input": "gradient x input", "activation-x-gradient": "activation x gradient"}
 
 
-def attribute(
-    model: nn.Module,
-    inputs: Mapping[str, Tensor],
-    layer: str,
-    method: str | Sequence[str] = "l2",
-    target: int | Tensor | Callable | str | None = None,
-    *,
-    special: str = "drop",
-    special_tokens: Tensor | None = None,
-    scale: bool = False,
-    attention: Sequence[str] = (),
-    batch_size: int = 64,
-) -> Tensor | dict[str, Tensor]:
+def attribute(model: nn.Module, inputs: Mapping[str, Tensor], layer: str, method: str | Sequence[str] = "l2",
+              target: Target = None, *, special: str = "drop", special_tokens: Tensor | None = None, scale: bool = False,
+              attention: Sequence[str] = (), batch_size: int = 64) -> Tensor | dict[str, Tensor]:
     """Score every token of every sentence, all methods from one forward and one backward pass of it.
 
     Parameters
@@ -120,10 +110,10 @@ def attribute(
     maps = attention_maps(attention) if any(name in ATTENTION_METHODS for name in reads) else []
     n = len(special_tokens) if special_tokens is not None and special_tokens.ndim else examples_in(inputs)
     parts = []
-    for some, wanted in in_parts(inputs, batch_size, n, target):
+    for batch, of_batch in in_parts(inputs, batch_size, n, target):
         # The sentences come first: by the first tensor the model's batch is counted.
-        some = dict(sorted(some.items(), key=lambda item: item[1] is inputs[item[0]]))
-        captured = capture(model, some, [layer, *maps], wanted)
+        batch = dict(sorted(batch.items(), key=lambda item: item[1] is inputs[item[0]]))
+        captured = capture(model, batch, [layer, *maps], of_batch)
         activation = captured.activations[layer]
         if activation.ndim != 3:
             raise InputError(f"layer {layer!r} gives shape {tuple(activation.shape)}, expected one vector a token (N, T, D); "
@@ -131,8 +121,8 @@ def attribute(
         parts.append({name: roll(captured, maps, name) if read is None else read(activation, captured.gradients[layer])
                       for name, read in reads.items()})
     scores = {name: torch.cat([part[name] for part in parts]) for name in reads}
-    one, *_ = scores.values()
-    dropped = _special_tokens(special, special_tokens, one.shape).to(one.device)
+    first, *_ = scores.values()
+    dropped = _special_tokens(special, special_tokens, first.shape).to(first.device)
     scores = {name: _policy(values, dropped, special, scale) for name, values in scores.items()}
     return scores[method] if isinstance(method, str) else scores
 

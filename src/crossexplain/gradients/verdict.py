@@ -115,9 +115,8 @@ def verdict(logits: Mapping[str, Mapping[str, Tensor]], modalities: Sequence[str
     if not 0 < enough <= 1 or draws < 1:
         raise InputError(f"got enough={enough} and draws={draws}, expected a share above 0 and at most 1, and at least "
                          "one bootstrap sample.")
-    needed = [FULL, NOTHING, *(masked(name) for name in modalities), *(alone(name, modalities) for name in modalities)]
     for baseline, views in logits.items():
-        if missing := [view for view in needed if view not in views]:
+        if missing := [view for view in needed_views(modalities) if view not in views]:
             raise InputError(f"the logits of baseline {baseline!r} lack the views {', '.join(map(repr, missing))}.")
     n = len(next(iter(logits.values()))[FULL])
     if n < 2:
@@ -128,6 +127,11 @@ def verdict(logits: Mapping[str, Mapping[str, Tensor]], modalities: Sequence[str
                                      for field in _Judged._fields)
     answer, reason = _settle(answers, supports)
     return Verdict(answer, reason, min(supports.values()), answers, *estimates)
+
+
+def needed_views(modalities: Sequence[str]) -> list[str]:
+    """Return the names of the views from which a verdict is read."""
+    return [FULL, NOTHING, *(masked(name) for name in modalities), *(alone(name, modalities) for name in modalities)]
 
 
 def each(logits: Mapping[str, Tensor], modalities: Sequence[str], target: Tensor, enough: float = ENOUGH) -> np.ndarray:

@@ -185,17 +185,17 @@ class Views:
         return Mask(keep.expand_as(features), mask.baseline, donors)
 
     def _donors_of(self, view: str, modality: Modality, donors: Tensor | None) -> Tensor:
-        theirs, ours = modality.value(self._donors), modality.value(self._inputs)
+        lent, values = modality.value(self._donors), modality.value(self._inputs)
         if donors is None:
             raise InputError(f"view {view!r}: the baseline 'data' of {modality.name} needs donors, one row number an "
                              "example; pass Mask(keep, 'data', donors=torch.randint(...)).")
-        donors = torch.as_tensor(donors, device=ours.device).expand(self.examples)
-        if donors.is_floating_point() or int(donors.min()) < 0 or int(donors.max()) >= len(theirs):
+        donors = torch.as_tensor(donors, device=values.device).expand(self.examples)
+        if donors.is_floating_point() or int(donors.min()) < 0 or int(donors.max()) >= len(lent):
             raise InputError(f"view {view!r}: donors of {modality.name} lie between {donors.min()} and {donors.max()}, "
-                             f"expected whole row numbers from 0 to {len(theirs) - 1}.")
-        if theirs.shape[1:] != ours.shape[1:]:
-            raise InputError(f"donors of {modality.name} have shape {tuple(theirs.shape[1:])} an example, the inputs "
-                             f"{tuple(ours.shape[1:])}; pad or resize them alike.")
+                             f"expected whole row numbers from 0 to {len(lent) - 1}.")
+        if lent.shape[1:] != values.shape[1:]:
+            raise InputError(f"donors of {modality.name} have shape {tuple(lent.shape[1:])} an example, the inputs "
+                             f"{tuple(values.shape[1:])}; pad or resize them alike.")
         return donors
 
     def _require_something(self) -> None:
