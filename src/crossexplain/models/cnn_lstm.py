@@ -6,6 +6,7 @@
 import torch
 from torch import Tensor, nn
 
+from crossexplain import moved
 from crossexplain.checks import require_images, require_one_of, require_tokens
 from crossexplain.models.towers import pool
 from crossexplain.models.two_towers import TwoTowerModel
@@ -160,3 +161,6 @@ class AfterTower(TwoTowerModel):
     def forward(self, seen: Tensor, tokens: Tensor) -> Tensor:
         """Return the logits (N,) that the sentences hold of the collages."""
         return super().forward(seen, tokens)
+
+
+__getattr__ = moved.names_of(__name__)

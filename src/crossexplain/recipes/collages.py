@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from crossexplain import moved
 from crossexplain.checks import require_one_of
 from crossexplain.data import collages, digits
 from crossexplain.data.collages import KINDS, SENTENCES, VOCABULARY, Collages
@@ -249,3 +250,6 @@ def _move(images: Tensor) -> Tensor:
 
 RECIPES = {"collages": Recipe("collages", train, load, card, profiles=True),
            "collages_mnist": Recipe("collages_mnist", partial(train, "full"), partial(load, "full"), card)}
+
+
+__getattr__ = moved.names_of(__name__)

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedTokenizerBase
 
+from crossexplain import moved
 from crossexplain.data import reviews, store
 from crossexplain.data.reviews import CLASSES, Reviews
 from crossexplain.models import bert
@@ -135,3 +136,6 @@ def tune(encoder: store.Found, parts: dict[str, Reviews], epochs: int, length: i
 
 
 RECIPES = {NAME: Recipe(NAME, train, load, card, profiles=True)}
+
+
+__getattr__ = moved.names_of(__name__)
