@@ -12,7 +12,7 @@ from crossexplain.checks import InputError, require_one_of
 from crossexplain.gradients import verdict as judging
 from crossexplain.gradients.evidence import classes, evidence
 from crossexplain.gradients.verdict import ENOUGH, Verdict
-from crossexplain.gradients.views import FULL, NOTHING, alone, masked
+from crossexplain.gradients.views import FULL, alone, masked
 
 PICKED, RANDOM = "picked", "random"  # which features round 4 masks: the most important ones, or as many at random
 # Largest relative change of a gradient norm that the paper's rule reads as "no significant difference"; the paper gives
