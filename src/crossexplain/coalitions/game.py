@@ -288,7 +288,7 @@ class Game:
         return table
 
     def table(self) -> Tensor:
-        """Return :meth:`values_of_all`; the name of the version before."""
+        """Return :meth:`values_of_all`; the old name, which still works in this version."""
         warnings.warn("Game.table is called Game.values_of_all now; the old name goes with the next version.",
                       DeprecationWarning, stacklevel=2)
         return self.values_of_all()

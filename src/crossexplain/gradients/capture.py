@@ -308,7 +308,7 @@ def _replace_first(output: object, tensor: Tensor) -> object:
     return output._make(replaced) if hasattr(output, "_make") else type(output)(replaced)
 
 
-def _score(output: object, logits: Tensor, target: object, n: int) -> tuple[Tensor, Tensor | None]:
+def _score(output: object, logits: Tensor, target: Target, n: int) -> tuple[Tensor, Tensor | None]:
     """Return the number to differentiate, (N,), and the class that it belongs to, (N,)."""
     if not logits.is_floating_point():
         raise InputError(f"the model gives {logits.dtype}, expected floating logits; return them before any argmax.")

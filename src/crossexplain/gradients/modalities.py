@@ -241,14 +241,16 @@ class Tokens(_InARow):
             return self._borrow(inputs, hide, donor)
         if baseline == "mask":
             return {self.input: ids.masked_fill(hide, self.mask_id)}
-        filled = torch.zeros_like(hide) if self.pad_id in self.special and baseline == "pad" else hide
+        filled = hide
         if baseline == "delete":  # the words after hidden ones move up, and padding fills the end
             order = torch.argsort(hide.to(torch.int8), dim=1, stable=True)  # what stays, in its order, then what goes
             filled = hide = torch.arange(hide.shape[1], device=hide.device) >= (~hide).sum(dim=1, keepdim=True)
             ids, attended = ids.gather(1, order), None if attended is None else attended.gather(1, order)
-        elif attended is None and self.pad_id in self.special:
-            raise InputError(f"the padding of {self.name} ({self.pad_id}) is a special token too and would be read where it "
-                             "stands for a word; name the attention mask (attention=...), or use 'mask' or 'delete'.")
+        elif self.pad_id in self.special:
+            if attended is None:
+                raise InputError(f"the padding of {self.name} ({self.pad_id}) is a special token too and would be read where "
+                                 "it stands for a word; name the attention mask (attention=...), or use 'mask' or 'delete'.")
+            filled = torch.zeros_like(hide)  # the words stay where they are and are not attended
         changed = {self.input: ids.masked_fill(filled, self.pad_id)}
         if attended is not None:
             changed[self.attention] = attended = attended.masked_fill(hide, 0)

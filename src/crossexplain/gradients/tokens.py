@@ -48,7 +48,7 @@ METHODS: dict[str, Method] = {
     ),
     RELEVANCE: Method(None, False, "attention maps times their gradients, rolled out (Chefer et al. 2021)"),
 }
-# Keys of the version before, which go on with a warning for this one.
+# Names of the last version, which still work in this one, with a warning.
 RENAMED = {"gradient-x-input": "gradient x input", "activation-x-gradient": "activation x gradient"}
 
 
@@ -93,8 +93,8 @@ def attribute(model: nn.Module, inputs: Mapping[str, Tensor], layer: str, method
     Raises
     ------
     InputError
-        For an unknown method or policy, a layer that does not give (N, T, D), special tokens that are missing
-        or of another shape, attention modules that are missing, and what :func:`capture` refuses.
+        For an unknown method or policy, a layer that does not give (N, T, D), special tokens that are missing or of another
+        shape, attention modules that are missing, and what :func:`~crossexplain.gradients.capture.capture` refuses.
 
     Examples
     --------
@@ -211,8 +211,8 @@ def _reads(names: Sequence[str]) -> dict[str, Callable | None]:
         if name in RENAMED:
             warnings.warn(f"the method {name!r} is called {RENAMED[name]!r} now; the old name goes with the next version.",
                           DeprecationWarning, stacklevel=3)
-    present_names = require_methods([RENAMED.get(name, name) for name in names], [*METHODS, *ATTENTION_METHODS])
-    return {name: None if key in ATTENTION_METHODS else METHODS[key].read for name, key in zip(names, present_names)}
+    keys = require_methods([RENAMED.get(name, name) for name in names], [*METHODS, *ATTENTION_METHODS])
+    return {name: None if key in ATTENTION_METHODS else METHODS[key].read for name, key in zip(names, keys)}
 
 
 def _special_tokens(special: str, given: Tensor | None, shape: torch.Size) -> Tensor:
