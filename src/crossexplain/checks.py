@@ -4,7 +4,9 @@ Every error says what was passed, what was expected and what to do.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from difflib import get_close_matches
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -125,11 +127,11 @@ def find_layer(model: nn.Module, name: str) -> nn.Module:
     >>> find_layer(nn.Sequential(nn.Linear(2, 3), nn.ReLU()), "1")
     ReLU()
     """
-    layers = dict(model.named_modules())
-    layers.pop("", None)
-    if name in layers:
-        return layers[name]
-    near = get_close_matches(str(name), layers, n=5, cutoff=0.3) or list(layers)[:5]
+    if name:
+        with suppress(AttributeError):
+            return model.get_submodule(name)
+    layers = [known for known, _ in model.named_modules() if known]
+    near = get_close_matches(str(name), layers, n=5, cutoff=0.3) or layers[:5]
     raise InputError(f"{type(model).__name__} has no layer {name!r}; the nearest names are {', '.join(map(repr, near))}. "
                      "Print `[n for n, _ in model.named_modules()]` for all of them.")
 
@@ -143,7 +145,7 @@ def require_device(model: nn.Module, inputs: Mapping[str | int, object]) -> torc
         If the model and an input lie on different devices.
     """
     tensors = {name: value for name, value in inputs.items() if isinstance(value, Tensor)}
-    home = next((tensor.device for tensor in [*model.parameters(), *tensors.values()]), torch.device("cpu"))
+    home = next((tensor.device for tensor in chain(model.parameters(), tensors.values())), torch.device("cpu"))
     for name, value in tensors.items():
         if value.device != home:
             raise InputError(f"input {name!r} is on {value.device}, the model is on {home}; move it with .to({str(home)!r}).")

@@ -4,6 +4,7 @@ What an executed notebook carries beside its text is put where jupyter-book look
 figures with alt text, the finding moves to the top, the budget card is filled in from the run, claims are gathered.
 """
 
+import ast
 import copy
 import csv
 import json
@@ -268,17 +269,28 @@ def api_pages(root: Path) -> dict[str, str]:
 
 
 def _first_line(module: Path) -> str:
-    import ast
-
     return (ast.get_docstring(ast.parse(module.read_text("utf-8"))) or "").splitlines()[0]
 
 
 def _api_page(folder: Path, name: str) -> str:
-    text = f"# `{name}`\n\n{_first_line(folder / '__init__.py')}\n"
-    for path in sorted(folder.glob("[!_]*.py")):
-        text += (f"\n## `{path.stem}`\n\n```{{eval-rst}}\n.. automodule:: {name}.{path.stem}\n"
+    package = folder / "__init__.py"
+    text = f"# `{name}`\n\n{_first_line(package)}\n{_door(package, name)}"
+    modules = [(path.stem, f"{name}.{path.stem}") for path in sorted(folder.glob("[!_]*.py"))]
+    if any(isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")
+           for node in ast.parse(package.read_text("utf-8")).body):
+        modules.insert(0, (name.rpartition(".")[2], name))
+    for title, module in modules:
+        text += (f"\n## `{title}`\n\n```{{eval-rst}}\n.. automodule:: {module}\n"
                  "   :members:\n   :member-order: bysource\n```\n")
     return text
+
+
+def _door(package: Path, name: str) -> str:
+    """Return the names that a package hands on from its modules, each with a link, as Markdown; empty where it has none."""
+    homes = next((ast.literal_eval(node.value) for node in ast.parse(package.read_text("utf-8")).body
+                  if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "_HOME"), {})
+    links = ", ".join(f"{{py:obj}}`{door} <{home}.{door}>`" for door, home in homes.items())
+    return f"\n`from {name} import ...` gives {links}.\n" if links else ""
 
 
 def assemble(build: Build, notebooks: list[Path], failed: list[str]) -> str:

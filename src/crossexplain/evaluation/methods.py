@@ -132,7 +132,7 @@ def registry() -> dict[str, Method]:
 
 
 def map_method(key: str) -> Method:
-    """Return a map of :data:`crossexplain.gradients.maps.METHODS` as a method; of an image alone, whatever it is called."""
+    """Return a map of ``crossexplain.gradients.maps.METHODS`` as a method; of an image alone, whatever it is called."""
     method = maps.METHODS[key]
     return Method(key, method.title or key, f"{method.line} ({method.source})", _named(_map, key), method.signed,
                   ("image",))

@@ -274,11 +274,13 @@ def _untouched(model: nn.Module, gradients: bool) -> Iterator[None]:
 
     A graph is recorded only where gradients are asked for, whatever mode the caller is in.
     """
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    buffers = [(module, name, buffer, buffer.clone()) for module in model.modules()
-               for name, buffer in module._buffers.items() if buffer is not None]
+    layers = list(model.modules())
+    trainable = [parameter for layer in layers for parameter in layer._parameters.values()
+                 if parameter is not None and parameter.requires_grad]
+    buffers = [(layer, name, buffer, buffer.clone(), _version(buffer)) for layer in layers
+               for name, buffer in layer._buffers.items() if buffer is not None]
     # cuDNN refuses the backward pass of a recurrent layer in eval mode; PyTorch's own kernels do not.
-    recurrent = gradients and any(isinstance(layer, nn.RNNBase) and not layer.training for layer in model.modules())
+    recurrent = gradients and any(isinstance(layer, nn.RNNBase) and not layer.training for layer in layers)
     slow = torch.backends.cudnn.flags(enabled=False) if recurrent else nullcontext()
     try:
         for parameter in trainable:
@@ -288,11 +290,17 @@ def _untouched(model: nn.Module, gradients: bool) -> Iterator[None]:
     finally:
         for parameter in trainable:
             parameter.requires_grad_(True)
-        for module, name, buffer, saved in buffers:
-            module._buffers[name] = buffer
-            if not torch.equal(buffer, saved):
+        for layer, name, buffer, saved, version in buffers:
+            layer._buffers[name] = buffer
+            # Batch norm in train mode changes its statistics without counting up their version.
+            if version is None or layer.training or _version(buffer) != version:
                 with torch.no_grad():
                     buffer.copy_(saved)
+
+
+def _version(buffer: Tensor) -> int | None:
+    """Return how often a buffer was changed in place; None where it is not counted."""
+    return None if buffer.is_inference() else buffer._version
 
 
 def _replace_first(output: object, tensor: Tensor) -> object:
