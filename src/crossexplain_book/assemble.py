@@ -181,16 +181,15 @@ def claims_tables(claims: list[dict]) -> str:
     parts = []
     for title, paper in (("What this book claims", False), ("What the paper claims", True)):
         rows = [_claim_row(claim) for claim in claims if claim["paper"] == paper]
-        parts += [f"## {title}", table(("claim", "value", "95 % interval", "n", "asked", "chapter", "holds"), rows)
+        parts += [f"## {title}", table(("claim", "value [interval]", "n", "rule", "chapter", "holds"), rows)
                   if rows else "None was recorded in this build."]
     return "\n\n".join(parts)
 
 
 def _claim_row(claim: dict) -> tuple:
     spec = claim["spec"]
-    interval = f"{claim['low']:{spec}} to {claim['high']:{spec}}"
-    return (claim["text"], f"{claim['value']:{spec}}", interval, f"{claim['n']:,}", claim["rule"], claim["chapter"],
-            "yes" if claim["holds"] else "**no**")
+    value = f"{claim['value']:{spec}} [{claim['low']:{spec}}, {claim['high']:{spec}}]"
+    return claim["text"], value, f"{claim['n']:,}", claim["rule"], claim["chapter"], "yes" if claim["holds"] else "**no**"
 
 
 def runtime_table(records: list[ChapterRecord]) -> str:
