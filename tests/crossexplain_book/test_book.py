@@ -280,7 +280,7 @@ def test_claims_are_collected_and_a_chapter_without_a_run_is_a_note(build):
     write_notebook(build.root / "notebooks" / "02_b.ipynb", "1")
     first = assemble(build, chapters(build.root), failed=[])
     claims = (build.source / "claims.md").read_text("utf-8")
-    assert "| It \\| is so. | 0.50 | 0.40 to 0.60 | 1,000 | above 0.1 | 01 | yes |" in claims
+    assert "| It \\| is so. | 0.50 [0.40, 0.60] | 1,000 | above 0.1 | 01 | yes |" in claims
     note = (build.source / "chapters" / "02_b.md").read_text("utf-8")
     assert note.startswith("(chapter-2)=\n# Is it so?") and "not run" in note
     assert (build.source / "downloads" / "01_a.ipynb").is_file() and (build.source / "api" / "index.md").is_file()
