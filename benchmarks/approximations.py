@@ -31,7 +31,7 @@ TABLE = embedded_folder() / "results" / "approximations.csv"
 
 
 class Unanimity(nn.Module):
-    """A model whose logit is a sum of products of which features are there.
+    """A model whose logit is a sum of weighted products; a product counts where all of its features are present.
 
     Attributes
     ----------
@@ -49,17 +49,17 @@ class Unanimity(nn.Module):
         self.truth = (self.weights[:, None] * self.members / sizes[:, None]).sum(dim=0)
 
     def see(self, seen):
-        """Return which features of the first modality are there."""
+        """Return which features of the first modality are present."""
         return seen[..., 0]
 
     def read(self, tokens):
-        """Return which words are there."""
+        """Return which words are present."""
         return (tokens > 1).float()
 
-    def match(self, seen, said):
+    def match(self, seen, read):
         """Return the logits (N,)."""
-        there = torch.cat([seen, said], dim=1)
-        return ((there @ self.members.float().T) == self.members.sum(dim=1)).float() @ self.weights
+        present = torch.cat([seen, read], dim=1)
+        return ((present @ self.members.float().T) == self.members.sum(dim=1)).float() @ self.weights
 
     def forward(self, seen, tokens):
         """Return the logits (N,)."""
@@ -87,9 +87,9 @@ def theirs(name: str, model: Unanimity, budget: int, seed: int) -> tuple[float, 
     used, players = [0], len(model.truth)
 
     def game(coalitions):
-        there = torch.as_tensor(np.atleast_2d(coalitions)).float()
-        used[0] += len(there)
-        return model.match(there[:, : players // 2], there[:, players // 2 :]).double().numpy()
+        present = torch.as_tensor(np.atleast_2d(coalitions)).float()
+        used[0] += len(present)
+        return model.match(present[:, : players // 2], present[:, players // 2 :]).double().numpy()
 
     found = getattr(shapiq, name)(n=players, random_state=seed, **PEERS[name]).approximate(budget, game)
     return error(found.get_n_order_values(1), model.truth), used[0], used[0]

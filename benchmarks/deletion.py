@@ -1,6 +1,6 @@
 """Do the words and cells that score highest matter to the models of photographs?
 
-Sixty-four test pairs of Flickr8k, photographs in sixteen cells behind which their mean colour stands, words hidden by the mask.
+Sixty-four test pairs of Flickr8k. A photograph has sixteen cells, and its mean colour hides a cell; the mask hides a word.
 Each method orders the words, and the cells; they are put in and taken out in its order, and the area between the two curves of
 the model's own logit is what the method scores: 0 is no order. In units of what a whole pair changes, on average over pairs.
 ``deletion.csv`` keeps the whole table, which chapter 5 shows; the rows hold the gradient of round 1. Intervals are 95 %

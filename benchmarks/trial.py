@@ -287,9 +287,9 @@ def contradicted(seed: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     gradient = record.passes[record.baselines[0], FULL].importance
     found, deciding = {}, {"image": torch.from_numpy(test.deciding_cells), "text": torch.from_numpy(test.deciding_tokens)}
     for name, coalition in values.items():
-        there, decides = record.features[name], deciding[name]
-        mixed = (decides & there).any(dim=1) & (~decides & there).any(dim=1)
-        found[name] = contradictions(gradient[name], coalition, there & mixed[:, None])
+        present, decides = record.features[name], deciding[name]
+        mixed = (decides & present).any(dim=1) & (~decides & present).any(dim=1)
+        found[name] = contradictions(gradient[name], coalition, present & mixed[:, None])
     return found, deciding
 
 
@@ -338,9 +338,9 @@ def rows(seed: int = 0) -> list[dict]:
                            "share of models in which nothing interacts", table))
     found.append(share("trial.abstained", said[OURS] == "cannot tell", "share of models", table))
     for architecture in ARCHITECTURES:
-        there = table.architecture == architecture
+        of_one = table.architecture == architecture
         found.append(share(f"trial.right.{architecture.replace(' ', '_').replace('-', '_')}",
-                           (said[OURS] == table.truth)[there], "share of models", table))
+                           (said[OURS] == table.truth)[of_one], "share of models", table))
     for method, (passes, seconds) in costs(seed).items():
         for what, values, unit in (("passes", passes, "bare passes an example"), ("seconds", seconds, "s an example")):
             found.append(row_of(f"trial.{KEYS[method]}{what}", values, unit, np.mean))

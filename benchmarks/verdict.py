@@ -1,8 +1,8 @@
 """Is the verdict right where the answer is known? Six controls, 20 seeds, three baselines, the paper's rule beside it.
 
-``ENOUGH`` and ``TOLERANCE`` of ``crossexplain.gradients.rounds`` were chosen on seeds of ``CHOSEN_ON``, six to nine of
-each control; ``python benchmarks/verdict.py`` prints what each candidate gets right on all of them. ``rows`` judges other
-seeds.
+``ENOUGH`` of ``crossexplain.gradients.verdict`` and ``TOLERANCE`` of ``crossexplain.gradients.record`` were chosen on seeds of
+``CHOSEN_ON``, six to nine of each control; ``python benchmarks/verdict.py`` prints what each candidate gets right on all of
+them. ``rows`` judges other seeds.
 """
 
 import json

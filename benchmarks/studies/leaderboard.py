@@ -146,7 +146,7 @@ def of_scenes(model: nn.Module, pairs: Pairs) -> Case:
     """Ask a model about scenes and captions, true ones and foils; a foil's false word decides, and the place it speaks of."""
     images = pairs.scenes.images(pairs.image)
     inputs = scenes.inputs(model, images, pairs.captions)
-    first = int(inputs["tokens"][0, 0] == 2)  # behind start-of-text, where there is one
+    first = int(inputs["tokens"][0, 0] == 2)  # after start-of-text, where there is one
     words, cells = np.zeros(inputs["tokens"].shape, bool), np.zeros((len(images), CELLS), bool)
     for i, label in enumerate(pairs.labels):
         cues = pairs.cues(i) if label else [(int(pairs.false_word[i]), "", pairs.false_boxes(i))]
@@ -364,7 +364,7 @@ def changes(case: Case, other: Case, method: str, scores: np.ndarray, seed: int 
 
     Parameters
     ----------
-    asked, other : Case
+    case, other : Case
         The second as :meth:`Case.redrawn` gives it.
     method : str
     scores : ndarray, shape (N, P)

@@ -72,7 +72,7 @@ class Referents:
 
     def cues(self, tokens: Tensor) -> np.ndarray:
         """Return which of the tokens (N, T) are to be found."""
-        found, first = np.zeros(tokens.shape, bool), int(tokens[0, 0] == 2)  # behind start-of-text, where there is one
+        found, first = np.zeros(tokens.shape, bool), int(tokens[0, 0] == 2)  # after start-of-text, where there is one
         for i, places in enumerate(self.words):
             found[i, [place + first for place in places]] = True
         return found

@@ -42,7 +42,7 @@ class PublishedCnnLstm(nn.Module):
         self.relu_on_logit = relu_on_logit
 
     def forward(self, images: Tensor, tokens: Tensor) -> Tensor:
-        """Return the logit, shape (N,); inputs as for :class:`CnnLstm`, the padding is moved to the front here."""
+        """Return the logit, shape (N,); inputs as for :class:`crossexplain.models.cnn_lstm.CnnLstm`, padded in front here."""
         require_images(images, channels=1, side=2 * SIDE, unit=True)
         require_tokens(tokens, self.embedding.num_embeddings)
         steps, _ = self.lstm(self.embedding(_pad_in_front(tokens, self.PADDED)))  # (N, 20, 128)

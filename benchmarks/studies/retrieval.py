@@ -13,7 +13,7 @@ from crossexplain.recipes.flickr8k import read, see
 
 @dataclass(frozen=True)
 class Retrieval:
-    """How many came before the right one, over all photographs of a split and all their captions.
+    """How many come before the right one, over all photographs of a split and all their captions.
 
     Attributes
     ----------

@@ -2,7 +2,7 @@
 
 An explorer is a cell's last line. What it displays holds two things, and whoever shows the cell takes what it can: a
 front-end with a kernel shows the controls, every other one the picture of the first state, with its text alternative.
-The book keeps the picture only (``book.assemble.figure_cell``).
+The book keeps the picture only (:func:`crossexplain_book.assemble.figure_cell`).
 """
 
 import gc

@@ -395,7 +395,7 @@ def example(image, heat, words: Sequence[str], scores, *, alt: str, caption: str
     """
     heat, scores = np.asarray(heat, dtype=float), np.asarray(scores, dtype=float)
     if scores.shape != (len(words),):
-        raise ValueError(f"{len(words)} words and scores of shape {scores.shape} came; pass one score a word.")
+        raise ValueError(f"got {len(words)} words and scores of shape {scores.shape}, expected one score a word.")
     top = float(np.nanmax(np.abs(scores), initial=0.0))
     lines = _wrapped(words, scores / (top or 1.0), np.zeros(len(words), bool) if cues is None else cues, title, per_line)
     width, above, below = 8.2, 2.55, 0.36 * _height(lines) + 0.1  # inches

@@ -1,7 +1,7 @@
 """What a chapter or a benchmark is made from, so that only what changed is run again.
 
 Two halves. Which modules of the project some code can reach is read from its import statements, without running
-anything: :func:`reached`. Which files it opens is only known while it runs: this module is an IPython extension that
+anything: :meth:`Imports.reached`. Which files it opens is only known while it runs: this module is an IPython extension that
 notes them (:func:`load_ipython_extension`), and :func:`file_states` says how they are.
 """
 

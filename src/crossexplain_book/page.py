@@ -132,7 +132,7 @@ def table(header, rows) -> Markdown:
 class Sortable:
     """A table that is sorted by a click on a heading, or with the keyboard; its script stands on the page itself.
 
-    Without a script it is a plain table in the order in which the rows came.
+    Without a script it is a plain table in the order in which the rows were given.
 
     Parameters
     ----------

@@ -62,7 +62,7 @@ def test_every_number_of_the_prose_was_computed(cells_of, chapter):
 def test_every_picture_says_what_it_shows(cells_of, chapter):
     pictures = [output for output in outputs(cells_of(chapter)) if "image/png" in output.get("data", {})]
     words = [output["metadata"].get("crossexplain") for output in pictures]
-    assert words and all(words), "a picture was shown that is not a show.figures.Picture"
+    assert words and all(words), "a picture was shown that is not a figures.Picture"
     assert all(len(word["alt"].split()) >= 6 and word["caption"] and word["name"].startswith("fig-") for word in words)
     assert len({word["name"] for word in words}) == len(words)
 

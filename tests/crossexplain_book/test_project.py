@@ -130,7 +130,7 @@ def test_every_term_that_is_marked_stands_in_the_glossary():
     (r"\bsys\.path\.(?:append|insert|extend)|\bsys\.path\s*[+=]", "install the package"),
     (r"^\s*[!%]\s*(?:pip|conda)\b", "list it in pyproject.toml"),
     (r"\bplt\.show\(", "return the figure"),
-    (r"cmap\s*=\s*[\"'](?:jet|rainbow|hsv)", "use the colour maps of show.figures"),
+    (r"cmap\s*=\s*[\"'](?:jet|rainbow|hsv)", "use the colour maps of crossexplain_book.figures"),
     (r"\bnp\.random\.(?:seed|rand|randn|randint|choice|shuffle|permutation)\(", "pass a seed to a generator"),
 ])
 def test_house_style(pattern, instead):

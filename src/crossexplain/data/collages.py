@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from crossexplain import moved
 from crossexplain.checks import InputError, require_one_of
 from crossexplain.data.digits import Digits
 from crossexplain.data.digits import split as split_digits
@@ -402,3 +403,6 @@ def _sentence_as_in_paper(digits: np.ndarray, task: int, true: bool, rng: np.ran
     place = f"is at the {corners[counted[0]]} corner"
     counted = f"there are {count} {TASKS[task]} digit(s) in the picture"
     return (counted, f"the first {TASKS[task]} digit {place}", f"{counted} and the first {place}")[form]
+
+
+__getattr__ = moved.names_of(__name__)
