@@ -43,7 +43,7 @@ class Source:
     forms : sequence of sequence of File
         Each form is complete by itself. The first one that is present is taken, the last one with addresses is downloaded.
     folder : str, optional
-        What :attr:`crossexplain.data.store.Found.path` points to, relative like the files; default the only file.
+        What ``path`` of :class:`~crossexplain.data.store.Found` points to, relative like the files; default the only file.
     package : sequence of three str, optional
         Name of an installed distribution that carries it, its module, and the path within.
     package_file : File, optional
