@@ -1,34 +1,12 @@
 import itertools
 
 import torch
-from torch import nn
 
 from benchmarks.studies.permutations import shapley_values
 from crossexplain.gradients.modalities import ImageCells, Tokens
 from crossexplain.gradients.views import NOTHING, Mask, Views
 from crossexplain.models import clip
-
-
-class Toy(nn.Module):
-    """The logit is a known function of two cells and two words."""
-
-    def __init__(self, rule):
-        super().__init__()
-        self.rule, self.embedding = rule, nn.Embedding(8, 1)
-        self.embedding.weight.data = torch.tensor([0, 0, 1, -1, 2, -2, 0.5, -0.5])[:, None]
-
-    def see(self, images):
-        return images.mean(dim=(1, 2)).unflatten(1, (2, -1)).mean(dim=2)
-
-    def read(self, tokens):
-        return self.embedding(tokens)[..., 0]
-
-    def match(self, seen, said):
-        return self.rule(*seen.unbind(-1), *said.unbind(-1)[:2])
-
-    def forward(self, images, tokens):
-        return self.match(self.see(images), self.read(tokens))
-
+from support.toy import Toy
 
 CELLS = torch.tensor([[1.0, 3.0], [-2.0, 0.5], [2.0, -1.0]])
 TOY = {"images": CELLS.repeat_interleave(2, dim=1)[:, None, None].expand(-1, 1, 2, -1),

@@ -3,7 +3,6 @@ import copy
 import numpy as np
 import pytest
 import torch
-from torch import nn
 from transformers import BertConfig, BertModel
 
 from crossexplain.checks import InputError
@@ -22,6 +21,7 @@ from crossexplain.gradients.views import FULL, NOTHING, Mask, Views
 from crossexplain.models import clip
 from crossexplain.models.fusion import Fusion
 from crossexplain.models.towers import ConvTower, EncoderTower
+from support.toy import Toy
 
 WORDS, START, END = 12, 2, 3
 PAIRS = {"images": torch.tensor([3, 0, 0, 2, 1, 4]), "tokens": torch.tensor([1, 1, 4, 3, 0, 2])}
@@ -119,31 +119,7 @@ def test_rows_borrow_a_row_and_are_one_feature():
     assert rows.per_feature(torch.ones(2, 3, 4), 1).tolist() == [[12.0], [12.0]]
 
 
-class Toy(nn.Module):
-    """The logit is a known function of two cells and two words."""
-
-    def __init__(self, rule):
-        super().__init__()
-        self.rule, self.embedding = rule, nn.Embedding(8, 1)
-        self.embedding.weight.data = torch.tensor([0, 0, 1, -1, 2, -2, 0.5, -0.5])[:, None]
-
-    def see(self, images):
-        return images.mean(dim=(1, 2)).unflatten(1, (2, -1)).mean(dim=2)
-
-    def read(self, tokens):
-        return self.embedding(tokens)[..., 0]
-
-    def match(self, seen, said):
-        return self.rule(*seen.unbind(-1), *said.unbind(-1)[:2])
-
-    def forward(self, images, tokens):
-        return self.match(self.see(images), self.read(tokens))
-
-
-CELLS = torch.tensor([[1.0, 3.0], [-2.0, 0.5], [2.0, -1.0]])
-TOY = {"images": CELLS.repeat_interleave(2, dim=1)[:, None, None].expand(-1, 1, 2, -1),
-       "tokens": torch.tensor([[4, 3, 0], [5, 6, 0], [2, 0, 0]])}
-TOY_PARTS, NEUTRAL = [ImageCells(grid=(1, 2)), Tokens()], {"image": "zero", "text": "mask"}
+NEUTRAL = {"image": "zero", "text": "mask"}
 
 
 def test_picks_are_held_against_random_ones(model, pictures, texts):
