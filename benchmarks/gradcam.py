@@ -3,7 +3,8 @@
 Sixteen real photographs (windows of the two that scikit-learn ships) go through networks of the shape of SqueezeNet 1.0
 and VGG-16; weights do not change the time. Sixteen pairs of drawn scenes go through the dual encoder with convolutions:
 each picture stands in two of them, as the pictures of captions do, and equal pictures are looked at once.
-All nine maps come from one capture and are timed too.
+All nine maps come from one capture and are timed too. The dual encoder takes ten milliseconds: on one thread that is a
+measure of the work; on more, the forward pass is shared out and what stands around it is not, which a row of its own says.
 Each round times every contender in turn and takes ratios within the round, so that a busy machine slows all of them alike;
 the value is the median over rounds, low and high their range.
 """
@@ -46,12 +47,18 @@ def rows(seed: int = 0, repeats: int = 5) -> list[dict]:
         model = ImageNetClassifier.seeded(seed, network).eval()
         table += measured(key, times * repeats, contenders(model, photographs(model.size)), "images")
     key, times = SCENES
-    return table + measured(key, times * repeats, of_pairs(seed), "pairs of drawn scenes")
+    calls, threads = of_pairs(seed), torch.get_num_threads()
+    table.append(ratio(f"speed.{key}.threads_{threads}.over_forward", timed(calls, times * repeats), "ours", "forward"))
+    try:
+        torch.set_num_threads(1)
+        return table + measured(key, times * repeats, calls, "pairs of drawn scenes")
+    finally:
+        torch.set_num_threads(threads)
 
 
 def measured(key: str, repeats: int, calls: dict, what: str) -> list[dict]:
     """Return the rows of one network."""
-    rounds = [{name: seconds(call) for name, call in calls.items()} for _ in range(repeats)]
+    rounds = timed(calls, repeats)
     return [
         ratio(f"speed.{key}.over_forward", rounds, "ours", "forward"),
         ratio(f"speed.{key}.captum_over_ours", rounds, "captum", "ours"),
@@ -60,6 +67,11 @@ def measured(key: str, repeats: int, calls: dict, what: str) -> list[dict]:
         *([ratio(f"speed.{NINE[key]}", rounds, "nine", "forward")] if key in NINE else []),
         *memory(key, {name: call for name, call in calls.items() if name != "nine"}),
     ]
+
+
+def timed(calls: dict, repeats: int) -> list[dict]:
+    """Return the seconds of every contender in each round."""
+    return [{name: seconds(call) for name, call in calls.items()} for _ in range(repeats)]
 
 
 def photographs(side: int) -> torch.Tensor:

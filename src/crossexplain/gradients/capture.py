@@ -274,7 +274,7 @@ def _untouched(model: nn.Module, gradients: bool) -> Iterator[None]:
 
     A graph is recorded only where gradients are asked for, whatever mode the caller is in.
     """
-    layers = list(model.modules())
+    layers = every_module(model)
     trainable = [parameter for layer in layers for parameter in layer._parameters.values()
                  if parameter is not None and parameter.requires_grad]
     buffers = [(layer, name, buffer, buffer.clone(), _version(buffer)) for layer in layers
@@ -296,6 +296,17 @@ def _untouched(model: nn.Module, gradients: bool) -> Iterator[None]:
             if version is None or layer.training or _version(buffer) != version:
                 with torch.no_grad():
                     buffer.copy_(saved)
+
+
+def every_module(model: nn.Module) -> list[nn.Module]:
+    """Return the model and all modules in it, as ``model.modules()`` does in several times the time."""
+    found = {model: None}
+    waiting = [model]
+    while waiting:
+        new = [part for part in waiting.pop()._modules.values() if part is not None and part not in found]
+        found |= dict.fromkeys(new)
+        waiting += new
+    return list(found)
 
 
 def _version(buffer: Tensor) -> int | None:

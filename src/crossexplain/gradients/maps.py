@@ -184,7 +184,7 @@ def to_cells(heat: Tensor, grid: tuple[int, int]) -> Tensor:
 
 def _weighted(activations: Tensor, weights: Tensor) -> Tensor:
     """Sum the channels of A (N, C, H, W) with one weight each (N, C)."""
-    return torch.einsum("nchw,nc->nhw", activations, weights)
+    return (weights[:, None] @ activations.flatten(2))[:, 0].unflatten(1, activations.shape[2:])
 
 
 def _grad_cam(activations: Tensor, gradients: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from crossexplain.checks import InputError, find_layer
-from crossexplain.gradients.capture import INPUT, NoGradient
+from crossexplain.gradients.capture import INPUT, NoGradient, every_module
 
 WORTH = 0.8  # share of distinct rows above which it costs more to find equal rows than to compute all
 
@@ -18,7 +18,7 @@ def shared(model: nn.Module, layers: Sequence[str], call: Callable[[], object]) 
     All rows run where the model is not in eval mode, and where a layer needs more than its input, row by row: then the call
     fails on fewer rows. If that is not the reason, the same error comes again.
     """
-    if not any(module.training for module in model.modules()):
+    if not any(module.training for module in every_module(model)):
         try:
             with equal_rows_once(model, layers):
                 return call(), True
@@ -68,11 +68,13 @@ class _SharedRows:
         if values.ndim < 3 or not values.is_floating_point():
             return None
         flat = values.flatten(1)
-        weights = torch.rand(flat.shape[1], generator=torch.Generator().manual_seed(0)).to(flat)
-        keys, back = torch.unique(flat @ weights, return_inverse=True)
-        first = torch.full((len(keys),), len(flat), device=flat.device)
-        first = first.scatter_reduce(0, back, torch.arange(len(flat), device=flat.device), "amin")
-        if len(keys) > WORTH * len(flat) or not torch.equal(flat[first[back]], flat):  # equal sums need not be equal rows
+        keys, back = torch.unique(flat.sum(dim=1), return_inverse=True)
+        order = torch.arange(len(flat), device=flat.device)
+        first = torch.full((len(keys),), len(flat), device=flat.device).scatter_reduce(0, back, order, "amin")
+        if len(keys) > WORTH * len(flat):
+            return None
+        again = order[first[back] != order]  # rows that came before
+        if not torch.equal(flat[first[back[again]]], flat[again]):  # equal sums need not be equal rows
             return None
         self.rows = back, len(keys)
         return (values[first],), named
