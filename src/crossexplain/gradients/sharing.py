@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from crossexplain.checks import InputError, find_layer
 from crossexplain.gradients.capture import INPUT, NoGradient, every_module
 
 WORTH = 0.8  # share of distinct rows above which it costs more to find equal rows than to compute all
+SAMPLE = 1024  # entries of a row, at least, by which rows are told apart before they are compared whole
 
 
 def shared(model: nn.Module, layers: Sequence[str], call: Callable[[], object]) -> tuple[object, bool]:
@@ -68,7 +70,8 @@ class _SharedRows:
         if values.ndim < 3 or not values.is_floating_point():
             return None
         flat = values.flatten(1)
-        keys, back = torch.unique(flat.sum(dim=1), return_inverse=True)
+        sample = flat[:, :: max(1, flat.shape[1] // SAMPLE)]
+        keys, back = torch.unique(sample @ _weights(sample.shape[1]).to(flat), return_inverse=True)
         order = torch.arange(len(flat), device=flat.device)
         first = torch.full((len(keys),), len(flat), device=flat.device).scatter_reduce(0, back, order, "amin")
         if len(keys) > WORTH * len(flat):
@@ -88,3 +91,9 @@ class _SharedRows:
             raise InputError(f"{type(module).__name__} gives {type(output).__name__}, expected one tensor with a row an "
                              "example; read the gradient at a layer that does.")
         return output[back]
+
+
+@lru_cache(maxsize=8)
+def _weights(count: int) -> Tensor:
+    """Return weights under which different rows hardly ever have the same sum, (count,)."""
+    return torch.rand(count, generator=torch.Generator().manual_seed(0))
