@@ -41,9 +41,17 @@ class Cells:
                 pixels[..., rows, columns] = 0
         return {**one, self.key: pixels}
 
+    def pooled(self, heat: Tensor) -> list[float]:
+        """Sum a map (h, w) over each cell; a place that lies in two cells counts in both, as in an average that adapts."""
+        rows, columns = (torch.tensor([[max(0.0, min(place + 1, -(-(i + 1) * side // cells)) - max(place, i * side // cells))
+                                        for place in range(side)] for i in range(cells)])
+                         for side, cells in zip(heat.shape, self.grid))
+        means = (rows / rows.sum(dim=1, keepdim=True)) @ heat @ (columns / columns.sum(dim=1, keepdim=True)).T
+        return (means * heat.numel() / means.numel()).flatten().tolist()
+
     def summed(self, values: Tensor) -> list[float]:
         """Sum values of the shape of the pixels over each cell."""
-        return [float(values[..., rows, columns].sum()) for rows, columns in self.boxes(*values.shape[-2:])]
+        return [float(values[..., rows, columns].detach().sum()) for rows, columns in self.boxes(*values.shape[-2:])]
 
 
 @dataclass(frozen=True)
@@ -256,21 +264,28 @@ def shapley(values: np.ndarray) -> np.ndarray:
     return found
 
 
-def gradients(animal: Animal, number: int, power: str) -> list[list[float]]:
-    """Return for each modality the length of the gradient at each feature (``"norm"``) or gradient times value (``"times"``)."""
+def gradients(animal: Animal, number: int, power: str, of_logit: bool = False) -> list[list[float]]:
+    """Return for each modality the length of the gradient at each feature (``"norm"``), gradient times value (``"times"``), or the
+    sum of the sizes that the latter adds up (``"sizes"``), of which a share is lost by rounding.
+
+    The gradient is that of the evidence, or of the logit itself, as the rounds take it.
+    """
     example, found = animal.examples[number], []
-    target = follow(animal, example)
+    animal, target = (alone(animal, number), 1) if of_logit else (animal, follow(animal, example))
     for side in animal.sides:
         if isinstance(side, Words):
             value, slope = at_layer(animal, example, target, side.embedding)
             if side.axes == "TND":
                 value, slope = value.transpose(0, 1), slope.transpose(0, 1)
             value, slope = (part[0, side.skip :][side.places(example)] for part in (value, slope))
-            found.append((slope.norm(dim=1) if power == "norm" else (slope * value).sum(dim=1)).tolist())
+            product = slope * value
+            found.append((slope.norm(dim=1) if power == "norm" else (product if power == "times" else product.abs()).sum(dim=1))
+                         .tolist())
             continue
         value = example[side.key].detach().clone().requires_grad_()
         (slope,) = torch.autograd.grad(judged(animal, {**example, side.key: value}, target), value)
-        parts = side.summed(slope**2 if power == "norm" else slope * value)
+        product = (slope * value).detach()
+        parts = side.summed(slope**2 if power == "norm" else product if power == "times" else product.abs())
         found.append([part**0.5 for part in parts] if power == "norm" else parts)
     return found
 
@@ -281,19 +296,16 @@ def at_layer(animal: Animal, example: Example, target: int, layer: str) -> tuple
 
     def keep(module: nn.Module, arguments: tuple, output: object) -> object:
         tensor = output if isinstance(output, Tensor) else output[0]
-        if not tensor.requires_grad:  # behind frozen parameters
-            tensor.requires_grad_()
-        kept.append(tensor)
-        return None
+        kept.append((tensor, tensor.detach().clone()))  # some models add to it in place
 
     handle = animal.model.get_submodule(path).register_forward_hook(keep)
     try:
         score = judged(animal, example, target)
     finally:
         handle.remove()
-    value = kept[int(call or 0)]
-    (slope,) = torch.autograd.grad(score, value)
-    return value.detach(), slope
+    tensor, value = kept[int(call or 0)]
+    (slope,) = torch.autograd.grad(score, tensor)
+    return value, slope
 
 
 def grad_cam(animal: Animal, number: int) -> Tensor:
@@ -321,8 +333,9 @@ def grad_cam(animal: Animal, number: int) -> Tensor:
 
 def relevance(animal: Animal, number: int, name: str) -> Tensor:
     """Return the relevance of Chefer et al. of every token of one example, from its attention maps and their gradients."""
-    example, (layers, entry) = animal.examples[number], animal.attention[name]
+    example, (layers, entry) = animal.examples[number], animal.attention[name][:2]
     target, kept = follow(animal, example), []
+    animal, target = (alone(animal, number), 1) if len(animal.logits(animal.model, example)) > 1 else (animal, target)
     handles = [animal.model.get_submodule(layer).register_forward_hook(lambda m, a, output: kept.append(output[entry]))
                for layer in dict.fromkeys(layers)]
     try:
@@ -336,6 +349,37 @@ def relevance(animal: Animal, number: int, name: str) -> Tensor:
         rolled = rolled + (attention * slope).clamp(min=0).mean(dim=1)[0].detach() @ rolled
     is_read = (slopes[-1] != 0).any(dim=3).any(dim=1)[0]
     return rolled[is_read].mean(dim=0)
+
+
+def relevance_of(animal: Animal, number: int, side: object) -> list[float]:
+    """Return the relevance of each feature: of each word, or of the patches of each cell together."""
+    tokens = relevance(animal, number, side.name)
+    if isinstance(side, Words):
+        return tokens[side.places(animal.examples[number])].tolist()
+    patches = tokens[animal.attention[side.name][2] :]
+    rows = int(len(patches) ** 0.5)
+    return side.summed(patches.reshape(1, 1, rows, -1))
+
+
+def alone(animal: Animal, number: int) -> Animal:
+    """Return the animal with the logit of the class that is predicted for an example as its only one."""
+    target = follow(animal, animal.examples[number])
+
+    def logits(model: nn.Module, one: Example) -> Tensor:
+        every = animal.logits(model, one)
+        return every[None, target] if len(every) > 1 else every
+
+    return Animal(**{**vars(animal), "logits": logits})
+
+
+def of_logit(animal: Animal, number: int, side: Words) -> list[float]:
+    """Return gradient times value of the predicted class's logit at each word of one example; of a single no, of its opposite."""
+    one_logit = len(animal.logits(animal.model, animal.examples[number])) == 1
+    target = follow(animal, animal.examples[number]) if one_logit else 1
+    value, slope = at_layer(alone(animal, number), animal.examples[number], target, side.embedding)
+    if side.axes == "TND":
+        value, slope = value.transpose(0, 1), slope.transpose(0, 1)
+    return (value * slope).sum(dim=2)[0, side.skip :][side.places(animal.examples[number])].tolist()
 
 
 def padded(rows: Sequence[Sequence[int]], pad: int = 0, side: str = "right") -> tuple[Tensor, Tensor]:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from benchmarks.studies.zoo import Animal, Cells, Frames, Rows, Stretches, Words, examples_of, padded
+from benchmarks.studies.zoo import Animal, Cells, Example, Frames, Rows, Stretches, Words, examples_of, padded
 from benchmarks.studies.zoo.texts import spread
 
 VIDEO = dict(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, image_size=16, patch_size=8,
@@ -107,20 +107,39 @@ class Several(nn.Module):
 
 
 def table(family: str) -> Animal:
-    """Return a model of tables."""
+    """Return a model of tables; a category is hidden by that of another example, since there is none that says nothing."""
     torch.manual_seed(1)
     both = "categories" in family
     model = spread((Tables() if both else Numbers()).eval())
-    batch = {"numbers": torch.randn(4, 3 if both else 5)}
+    batch, choices = {"numbers": torch.randn(4, 3 if both else 5)}, {}
     if both:
         batch["categories"] = torch.randint(1, 7, (4, 2))
+        choices = {"categories_layer": "embed", "donors": {key: value.flip(0) for key, value in batch.items()}}
+    examples = examples_of(batch, None)
+    for example, other in zip(examples, examples[::-1]):
+        if both:
+            example["other"] = other["categories"]
     sides = [Rows("numbers", "numbers")] + ([Categories("categories", "categories")] if both else [])
-    return Animal(family, "tables", model, batch, examples_of(batch, None), lambda model, one: model(**one)[0], sides,
-                  {"inputs": batch} | ({"categories_layer": "embed"} if both else {}))
+
+    def logits(model: nn.Module, one: Example) -> Tensor:
+        return model(**{key: one[key] for key in batch})[0]
+
+    return Animal(family, "tables", model, batch, examples, logits, sides, choices | {"inputs": batch})
 
 
-class Categories(Rows):
-    """Numbers of categories (1, F): hidden by category 0."""
+class Categories(Words):
+    """Numbers of categories (1, F), read at the layer that embeds them: hidden by those of another example."""
+
+    baseline = "data"
+
+    def __init__(self, name: str, key: str):
+        super().__init__(name, key, stay=(), embedding="embed", how="data")
+
+    def hide(self, one: Example, features: list[int], example: Example) -> Example:
+        """Return the example without some features."""
+        values = one[self.key].clone()
+        values[:, list(features)] = example["other"][:, list(features)]
+        return {**one, self.key: values}
 
 
 def several(four: bool) -> Animal:

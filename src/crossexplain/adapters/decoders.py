@@ -105,7 +105,7 @@ def _image_tokens(draft: Draft) -> list[int]:
 
 def _attention(draft: Draft, tower: str) -> None:
     model = draft.model
-    if tower and parts.self_attention(model, tower) and not parts.is_a(model, *FLAT):
+    if "positions" in (draft.parts[0].at if tower else {}):
         draft.maps_of("image", parts.self_attention(model, tower))
     reader = parts.named(model, "model.language_model", "language_model", "model.text_model", "text_model") or ""
     modules = [name for name in parts.self_attention(model, reader) if not (tower and parts.within(name, tower))]

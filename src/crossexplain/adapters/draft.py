@@ -13,6 +13,7 @@ from crossexplain.gradients.called import Called
 from crossexplain.gradients.capture import Target
 from crossexplain.gradients.modalities import ImageCells, Modality, Tokens
 
+CHOSEN = "your choice"
 UNSET = object()  # of a choice that has no default: without it the adapter refuses
 Batch = Mapping[str, object]
 
@@ -29,8 +30,11 @@ class Adapted:
         How each modality is cut into features and hidden.
     target : int, callable, "predicted" or None
         As for :class:`~crossexplain.gradients.question.Question`.
+    for_maps : list of Modality
+        The same, with pictures read at the last layer that still has a place for each part of them, where maps such as Grad-CAM
+        are made, and not at their pixels.
     layers : dict of str to str
-        By modality, a layer for maps and word scores: of a picture the last that still has a place for each part of it.
+        By modality, where it is read for maps.
     attention : dict of str to tuple of str
         By modality, the self-attention modules for attention relevance, as :func:`~crossexplain.evaluation.methods.explain`
         takes them; missing where the model gives no maps.
@@ -42,6 +46,7 @@ class Adapted:
 
     model: nn.Module
     modalities: list[Modality]
+    for_maps: list[Modality]
     target: Target
     layers: dict[str, str]
     attention: dict[str, tuple[str, ...]]
@@ -156,7 +161,7 @@ class Draft:
 
     def source(self, key: str, why: str) -> str:
         """Return where a choice comes from: the caller, or what is given."""
-        return "your choice" if key in self.choices else why
+        return CHOSEN if key in self.choices else why
 
     def note(self, what: str, chosen: object, why: str = "") -> None:
         """Add a row to the table."""
@@ -178,13 +183,13 @@ class Draft:
         layer = layer or parts.word_embedding(self.model)
         if layer is None and not self.chosen("layer", name):
             self.missing.append(f"{name}_layer=...: the name of the layer that embeds the words")
-        special, whence = self._special(name, list(extra_special))
         if tokenizer is not None:
             mask_id, pad_id, of_ids = tokenizer.mask_token_id, tokenizer.pad_token_id, "the tokenizer"
         else:
             mask_id, pad_id, of_ids = getattr(config, "mask_token_id", None), getattr(config, "pad_token_id", None), "config"
         if isinstance(pad_id, (list, tuple)):
             pad_id = pad_id[0]
+        special, whence = self._special(name, list(extra_special), pad_id)
         if pad_id is None and not self.chosen("pad_id", name):
             self.missing.append("pad_id=...: the id of the padding, which also stands where words are deleted")
         has_mask = mask is not None and parts.takes(self.model, mask) and self._names(mask)
@@ -199,14 +204,15 @@ class Draft:
         """Return whether the caller chose an argument of a modality."""
         return argument in self.choices or f"{name}_{argument}" in self.choices
 
-    def _special(self, name: str, extra: list[int]) -> tuple[tuple[int, ...], str]:
-        config = parts.text_config(self.model)
+    def _special(self, name: str, extra: list[int], pad_id: int | None) -> tuple[tuple[int, ...], str]:
+        """Return the ids that are no words. The padding is among them only where it has another part to play, as CLIP's has."""
+        roles = "bos", "eos", "cls", "sep", "unk", "mask"
         if self.tokenizer is not None:
-            ids = [number for number in self.tokenizer.all_special_ids if number is not None]
+            known = {getattr(self.tokenizer, f"{role}_token_id", None) for role in roles}
+            ids = [number for number in self.tokenizer.all_special_ids if number != pad_id or number in known]
             return tuple(dict.fromkeys([*ids, *extra])), "the tokenizer" + (" and config" if extra else "")
-        ids = parts.ids_in(config, r"(bos|eos|cls|sep|pad)_token_id")
-        ends = set(parts.ids_in(config, r"(bos|eos|cls|sep)_token_id"))
-        if not ends and not self.chosen("special", name):
+        ids = parts.ids_in(parts.text_config(self.model), r"(bos|eos|cls|sep)_token_id")
+        if not ids and not self.chosen("special", name):
             self.missing.append("special=...: the ids that are no words, such as [CLS] and [SEP] (or pass the tokenizer; "
                                 "special=() if there are none)")
         return tuple(dict.fromkeys([*ids, *extra])), "config; no tokenizer was passed"
@@ -232,7 +238,7 @@ class Draft:
         own = self.choices.get("attention_modules", {})
         if isinstance(own, Mapping) and name in own:
             self.attention[name] = tuple(own[name])
-            self.note(f"{name}: attention", f"{len(own[name])} modules", "your choice")
+            self.note(f"{name}: attention", f"{len(own[name])} modules", CHOSEN)
         elif not modules:
             self.note(f"{name}: attention", "none", "no self-attention module was found")
         elif not parts.is_eager(self.model):
@@ -259,18 +265,23 @@ class Draft:
             self.call = _with_attentions(self.call)
         if self.call is not None or self.output is not None:
             model = Called(self.model, self.call, output=self.output, common=self.common)
-        layers = {part.name: self._layer(part) for part in self.parts if self._layer(part)}
-        rows = [*self._table(modalities, layers), *self.rows, ("target", _said(target), self.source("target", ""))]
-        return Adapted(model, modalities, target, layers, self.attention, f"{type(self.model).__name__}: {family}", rows,
+        for_maps = [self._read_for_maps(part) or modality for part, modality in zip(self.parts, modalities)]
+        layers = {modality.name: modality.layer for modality in for_maps}
+        said = "the predicted class" if target is None else _said(target)
+        rows = [*self._table(modalities, layers), *self.rows, ("target", said, self.source("target", ""))]
+        return Adapted(model, modalities, for_maps, target, layers, self.attention, f"{type(self.model).__name__}: {family}", rows,
                        tuple(self.steps))
 
     def _wants_attentions(self) -> bool:
-        modules = [module.partition("#")[0].partition("@")[0] for listed in self.attention.values() for module in listed]
+        modules = [module for listed in self.attention.values() for module in listed]
         return bool(modules) and parts.wants_attentions(self.model, modules)
 
-    def _layer(self, part: Part) -> str | None:
-        chosen = self.choices.get(f"{part.name}_layer")
-        return chosen or part.layer
+    def _read_for_maps(self, part: Part) -> Modality | None:
+        """Make a modality once more, read at its layer for maps; None where it has none, or the caller chose one."""
+        if part.layer is None or part.arguments.get("layer", (None, ""))[1] == CHOSEN:
+            return None
+        given = {key: value for key, (value, _) in part.arguments.items()}
+        return part.kind(**given | {"layer": part.layer} | part.at)
 
     def _key(self, part: Part, argument: str) -> str | None:
         """Return the key under which the caller chose an argument of a modality; alone it is enough where no other has it."""
@@ -285,7 +296,7 @@ class Draft:
 
     def _made(self, part: Part) -> Modality:
         """Make a modality of its arguments and of what the caller chose otherwise."""
-        chosen = {argument: (self.choices[key], "your choice") for argument in part.parameters
+        chosen = {argument: (self.choices[key], CHOSEN) for argument in part.parameters
                   if (key := self._key(part, argument))}
         if part.layer is not None and chosen.get("layer", (None,))[0] == part.layer:  # what goes with our layer goes along
             part.arguments |= {key: (value, "goes with the layer") for key, value in part.at.items()}
@@ -327,7 +338,7 @@ def _plain(model: nn.Module, inputs: dict) -> object:
 def _said(value: object) -> str:
     if callable(value):
         return getattr(value, "__name__", type(value).__name__)
-    return "the predicted class" if value is None else ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return "none" if value is None else ", ".join(map(str, value)) or "none" if isinstance(value, tuple) else str(value)
 
 
 def picture(draft: Draft, key: str, layer: str | None = None, at: Mapping[str, object] | None = None, name: str = "image",

@@ -38,7 +38,7 @@ def _dual(draft: Draft) -> Adapted:
         picture(draft, "pixel_values", layer, at)
         if parts.is_a(model, NAFLEX):
             naflex(draft)
-        draft.maps_of("image", parts.self_attention(model, tower))
+        draft.maps_of("image", parts.self_attention(model, tower) if "positions" in at else [])
     else:
         raise InputError(f"{type(model).__name__} compares texts with something other than pictures or sounds; wrap it in "
                          "Called(...) and name the modalities yourself.")

@@ -105,7 +105,7 @@ def self_attention(model: nn.Module, tower: str = "") -> list[str]:
 
 def wants_attentions(model: nn.Module, modules: Sequence[str]) -> bool:
     """Return whether attention modules give their maps only when they are told ``output_attentions=True``."""
-    parts = [model.get_submodule(name) for name in modules]
+    parts = [model.get_submodule(name.partition("#")[0].partition("@")[0]) for name in modules]
     return any("output_attentions" in inspect.signature(part.forward).parameters for part in parts)
 
 

@@ -13,7 +13,7 @@ LAST_MAPS = ("layer4", "features", "layers", "conv5", "inception5b", "Mixed_7c",
              "encoder.stages", "encoder.layer", "encoder.layers", "encoder.blocks", "encoder")
 TOKENS = ("ViT.*", "DeiT.*", "Beit.*", "Data2VecVision.*", "Dinov2.*", "IJepa.*", "CLIP.*", "Siglip.*", "MetaClip2.*", "AltCLIP.*",
           "ChineseCLIP.*", "Blip.*", "Flava.*", "VisionTextDual.*", "Llava.*", "PaliGemma.*", "VisionTransformer", "DinoV2.*",
-          "CLIPSeg.*", "VipLlava.*", "Idefics.*", "SmolVLM.*", "Gemma3.*", "Eva", "DistilledVisionTransformer")
+          "CLIPSeg.*", "VipLlava.*", "Idefics.*", "SmolVLM.*", "Gemma3.*", "Git.*", "InternVL.*", "Eva", "DistilledVisionTransformer")
 WINDOWS = ("Swin.*", "DonutSwin.*", "Clap.*")
 
 
@@ -36,7 +36,10 @@ def deep(model: nn.Module, tower: str = "") -> tuple[str | None, dict[str, objec
         return blocks[-2] if len(blocks) > 1 else holder, {"layout": "NTD", "positions": slice(special, None)}
     if parts.self_attention(model, prefix):  # tokens whose order is not known; the patches themselves are laid out as the picture
         return _patches(model, prefix), {"layout": "NCHW"}
-    return parts.named(model, *(".".join(filter(None, (prefix, path))) for path in LAST_MAPS)), {"layout": "NCHW"}
+    last = parts.named(model, *(".".join(filter(None, (prefix, path))) for path in LAST_MAPS))
+    if last is not None and isinstance(model.get_submodule(last), nn.ModuleList):  # a list is never called, its entries are
+        last = f"{last}.{len(model.get_submodule(last)) - 1}"
+    return last, {"layout": "NCHW"}
 
 
 def _windows(model: nn.Module, prefix: str) -> tuple[str | None, dict[str, object]]:
@@ -63,7 +66,8 @@ def _classifier(draft: Draft) -> Adapted:
     picture(draft, "pixel_values", layer, at)
     if parts.is_a(model, NAFLEX):
         naflex(draft)
-    draft.maps_of("image", parts.self_attention(model) if not parts.is_a(model, *WINDOWS) else [])
+    # Windows, and keys that were pooled, give maps that are not of every patch with every patch.
+    draft.maps_of("image", parts.self_attention(model) if "positions" in at else [])
     require_one_target(draft)
     return draft.finish("a classifier of pictures")
 
