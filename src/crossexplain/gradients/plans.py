@@ -116,13 +116,17 @@ class Plans:
                      allow_empty=True)
 
     def value_of_nothing(self, label: str) -> Tensor:
-        """Return the mean logits (C,) with every modality borrowed from another donor: the same for all examples."""
+        """Return the mean logits (C,) with every modality borrowed from another donor: the same for all examples.
+
+        Of two modalities every donor meets every other. Of more, the donors of one draw stand together as in all other views:
+        otherwise two modalities that never meet in the model would have a dividend.
+        """
         chosen = self.baselines[label]
         first, *rest = self.names
         plan = {
             shift: {name: Mask(None, chosen[name], self.donor_rows[name].roll(shift) if chosen[name] == "data" else None)
                     for name in rest} | ({} if chosen[first] == "data" else {first: Mask(None, chosen[first])})
-            for shift in range(self.draws)
+            for shift in range(self.draws if len(self.names) == 2 else 1)
         }
         donors = rows_of(self.donors, self.donor_rows[first], self.size)
         return self.question.logits(self.laid_out(plan, donors).inputs).float().mean(dim=0).cpu()

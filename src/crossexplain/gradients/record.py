@@ -213,10 +213,11 @@ class Record:
             If a single logit lies on one side of 0 for all examples in all views that the rule reads: then no class can change.
         """
         baseline = baseline or self.baselines[0]
-        views = [FULL, *map(self.only, self.modalities)]
-        if classes and (same := judging.on_one_side(torch.cat([self._pass(baseline, view).logits for view in views]))):
-            raise InputError(f"the paper's rule asks whether the predicted class changes.{same} Pass classes=False to read the "
-                             "gradient norms alone, or examples that the model answers differently.")
+        read = torch.cat([self._pass(baseline, view).logits for view in (FULL, *map(self.only, self.modalities))])
+        if classes and judging.on_one_side(read):
+            same = judging.on_one_side(self._pass(baseline, FULL).logits)
+            raise InputError(f"the paper's rule asks whether the predicted class changes, which it does in no view.{same} Pass "
+                             "classes=False to read the gradient norms alone, or examples that the model answers differently.")
         dominant = []
         for name in self.modalities:
             ratio = self.norm_ratio(baseline, name)

@@ -246,7 +246,7 @@ def _values(logits: Mapping[str, Tensor], target: Tensor) -> dict[str, np.ndarra
 
 def _require_share(enough: float) -> None:
     if not isinstance(enough, Real) or not 0 < enough <= 1:
-        raise InputError(f"got enough={enough!r}, expected a share above 0 and at most 1.")
+        raise InputError(f"got enough={enough!r} as the share that counts as the whole, expected above 0 and at most 1.")
 
 
 class _Judged(NamedTuple):
