@@ -86,7 +86,7 @@ def explain(model: nn.Module, inputs: Inputs, modalities: Sequence[Modality], me
     """
     chosen = find(method)
     chosen.require_options(options)
-    if options.get("layer") or options.get("patches"):
+    if options.keys() & {"layer", "patches"}:
         modalities = _placed(modalities, options.get("layer"), options.get("patches"))
     budget, seed = _whole_number(BUDGET if budget is None else budget, "budget", 1), _whole_number(seed, "seed", 0)
     question = Question(model, inputs, modalities, baselines=baselines, donors=donors, target=target)
@@ -217,6 +217,8 @@ def _feature_dividends(task: Task) -> Scored:
 
 def _placed(modalities: Sequence[Modality], layer: str | None, patches: tuple[int, int] | None) -> list[Modality]:
     """Return the modalities with the pictures read at another layer, and its patches, where they are named."""
+    if not isinstance(layer, str | None):
+        raise InputError(f"got layer={layer!r}, expected the name of a layer, as in model.named_modules().")
     placed, patches = [copy(modality) for modality in require_modalities(modalities)], ImageCells(patches=patches).patches
     for picture in placed:
         if isinstance(picture, ImageCells):

@@ -15,6 +15,7 @@ from crossexplain.gradients.capture import INPUT, capture, opened, replace_first
 from crossexplain.gradients.evidence import first_tensor
 from crossexplain.gradients.maps import to_cells
 from crossexplain.gradients.modalities import Columns, ImageCells, Modality
+from crossexplain.gradients.modes import untouched
 from crossexplain.gradients.question import Question
 
 FEW = 8  # examples on which it is looked up whether the layers are all that changes
@@ -131,9 +132,8 @@ def _one_baseline_each(method: object, task: Task, end: tuple, begin: tuple, **s
     return tuple(torch.cat(values) for values in zip(*parts))
 
 
-def _integrated_gradients(task: Task, n_steps: int = 50, method: str = "gausslegendre",
-                          internal_batch_size: int | None = None) -> Scored:
-    return _at_layers(task, "IntegratedGradients", n_steps=n_steps, method=method, internal_batch_size=internal_batch_size)
+def _integrated_gradients(task: Task, n_steps: int = 50, internal_batch_size: int | None = None) -> Scored:
+    return _at_layers(task, "IntegratedGradients", n_steps=n_steps, internal_batch_size=internal_batch_size)
 
 
 def _gradient_shap(task: Task, n_samples: int = 5, stdevs: float = 0.0) -> Scored:
@@ -217,8 +217,9 @@ def _laid_out(modality: Modality, count: int) -> tuple[int, ...]:
 # shapiq
 
 
-def _shapiq(task: Task, name: str, index: str | None = None) -> Scored:
+def _shapiq(task: Task, name: str, index: str | None) -> Scored:
     shapiq, question = library("shapiq", "shapiq"), task.question
+    _require_budget(task)
     present, first = question.joined(), question.present[question.names[0]].shape[1]
     values, pairs = torch.zeros(present.shape), None
     if index is not None:
@@ -286,7 +287,8 @@ def _grad_cam_library(task: Task, name: str) -> Scored:
         pictures = picture.value(task.question.inputs).detach().clone().requires_grad_()
         cam = getattr(cams, name)(of_pictures, [of_pictures.maps])
         try:  # not as a context, which would hide an IndexError
-            heat = torch.as_tensor(cam(pictures, [targets.ClassifierOutputTarget(0)] * task.question.n))
+            with untouched(task.question.model, gradients=True):  # the library leaves a gradient at every parameter
+                heat = torch.as_tensor(cam(pictures, [targets.ClassifierOutputTarget(0)] * task.question.n))
         finally:
             cam.activations_and_grads.release()
         values[picture.name] = to_cells(heat, picture.grid).flatten(1)
@@ -309,7 +311,7 @@ METHODS: tuple[Method, ...] = (
     Method("shapley sampling", "Shapley sampling (Captum)", "Captum, Castro et al. 2009", _shapley_sampling, True, CAPTUM,
            True),
     Method("shapiq shapley", "KernelSHAP (shapiq)", "shapiq's KernelSHAP, paired (Muschalik et al. 2024)",
-           partial(_shapiq, name="KernelSHAP"), True, SHAPIQ, True),
+           partial(_shapiq, name="KernelSHAP", index=None), True, SHAPIQ, True),
     Method("shapiq pairs", "pairs (shapiq)", "shapiq: Shapley values and interactions of pairs (Muschalik et al. 2024)",
            partial(_shapiq, name="KernelSHAPIQ", index="k-SII"), True, (*SHAPIQ, "two modalities")),
     *(Method(f"{key} (library)", f"{title} (grad-cam)", "the library grad-cam", partial(_grad_cam_library, name=name), False,
