@@ -358,14 +358,22 @@ def features_of(inputs: Inputs, modalities: Sequence[Modality]) -> dict[str, Ten
 
 
 def is_batched(value: object, examples: int) -> bool:
-    """Return whether a value is a tensor with one row for each of the examples."""
-    return isinstance(value, Tensor) and value.ndim > 0 and len(value) == examples
+    """Return whether a value is a tensor with one row, or a list with one entry, for each of the examples."""
+    return (isinstance(value, Tensor) and value.ndim > 0 or isinstance(value, list)) and len(value) == examples
 
 
-def rows_of(inputs: Inputs, rows: Tensor, examples: int) -> dict[str, object]:
-    """Return the given rows of a batch: every tensor with ``examples`` rows is indexed, the rest is passed on."""
-    return {key: value[rows.to(value.device)] if is_batched(value, examples) else value
+def rows_of(inputs: Inputs, rows: Tensor, examples: int, common: Sequence[str] = ()) -> dict[str, object]:
+    """Return the given rows of a batch.
+
+    Every tensor with ``examples`` rows is indexed, and every list with as many entries; the rest is passed on, and so are the
+    inputs named in ``common``, which belong to all examples.
+    """
+    return {key: _rows(value, rows) if key not in common and is_batched(value, examples) else value
             for key, value in inputs.items()}
+
+
+def _rows(value: Tensor | list, rows: Tensor) -> Tensor | list:
+    return value[rows.to(value.device)] if isinstance(value, Tensor) else [value[i] for i in rows.tolist()]
 
 
 def in_parts(inputs: Inputs, size: int, examples: int, target: object = None) -> Iterator[tuple[dict[str, object], object]]:
