@@ -209,8 +209,8 @@ class _Checks:
         bounds = [bound for bound in {float(logits.min()), float(logits.max())}
                   if dead.any() and (logits[dead] == bound).all()]
         if dead.float().mean() >= CLAMPED and not dead.all() and bounds:
-            yield (f"{int(dead.sum())} of {self.n} examples have the logit {bounds[0]:g} exactly and a gradient of 0 at every "
-                   "modality.",
+            yield (f"{int(dead.sum())} of {self.n} examples have the logit {bounds[0]:g} exactly and a gradient of 0 at "
+                   "every modality.",
                    "Their maps are 0/0; a ReLU on the logit can say no only where nothing can be explained.",
                    "Remove the ReLU or clamp before the loss (train on the raw logit) or leave these examples out.")
 
@@ -302,8 +302,8 @@ class _Checks:
         of_rival = (self.labels == self.labels.mode().values).numpy().astype(float)
         gain, low = self._gain(right, of_rival)
         if low <= 0:
-            yield (f"Accuracy {right.mean():.3f}, that of the most frequent class {of_rival.mean():.3f}: a gain of {gain:.3f}, "
-                   f"from {low:.3f} (n = {self.n}).",
+            yield (f"Accuracy {right.mean():.3f}, that of the most frequent class {of_rival.mean():.3f}: a gain of "
+                   f"{gain:.3f}, from {low:.3f} (n = {self.n}).",
                    "What a simpler model does as well needs no joint reading of the modalities.",
                    "Balance the data until no single modality gives the label away, and train on.")
 
