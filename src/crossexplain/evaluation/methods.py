@@ -261,7 +261,8 @@ def _attention(task: Task, key: str, attention: Mapping[str, Sequence[str]]) -> 
     for modality in question.modalities:
         if modules := attention.get(modality.name, ()):
             places = attention_maps(modules)
-            rolled = roll(task.captured([modality.layer, *places]), places, key)  # (N, T)
+            before = f"{INPUT}{modality.input}" if isinstance(modality, ImageCells) else modality.layer
+            rolled = roll(task.captured([before, *places]), places, key)  # (N, T)
             there = copy(modality)
             there.layer, there.layout, there.place = modules[0], "NTD", None
             there = there.settled(question.inputs, question.model)
@@ -347,19 +348,19 @@ def _mm_shap(task: Task) -> Scored:
     return Scored({name: part.nan_to_num(even)[:, None] for name, part in of_modality.items()}, None, sampled.passes)
 
 
-TWO, OTHERS = ("two modalities",), ("other modalities", "gradient")
+TWO, OTHERS, GRADIENT = ("two modalities",), ("other modalities",), ("gradient",)
 SWAPPED = (*TWO, "other examples")
 METHODS: dict[str, Method] = {method.key: method for method in (
     Method("gradient norm", "gradient (round 1)", "length of the gradient at each feature", _gradient_norm, False,
-           OTHERS[1:], hides=False),
+           GRADIENT, hides=False),
     Method("gradient x input", "gradient x input", "gradient times value, summed (Shrikumar et al. 2016)", _gradient_x_input,
-           True, OTHERS[1:], hides=False),
+           True, GRADIENT, hides=False),
     Method("gradient norm, other masked", "gradient, other masked (rounds 2, 3)",
            "length of the gradient with the other modality hidden", partial(_rounds, which="masked"), False, OTHERS),
     Method("cross gradient", "cross gradient", "how much the gradient changes as the other modality is hidden",
            partial(_rounds, which="cross"), False, OTHERS),
     Method("feature dividends", "dividend of the feature", "dividend of each feature with the whole other modality",
-           _feature_dividends, True, OTHERS[:1]),
+           _feature_dividends, True, OTHERS),
     Method("sampled shapley", "sampled Shapley", "a Gaussian process on crossed masks (Rasmussen and Williams 2006)", _sampled,
            True, efficient=True),
     Method("exact shapley", "Shapley, exact", "of all coalitions (Shapley 1953)", partial(_exact, index="shapley"), True,
