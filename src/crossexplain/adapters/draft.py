@@ -177,10 +177,10 @@ class Draft:
     # Words
 
     def words(self, name: str = "text", key: str = "input_ids", layer: str | None = None, extra_special: Iterable[int] = (),
-              mask: str | None = "attention_mask", **arguments: tuple[object, str]) -> Part:
+              mask: str | None = "attention_mask", find: bool = True, **arguments: tuple[object, str]) -> Part:
         """Add a modality of words: which ids are no words, which hides one, and where each has a vector."""
         tokenizer, config = self.tokenizer, parts.text_config(self.model)
-        layer = layer or parts.word_embedding(self.model)
+        layer = layer or (parts.word_embedding(self.model) if find else None)
         if layer is None and not self.chosen("layer", name):
             self.missing.append(f"{name}_layer=...: the name of the layer that embeds the words")
         if tokenizer is not None:

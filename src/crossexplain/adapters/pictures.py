@@ -9,12 +9,12 @@ from crossexplain.checks import InputError
 
 NAFLEX = "Siglip2.*"
 # Where the last maps of a network of convolutions are, from the whole to its parts; of torchvision, timm and transformers.
-LAST_MAPS = ("layer4", "features", "layers", "conv5", "inception5b", "Mixed_7c", "trunk_output", "blocks", "stages", "bn2",
+LAST_MAPS = ("layer4", "features", "layers", "conv5", "inception5b", "Mixed_7c", "trunk_output", "blocks", "stages", "conv_1x1", "layer",
              "encoder.stages", "encoder.layer", "encoder.layers", "encoder.blocks", "encoder")
 TOKENS = ("ViT.*", "DeiT.*", "Beit.*", "Data2VecVision.*", "Dinov2.*", "IJepa.*", "CLIP.*", "Siglip.*", "MetaClip2.*", "AltCLIP.*",
           "ChineseCLIP.*", "Blip.*", "Flava.*", "VisionTextDual.*", "Llava.*", "PaliGemma.*", "VisionTransformer", "DinoV2.*",
           "CLIPSeg.*", "VipLlava.*", "Idefics.*", "SmolVLM.*", "Gemma3.*", "Git.*", "InternVL.*", "Eva", "DistilledVisionTransformer")
-WINDOWS = ("Swin.*", "DonutSwin.*", "Clap.*")
+WINDOWS = ("Swin.*", "DonutSwin.*", "FocalNet.*")
 
 
 def deep(model: nn.Module, tower: str = "") -> tuple[str | None, dict[str, object]]:
