@@ -13,6 +13,7 @@ from crossexplain.checks import InputError, find_layer, require_one_of
 from crossexplain.gradients.capture import Captured, Target, capture, opened
 from crossexplain.gradients.layouts import Place, path_of
 from crossexplain.gradients.modalities import Tokens, examples_in, in_parts
+from crossexplain.gradients.modality import listed
 from crossexplain.gradients.patches import as_map
 from crossexplain.gradients.reading import Reader, as_row, require_still
 from crossexplain.gradients.views import Mask, Views
@@ -268,7 +269,8 @@ def word_by_patch(model: nn.Module, inputs: Mapping[str, object], image_layer: s
     """
     require_one_of(order, (*ORDERS, None), "order")
     require_still(model)
-    common, n = {*common, *getattr(model, "common", ())}, examples_in(inputs, {*common, *getattr(model, "common", ())})
+    common = {*listed(common), *getattr(model, "common", ())}
+    n = examples_in(inputs, common)
     image = Reader(model, inputs, n, image_layer or _named(model, "image_layer"), common, layout, grid, positions)
     parts = list(in_parts(inputs, batch_size, n, target, common))
     if order != "first":
