@@ -311,7 +311,7 @@ def every_pair(question: Question) -> Tensor:
     unassigned = [key for key, value in question.examples(torch.arange(1)).items()
                if value is not question.inputs[key] and not any(key in of for of in keys)]
     if unassigned:
-        raise CannotRun(f"the inputs {', '.join(map(repr, unassigned))} belong to no modality, so it is open which they go with "
+        raise CannotRun(f"the inputs {', '.join(map(repr, unassigned))} belong to no modality: it is open which they go with "
                         f"where {question.names[0]!r} and {question.names[1]!r} are swapped; name them there (along=, stay=, "
                         "lengths=), or say that they belong to all examples: Called(model, common=(...,)).")
     lines = []
