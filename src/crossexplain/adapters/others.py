@@ -96,7 +96,7 @@ def _sound(draft: Draft) -> Adapted:
 
 def _as_picture(draft: Draft, key: str, what: str) -> None:
     """Read a spectrogram (N, H, W) as a picture of one channel."""
-    def pictures_of(batch: dict) -> dict:
+    def pictures_of(batch: dict, _: object) -> dict:
         return {**batch, key: batch[key][:, None]} if batch[key].ndim == 3 else batch
 
     draft.call = lambda model, inputs: model(**{**inputs, key: inputs[key][:, 0]})
