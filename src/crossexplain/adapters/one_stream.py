@@ -43,7 +43,7 @@ def _bridge_tower(draft: Draft) -> Adapted:
 
 
 def flava_match(model: nn.Module, inputs: dict) -> Tensor:
-    """Return FLAVA's two logits of a match, (N, 2): its head on the joint encoder, without the pass that reconstructs what is masked."""
+    """Return FLAVA's two logits of a match, (N, 2), without the other pass, which reconstructs what is masked."""
     joint = model.flava(**inputs).multimodal_embeddings
     if joint is None:
         raise InputError("FLAVA gave no joint embeddings; pass pictures and texts both.")
@@ -98,9 +98,9 @@ def blip_similarity(output: object) -> Tensor:
 
 
 def _flava_without_head(draft: Draft) -> Adapted:
-    raise InputError("FlavaModel gives vectors and no logits; use FlavaForPreTraining, whose head says whether text and picture "
-                     "match, or put your own head into Called(model, output=lambda output: head(output.multimodal_embeddings[:, 0])) "
-                     "and pass that with the modalities.")
+    raise InputError("FlavaModel gives vectors and no logits; use FlavaForPreTraining, whose head says whether text and "
+                     "picture match, or put your own on it, Called(model, output=lambda output: "
+                     "head(output.multimodal_embeddings[:, 0])), and pass that with the modalities.")
 
 
 def _is(*patterns: str):

@@ -45,8 +45,8 @@ class Waves(Modality):
         """Return bool (N, F): True where a stretch holds more than padding."""
         samples = self.value(inputs)
         if samples.ndim != 2 or not samples.is_floating_point() or samples.shape[1] < self.stretches:
-            raise InputError(f"got {self.name} as {samples.dtype} {tuple(samples.shape)}, expected floating samples (N, L), at least "
-                             f"{self.stretches} of them; pass stretches=... for fewer.")
+            raise InputError(f"got {self.name} as {samples.dtype} {tuple(samples.shape)}, expected floating samples (N, L), at "
+                             f"least {self.stretches} of them; pass stretches=... for fewer.")
         require_batch(len(samples))
         require_finite(samples, self.name)
         heard = torch.ones_like(samples)
@@ -110,7 +110,8 @@ def _video(draft: Draft) -> Adapted:
 
     key = next((key for key in ("pixel_values", "pixel_values_videos") if key in parts.keywords(draft.model)), None)
     if key is None:
-        raise InputError(f"{type(draft.model).__name__} takes no pixel_values; name the modality yourself, as in Video(input=...).")
+        raise InputError(f"{type(draft.model).__name__} takes no pixel_values; name the modality yourself, as in "
+                         "Video(input=...).")
     draft.add(Video, "video", input=(key, "forward: frames"), layout=("NTCHW", "how its processor gives frames"))
     require_one_target(draft)
     return draft.finish("a classifier of videos")
@@ -242,9 +243,9 @@ def unknown(draft: Draft, strange: Iterable[str] = ()) -> InputError:
     first = "pass a few examples, adapt(model, inputs=...), or " if draft.given is None else ""
     return InputError(
         f"{type(model).__name__} is no family that is known, and its forward({signature}) does not say{which} {first}name its "
-        "modalities yourself: rounds(model, inputs, [ImageCells('image', input='...'), Tokens('text', input='...', layer='...', "
-        "mask_id=..., pad_id=..., special=(...))]). Where the output is no logits (N,) or (N, classes), put the model into "
-        "Called(model, output=...).")
+        "modalities yourself: rounds(model, inputs, [ImageCells('image', input='...'), Tokens('text', input='...', "
+        "layer='...', mask_id=..., pad_id=..., special=(...))]). Where the output is no logits (N,) or (N, classes), put the "
+        "model into Called(model, output=...).")
 
 
 LAST = ((lambda model: True, _own),)
