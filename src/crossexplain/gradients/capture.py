@@ -205,8 +205,8 @@ class _Tap:
         # The test is on the tensor, not on the mode: a frozen tower under no_grad is cut at its last layer like any.
         if self.gradients and not tensor.requires_grad:
             if not tensor.is_floating_point():
-                raise InputError(f"layer {self.name!r} gives {tensor.dtype}, which has no gradient; capture a layer after "
-                                 "it, or pass gradients=False.")
+                raise InputError(f"layer {self.name!r} gives {tensor.dtype}, which has no gradient; capture a layer after it, "
+                                 "or pass gradients=False.")
             tensor = tensor.detach().requires_grad_()
         self.tensor = tensor
         with torch.set_grad_enabled(self.gradients):
@@ -228,17 +228,12 @@ class _Tap:
         entries = list(output) if isinstance(output, (tuple, list)) else [output]
         if self.entry >= len(entries) or not isinstance(entries[self.entry], Tensor):
             kinds = ", ".join(type(entry).__name__ for entry in entries)
-<<<<<<< HEAD
-            raise InputError(f"layer {self.path!r} gives ({kinds}), which has no tensor {self.entry}; for attention maps "
-                             "of a Hugging Face encoder load it with attn_implementation='eager'.")
-=======
             advice = "for attention maps of a Hugging Face encoder load it with attn_implementation='eager', and where that " \
                 "is not enough (DeBERTa) add output_attentions=True to the inputs"
             if isinstance(self.module, nn.MultiheadAttention):
                 advice = "it was called with need_weights=False, as nn.TransformerEncoderLayer and torchvision do, and gives " \
                     "no map; call it with need_weights=True and average_attn_weights=False"
             raise InputError(f"layer {self.path!r} gives ({kinds}), which has no tensor {self.entry}; {advice}.")
->>>>>>> h-asker
         tensor = entries[self.entry]
         if self.gradients and not tensor.requires_grad:
             raise InputError(f"nothing before {self.name!r} is captured, so there is no graph to differentiate; name a layer "
@@ -295,15 +290,9 @@ class _Call:
             if not isinstance(value, Tensor):
                 raise InputError(f"input {key!r} is {type(value).__name__}, expected a tensor to differentiate.")
             if gradients and not value.is_floating_point():
-<<<<<<< HEAD
-                raise InputError(f"input {key!r} holds {value.dtype}, which has no gradient; capture the layer that "
-                                 "embeds it (for words, the embedding), or pass gradients=False.")
-            leaves[name] = value.detach().requires_grad_(gradients)
-=======
                 raise InputError(f"input {key!r} holds {value.dtype}, which has no gradient; capture the layer that embeds it "
                                  "(for words, the embedding), or pass gradients=False.")
             leaves[name] = no_inference(value).detach().requires_grad_(gradients)
->>>>>>> h-asker
             with torch.enable_grad():
                 self.opened[key] = leaves[name].clone()
         return leaves
