@@ -1,13 +1,16 @@
 """Which views the rounds ask for, and how features are hidden in them."""
 
+import copy
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral
 
 import torch
 from torch import Tensor
 
 from crossexplain.checks import InputError
-from crossexplain.gradients.modalities import Inputs, rows_of
+from crossexplain.gradients.modalities import Inputs, Tokens, rows_of
+from crossexplain.gradients.padding import padding_side_of
 from crossexplain.gradients.question import Question
 from crossexplain.gradients.views import FULL, Mask, Views, alone, masked
 
@@ -33,9 +36,12 @@ class Plans:
             raise InputError(f"got the one modality {self.names[0]!r}, expected two or more: for a single one there is no "
                              "other to cover.")
         self.baselines = self._named(baselines)
+        self._find_sides()
         self.donors = question.inputs if question.donors is None else question.donors
         self.size = len(question.modalities[0].value(self.donors))
-        self.draws = max(1, min(draws, self.size))
+        if not isinstance(draws, Integral) or draws < 1:
+            raise InputError(f"got draws={draws!r}, expected a whole number of donors, 1 or more.")
+        self.draws = min(int(draws), self.size)
         generator = torch.Generator().manual_seed(seed)
         # One order of donors for each modality: where several are masked at once, the pairs are broken too.
         self.donor_rows = {name: torch.randperm(self.size, generator=generator)[: self.draws] for name in self.names}
@@ -45,6 +51,9 @@ class Plans:
         question, named = self.question, {}
         if given is None:
             given = [None] + ["data"] * (question.donors is not None or question.n > 1)
+        if not isinstance(given, Iterable) or not all(entry is None or isinstance(entry, (str, Mapping)) for entry in given):
+            raise InputError(f"got baselines={given!r}, expected a name such as 'data', a mapping from modality to name, or a "
+                             "list of these.")
         for entry in [given] if isinstance(given, (str, Mapping)) else given:
             chosen = question.choose(entry)
             named[" + ".join(dict.fromkeys(chosen.values()))] = chosen
@@ -54,6 +63,18 @@ class Plans:
         if not named:
             raise InputError("got no baseline; leave baselines out for the usual ones.")
         return named
+
+    def _find_sides(self) -> None:
+        """Find where deleted words leave their padding in a batch that has none, or raise where it is read as text."""
+        question, passes = self.question, self.question.passes
+        for i, modality in enumerate(question.modalities):
+            deleted = any(chosen[modality.name] == "delete" for chosen in self.baselines.values())
+            settled = modality.settled(question.inputs) if deleted and isinstance(modality, Tokens) else None
+            if settled is not None and settled.side is None:
+                side = padding_side_of(question.logits, settled, question.examples(torch.arange(1))) or "right"
+                question.modalities[i] = settled = copy.copy(settled)
+                settled.side = settled.padding_side = side
+        question.passes = passes  # a check is no cost of the rounds
 
     def changes(self, label: str, hidden: Mapping[str, Tensor | None]) -> list[dict[str, Mask]]:
         """Return the views, one a draw, that hide features (all where None) of some modalities under a baseline."""
@@ -80,6 +101,15 @@ class Plans:
                 self.add(plan, label, masked(*self.names), dict.fromkeys(self.names))
         return plan
 
+    def few(self, most: int) -> dict:
+        """Return the views that leave 2 to ``most`` modalities, but for those of the first plan, which has all of three."""
+        plan = {}
+        for label, size in itertools.product(self.baselines, range(2, min(most, len(self.names) - 2) + 1)):
+            for kept in itertools.combinations(self.names, size):
+                hidden = [name for name in self.names if name not in kept]
+                self.add(plan, label, masked(*hidden), dict.fromkeys(hidden))
+        return plan
+
     def one_by_one(self, name: str, count: int) -> dict:
         """Return the views that hide one feature of a modality at a time, with and without the other modalities."""
         label, others, plan = next(iter(self.baselines)), dict.fromkeys(self.others(name)), {}
@@ -98,16 +128,20 @@ class Plans:
     def laid_out(self, plan: Mapping, inputs: Inputs | None = None) -> Views:
         """Lay out views of the examples, or of other inputs."""
         return Views(self.question.inputs if inputs is None else inputs, self.question.modalities, plan, self.donors,
-                     allow_empty=True)
+                     allow_empty=True, common=self.question.common)
 
     def value_of_nothing(self, label: str) -> Tensor:
-        """Return the mean logits (C,) with every modality borrowed from another donor: the same for all examples."""
+        """Return the mean logits (C,) with every modality borrowed from another donor: the same for all examples.
+
+        Of two modalities every donor meets every other. Of more, the donors of one draw stand together as in all other views:
+        otherwise two modalities that never meet in the model would have a dividend.
+        """
         chosen = self.baselines[label]
         first, *rest = self.names
         plan = {
             shift: {name: Mask(None, chosen[name], self.donor_rows[name].roll(shift) if chosen[name] == "data" else None)
                     for name in rest} | ({} if chosen[first] == "data" else {first: Mask(None, chosen[first])})
-            for shift in range(self.draws)
+            for shift in range(self.draws if len(self.names) == 2 else 1)
         }
-        donors = rows_of(self.donors, self.donor_rows[first], self.size)
+        donors = rows_of(self.donors, self.donor_rows[first], self.size, self.question.common)
         return self.question.logits(self.laid_out(plan, donors).inputs).float().mean(dim=0).cpu()
