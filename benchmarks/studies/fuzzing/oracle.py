@@ -46,6 +46,8 @@ class Truth:
                                     for given in (inputs, donors))
         self.own, self.parts = own, {part.name: part for part in parts}
         self.n = len(self.inputs[parts[0].key])
+        for part in parts:
+            part.know(self.inputs)
 
     def example(self, i: int) -> dict:
         """Return the inputs of one example, with a batch of one."""

@@ -60,6 +60,9 @@ class Part:
         """Return the example with some features hidden, and where each feature is read then."""
         raise NotImplementedError
 
+    def know(self, inputs: Example) -> None:
+        """Learn what stands in for hidden features from all examples."""
+
     def places(self, example: Example) -> Places:
         """Return where each feature is read when nothing is hidden."""
         return [[self.offset + f] for f in range(len(self.present(example)))]
@@ -213,7 +216,7 @@ class Words(Part):
             return self._without(example, hidden)
         changed = {key: value.clone() if isinstance(value, Tensor) else value for key, value in example.items()}
         if baseline == "data" and not any(k and g for k, g in zip(keep, groups)):
-            return changed | {key: donor[key].clone() for key in (self.key, *self.travels)}, self.places(example)
+            return changed | {key: donor[key].clone() for key in self.travels}, self.places(example)
         lent = [] if donor is None else [t for t, is_word in enumerate(self.tokens(donor)) if is_word]
         mine = [t for t, is_word in enumerate(self.tokens(example)) if is_word]
         for t in hidden:
@@ -278,9 +281,15 @@ class Row(Part):
 class Table(Part):
     """Columns of numbers; a feature is a column."""
 
+    baselines: tuple[str, ...] = ("data", "mean", "zero")
+
+    def know(self, inputs: Example) -> None:
+        """Learn the mean of each column."""
+        self.means = [column.mean() for column in inputs[self.key].T]
+
     def modality(self) -> Modality:
         """Return the adapter of the package."""
-        from crossexplain import Columns
+        from crossexplain.gradients.modalities import Columns
 
         return Columns(self.name, self.key, **self.declared)
 
@@ -289,11 +298,12 @@ class Table(Part):
         return [True] * example[self.key].shape[1]
 
     def hide(self, example: Example, keep: Sequence[bool], baseline: str, donor: Example | None) -> tuple[dict, Places]:
-        """Write zeros, or the donor's number."""
+        """Write zeros, the mean, or the donor's number."""
         table = example[self.key].clone()
         for f, stays in enumerate(keep):
             if not stays:
-                table[:, f] = 0.0 if baseline == "zero" else donor[self.key][:, f]
+                stand_in = {"zero": 0.0, "mean": self.means[f], "data": None if donor is None else donor[self.key][:, f]}
+                table[:, f] = stand_in[baseline]
         return {**example, self.key: table}, self.places(example)
 
 
@@ -302,10 +312,11 @@ class Film(Part):
     """A video (N, C, T, H, W), cut into cells of space and time, read at its pixels."""
 
     grid: tuple[int, int, int] = (1, 2, 2)
+    baselines: tuple[str, ...] = ("zero", "mean", "data")
 
     def modality(self) -> Modality:
         """Return the adapter of the package."""
-        from crossexplain import Video
+        from crossexplain.gradients.modalities import Video
 
         return Video(self.name, self.key, grid=self.grid, **self.declared)
 
@@ -325,9 +336,11 @@ class Film(Part):
     def hide(self, example: Example, keep: Sequence[bool], baseline: str, donor: Example | None) -> tuple[dict, Places]:
         """Write the baseline into each hidden cell, voxel by voxel."""
         film = example[self.key].clone()
+        mean = film.mean(dim=(2, 3, 4))
         for stays, voxels in zip(keep, self.voxels(film.shape[2:])):
             for t, y, x in [] if stays else voxels:
-                film[:, :, t, y, x] = 0.0 if baseline == "zero" else donor[self.key][:, :, t, y, x]
+                stand_in = {"zero": 0.0, "mean": mean, "data": None if donor is None else donor[self.key][:, :, t, y, x]}
+                film[:, :, t, y, x] = stand_in[baseline]
         return {**example, self.key: film}, self.places(example)
 
     def fold(self, values: Tensor, places: Places) -> Tensor:

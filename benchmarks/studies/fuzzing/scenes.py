@@ -206,7 +206,7 @@ def _reading(source: Source, n: int, width: int) -> tuple[Part, nn.Module, dict]
         part.attention = declared["attention"] = "attention_mask"
     if kind in ("embedding", "block", "encoder"):
         _beside(source, part, given, n, total, count)
-    part.travels = tuple(["tokens", *part.along, *[key for key in (part.attention, part.lengths) if key]])
+    part.travels = tuple(["tokens", *part.along, *part.stay, *[key for key in (part.attention, part.lengths) if key]])
     part.baselines = tuple(b for b in part.baselines if _answered(part, b, kind))
     return part, Reading(kind, width, tuple(given)), given
 
