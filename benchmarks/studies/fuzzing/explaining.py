@@ -43,6 +43,9 @@ GROUPS = {"gradients": GRADIENTS, "coalitions": COALITIONS, "masks": MASKS, "sum
           "scores": tuple(name for name in SCORES if name != "gradient x input"), "library": LIBRARY, "attention": ATTENTION}
 
 
+BUDGET = 512  # as many coalitions as there are: where a method takes so many, its estimate is exact
+
+
 class Asked:
     """One call of ``explain`` with what its answer by hand needs."""
 
@@ -60,7 +63,7 @@ class Asked:
         """Ask the package."""
         with self.scene.mode():
             found = explain(self.scene.model, self.scene.inputs, self.scene.modalities(), self.method, baselines=self.baselines,
-                            target=self.follow.given, donors=self.donors, budget=1024, **self.options)
+                            target=self.follow.given, donors=self.donors, budget=BUDGET, **self.options)
         answer = {name: array(values) for name, values in found.values.items()}
         if found.pairs is not None:
             answer["pairs"] = array(found.pairs)

@@ -160,6 +160,8 @@ def _sight(source: Source, n: int, width: int) -> tuple[Part, nn.Module, dict]:
     declared = {"layout": layers[layer]} if layers[layer] else {}
     if layout in ("NTD", "TND"):
         declared["patches"] = (rows, columns)
+    if columns == 2 and channels not in (1, 3) and "layout" not in declared:
+        declared["layout"] = layout  # pictures four pixels wide may be taken for such with their colours last
     images = torch.randn(n, channels, 2 * rows, 2 * columns)
     name = "input:images" if layer == "pixels" else f"sight.{layer}"
     part = Picture("image", "images", name, layout, declared, ("images",), grid=grid, patches=(rows, columns),
@@ -293,7 +295,7 @@ def _joint(source: Source, scene: Scene) -> None:
     for part, (sequence, _) in zip(scene.parts, scene.net.sequences(scene.inputs)):
         length = sequence.shape[1]
         part.layer, part.layout, part.offset = layer, "NTD", start
-        part.declared.pop("layout", None)
+        part.declared["layout"] = "NTD"
         part.declared["positions"] = slice(start, start + length)
         if isinstance(part, Picture):
             part.offset = start + length - part.patches[0] * part.patches[1]  # special tokens come first

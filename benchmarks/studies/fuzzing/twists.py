@@ -323,7 +323,7 @@ def _inference_weights(scene, source):
 
 
 def _is_simple(scene: Scene) -> bool:
-    return (_untouched(scene) and scene.net.takes == ("images", "tokens") and hasattr(scene.net.sight, "conv")
+    return (_untouched(scene) and set(scene.inputs) == {"images", "tokens"} and hasattr(scene.net.sight, "conv")
             and scene.net.reading.kind in ("embedding", "lstm") and not scene.notes - {"towers"} and scene.net.join != "dual")
 
 
