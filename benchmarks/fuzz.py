@@ -2,7 +2,7 @@
 
 Each draw is right, refused by an ``InputError``, wrong, or ends in an error of another kind. Refusing everything would be no
 way out: of the draws where a plain reader would expect an answer, the share that is refused is counted too. A line is printed
-for each fault, and ``python -m benchmarks.studies.fuzzing.draws SEED DRAW`` repeats it and finds the plainest draw that shows it.
+for each fault, and ``python -m benchmarks.studies.fuzzing.draws SEED DRAW`` repeats it and finds the plainest such draw.
 """
 
 import torch

@@ -88,7 +88,8 @@ class Asked:
         require_truth(self.scene)
         method = self.method
         group = next(name for name, methods in GROUPS.items() if method in methods)
-        if group in ("gradients", "paths", "scores") and not all(layer_is_read(self.scene, part) for part in self.parts.values()):
+        every_layer = all(layer_is_read(self.scene, part) for part in self.parts.values())
+        if group in ("gradients", "paths", "scores") and not every_layer:
             raise NoTruth("no vector a feature")
         return getattr(self, f"_{group}")()
 
@@ -183,7 +184,7 @@ class Asked:
             layers, score = [part.layer for part in self.parts.values()], self.follow.evidence(i)
             full, _ = self.truth.read(self.truth.example(i), layers, score)
             none, _ = self.truth.read(empty, layers, score)
-            for name, part in self.parts.items():
+            for name in self.parts:
                 self._gradient(i, name, score)
             slopes = self.truth.along_path(self.truth.example(i), none, full, score, (points + 1) / 2, weights / 2)
             for name, part in self.parts.items():
@@ -197,7 +198,8 @@ class Asked:
     def _coalitions(self) -> Arrays:
         tables = [self.truth.values(i, self.baselines, self.follow.evidence(i), self.donor) for i in range(self.scene.n)]
         counts = [len(present) for present in self.truth.present(0).values()]
-        cuts, present = list(accumulate(counts, initial=0)), [sum(self.truth.present(i).values(), []) for i in range(self.scene.n)]
+        cuts = list(accumulate(counts, initial=0))
+        present = [sum(self.truth.present(i).values(), []) for i in range(self.scene.n)]
         if self.method in ("exact interactions", "shapiq pairs"):
             pairs = np.array([[[oracle.interaction(table, j, counts[0] + k) if there[j] and there[counts[0] + k] else np.nan
                                 for k in range(counts[1])] for j in range(counts[0])] for table, there in zip(tables, present)])
@@ -217,7 +219,8 @@ class Asked:
 
     def _masks(self) -> Arrays:
         if self.method == "feature dividends":
-            found = feature_dividends_by_hand(self.scene, Views(self.scene, self.follow, self.baselines, [self.donor]), self.follow)
+            ways = Views(self.scene, self.follow, self.baselines, [self.donor])
+            found = feature_dividends_by_hand(self.scene, ways, self.follow)
             return {name: np.where([self.truth.present(i)[name] for i in range(self.scene.n)], values, np.nan)
                     for name, values in found.items()}
         return self.by_modality(self._ablated if self.method == "feature ablation" else self._occluded)
@@ -326,7 +329,8 @@ def explaining(scene: Scene, source: Source) -> Call:
         if len(scene.parts) == 2 and any(isinstance(part, Words) and part.words or part.special_mask for part in texts):
             raise Skip
         single = scene.classes == 1 or asked.follow.of_function
-        sound = sound and single and len(scene.parts) == 2 and (method != "intershap" or asked.follow.given in (None, "predicted"))
+        sound = sound and single and len(scene.parts) == 2
+        sound = sound and (method != "intershap" or asked.follow.given in (None, "predicted"))
         if len(scene.parts) != 2:
             asked.want = _refused("two modalities are needed")
         elif not single:
@@ -337,7 +341,8 @@ def explaining(scene: Scene, source: Source) -> Call:
         sound = False if group == "library" or method == "deeplift" else sound
     if method.startswith("shapiq") and any(sum(sum(scene.truth.present(i).values(), [])) < 3 for i in range(scene.n)):
         sound = False
-    loose = {"kernel shap": 50, "deeplift": 200, "integrated gradients": 20}.get(method, 20 if group in ("maps", "coalitions") else 2)
+    loose = {"kernel shap": 50, "deeplift": 200, "integrated gradients": 20}.get(method, 2)
+    loose = 20 if group in ("maps", "coalitions") else loose
     return Call(asked.ask, asked.want, sound, size=0.1, loose=loose,
                 of_logits=group in ("coalitions", "masks", "sums", "whole"))
 

@@ -40,8 +40,8 @@ class Rule(nn.Module):
 def judging(scene: Scene, source: Source) -> Call:
     """Ask for the verdict on a model of a known rule; of the scene, only the caller's mode counts."""
     rules = [source.pick("rule", ANSWERS)]
-    output = source.pick("rule output", ("one column", "one axis", "two classes", "named", "labels", "features first", "sigmoid",
-                                         "a price"))
+    output = source.pick("rule output", ("one column", "one axis", "two classes", "named", "labels", "features first",
+                                         "sigmoid", "a price"))
     labels = output == "labels"
     if labels:
         rules = [source.pick(f"rule {k}", ANSWERS) for k in range(3)]
@@ -60,8 +60,8 @@ def judging(scene: Scene, source: Source) -> Call:
 
     def ask() -> Arrays:
         with scene.mode():
-            record = rounds(model, inputs, modalities, baselines=None if baselines == "usual" else [{"image": "zero", "text": "mask"}],
-                            target=target, progress=False)
+            record = rounds(model, inputs, modalities, target=target, progress=False,
+                            baselines=None if baselines == "usual" else [{"image": "zero", "text": "mask"}])
         records = record.values() if isinstance(record, dict) else [record]
         answers = [one.verdict(draws=200).answer for one in records]
         if "cannot tell" in answers:

@@ -112,14 +112,15 @@ def _baseline(scene: Scene, source: Source):
 def _method(scene: Scene, source: Source):
     first = scene.model, scene.inputs, scene.modalities()
     (picture,) = [part for part in scene.parts if isinstance(part, Picture)] or [None]
+    layer = None if picture is None else picture.layer
     wrong = {"unknown": lambda: explain(*first, "magic"), "none": lambda: explain(*first, ""),
              "attention without modules": lambda: explain(*first, "attention-rollout"),
              "option": lambda: explain(*first, "gradient norm", window=3),
              "pick": lambda: rounds(*first, pick="round 9", progress=False),
              "by": lambda: rounds(*first, by="luck", progress=False),
-             "map": (lambda: maps.attribute(scene.model, scene.taken(), picture.layer, "magic")) if picture else _skip,
-             "maps": (lambda: maps.attribute(scene.model, scene.taken(), picture.layer, [*CAMS, "magic"])) if picture else _skip,
-             "sign": (lambda: maps.attribute(scene.model, scene.taken(), picture.layer, sign="up")) if picture else _skip}
+             "map": (lambda: maps.attribute(scene.model, scene.taken(), layer, "magic")) if picture else _skip,
+             "maps": (lambda: maps.attribute(scene.model, scene.taken(), layer, [*CAMS, "magic"])) if picture else _skip,
+             "sign": (lambda: maps.attribute(scene.model, scene.taken(), layer, sign="up")) if picture else _skip}
     chosen = wrong[source.pick("wrong method", wrong)]
     if chosen is _skip:
         raise Skip

@@ -185,8 +185,8 @@ class Net(nn.Module):
     output : str
         How the logits are handed out, one of ``OUTPUTS``.
     blind : str
-        A tower without a graph: ``"no_grad sight"``, ``"inference sight"``, ``"rounded sight"``, ``"unused sight"`` and the same
-        of the other towers; or ``""``.
+        A tower without a graph: ``"no_grad sight"``, ``"inference sight"``, ``"rounded sight"``, ``"unused sight"`` and the
+        same of the other towers; or ``""``.
     """
 
     def __init__(self, towers: Mapping[str, nn.Module], takes: tuple[str, ...], width: int, classes: int, join: str,

@@ -127,7 +127,8 @@ class Picture(Part):
         """Return what a layer gave for a single example as a map (C, h, w)."""
         rows = self.rows(values)
         if self.layout in ("NTD", "TND"):
-            return rows[self.offset : self.offset + self.patches[0] * self.patches[1]].reshape(*self.patches, -1).permute(2, 0, 1)
+            count = self.patches[0] * self.patches[1]
+            return rows[self.offset : self.offset + count].reshape(*self.patches, -1).permute(2, 0, 1)
         return rows.permute(2, 0, 1) if self.layout == "NHWC" else rows
 
     def fold(self, values: Tensor, places: Places) -> Tensor:

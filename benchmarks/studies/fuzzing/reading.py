@@ -105,8 +105,8 @@ def mapping(scene: Scene, source: Source) -> Call:
 
     def ask() -> Arrays:
         with scene.mode():
-            heat = maps.attribute(scene.model, scene.taken(), part.layer, methods, None if sign == "prediction" else follow.given,
-                                  sign, positive, **options)
+            heat = maps.attribute(scene.model, scene.taken(), part.layer, methods,
+                                  None if sign == "prediction" else follow.given, sign, positive, **options)
         return {name: array(values) for name, values in heat.items()}
 
     def want() -> Arrays:

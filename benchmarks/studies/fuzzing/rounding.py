@@ -1,4 +1,4 @@
-"""Calls that compare views: rounds, dividends of features, games, sampled values, another order, verdicts and the pre-flight."""
+"""Calls that compare views: rounds, dividends of features, games, sampled values, another order and the pre-flight."""
 
 import itertools
 
@@ -77,7 +77,7 @@ def truth_part(scene: Scene, name: str):
 
 
 def _donors(scene: Scene, source: Source, baselines: dict) -> tuple[dict | None, list[dict]]:
-    """Return the donors to pass and those of each draw: all examples where one modality borrows at a time, else a single one."""
+    """Return the donors to pass and those of each draw: all examples where one modality borrows at a time, else one."""
     if "data" not in baselines.values():
         return None, [{}]
     if len(scene.parts) == 2 and scene.n > 1 and source.pick("donors", ("the examples", "one")) == "the examples":
@@ -284,7 +284,8 @@ def checking(scene: Scene, source: Source) -> Call:
             raise NoTruth(reason)
         train = "train" in scene.unexpected
         touching = scene.net.extra == "touching" or scene.net.output == "similarities" and scene.model is scene.net
-        return {"in train mode": np.array(float(train)), "touching": np.array(np.nan if train or "table" in scene.unexpected else float(touching)),
+        unknown = train or "table" in scene.unexpected
+        return {"in train mode": np.array(float(train)), "touching": np.array(np.nan if unknown else float(touching)),
                 "a probability": np.array(np.nan if train else float(scene.net.output in ("sigmoid", "softmax")))}
 
     return Call(ask, want, expects(scene))

@@ -226,11 +226,11 @@ def _beside(source: Source, part: Words, given: dict, n: int, total: int, count:
         part.stay = ("position_ids",)
         part.declared |= {"stay": ("position_ids",)}
     elif beside == "word numbers":
-        numbers = torch.full((n, total), -1)
+        numbers, pieces = torch.full((n, total), -1), source.pick("pieces", ("two a word", "mixed"))
         for i in range(n):
             tokens = [t for t in range(total) if int(given["tokens"][i, t]) > END]
             for order, t in enumerate(tokens):
-                numbers[i, t] = order // 2 if source.pick("pieces", ("two a word", "mixed")) == "two a word" else max(0, order - 1)
+                numbers[i, t] = order // 2 if pieces == "two a word" else max(0, order - 1)
         given["word_numbers"] = numbers
         part.words = part.declared["words"] = "word_numbers"
         part.count = int(numbers.max()) + 1

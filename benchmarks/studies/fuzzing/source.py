@@ -31,7 +31,8 @@ class Source:
     @classmethod
     def repeated(cls, picks: Mapping[str, str]) -> "Source":
         """Return given choices; the first of the options where none is given."""
-        return cls(lambda name, options, usual: next((i for i, option in enumerate(options) if str(option) == picks.get(name)), 0))
+        return cls(lambda name, options, usual:
+                   next((i for i, option in enumerate(options) if str(option) == picks.get(name)), 0))
 
     def pick(self, name: str, options: Sequence, usual: float | None = None):
         """Return one of the options; ``usual`` is the chance of the first."""

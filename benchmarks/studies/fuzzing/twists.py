@@ -163,8 +163,8 @@ def _equal_pictures(scene, source):
 
 @_is("equal examples", lambda scene: scene.n > 1)
 def _equal_examples(scene, source):
-    scene.inputs = {key: torch.cat([value[:1], value[:1], value[2:]]) if isinstance(value, Tensor) and key in scene.own else value
-                    for key, value in scene.inputs.items()}
+    own = {key: value for key, value in scene.inputs.items() if isinstance(value, Tensor) and key in scene.own}
+    scene.inputs = {**scene.inputs, **{key: torch.cat([value[:1], value[:1], value[2:]]) for key, value in own.items()}}
     scene.changed()
 
 
