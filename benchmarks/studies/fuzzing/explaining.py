@@ -337,6 +337,8 @@ def explaining(scene: Scene, source: Source) -> Call:
             asked.want = _refused("one logit is needed")
     if group == "attention":
         _modules(asked, scene)
+    if any("@" in part.layer for part in scene.parts) and group in ("paths", "library", "sums"):
+        sound = False  # other libraries do not know the second call of a layer
     if group in ("library", "paths") or method == "deeplift":
         sound = False if group == "library" or method == "deeplift" else sound
     if method.startswith("shapiq") and any(sum(sum(scene.truth.present(i).values(), [])) < 3 for i in range(scene.n)):

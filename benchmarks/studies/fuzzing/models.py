@@ -186,7 +186,7 @@ class Net(nn.Module):
         How the logits are handed out, one of ``OUTPUTS``.
     blind : str
         A tower without a graph: ``"no_grad sight"``, ``"inference sight"``, ``"rounded sight"``, ``"unused sight"`` and the
-        same of the other towers; or ``""``.
+        same of the other towers; or ``""``. ``"twice sight"`` runs it a second time, on pictures turned upside down.
     """
 
     def __init__(self, towers: Mapping[str, nn.Module], takes: tuple[str, ...], width: int, classes: int, join: str,
@@ -226,6 +226,8 @@ class Net(nn.Module):
             x = (x * 8).round() / 8
         if self.blind == f"unused {name}":
             x = x * 0
+        if self.blind == f"twice {name}":
+            x = x + tower(given[0].flip(2)) / 2
         if counts is None or x.shape[1] != counts.shape[1]:
             counts = torch.ones(x.shape[:2], dtype=torch.bool)
         return x, counts
@@ -280,6 +282,12 @@ class Net(nn.Module):
         logits = joined @ inputs["classes"].mT if "classes" in self.takes else self.head(joined)
         if "names" in self.takes:  # a list with one string an example
             logits = logits + torch.tensor([len(name) / 4 for name in inputs["names"]]).to(logits)[:, None]
+        if "index" in self.takes:  # a whole number an example
+            logits = logits * (1 + inputs["index"].to(logits)[:, None] / 4)
+        if "temperature" in self.takes:  # a number for all examples
+            logits = logits / inputs["temperature"]
+        if "flag" in self.takes and inputs["flag"]:
+            logits = logits + 0.5
         if self.extra == "touching":
             logits = logits - logits.mean(dim=0, keepdim=True) / 2
         return OUTPUTS[self.output](logits, logits) if self.output in ("sigmoid", "softmax") and self.squashed else logits

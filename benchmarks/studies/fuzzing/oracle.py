@@ -3,6 +3,7 @@
 import copy
 import itertools
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -91,10 +92,17 @@ class Truth:
 
         The gradient is None where the score does not depend on the layer through anything differentiable.
         """
-        given, leaves, handles = self.taken(example), {}, []
+        given, leaves, handles, calls = self.taken(example), {}, [], Counter()
 
         def hook(layer: str) -> Callable:
+            path, _, number = layer.partition("@")
+
             def cut(module: nn.Module, arguments: tuple, output: object) -> object:
+                calls[path] += 1
+                if number and calls[path] != int(number) + 1:
+                    return None
+                if calls[path] > 1 and not number:
+                    raise NoTruth(f"{layer} runs twice")
                 first = output[0] if isinstance(output, tuple) else output
                 if not isinstance(first, Tensor):
                     raise NoTruth(f"{layer} gives {type(first).__name__}")
@@ -113,7 +121,7 @@ class Truth:
                 leaves[layer] = given[key].clone().requires_grad_()
                 given[key] = leaves[layer].clone()
             else:
-                handles.append(self.net.get_submodule(layer).register_forward_hook(hook(layer)))
+                handles.append(self.net.get_submodule(layer.partition("@")[0]).register_forward_hook(hook(layer)))
         try:
             with torch.inference_mode(False), torch.enable_grad():
                 value = score(self.net.logits(given))

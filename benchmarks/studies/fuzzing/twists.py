@@ -110,6 +110,15 @@ def _declared_output(scene, source):
     scene.model = Called(scene.net, output=kinds[scene.net.output]).eval()
 
 
+@_is("a declared probability", lambda scene: _untouched(scene) and scene.net.join != "dual" and not scene.half)
+def _declared_probability(scene, source):
+    from crossexplain import Called
+
+    scene.net.output = "sigmoid"
+    scene.model = Called(scene.net, output=torch.logit).eval()
+    scene.notes.add("half precision")  # in which logits would be rounding
+
+
 @_is("declared inputs", _untouched)
 def _declared_inputs(scene, source):
     from crossexplain import Called
@@ -119,11 +128,52 @@ def _declared_inputs(scene, source):
     scene.model = Called(scene.net, lambda model, inputs: model({"batch": {key: inputs[key] for key in takes}})).eval()
 
 
-@_is("a list of names", lambda scene: _untouched(scene) and scene.net.join != "dual" and "towers" not in scene.notes)
+def _takes_more(scene: Scene) -> bool:
+    return _untouched(scene) and scene.net.join != "dual" and "towers" not in scene.notes
+
+
+@_is("a list of names", _takes_more)
 def _names(scene, source):
     scene.inputs = {**scene.inputs, "names": [source.pick(f"name {i}", NAMES) for i in range(scene.n)]}
     scene.net.takes += ("names",)
     scene.own.add("names")
+    scene.changed()
+
+
+@_is("a whole number an example", _takes_more)
+def _index(scene, source):
+    scene.inputs = {**scene.inputs, "index": torch.tensor([source.pick(f"index {i}", range(4)) for i in range(scene.n)])}
+    scene.net.takes += ("index",)
+    scene.own.add("index")
+    scene.changed()
+
+
+@_is("a number for all", _takes_more)
+def _temperature(scene, source):
+    value = source.pick("temperature", (torch.tensor(2.0), torch.tensor([2.0]), 2.0))
+    value = value.to(scene.net.head.weight.dtype) if isinstance(value, Tensor) else value
+    scene.inputs = {**scene.inputs, "temperature": value}
+    scene.net.takes += ("temperature",)
+    scene.changed()
+
+
+@_is("a flag", _takes_more)
+def _flag(scene, source):
+    scene.inputs = {**scene.inputs, "flag": source.pick("flag", (True, False, None))}
+    scene.net.takes += ("flag",)
+    scene.changed()
+
+
+@_is("a layer that runs twice", lambda scene: _takes_more(scene) and not scene.net.blind and "images" in scene.inputs
+     and hasattr(scene.net.sight, "conv"))
+def _twice(scene, source):
+    scene.net.blind = "twice sight"
+    (part,) = [part for part in scene.parts if part.key == "images"]
+    if part.layer.startswith("sight"):
+        which = source.pick("call of the layer", ("@0", "@1", ""))
+        part.layer += which
+        if which == "":
+            scene.unexpected.add("runs twice")
     scene.changed()
 
 
@@ -137,7 +187,7 @@ def _table_of_classes(scene, source, same: bool):
 
 
 def _takes_a_table(scene: Scene) -> bool:
-    return _untouched(scene) and scene.net.join != "dual" and "towers" not in scene.notes and scene.n > 1
+    return _takes_more(scene) and scene.n > 1
 
 
 @_is("a table of other length", _takes_a_table)
@@ -320,6 +370,31 @@ def _inference_weights(scene, source):
                     module._parameters[name] = nn.Parameter(parameter.detach().clone(), requires_grad=False)
     scene.notes.add("final")
     scene.unexpected.add("inference weights")
+
+
+@_is("in a wrapper", _untouched)
+def _wrapped(scene, source):
+    scene.model = nn.DataParallel(scene.net).eval()
+    scene.unexpected.add("wrapper")
+
+
+@_is("offloaded", lambda scene: _untouched(scene) and not scene.half)
+def _offloaded(scene, source):
+    from accelerate import cpu_offload
+
+    scene.truth  # noqa: B018
+    cpu_offload(scene.net, torch.device("cpu"))
+    scene.notes.add("final")
+    scene.unexpected.add("offloaded")
+
+
+@_is("quantised", lambda scene: _untouched(scene) and "double precision" not in scene.notes and not scene.half)
+def _quantised(scene, source):
+    scene.net = torch.ao.quantization.quantize_dynamic(scene.net, {nn.Linear}, torch.qint8)
+    scene.model = scene.net
+    scene.changed()
+    scene.notes |= {"final"}
+    scene.unexpected.add("quantised")
 
 
 def _is_simple(scene: Scene) -> bool:
