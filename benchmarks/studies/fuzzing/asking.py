@@ -157,10 +157,15 @@ def require_truth(scene: Scene, question: bool = True) -> None:
     """Raise where no answer is right."""
     if reason := scene.refuse or (question and scene.refuse_modalities):
         raise NoTruth(reason)
-    if question and scene.net.output in ("sigmoid", "softmax"):
+    if question and is_probability(scene):
         raise NoTruth("the output is a probability, which is no logit")
     if question and scene.net.extra == "touching":
         raise NoTruth("the examples touch each other")
+
+
+def is_probability(scene: Scene) -> bool:
+    """Whether what is judged is a probability."""
+    return scene.net.output in ("sigmoid", "softmax") and scene.model is scene.net
 
 
 def layer_is_read(scene: Scene, part: Part) -> bool:

@@ -100,7 +100,7 @@ class Asked:
         acts, grads = self.truth.read(example, [part.layer], score)
         gradient = grads[part.layer]
         if gradient is None or not gradient.any():
-            if self.truth.moves(name, self.baselines, self.donor):
+            if self.truth.is_dead(name, self.follow.evidence) and self.truth.moves(name, self.baselines, self.donor):
                 raise NoTruth(f"no gradient at {part.layer}, though {name} counts")
             gradient = torch.zeros_like(acts[part.layer])
         return acts[part.layer], gradient, part.places(example)
@@ -329,7 +329,7 @@ def explaining(scene: Scene, source: Source) -> Call:
         if len(scene.parts) == 2 and any(isinstance(part, Words) and part.words or part.special_mask for part in texts):
             raise Skip
         single = scene.classes == 1 or asked.follow.of_function
-        sound = sound and single and len(scene.parts) == 2
+        sound = sound and single and len(scene.parts) == 2 and scene.n > 1
         sound = sound and (method != "intershap" or asked.follow.given in (None, "predicted"))
         if len(scene.parts) != 2:
             asked.want = _refused("two modalities are needed")
@@ -337,6 +337,9 @@ def explaining(scene: Scene, source: Source) -> Call:
             asked.want = _refused("one logit is needed")
     if group == "attention":
         _modules(asked, scene)
+    if group == "paths":  # masks and lengths cannot go in steps, and other libraries want the examples first
+        masked = any(part.attention or part.lengths for part in texts if asked.baselines[part.name] != "mask")
+        sound = sound and not masked and not any(part.layout == "TND" for part in scene.parts)
     if any("@" in part.layer for part in scene.parts) and group in ("paths", "library", "sums"):
         sound = False  # other libraries do not know the second call of a layer
     if group in ("library", "paths") or method == "deeplift":

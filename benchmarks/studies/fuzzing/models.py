@@ -203,7 +203,7 @@ class Net(nn.Module):
             self.query, self.key = nn.Linear(width, width), nn.Linear(width, width)
         self.dropout = nn.Dropout(0.3)
         self.mlp = nn.Sequential(nn.Linear(width * (len(towers) if join == "concat" else 1), width), nn.Tanh(), self.dropout)
-        self.head = nn.Linear(width, classes)
+        self.head, self.shift = nn.Linear(width, classes), nn.Parameter(torch.randn(()))
         with torch.no_grad():
             self.head.weight *= 3
             self.head.bias += torch.randn(classes)
@@ -277,13 +277,13 @@ class Net(nn.Module):
         """Return the logits (N, C), however they are handed out."""
         if self.join == "dual":
             first, second = (self.pooled(*one) for one in self.sequences(inputs))
-            return (3 * (first * second).sum(dim=1) + self.head.bias[0])[:, None]
+            return (3 * (first * second).sum(dim=1) + self.shift)[:, None]
         joined = self.joined(inputs)
         logits = joined @ inputs["classes"].mT if "classes" in self.takes else self.head(joined)
         if "names" in self.takes:  # a list with one string an example
             logits = logits + torch.tensor([len(name) / 4 for name in inputs["names"]]).to(logits)[:, None]
         if "index" in self.takes:  # a whole number an example
-            logits = logits * (1 + inputs["index"].to(logits)[:, None] / 4)
+            logits = logits * (1 + (inputs["index"].to(logits)[:, None] - 90) / 4)
         if "temperature" in self.takes:  # a number for all examples
             logits = logits / inputs["temperature"]
         if "flag" in self.takes and inputs["flag"]:
@@ -309,7 +309,7 @@ class Net(nn.Module):
         """Return the output for inputs by keyword."""
         if self.join == "dual" and self.output == "similarities":
             first, second = (self.pooled(*one) for one in self.sequences(inputs))
-            return 3 * first @ second.mT + self.head.bias[0]
+            return 3 * first @ second.mT + self.shift
         logits = self.logits(inputs)
         return OUTPUTS[self.output](logits, torch.cat([logits.tanh() * 2, -logits], dim=1))
 

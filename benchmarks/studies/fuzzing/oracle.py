@@ -174,6 +174,12 @@ class Truth:
             total = {layer: total[layer] + float(weight) * slope for layer, slope in zip(total, slopes)}
         return total
 
+    def is_dead(self, name: str, score: Callable[[int], Score]) -> bool:
+        """Return whether no example has a gradient at a modality's layer."""
+        layer = self.parts[name].layer
+        slopes = [self.read(self.example(i), [layer], score(i))[1][layer] for i in range(self.n)]
+        return all(slope is None or not slope.any() for slope in slopes)
+
     def moves(self, name: str, baselines: Mapping[str, str], donors: Mapping[str, int] | None = None) -> bool:
         """Return whether hiding a modality moves the logits of any example."""
         for i in range(self.n):

@@ -16,6 +16,7 @@ from benchmarks.studies.fuzzing.asking import (
     expects,
     followed,
     hidden_by,
+    is_probability,
     layer_is_read,
     number,
     one_donor,
@@ -58,8 +59,8 @@ class Views:
             example, places = truth.hidden(i, keep, self.baselines, donor)
             acts, grads = truth.read(example, [part.layer], self.follow.logit(i))
             gradient = grads[part.layer]
-            if gradient is None:
-                if truth.moves(name, self.baselines, self.donors[0]):
+            if gradient is None or not gradient.any():
+                if truth.is_dead(name, self.follow.logit) and truth.moves(name, self.baselines, self.donors[0]):
                     raise NoTruth(f"no gradient at {part.layer}, though {name} counts")
                 gradient = torch.zeros_like(acts[part.layer])
             values = gradient * acts[part.layer] if self.times_value else gradient
@@ -286,6 +287,6 @@ def checking(scene: Scene, source: Source) -> Call:
         touching = scene.net.extra == "touching" or scene.net.output == "similarities" and scene.model is scene.net
         unknown = train or "table" in scene.unexpected
         return {"in train mode": np.array(float(train)), "touching": np.array(np.nan if unknown else float(touching)),
-                "a probability": np.array(np.nan if train else float(scene.net.output in ("sigmoid", "softmax")))}
+                "a probability": np.array(np.nan if train else float(is_probability(scene)))}
 
     return Call(ask, want, expects(scene))

@@ -142,7 +142,7 @@ def _names(scene, source):
 
 @_is("a whole number an example", _takes_more)
 def _index(scene, source):
-    scene.inputs = {**scene.inputs, "index": torch.tensor([source.pick(f"index {i}", range(4)) for i in range(scene.n)])}
+    scene.inputs = {**scene.inputs, "index": torch.tensor([source.pick(f"index {i}", range(90, 94)) for i in range(scene.n)])}
     scene.net.takes += ("index",)
     scene.own.add("index")
     scene.changed()
