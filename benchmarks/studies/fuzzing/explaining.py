@@ -44,6 +44,7 @@ GROUPS = {"gradients": GRADIENTS, "coalitions": COALITIONS, "masks": MASKS, "sum
 
 
 BUDGET = 512  # as many coalitions as there are: where a method takes so many, its estimate is exact
+FEW = 64  # where only the sum of an estimate is known
 
 
 class Asked:
@@ -63,7 +64,7 @@ class Asked:
         """Ask the package."""
         with self.scene.mode():
             found = explain(self.scene.model, self.scene.inputs, self.scene.modalities(), self.method, baselines=self.baselines,
-                            target=self.follow.given, donors=self.donors, budget=BUDGET, **self.options)
+                            target=self.follow.given, donors=self.donors, budget=FEW if self.method in SUMS else BUDGET, **self.options)
         answer = {name: array(values) for name, values in found.values.items()}
         if found.pairs is not None:
             answer["pairs"] = array(found.pairs)
