@@ -252,21 +252,23 @@ def class_index(target: int | Tensor, classes: int, examples: int) -> Tensor:
     return index
 
 
-def require_eval(model: nn.Module, layers: Sequence[nn.Module] | None = None) -> nn.Module:
-    """Return the model unchanged if every part of it is in eval mode that would compute something else in train mode.
+def require_eval(model: nn.Module, layers: Sequence[nn.Module] | None = None, strict: bool = True) -> nn.Module:
+    """Return the model unchanged if every part of it is in eval mode that may compute something else in train mode.
 
     Parameters
     ----------
     model : torch.nn.Module
     layers : sequence of torch.nn.Module, optional
         What :func:`every_module` gives, where it is known already.
+    strict : bool
+        Also count modules of other libraries whose own code does not read the mode.
 
     Raises
     ------
     InputError
         Names the first parts in train mode.
     """
-    training = {layer for layer in layers or every_module(model) if layer.training and _differs_by_mode(layer)}
+    training = {layer for layer in layers or every_module(model) if layer.training and _differs_by_mode(layer, strict)}
     if not training:
         return model
     names = [name for name, layer in model.named_modules() if layer in training]
@@ -276,15 +278,17 @@ def require_eval(model: nn.Module, layers: Sequence[nn.Module] | None = None) ->
                      "examples; call model.eval() first.")
 
 
-def _differs_by_mode(layer: nn.Module) -> bool:
-    """Return whether a module may compute something else in train mode: a module of another's, if its code reads its mode."""
+def _differs_by_mode(layer: nn.Module, strict: bool) -> bool:
+    """Return whether a module may compute something else in train mode."""
     if isinstance(layer, _BY_MODE):
         return bool(getattr(layer, "p", 1)) and bool(getattr(layer, "dropout", 1))
     if type(layer).__module__.startswith(_SAME_IN_BOTH):
         return False
+    if strict or isinstance(layer, torch.jit.ScriptModule):
+        return True
     own = [kind for kind in type(layer).__mro__ if not kind.__module__.startswith(("torch.nn.", "builtins"))]
     functions = [inspect.unwrap(part) for kind in own for part in vars(kind).values() if callable(part)]
-    return isinstance(layer, torch.jit.ScriptModule) or any(_reads_mode(getattr(part, "__code__", None)) for part in functions)
+    return any(_reads_mode(getattr(part, "__code__", None)) for part in functions)
 
 
 def _reads_mode(code: CodeType | None) -> bool:

@@ -26,7 +26,7 @@ def untouched(model: nn.Module, gradients: bool, *, frozen: bool = True, any_mod
     frozen : bool
         False gives every parameter a gradient instead.
     any_mode : bool
-        False refuses a model in train mode.
+        False refuses a model in train mode, where that may make a difference.
 
     Raises
     ------
@@ -35,7 +35,7 @@ def untouched(model: nn.Module, gradients: bool, *, frozen: bool = True, any_mod
     """
     layers = every_module(model)
     if not any_mode:
-        require_eval(model, layers)
+        require_eval(model, layers, strict=False)
     special = [layer for layer in layers if isinstance(layer, (nn.RNNBase, LazyModuleMixin))]
     if any(isinstance(layer, LazyModuleMixin) for layer in special):
         raise InputError("the model has lazy layers, which get their weights from the first batch; call model(**inputs) once "
