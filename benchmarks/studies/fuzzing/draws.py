@@ -87,7 +87,7 @@ def run(source: Source) -> Outcome | None:
         except NoTruth as reason:
             return Outcome(WRONG, f"an answer where none is right ({reason})", source.picks, call.expected)
         tolerance, size = TOLERANCE * call.loose, call.size
-        if scene.half:
+        if scene.half or scene.rough:
             tolerance = OF_HALF
             size = max(size, float(scene.truth.whole().abs().max())) if call.of_logits else size
         apart = different(got, want, tolerance, size)

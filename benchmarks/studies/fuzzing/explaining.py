@@ -18,6 +18,7 @@ from benchmarks.studies.fuzzing.asking import (
     followed,
     hidden_by,
     layer_is_read,
+    number,
     one_donor,
     require_truth,
 )
@@ -150,7 +151,7 @@ class Asked:
             score = self.follow.evidence(i) if self.follow.of_function else self.follow.logit(i)
             a, g, places = self._gradient(i, name, score)
             a, g = array(part.rows(a)), array(part.rows(g))
-            return np.array([oracle.score_of_token(self.method, a[of[0]], g[of[0]]) if of else np.nan for of in places])
+            return np.array([sum(oracle.score_of_token(self.method, a[t], g[t]) for t in of) for of in places])
 
         rows = [np.where(self.truth.present(i)[part.name], row(i, part.name), np.nan) for i in range(self.scene.n)]
         return {part.name: np.stack(rows)}
@@ -255,8 +256,9 @@ class Asked:
             for j in range(n):
                 borrowed = {key: self.truth.example(i)[key] for key in first.travels}
                 logits = self.truth.logits({**self.truth.example(j), **borrowed})
-                table[i, j] = float(self.follow.of_function and _number(logits) or logits[0])
-        signs = np.array([2 * chosen - 1 for chosen in self.follow.chosen])
+                table[i, j] = float(number(logits[None])[0] if self.follow.of_function else
+                                    logits[self.follow.chosen[i]] if self.follow.own else logits[0])
+        signs = np.array([1 if self.follow.own else 2 * chosen - 1 for chosen in self.follow.chosen])
         if self.method == "intershap":
             return self._intershap(table)
         alone = [signs * (table.mean(axis=axis) - table.mean()) for axis in (1, 0)]
@@ -280,12 +282,6 @@ class Asked:
                 found[name][i] = part
             found["pairs"][i] = chance(table[i, i : i + 1], sign) - nothing - sum(parts)
         return found
-
-
-def _number(logits: torch.Tensor) -> float:
-    from benchmarks.studies.fuzzing.asking import number
-
-    return float(number(logits[None])[0])
 
 
 def _scaled(values: np.ndarray) -> np.ndarray:
@@ -329,7 +325,7 @@ def explaining(scene: Scene, source: Source) -> Call:
     if group == "whole":
         if len(scene.parts) == 2 and any(isinstance(part, Words) and part.words or part.special_mask for part in texts):
             raise Skip
-        single = scene.classes == 1 or asked.follow.of_function
+        single = scene.classes == 1 or asked.follow.of_function or asked.follow.own
         sound = sound and single and len(scene.parts) == 2 and scene.n > 1
         sound = sound and (method != "intershap" or asked.follow.given in (None, "predicted"))
         if len(scene.parts) != 2:

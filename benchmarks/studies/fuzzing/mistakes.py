@@ -5,7 +5,7 @@ import torch
 
 from benchmarks.studies.fuzzing.asking import Arrays, Call, Skip, layer_is_read
 from benchmarks.studies.fuzzing.oracle import NoTruth
-from benchmarks.studies.fuzzing.parts import Picture, Words
+from benchmarks.studies.fuzzing.parts import Picture, Row, Words
 from benchmarks.studies.fuzzing.reading import CAMS
 from benchmarks.studies.fuzzing.scenes import Scene
 from benchmarks.studies.fuzzing.source import Source
@@ -89,7 +89,8 @@ def _skip():
 
 
 def _layer(scene: Scene, source: Source):
-    part = scene.parts[source.pick("which", range(len(scene.parts)))]
+    read = [part for part in scene.parts if isinstance(part, Picture | Row | Words)]
+    part = read[source.pick("which", range(len(read)))]
     name = source.pick("layer", ("nowhere", "head.nowhere", "", "input:nowhere", f"{part.layer}@3", f"{part.layer}#5"))
     door = source.pick("asked", ("capture", "a question"))
     if door == "capture":

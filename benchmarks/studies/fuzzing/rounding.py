@@ -258,8 +258,9 @@ def reordering(scene: Scene, source: Source) -> Call:
                 for key in (part.key, *part.along):
                     mixed[key][0, words] = example[key][0, list(order)]
                 every.append(array(truth.logits(mixed)))
-            nearest.append(min(every, key=lambda logits, row=row: np.abs(logits - row).max()))
-        return {"apart": found - np.stack(nearest)}
+            if row.shape == every[0].shape:
+                nearest.append(row - min(every, key=lambda logits, row=row: np.abs(logits - row).max()))
+        return {"apart": np.array(nearest)}
 
     def want() -> Arrays:
         require_truth(scene)

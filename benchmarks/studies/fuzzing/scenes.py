@@ -43,6 +43,8 @@ class Scene:
         The context in which the caller asks.
     half : bool
         Half precision.
+    rough : bool
+        Rows that run together differ from each by itself, as where values are quantised by the range of the batch.
     classes : int
         Columns of logits.
     """
@@ -58,6 +60,7 @@ class Scene:
     refuse_modalities: str = ""
     mode: Callable = torch.enable_grad
     half: bool = False
+    rough: bool = False
     donors: Mapping | None = None
     notes: set[str] = field(default_factory=set)
 

@@ -394,6 +394,7 @@ def _quantised(scene, source):
     scene.model = scene.net
     scene.changed()
     scene.notes |= {"final"}
+    scene.rough = True
     scene.unexpected.add("quantised")
 
 
