@@ -64,8 +64,9 @@ class Asked:
     def ask(self) -> Arrays:
         """Ask the package."""
         with self.scene.mode():
-            found = explain(self.scene.model, self.scene.inputs, self.scene.modalities(), self.method, baselines=self.baselines,
-                            target=self.follow.given, donors=self.donors, budget=FEW if self.method in SUMS else BUDGET, **self.options)
+            found = explain(self.scene.model, self.scene.inputs, self.scene.modalities(), self.method,
+                            baselines=self.baselines, target=self.follow.given, donors=self.donors,
+                            budget=FEW if self.method in SUMS else BUDGET, **self.options)
         answer = {name: array(values) for name, values in found.values.items()}
         if found.pairs is not None:
             answer["pairs"] = array(found.pairs)

@@ -286,8 +286,9 @@ def checking(scene: Scene, source: Source) -> Call:
             raise NoTruth(reason)
         train = "train" in scene.unexpected
         touching = scene.net.extra == "touching" or scene.net.output == "similarities" and scene.model is scene.net
+        inside = bool(((scene.truth.whole() >= 0) & (scene.truth.whole() <= 1)).all())  # as those of a probability are
         unknown = train or "table" in scene.unexpected
         return {"in train mode": np.array(float(train)), "touching": np.array(np.nan if unknown else float(touching)),
-                "a probability": np.array(np.nan if train else float(is_probability(scene)))}
+                "a probability": np.array(np.nan if train or inside else float(is_probability(scene)))}
 
     return Call(ask, want, expects(scene))
