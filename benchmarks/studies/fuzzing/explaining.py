@@ -328,6 +328,7 @@ def explaining(scene: Scene, source: Source) -> Call:
             raise Skip
         single = scene.classes == 1 or asked.follow.of_function or asked.follow.own
         sound = sound and single and len(scene.parts) == 2 and scene.n > 1
+        sound = sound and scene.own <= {key for part in scene.parts for key in part.travels}  # what is swapped with which?
         sound = sound and (method != "intershap" or asked.follow.given in (None, "predicted"))
         if len(scene.parts) != 2:
             asked.want = _refused("two modalities are needed")

@@ -75,6 +75,7 @@ def _inference(scene, source):
 @_is("checkpointing")
 def _checkpointing(scene, source):
     scene.net.recompute = True
+    scene.unexpected.add("checkpointing")
 
 
 @_is("double precision", lambda scene: not scene.half)
