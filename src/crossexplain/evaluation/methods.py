@@ -30,6 +30,7 @@ from crossexplain.evaluation.task import BUDGET, CannotRun, Explanation, Method,
 from crossexplain.gradients import attention, maps, tokens
 from crossexplain.gradients.attention import attention_maps, roll
 from crossexplain.gradients.capture import INPUT
+from crossexplain.gradients.failures import quantised
 from crossexplain.gradients.modalities import ImageCells, Inputs, Modality, Tokens, require_modalities
 from crossexplain.gradients.question import Question, Target
 from crossexplain.gradients.rounds import run_dividends, run_rounds
@@ -108,7 +109,8 @@ def explain(model: nn.Module, inputs: Inputs, modalities: Sequence[Modality], me
     passes = (question.passes - before) / question.n if scored.passes is None else scored.passes
     found = Explanation(chosen.key, values, scored.pairs, chosen.signed, passes, seconds,
                         {name: part.shape[1] for name, part in present.items()})
-    if chosen.efficient and "game" not in options:  # a game may hold features that are never hidden
+    # A game may hold features that are never hidden; quantised layers round by what else is in the batch.
+    if chosen.efficient and "game" not in options and not quantised(question.model):
         _require_complete(chosen, found, question)
     return found
 

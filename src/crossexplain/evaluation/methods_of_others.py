@@ -50,25 +50,28 @@ def _changed(model: nn.Module, layer: str, change: Callable[[Tensor], Tensor]) -
 class _FromLayers(nn.Module):
     """The evidence as a function of the values at the layers that the modalities name, each layer once."""
 
-    def __init__(self, task: Task):
+    def __init__(self, question: Question, frozen: bool = True):
         super().__init__()
-        self.task, self.model, self.layers = task, task.question.model, list(dict.fromkeys(task.question.layers))
+        self.question, self.model, self.frozen = question, question.model, frozen
+        self.layers = list(dict.fromkeys(question.layers))
 
     def forward(self, *given: Tensor) -> Tensor:
         *places, examples = given
-        rows = self.task.question.examples(examples)
+        rows = self.question.examples(examples)
         with ExitStack() as changes:
+            if self.frozen:
+                changes.enter_context(untouched(self.model, gradients=True))
             for layer, values in zip(self.layers, places):
                 if layer.startswith(INPUT):
                     key = layer.removeprefix(INPUT)
                     rows[key] = values.to(rows[key].dtype)
                 else:  # a copy, since a later layer may work in place
                     changes.enter_context(_changed(self.model, layer, lambda old, values=values: values.clone()))
-            return self.task.evidence(self.model(**rows), examples).float()
+            return self.question.evidence_of(self.model(**rows), examples).float()
 
     def ends(self, examples: Tensor) -> list[tuple[Tensor, ...]]:
         """Return the values at the layers with everything hidden, and with nothing."""
-        question = self.task.question
+        question = self.question
         nothing = question.hidden(~question.joined()[examples], examples)
         read = [capture(self.model, inputs, self.layers, gradients=False).activations
                 for inputs in (nothing, question.examples(examples))]
@@ -109,7 +112,8 @@ def _seeded(seed: int) -> Iterator[None]:
 
 
 def _at_layers(task: Task, name: str, **settings) -> Scored:
-    question, of_layers = task.question, _FromLayers(task)
+    # DeepLIFT has hooks at all layers, which want a gradient before the places that are read too.
+    question, of_layers = task.question, _FromLayers(task.question, frozen=name != "DeepLift")
     method = getattr(library("captum.attr", "captum"), name)(of_layers)
     everyone = torch.arange(question.n)
     begin, end = of_layers.ends(everyone)
@@ -264,9 +268,10 @@ class _OfPictures(nn.Module):
         self.place = nn.Parameter(torch.zeros(0, device=pictures.device))  # grad-cam asks the first parameter for its device
 
     def forward(self, pictures: Tensor) -> Tensor:
-        question = self.task.question
+        question, everyone = self.task.question, torch.arange(self.task.question.n)
         with _changed(question.model, self.picture.layer, self._through):
-            return self.task.evidence(question.model(**{**question.inputs, self.picture.input: pictures}))[:, None]
+            output = question.model(**{**question.examples(everyone), self.picture.input: pictures})
+            return question.evidence_of(output, everyone)[:, None]
 
     def _through(self, values: Tensor) -> Tensor:
         """Let the maps in what a layer holds pass by grad-cam's eyes, and leave the rest as it is."""
@@ -296,13 +301,13 @@ def _grad_cam_library(task: Task, name: str) -> Scored:
 
 
 GRADIENT = "gradient"
-CAPTUM, SHAPIQ, GRAD_CAM = ("captum",), ("shapiq",), (GRADIENT, "image", "grad-cam")
+CAPTUM, SHAPIQ, GRAD_CAM = ("captum",), ("shapiq",), ("image", "grad-cam", GRADIENT)
 METHODS: tuple[Method, ...] = (
     Method("integrated gradients", "integrated gradients", "Captum, Sundararajan et al. 2017", _integrated_gradients, True,
-           (GRADIENT, *CAPTUM), fits=require_apart),
+           (*CAPTUM, GRADIENT), fits=require_apart),
     Method("gradient shap", "gradient SHAP (Captum)", "Captum, Lundberg and Lee 2017", _gradient_shap, True,
-           (GRADIENT, *CAPTUM), fits=require_apart),
-    Method("deeplift", "DeepLIFT (Captum)", "Captum, Shrikumar et al. 2017", _deeplift, True, (GRADIENT, *CAPTUM), True,
+           (*CAPTUM, GRADIENT), fits=require_apart),
+    Method("deeplift", "DeepLIFT (Captum)", "Captum, Shrikumar et al. 2017", _deeplift, True, (*CAPTUM, GRADIENT), True,
            fits=require_apart),
     Method("occlusion", "occlusion (Captum)", "Captum, Zeiler and Fergus 2014", _occlusion, True, CAPTUM),
     Method("feature ablation", "feature ablation (Captum)", "Captum: each feature hidden for itself",

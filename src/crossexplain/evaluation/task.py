@@ -12,7 +12,6 @@ from torch import Tensor
 
 from crossexplain.checks import InputError, require_one_of
 from crossexplain.gradients.capture import Captured, capture
-from crossexplain.gradients.evidence import evidence
 from crossexplain.gradients.modalities import ImageCells, Modality, Tokens
 from crossexplain.gradients.question import Question
 from crossexplain.gradients.sharing import shared
@@ -21,6 +20,9 @@ BUDGET = 256  # coalitions an example, for methods that sample them
 # By how much values that promise to sum to what the evidence gains may miss it, as a share of the largest gain: rounding and
 # regression miss less than a thousandth, DeepLIFT at a layer without a rule much more. And in units of rounding the evidence.
 COMPLETE, ROUNDED = 1e-2, 64
+
+
+LIBRARIES = {"captum": "captum", "shapiq": "shapiq", "grad-cam": "pytorch_grad_cam"}  # package -> module
 
 
 def misses(gap: Tensor, full: Tensor, hidden: Tensor, question: Question) -> bool:
@@ -108,16 +110,6 @@ class Task:
     budget: int = BUDGET
     seed: int = 0
 
-    def evidence(self, output: object, examples: Tensor | None = None) -> Tensor:
-        """Return the evidence, with its graph, (R,), of what the model returned for some examples; default all."""
-        examples = torch.arange(self.question.n) if examples is None else examples
-        return evidence(self.question.of_output(output, len(examples)), self.question.target.cpu()[examples])
-
-    @property
-    def followed(self) -> Tensor | Callable[[object], Tensor]:
-        """The followed class, int64 (N,); where the target is a function, the evidence for all examples as one."""
-        return self.evidence if self.question.scored else self.question.target
-
     def per_feature(self, modality: Modality, values: Tensor) -> Tensor:
         """Return values at a modality's layer, of all examples, summed over each feature, (N, F)."""
         return modality.read_at(values.float(), self.question.inputs, self.question.n)
@@ -130,7 +122,7 @@ class Task:
         """Read activations, and gradients of the logit of the followed class, at some layers; equal pictures are seen once."""
         question, names = self.question, list(dict.fromkeys(layers))
         def read() -> Captured:
-            return capture(question.model, question.inputs, names, self.followed, gradients)
+            return capture(question.model, question.inputs, names, question.logit_target, gradients)
 
         return shared(question.model, names, read)[0]
 
@@ -208,6 +200,8 @@ class Method:
                 raise CannotRun(f"{self.title} swaps modalities between examples, and there is one; pass two or more.")
             if need == "attention":
                 self._require_attention(question, attention)
+            if need in LIBRARIES:
+                library(LIBRARIES[need], need)
             if need == "gradient":
                 question.reached()
         if self.fits is not None:
