@@ -274,7 +274,12 @@ class Net(nn.Module):
         return self.mlp[0](product - 1)
 
     def logits(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """Return the logits (N, C), however they are handed out."""
+        """Return the numbers (N, C) that the answers by hand are about, however they are handed out."""
+        logits = self.raw(inputs)
+        return OUTPUTS[self.output](logits, logits) if self.output in ("sigmoid", "softmax") and self.squashed else logits
+
+    def raw(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Return the logits (N, C)."""
         if self.join == "dual":
             first, second = (self.pooled(*one) for one in self.sequences(inputs))
             return (3 * (first * second).sum(dim=1) + self.shift)[:, None]
@@ -290,7 +295,7 @@ class Net(nn.Module):
             logits = logits + 0.5
         if self.extra == "touching":
             logits = logits - logits.mean(dim=0, keepdim=True) / 2
-        return OUTPUTS[self.output](logits, logits) if self.output in ("sigmoid", "softmax") and self.squashed else logits
+        return logits
 
     # ------------------------------------------------------------ as a stranger's model hands them out
 
@@ -310,7 +315,7 @@ class Net(nn.Module):
         if self.join == "dual" and self.output == "similarities":
             first, second = (self.pooled(*one) for one in self.sequences(inputs))
             return 3 * first @ second.mT + self.shift
-        logits = self.logits(inputs)
+        logits = self.raw(inputs)
         return OUTPUTS[self.output](logits, torch.cat([logits.tanh() * 2, -logits], dim=1))
 
 

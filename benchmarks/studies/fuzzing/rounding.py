@@ -148,7 +148,8 @@ def running_rounds(scene: Scene, source: Source) -> Call:
             if "data" not in baselines.values():
                 nothing = float(follow.evidence(i)(ways.logits(i, none_of(scene, i, names))[None]))
                 alone = sum(margin.pop(f"only {name}") for name in names)
-                found.setdefault("dividend", []).append(margin["full"] - alone + (len(names) - 1) * nothing)
+                dividend = margin["full"] - alone + (len(names) - 1) * nothing  # in half precision all rounding
+                found.setdefault("dividend", []).append(np.nan if scene.half else dividend)
             for view in [view for view in margin if not view.startswith("only ")]:
                 found.setdefault(f"margin {view}", []).append(margin[view])
         return {key: np.array(values, dtype=float) for key, values in found.items()}
