@@ -155,11 +155,11 @@ def a_flat_dict_for_a_model_that_takes_none():
 def words_first_in_rounds():
     """Layers that hold (T, N, D) in rounds, with more examples than words: right when told, asked for when not."""
     model, inputs = FirstWord(nn.LSTM(4, 4)).eval(), {"images": torch.rand(8, 1, 8, 8), "tokens": torch.randint(2, 20, (8, 5))}
-    record = rounds(model, inputs, [ImageCells(), Tokens(layer="embedding", layout="TND")], target=0, progress=False)
-    full = record.passes[record.baselines[0], "full"]
     expected = by_hand(model, inputs, "embedding")[1].norm(dim=2).T
-    assert close(full.importance["text"] * record.scale["text"][:, None], expected)
-    refused(partial(rounds, model, inputs, [ImageCells(), Tokens()], progress=False), "layout")
+    for layout in ("TND", None):
+        record = rounds(model, inputs, [ImageCells(), Tokens(layout=layout)], target=0, progress=False)
+        full = record.passes[record.baselines[0], "full"]
+        assert close(full.importance["text"] * record.scale["text"][:, None], expected), layout
 
 
 @case("C7")
