@@ -270,6 +270,8 @@ def _hearing(source: Source, n: int, width: int) -> tuple[Part, nn.Module, dict]
         given["sound_mask"] = mask
         part.mask = declared["attention"] = "sound_mask"
         part.baselines = ("zero",)
+    else:
+        part.by_reader = source.pick("adapter", ("of the package", "of the reader"), usual=0.7) == "of the reader"
     return part, Hearing(width), given
 
 
@@ -297,6 +299,8 @@ def _joint(source: Source, scene: Scene) -> None:
     start = 0
     for part, (sequence, _) in zip(scene.parts, scene.net.sequences(scene.inputs)):
         length = sequence.shape[1]
+        if isinstance(part, Row):
+            part.by_reader = False  # which reads the first positions
         part.layer, part.layout, part.offset = layer, "NTD", start
         part.declared["layout"] = "NTD"
         part.declared["positions"] = slice(start, start + length)
