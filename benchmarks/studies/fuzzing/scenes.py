@@ -163,8 +163,8 @@ def _sight(source: Source, n: int, width: int) -> tuple[Part, nn.Module, dict]:
     declared = {"layout": layers[layer]} if layers[layer] else {}
     if layout in ("NTD", "TND"):
         declared["patches"] = (rows, columns)
-    if columns == 2 and channels not in (1, 3) and "layout" not in declared:
-        declared["layout"] = layout  # pictures four pixels wide may be taken for such with their colours last
+    if columns <= 2 and channels not in (1, 3) and "layout" not in declared:
+        declared["layout"] = layout  # pictures of two or four columns may be taken for such with their colours last
     images = torch.randn(n, channels, 2 * rows, 2 * columns)
     name = "input:images" if layer == "pixels" else f"sight.{layer}"
     part = Picture("image", "images", name, layout, declared, ("images",), grid=grid, patches=(rows, columns),
