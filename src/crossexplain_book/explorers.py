@@ -7,7 +7,7 @@ The book keeps the picture only (:func:`crossexplain_book.assemble.figure_cell`)
 
 import gc
 import html
-from base64 import b64encode
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,10 +31,13 @@ from crossexplain.gradients.sharing import equal_rows_once
 from crossexplain.gradients.verdict import Verdict, verdict
 from crossexplain.gradients.views import FULL, NOTHING, Mask, Views, alone
 from crossexplain_book import figures
-from crossexplain_book.figures import Picture
+from crossexplain_book.pictures import Shown
+from crossexplain_book.writing import from_right, spelled_out
 
 LARGEST = 10_000_000  # bytes of an upload; what is larger, a server with its usual settings drops without a word
 CORNERS = ("both", "image alone", "text alone", "neither")
+# Words that are written from right to left begin at the right, and what a reader types takes the direction of its letters.
+STYLE = "<style>.ce-from-right{direction:rtl}.ce-typed input,.ce-typed select{unicode-bidi:plaintext}</style>"
 
 
 @dataclass(frozen=True)
@@ -163,7 +166,7 @@ class Explorer:
     def __init__(self, controls: Sequence[ipw.Widget], watched: Sequence[ipw.Widget]):
         self._shown, self._said, self._more = ipw.HTML(), ipw.HTML(), ipw.HTML()
         self._update()  # what is wrong from the beginning is the caller's to hear
-        self.widget = ipw.VBox([*controls, self._said, self._shown, self._more])
+        self.widget = ipw.VBox([ipw.HTML(STYLE), *controls, self._said, self._shown, self._more])
         self._watched = list(watched)
         self._watch()
 
@@ -189,15 +192,13 @@ class Explorer:
     def _update(self) -> None:
         raise NotImplementedError
 
-    def _show(self, drawing: Callable[[], Picture], said: str) -> None:
+    def _show(self, drawing: Callable[[], Shown], said: str) -> None:
         self._drawing, picture = drawing, drawing()
         self._said.value = said
-        data = b64encode(picture.png()).decode()
-        self._shown.value = (f'<img alt="{html.escape(picture.alt)}" src="data:image/png;base64,{data}" '
-                             'style="max-width:100%">')
+        self._shown.value = picture.html()
 
     @property
-    def picture(self) -> Picture:
+    def picture(self) -> Shown:
         """The picture of the present state, drawn anew."""
         return self._drawing()
 
@@ -239,13 +240,25 @@ def _paragraph(text: str, role: str) -> str:
 
 
 def _chosen(label: str, options, value=None) -> ipw.Dropdown:
-    return ipw.Dropdown(description=label, options=options, value=value, layout={"width": "auto", "max_width": "42rem"},
-                        style={"description_width": "8rem"})
+    chosen = ipw.Dropdown(description=label, options=options, value=value, layout={"width": "auto", "max_width": "42rem"},
+                          style={"description_width": "8rem"})
+    return chosen.add_class("ce-typed")
 
 
 def _ticks(labels: Sequence[str], tooltips: Sequence[str]) -> list[ipw.Checkbox]:
-    return [ipw.Checkbox(description=label, tooltip=tip, indent=False, layout={"width": "auto", "margin": "0 .8rem 0 0"})
+    return [ipw.Checkbox(description=_as_it_is(label), description_allow_html=_as_it_is(label) != label, tooltip=tip,
+                         indent=False, layout={"width": "auto", "margin": "0 .8rem 0 0"})
             for label, tip in zip(labels, tooltips)]
+
+
+def _as_it_is(label: str) -> str:
+    """Return a label that JupyterLab would read as a formula in HTML that says it is none; any other unchanged."""
+    return f'<span class="mathjax_ignore">{html.escape(label)}</span>' if re.search(r"[$\\]", label) else label
+
+
+def _from_right(control: ipw.Widget, words: Sequence[str]) -> None:
+    """Let a control for each word begin at the right where the words are written from right to left."""
+    (control.add_class if from_right(words)[0] else control.remove_class)("ce-from-right")
 
 
 def _head(text: str) -> ipw.HTML:
@@ -352,9 +365,10 @@ class PairExplorer(Explorer):
         return ", ".join(f"{name}: {stand_in}" for name, stand_in in baseline.items())
 
     def _fill_words(self) -> None:
-        words = self.words[self.pair.value]
+        words = [spelled_out(word) for word in self.words[self.pair.value]]
         self.ticks = _ticks(words, [f"cover word {i + 1}, {word}" for i, word in enumerate(words)])
         self.word_box.children = self.ticks
+        _from_right(self.word_box, words)
 
     def _another(self, change=None) -> None:
         """Show another pair, with nothing covered."""
@@ -464,7 +478,7 @@ class PairExplorer(Explorer):
         by_view = {view: logits[corner] for view, corner in views}
         return verdict({" + ".join(dict.fromkeys(baselines.values())): by_view}, names, draws=200, seed=self.seed)
 
-    def _draw(self, explained: Explained, state: tuple) -> Picture:
+    def _draw(self, explained: Explained, state: tuple) -> Shown:
         pair, cells, words, _ = state
         covered = [self.cell_names[i] for i in cells] + [repr(self.words[pair][i]) for i in words]
         title = " ".join(self.words[pair])
@@ -499,7 +513,7 @@ def strongest(explained: Explained) -> str:
     return f"{where}, the strongest word is '{explained.words[int(np.nanargmax(scores))]}'."
 
 
-def draw(explained: Explained, *, alt: str, caption: str, name: str) -> Picture:
+def draw(explained: Explained, *, alt: str, caption: str, name: str) -> Shown:
     """Draw what was explained: input | map | overlay, and below them the words."""
     return figures.example(explained.image, explained.heat, explained.words, explained.scores, alt=alt, caption=caption,
                            name=name, title=f"The model says {explained.answer}", signed=explained.signed,
@@ -529,6 +543,7 @@ class CaptionExplorer(Explorer):
                                      tooltip="an image file of at most 10 MB", layout={"width": "auto"})
         self.sentence = ipw.Text(description="Sentence", value=sentence, continuous_update=False,
                                  layout={"width": "auto", "max_width": "42rem"}, style={"description_width": "8rem"})
+        self.sentence.add_class("ce-typed")
         hint = ipw.HTML(f"A JPEG or PNG of at most {LARGEST // 1_000_000} MB; it stays on this machine. "
                         "Press Enter after the sentence.")
         super().__init__([self.model, self.upload, self.sentence, hint], [self.model, self.upload, self.sentence])
@@ -617,8 +632,9 @@ class WordExplorer(Explorer):
             raise InputError("scores hold NaN or infinity; leave out the words that have no map.")
         self.name, self.caption, self.signed, self.label = name, caption, signed, label
         start = int(np.abs(self.scores).max(axis=(1, 2)).argmax()) if start is None else start
-        self.word = ipw.ToggleButtons(options=[(word, i) for i, word in enumerate(self.words)], value=start,
+        self.word = ipw.ToggleButtons(options=[(label, i) for i, label in enumerate(_told_apart(self.words))], value=start,
                                       description="Word", style={"button_width": "auto"})
+        _from_right(self.word, self.words)
         super().__init__([self.word], [self.word])
 
     def _update(self) -> None:
@@ -634,3 +650,11 @@ class WordExplorer(Explorer):
             alt=f"The map of the word '{self.words[chosen]}' over an image: {strongest_patch}.", caption=self.caption,
             name=self.name)
         self._show(drawing, _paragraph(f"'{self.words[chosen]}': {strongest_patch}.", "status"))
+
+
+def _told_apart(words: Sequence[str]) -> list[str]:
+    """Return labels of buttons: the front-end finds the chosen one by its label, so a word that comes again gets a mark of
+    no width for each time before.
+    """
+    spelled = [spelled_out(word) for word in words]
+    return [word + "\N{ZERO WIDTH SPACE}" * spelled[:i].count(word) for i, word in enumerate(spelled)]
