@@ -12,6 +12,7 @@ from matplotlib.font_manager import FontPath, FontProperties
 from matplotlib.ft2font import FT2Font
 
 STRONG = {"L": False, "R": True, "AL": True}  # classes of characters that have a direction -> from right to left?
+BRACKETS = dict(zip("([{（［｛「『【〈《", ")]}）］｝」』】〉》"))
 # Fonts that matplotlib brings for formulas, whose letters stand under other characters' numbers, and the one that draws a
 # box for each character there is.
 NOT_FOR_WORDS = re.compile(r"cm(b|ex|mi|r|ss|sy|tt)10$|STIX(NonUni|Siz)|\.?Last ?Resort")
@@ -47,9 +48,9 @@ def columns(word: str) -> int:
 def from_right(words: Sequence[str]) -> tuple[bool, list[bool]]:
     """Return whether a sentence is written from right to left, and whether each of its words stands in such a run.
 
-    The rules are those of Unicode (annex 9), word by word: a sentence has the direction of its first letter; a word has that
-    of its own first letter; a number goes with the word before it; and a sign between two words of one direction
-    goes with them, any other with the sentence.
+    The rules are those of Unicode (annex 9), word by word. A sentence has the direction of its first letter, and so has a
+    word. A number goes with the letters before it (one in Arabic digits always from the right), a pair of brackets with
+    what stands in it, and any other sign with its neighbours where these agree, else with the sentence.
 
     Parameters
     ----------
@@ -65,32 +66,55 @@ def from_right(words: Sequence[str]) -> tuple[bool, list[bool]]:
     >>> from_right(["the", "word", "שלום", "!", "עולם", "."])
     (False, [False, False, True, True, True, False])
     """
-    own = [_direction(word) for word in words]
-    sentence = next((direction for direction in own if direction in (True, False)), False)
-    before, resolved = sentence, []
-    for direction in own:
+    directions = [_direction(word) for word in words]
+    sentence = next((direction for direction in directions if direction in (True, False)), False)
+    before = sentence
+    for i, direction in enumerate(directions):
         if direction in (True, False):
             before = direction
-        resolved.append(before if direction == "number" else direction)
-    return sentence, [_of_neighbours(resolved, i, sentence) if direction is None else direction
-                      for i, direction in enumerate(resolved)]
+        elif direction is not None:
+            directions[i] = before if direction == "number" else True
+    for first, last in _pairs(words):
+        inside = {direction for direction in directions[first + 1 : last] if direction is not None}
+        if inside:
+            directions[first] = directions[last] = sentence if sentence in inside else _before(directions, first, sentence)
+    return sentence, [_of_neighbours(directions, i, sentence) if direction is None else direction
+                      for i, direction in enumerate(directions)]
+
+
+def _pairs(words: Sequence[str]) -> list[tuple[int, int]]:
+    """Return the places of brackets that belong together, in the order in which they open."""
+    waiting, pairs = [], []
+    for i, word in enumerate(words):
+        if word in BRACKETS:
+            waiting.append(i)
+        elif word in BRACKETS.values():
+            opened = next((k for k in reversed(waiting) if BRACKETS[words[k]] == word), None)
+            if opened is not None:
+                pairs.append((opened, i))
+                del waiting[waiting.index(opened):]
+    return sorted(pairs)
+
+
+def _before(directions: Sequence[bool | None], i: int, sentence: bool) -> bool:
+    return next((direction for direction in reversed(directions[:i]) if direction is not None), sentence)
 
 
 def _direction(word: str) -> bool | str | None:
-    """Return whether a word begins from the right; ``"number"`` where it has digits and no letter, None for other signs."""
+    """Return whether a word begins from the right.
+
+    Where it has digits and no letter this is ``"number"``, or ``"Arabic number"``; for other signs it is None.
+    """
     classes = [unicodedata.bidirectional(sign) for sign in word]
     letters = [STRONG[kind] for kind in classes if kind in STRONG]
     if letters:
         return letters[0]
-    if "AN" in classes:  # Arabic digits
-        return True
-    return "number" if "EN" in classes else None
+    return "Arabic number" if "AN" in classes else "number" if "EN" in classes else None
 
 
 def _of_neighbours(directions: Sequence[bool | None], i: int, sentence: bool) -> bool:
-    before = next((direction for direction in directions[i::-1] if direction is not None), sentence)
-    after = next((direction for direction in directions[i:] if direction is not None), sentence)
-    return before if before == after else sentence
+    after = next((direction for direction in directions[i + 1 :] if direction is not None), sentence)
+    return after if after == _before(directions, i, sentence) else sentence
 
 
 def runs(directions: Sequence[bool]) -> list[list[int]]:

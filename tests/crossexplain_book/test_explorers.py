@@ -84,7 +84,7 @@ def test_covered_cells_and_words_give_what_the_package_gives(pairs, trained, mod
     logit = float(trained.model(**inputs))
     image, text = modalities
     found = pairs.read(0, [2], [1])
-    assert found.explained.logit == pytest.approx(logit, abs=1e-4) and answer(logit) in pairs.said
+    assert found.explained.logit == pytest.approx(logit, abs=1e-4) and answer(logit) in pairs.message
     assert torch.allclose(found.explained.heat, image_map(trained.model, inputs, image.layer)[0])
     scores = word_scores(trained.model, inputs, text.layer, special="keep")[0]
     assert found.explained.scores[1].isnan() and torch.equal(found.explained.scores[2:], scores[2:len(pairs.words[0])])
@@ -105,7 +105,7 @@ def test_the_verdict_is_that_of_the_rounds(pairs, trained, modalities, kind):
     pairs.baseline.value = kind
     asked = rounds(trained.model, pairs.inputs, modalities, baselines=[KINDS[kind]], progress=False).verdict(draws=200)
     found = pairs.read(0, (), (), kind)
-    assert found.n == 32 and f"covered: {asked.answer} " in pairs.more and found.verdict.answer == asked.answer
+    assert found.n == 32 and f"covered: {asked.answer} " in pairs.details and found.verdict.answer == asked.answer
     if "data" not in KINDS[kind]:  # else other donors
         for name, estimate in next(iter(asked.reach.values())).items():
             assert next(iter(found.verdict.reach.values()))[name] == pytest.approx(estimate, abs=1e-3)
@@ -115,7 +115,7 @@ def test_without_the_image_the_text_is_left_and_the_corners_say_so(pairs):
     for tick in pairs.cells:
         tick.value = True
     found = pairs.read(0, range(4))
-    assert found.verdict.answer == "text alone" and "text alone" in pairs.more
+    assert found.verdict.answer == "text alone" and "text alone" in pairs.details
     assert found.corners["both"] == pytest.approx(found.corners["text alone"], abs=1e-4)
     assert found.dividend == pytest.approx(0, abs=1e-3)
 
@@ -133,9 +133,9 @@ def test_another_pair_begins_uncovered_and_its_words_can_be_covered(pairs):
     pairs.pair.value = 9
     assert not any(tick.value for tick in [*pairs.cells, *pairs.ticks])
     assert [tick.description for tick in pairs.ticks] == pairs.words[9]
-    before = pairs.said
+    before = pairs.message
     pairs.ticks[-1].value = True
-    assert answer(pairs.read(9, (), [len(pairs.words[9]) - 1]).explained.logit) in pairs.said != before
+    assert answer(pairs.read(9, (), [len(pairs.words[9]) - 1]).explained.logit) in pairs.message != before
 
 
 def test_what_is_borrowed_comes_from_a_pair_that_differs(pairs):
@@ -149,12 +149,12 @@ def test_a_picture_and_a_sentence_of_ones_own(caption, trained):
     test = collages.build(trained.data, 32, "test", 5)
     own = np.uint8(255 - 255 * test.images([0])[0, 0].numpy())  # as on paper
     upload(caption, png(np.kron(own, np.ones((3, 3), np.uint8))))
-    assert "bright ink on dark paper" in caption.more and "168 x 168" in caption.more
+    assert "bright ink on dark paper" in caption.details and "168 x 168" in caption.details
     for i in range(0, 32, 4):
         caption.sentence.value = collages.SENTENCES[test.sentence_id[i]].capitalize() + "."
         small = torch.from_numpy(np.kron(own, np.ones((3, 3), np.uint8)) / 255).float().expand(3, -1, -1)
         explained = caption.models["model"](small, caption.sentence.value)
-        assert answer(explained.logit) in caption.said and answer(explained.logit) in caption.picture.alt
+        assert answer(explained.logit) in caption.message and answer(explained.logit) in caption.picture.alt
     right = [(readers.collage(image.expand(3, -1, -1), collages.SENTENCES[s])[0], bool(label))
              for image, s, label in zip(test.images(), test.sentence_id, test.labels)]
     assert np.mean([(float(trained.model(**inputs)) > 0) == label for inputs, label in right]) > 0.9
@@ -172,12 +172,12 @@ NOISE = png(np.random.default_rng(0).integers(0, 256, (56, 56), dtype=np.uint8))
 ], ids=lambda value: value if isinstance(value, str) and value.endswith(".png") else "")
 def test_a_bad_upload_is_answered_and_leaves_no_picture(caption, content, name, why):
     upload(caption, content, name)
-    assert 'role="alert"' in caption.said and "0x" not in caption.said
+    assert 'role="alert"' in caption.message and "0x" not in caption.message
     with pytest.raises(ValueError, match=why):
         _ = caption.image
-    assert why.split(" ")[0] in caption.said and not caption._shown.value and not caption.more
+    assert why.split(" ")[0] in caption.message and not caption._shown.value and not caption.details
     upload(caption, png(np.zeros((56, 56), np.uint8)))
-    assert 'role="status"' in caption.said and caption._shown.value
+    assert 'role="status"' in caption.message and caption._shown.value
 
 
 @pytest.mark.parametrize(("sentence", "why"), [
@@ -188,7 +188,7 @@ def test_a_bad_upload_is_answered_and_leaves_no_picture(caption, content, name, 
 ], ids=["empty", "unknown", "long", "markup"])
 def test_a_bad_sentence_is_answered(caption, sentence, why):
     caption.sentence.value = sentence
-    assert 'role="alert"' in caption.said and why in caption.said and not caption._shown.value
+    assert 'role="alert"' in caption.message and why in caption.message and not caption._shown.value
 
 
 def test_a_fault_of_the_model_is_shown_and_not_swallowed():
@@ -200,7 +200,7 @@ def test_a_fault_of_the_model_is_shown_and_not_swallowed():
     explorer = CaptionExplorer(explain, torch.zeros(3, 4, 4), "a", **WORDS)
     with pytest.raises(RuntimeError):
         explorer.sentence.value = "a!"
-    assert "the model broke" in explorer.said and gc.isenabled()
+    assert "the model broke" in explorer.message and gc.isenabled()
 
 
 @pytest.mark.parametrize("methods", [{"map_method": "gradcam"}, {"word_method": "attention-relevance"}])
@@ -226,10 +226,10 @@ def test_a_word_is_picked_and_its_map_shown():
     scores = np.zeros((3, 2, 2))
     scores[1, 0, 1], scores[2, 1, 0] = 2.0, -3.0
     explorer = WordExplorer(np.zeros((1, 8, 8)), ["a", "b", "a"], scores, **WORDS)
-    assert explorer.word.value == 2 and "row 2, column 1 with -3" in explorer.said
+    assert explorer.word.value == 2 and "row 2, column 1 with -3" in explorer.message
     for word, place in ((1, "row 1, column 2 with +2"), (0, "with +0")):
         explorer.word.value = word
-        assert place in explorer.said and place in explorer.picture.alt
+        assert place in explorer.message and place in explorer.picture.alt
     for wrong in (scores[:2], scores[0], scores * np.nan):
         with pytest.raises(InputError, match="one map a word|NaN"):
             WordExplorer(np.zeros((1, 8, 8)), ["a", "b", "a"], wrong, **WORDS)
@@ -273,8 +273,8 @@ def test_models_of_scenes_answer_about_any_image(name, special):
     explain = explainer(model, partial(readers.scene, model), sides)
     explorer = CaptionExplorer(explain, torch.rand(3, 96, 96), "a red ball", **WORDS)
     called = scene_recipe.inputs(model, explorer.image[None], ["a red ball"])
-    assert answer(float(model(**called))) in explorer.said and "a red ball" in explorer.picture.alt and not explorer.more
+    assert answer(float(model(**called))) in explorer.message and "a red ball" in explorer.picture.alt and not explorer.details
     upload(explorer, png(np.random.default_rng(1).integers(0, 256, (50, 80, 4), dtype=np.uint8)))
-    assert "80 x 50 pixels" in explorer.more and "middle square of 50 x 50" in explorer.more
+    assert "80 x 50 pixels" in explorer.details and "middle square of 50 x 50" in explorer.details
     explorer.sentence.value = "a red zebra"
-    assert 'role="alert"' in explorer.said and "zebra" in explorer.said and not explorer.more
+    assert 'role="alert"' in explorer.message and "zebra" in explorer.message and not explorer.details

@@ -170,7 +170,7 @@ def difference(area, explorer) -> str:
     """Say in what an output differs from an explorer of this process; nothing if it does not."""
     page = area.evaluate("e => ({text: e.innerText, pictures: [...e.querySelectorAll('img')].map(i => [i.alt, i.src])})")
     shown = " ".join(page["text"].split())
-    missing = [text for text in map(plain, (explorer.said, explorer.more)) if text not in shown]
+    missing = [text for text in map(plain, (explorer.message, explorer.details)) if text not in shown]
     if missing:
         return f"expected {missing}, the page says {shown!r}"
     if not explorer._shown.value:
@@ -233,7 +233,7 @@ def test_an_image_and_a_sentence_of_ones_own(lab, here):
                                  "last_modified": datetime.now(UTC)},)
         shows(lab, 2, caption)
         wrong = {"notes.txt": "cannot be read as an image", "empty.png": "is empty", "large.png": "at most 10 are taken"}
-        assert wrong.get(name, "The model says") in caption.said
+        assert wrong.get(name, "The model says") in caption.message
     for text in ("there are 2 even digit(s) in the picture", "a dog runs", "", "the largest digit is on the left half"):
         sentence.fill(text)
         lab.keyboard.press("Enter")
@@ -269,14 +269,14 @@ def test_a_photograph_and_a_sentence_through_every_model(lab, here):
         own.upload.value = ({"name": name, "type": "image/jpeg", "size": len(content), "content": memoryview(content),
                              "last_modified": datetime.now(UTC)},)
         shows(lab, 4, own)
-        assert said in own.said + own.more
+        assert said in own.message + own.details
     sentence = area.get_by_label("Sentence", exact=True)
     for text in ("A red ball on the grass.", "a red unicorn on the grass", "two boxes"):
         sentence.fill(text)
         lab.keyboard.press("Enter")
         own.sentence.value = text
         shows(lab, 4, own)
-        assert ("unicorn" in text) == ("alert" in own.said)
+        assert ("unicorn" in text) == ("alert" in own.message)
     for name in ("clip_vit", "fusion"):
         area.get_by_label("Model", exact=True).select_option(name)
         own.model.value = name
