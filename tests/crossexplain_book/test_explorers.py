@@ -9,7 +9,9 @@ import nbformat
 import numpy as np
 import pytest
 import torch
+from bs4 import BeautifulSoup
 from IPython.core.formatters import DisplayFormatter
+from matplotlib import font_manager
 from matplotlib.figure import Figure
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 from PIL import Image
@@ -25,6 +27,7 @@ from crossexplain.recipes import load_or_train
 from crossexplain.recipes import scenes as scene_recipe
 from crossexplain_book import readers
 from crossexplain_book.assemble import CONTROLS, page
+from crossexplain_book.controls import tick_boxes
 from crossexplain_book.explorers import (
     CaptionExplorer,
     PairExplorer,
@@ -278,3 +281,34 @@ def test_models_of_scenes_answer_about_any_image(name, special):
     assert "80 x 50 pixels" in explorer.details and "middle square of 50 x 50" in explorer.details
     explorer.sentence.value = "a red zebra"
     assert 'role="alert"' in explorer.message and "zebra" in explorer.message and not explorer.details
+
+
+STRANGE = ["the", "$x$", "<b>", r"\alpha", "the", "小狗\n", "the"]
+
+
+def test_a_word_of_any_script_is_shown_as_it_is_and_picked(monkeypatch):
+    own = [entry for entry in font_manager.fontManager.ttflist if "mpl-data" in entry.fname]
+    monkeypatch.setattr(font_manager.fontManager, "ttflist", own)
+    explorer = WordExplorer(np.zeros((1, 8, 8)), STRANGE, np.arange(28.0).reshape(7, 2, 2), **WORDS)
+    labels = [label for label, _ in explorer.word.options]
+    assert len(set(labels)) == 7 and [label.strip("\u200b") for label in labels] == [*STRANGE[:5], r"小狗\n", "the"]
+    explorer.word.value = 2
+    assert "&lt;b&gt;" in explorer.message and "<b>" not in explorer.message
+    shown = BeautifulSoup(explorer._shown.value, "html.parser")
+    assert [tag.text for tag in shown.select(".ce-token-word")] == [*STRANGE[:5], r"小狗\n", "the"] and shown.img["alt"]
+    data, metadata = DisplayFormatter().format(explorer)
+    assert CONTROLS in data and "ce-tokens" in data["text/html"] and metadata["crossexplain"]["name"] == WORDS["name"]
+
+
+def test_words_from_the_right_begin_at_the_right(pairs):
+    arabic = WordExplorer(np.zeros((1, 8, 8)), ["قطة", "صغيرة"], np.ones((2, 2, 2)), **WORDS)
+    assert "ce-from-right" in arabic.word._dom_classes and "ce-from-right" not in pairs.word_box._dom_classes
+    assert ".ce-from-right{direction:rtl}" in arabic.widget.children[0].value
+
+
+def test_a_label_that_looks_like_a_formula_or_a_tag_stays_a_label():
+    boxes = tick_boxes(["dog", "<b>", "$x$", r"\(a\)"], [""] * 4)
+    assert [box.description for box in boxes[:2]] == ["dog", "<b>"] and not any(box.description_allow_html for box in boxes[:2])
+    for box, label in zip(boxes[2:], ("$x$", r"\(a\)")):  # else JupyterLab would set it as a formula
+        assert box.description_allow_html
+        assert BeautifulSoup(box.description, "html.parser").select_one(".mathjax_ignore").text == label
