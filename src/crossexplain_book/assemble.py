@@ -62,11 +62,11 @@ def figure_cell(cell: dict, output: dict, suffix: str) -> dict:
 
 def split_figures(cell: dict) -> list[dict]:
     """Return the cell and, as cells of their own, the pictures that it showed, in the order in which they appeared."""
-    shown, plain = [], []
+    pictures, plain = [], []
     for output in cell["outputs"]:
-        (shown if words_of(output) else plain).append(output)
-    rest = {**cell, "outputs": plain}
-    return [rest, *(figure_cell(cell, output, f"figure-{i}") for i, output in enumerate(shown, start=1))]
+        (pictures if words_of(output) else plain).append(output)
+    remainder = {**cell, "outputs": plain}
+    return [remainder, *(figure_cell(cell, output, f"figure-{i}") for i, output in enumerate(pictures, start=1))]
 
 
 def show_parameters(cell: dict, parameters: dict) -> dict:
@@ -74,7 +74,7 @@ def show_parameters(cell: dict, parameters: dict) -> dict:
     source = text_of(cell)
     for name, value in parameters.items():
         pattern = re.compile(rf"^({re.escape(name)}\s*=\s*)[^#\n]*?(\s*(?:#.*)?)$", re.MULTILINE)
-        source = pattern.sub(lambda found, value=value: f"{found[1]}{value!r}{found[2]}", source)
+        source = pattern.sub(lambda match, value=value: f"{match[1]}{value!r}{match[2]}", source)
     return {**cell, "source": source}
 
 
@@ -165,7 +165,7 @@ def label(chapter: str) -> str:
     return f"(chapter-{int(chapter[:2])})=\n"
 
 
-def missing_page(notebook: Path, why: str) -> str:
+def missing_page(notebook: Path, reason: str) -> str:
     """Return the page that stands where a chapter has no run: its question, and why there is nothing else."""
     try:
         cells = json.loads(notebook.read_text("utf-8"))["cells"]
@@ -173,7 +173,7 @@ def missing_page(notebook: Path, why: str) -> str:
     except (ValueError, TypeError, KeyError, AttributeError):  # no notebook, which its run has said
         heads = []
     title = next((line for line in heads if line.startswith("# ")), f"# {notebook.stem}")
-    return f"{label(notebook.stem)}{title}\n\n```{{warning}}\n{why}\n```\n"
+    return f"{label(notebook.stem)}{title}\n\n```{{warning}}\n{reason}\n```\n"
 
 
 def claims_tables(claims: list[dict]) -> str:
@@ -236,11 +236,11 @@ def _accuracy(accuracy) -> str:
     if not isinstance(accuracy, dict):
         return f"{accuracy:.3f}" if isinstance(accuracy, float) else str(accuracy)
     numbers = {kind: value for kind, value in accuracy.items() if isinstance(value, (int, float))}
-    whole = next((kind for kind in ("all", "held out") if kind in numbers), None)
-    if whole is None or len(numbers) < 3:
+    total = next((kind for kind in ("all", "held out") if kind in numbers), None)
+    if total is None or len(numbers) < 3:
         return "; ".join(f"{kind}: {_accuracy(value)}" for kind, value in accuracy.items())
     worst = min(numbers, key=numbers.get)
-    return f"{numbers[whole]:.3f}; worst of {len(numbers) - 1}: {numbers[worst]:.3f} ({worst})"
+    return f"{numbers[total]:.3f}; worst of {len(numbers) - 1}: {numbers[worst]:.3f} ({worst})"
 
 
 def table(header, rows) -> str:
@@ -317,8 +317,8 @@ def assemble(build: Build, notebooks: list[Path], failed: list[str]) -> str:
         files[f"downloads/{path.name}"] = path
         record = None if path.stem in failed else load_record(build, path.stem)
         if record is None:
-            why = "failed in this build" if path.stem in failed else "was not run in this build"
-            files[f"chapters/{path.stem}.md"] = missing_page(path, f"This chapter {why}.").encode()
+            reason = "failed in this build" if path.stem in failed else "was not run in this build"
+            files[f"chapters/{path.stem}.md"] = missing_page(path, f"This chapter {reason}.").encode()
             continue
         executed = executed_notebook(build, path)
         files[f"chapters/{path.name}"] = json.dumps(page(executed, record), indent=1, ensure_ascii=False).encode()
@@ -339,10 +339,10 @@ def _fill(name: str, content: bytes | Path, tables: dict) -> bytes:
     if not name.endswith(".md") or b"% assembled: " not in data:
         return data
 
-    def fill(found: re.Match) -> str:
-        if found[1] not in tables:
-            raise BookError(f"{name}: nothing is assembled under {found[1]!r}; there are {', '.join(tables)}.")
-        return tables[found[1]]
+    def fill(match: re.Match) -> str:
+        if match[1] not in tables:
+            raise BookError(f"{name}: nothing is assembled under {match[1]!r}; there are {', '.join(tables)}.")
+        return tables[match[1]]
 
     return PLACEHOLDER.sub(fill, data.decode("utf-8")).encode()
 

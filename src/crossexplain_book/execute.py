@@ -80,12 +80,12 @@ class Chapter:
         ended = self.process.poll() is not None
         self._take_in()
         if not ended:
-            used = memory_of(self.process.pid)
-            self.record.memory = max(self.record.memory, used)
-            if used > bound:
+            memory = memory_of(self.process.pid)
+            self.record.memory = max(self.record.memory, memory)
+            if memory > bound:
                 self.stop()
-                self._fail(f"MemoryError: the chapter used {used:.1f} GiB, its bound is {bound:.1f} GiB; "
-                           f"free what the cell no longer needs, or pass --memory {used * 1.3:.0f}.")
+                self._fail(f"MemoryError: the chapter used {memory:.1f} GiB, its bound is {bound:.1f} GiB; "
+                           f"free what the cell no longer needs, or pass --memory {memory * 1.3:.0f}.")
                 ended = True
         return ended
 
@@ -120,14 +120,14 @@ class Chapter:
 
     def _keep(self) -> None:
         page = self.part.replace(self.build.pages / f"{self.name}.ipynb")
-        used = set(sources_of(json.loads(page.read_text("utf-8"))))
+        names = set(sources_of(json.loads(page.read_text("utf-8"))))
         if self.looked_for.is_file():  # among them what was not found, and so is on no page
-            used |= set(self.looked_for.read_text("utf-8").split())
+            names |= set(self.looked_for.read_text("utf-8").split())
         opened = self.opened.read_text("utf-8").splitlines() if self.opened.is_file() else []
         for stale in (self.build.pages / f"{self.name}.failed.ipynb", self.build.pages / f"{self.name}.log", self.looked_for,
                       self.opened):
             stale.unlink(missing_ok=True)
-        self.record.sources = {name: source_state(name) for name in sorted(used)}
+        self.record.sources = {name: source_state(name) for name in sorted(names)}
         self.record.files = file_states(self.build.root, opened)
         self.record.notebook_hash = digest(page)
         self.record.finished = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
@@ -149,8 +149,8 @@ class Chapter:
     def say_failure(self) -> str:
         """Return the message for a chapter that failed: which cell, its code, the traceback, the partial notebook."""
         failure = self.failure
-        where = f"in cell {self.cell} of {self.total} (id {self.cell_id!r})" if self.cell else "before its first cell"
-        lines = [f"{self.name} failed {where} after {self.elapsed:.0f} s: "
+        place = f"in cell {self.cell} of {self.total} (id {self.cell_id!r})" if self.cell else "before its first cell"
+        lines = [f"{self.name} failed {place} after {self.elapsed:.0f} s: "
                  f"{COLOURS.sub('', failure['error'])}"]
         if failure["source"]:
             lines += ["  the cell:", *("    " + line for line in failure["source"].splitlines())]
@@ -267,12 +267,12 @@ def stale(build: Build) -> list[str]:
 
 
 def _ended(chapter: Chapter, screen) -> bool:
-    whole = chapter.finish()
-    if whole:
+    complete = chapter.finish()
+    if complete:
         screen.line(f"  {chapter.name}: done in {chapter.elapsed:.0f} s, peak memory {chapter.record.memory:.2f} GiB")
     else:
         screen.line("\n" + chapter.say_failure() + "\n")
-    return whole
+    return complete
 
 
 class Screen:
@@ -314,12 +314,12 @@ def parameters_of(notebook: Path) -> list[str]:
 
 def require_parameters(notebooks: list[Path], parameters: dict) -> None:
     """Refuse a parameter that no chapter has: papermill would take it and change nothing."""
-    known = dict.fromkeys(name for path in notebooks for name in parameters_of(path))
-    unknown = [name for name in parameters if name not in known]
-    if unknown and known:
-        near = get_close_matches(unknown[0], known, n=1)
+    names = dict.fromkeys(name for path in notebooks for name in parameters_of(path))
+    unknown = [name for name in parameters if name not in names]
+    if unknown and names:
+        near = get_close_matches(unknown[0], names, n=1)
         raise BookError(f"there is no parameter {unknown[0]!r}{f' (is it {near[0]!r}?)' if near else ''}; the chapters have "
-                        f"{', '.join(known)}.")
+                        f"{', '.join(names)}.")
 
 
 def parse_parameters(words) -> dict:

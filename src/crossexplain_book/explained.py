@@ -94,14 +94,14 @@ def explainer(model: nn.Module, encode: Encode, modalities: tuple[ImageCells, To
         For methods that are not among them.
     """
     for method, choices in ((map_method, map_choices()), (word_method, word_choices())):
-        if method not in (known := [key for _, key in choices]):
-            raise InputError(f"got method {method!r}, expected one of {', '.join(known)}.")
+        if method not in (keys := [key for _, key in choices]):
+            raise InputError(f"got method {method!r}, expected one of {', '.join(keys)}.")
 
     def explain(image: Tensor, sentence: str) -> Explained:
-        inputs, shown, words, note = encode(image, sentence)
+        inputs, picture, words, note = encode(image, sentence)
         logit, heat, scores = explain_one(model, inputs, modalities, map_method, word_method)
         is_word = modalities[1].features(inputs)[0]
-        return Explained(shown, words, logit, heat, scores[is_word], signed_by(map_method, word_method), note)
+        return Explained(picture, words, logit, heat, scores[is_word], signed_by(map_method, word_method), note)
 
     return explain
 
@@ -136,10 +136,10 @@ def strongest(explained: Explained) -> str:
     row, column = np.unravel_index(heat.argmax(), heat.shape)
     place = (f"{('upper', 'middle', 'lower')[3 * row // heat.shape[0]]} "
              f"{('left', 'centre', 'right')[3 * column // heat.shape[1]]}")
-    where = f"The map is strongest at the {place}" if heat.max() > 0 else "The map is empty"
+    sentence = f"The map is strongest at the {place}" if heat.max() > 0 else "The map is empty"
     if not np.isfinite(scores).any() or not np.nanmax(scores) > 0:
-        return f"{where}, and no word has a score."
-    return f"{where}, the strongest word is '{explained.words[int(np.nanargmax(scores))]}'."
+        return f"{sentence}, and no word has a score."
+    return f"{sentence}, the strongest word is '{explained.words[int(np.nanargmax(scores))]}'."
 
 
 def draw(explained: Explained, *, alt: str, caption: str, name: str) -> Shown:

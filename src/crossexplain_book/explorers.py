@@ -72,8 +72,8 @@ class Covered:
     @property
     def dividend(self) -> float:
         """What the whole has beyond its parts: v(AB) - v(A) - v(B) + v(0)."""
-        both, one, other, neither = (self.corners[name] for name in CORNERS)
-        return both - one - other + neither
+        total, image, text, empty = (self.corners[name] for name in CORNERS)
+        return total - image - text + empty
 
 
 class PairExplorer(Explorer):
@@ -198,14 +198,14 @@ class PairExplorer(Explorer):
         keep[of_pair] = text[of_pair].index_fill(1, hidden, False)
         return {self.image.name: image, self.text.name: keep}
 
-    def _donors(self, pair: int, most: int = 4) -> Tensor:
+    def _donors(self, pair: int, limit: int = 4) -> Tensor:
         """Return pairs of which neither image nor text is that of this one, at random."""
         same_image, same_text = ((values == values[pair]).flatten(1).all(dim=1) for values in
                                  (modality.value(self.inputs) for modality in self.question.modalities))
-        others = self.order[~(same_image | same_text)[self.order]]
-        if not len(others):
+        candidates = self.order[~(same_image | same_text)[self.order]]
+        if not len(candidates):
             raise InputError("no other pair has another image and another sentence; pass more pairs.")
-        return others[:most]
+        return candidates[:limit]
 
     def _views(self, rows: Tensor, plan: Mapping) -> dict[str, Tensor]:
         return Views(self.question.examples(rows), self.question.modalities, plan, self.inputs, allow_empty=True).inputs
@@ -239,8 +239,8 @@ class PairExplorer(Explorer):
         image, text = self.image.name, self.text.name
         plan = {("before", 0): {}, ("both", 0): masks}
         for turn, donor in enumerate(donors if "data" in baselines.values() else donors[:1]):
-            other = donors[turn - 1]  # where both are borrowed, from two pairs
-            hide = {image: Mask(None, baselines[image], donor), text: Mask(None, baselines[text], other)}
+            second = donors[turn - 1]  # where both are borrowed, from two pairs
+            hide = {image: Mask(None, baselines[image], donor), text: Mask(None, baselines[text], second)}
             plan |= {("image alone", turn): {**masks, text: hide[text]}, ("text alone", turn): {**masks, image: hide[image]},
                      ("neither", turn): hide}
         with equal_rows_once(self.question.model, [self.image.layer]):
@@ -271,10 +271,10 @@ class PairExplorer(Explorer):
     def _say(self, explained: Explained, corners: Mapping[str, float], before: float, pair: int) -> str:
         truth = "" if self.labels is None else f" The truth is {'yes' if self.labels[pair] else 'no'}."
         answers = f"The model says {explained.answer}; with nothing covered it says {answer(before)}.{truth}"
-        both, one, other, neither = (corners[name] for name in CORNERS)
+        total, image, text, empty = (corners[name] for name in CORNERS)
         parts = ", ".join(f"{name} {value:+.2f}" for name, value in list(corners.items())[1:])
         return paragraph(answers, "status") + paragraph(
-            f"Of what is left: {parts}; the dividend of both together is {both - one - other + neither:+.2f}.", "note")
+            f"Of what is left: {parts}; the dividend of both together is {total - image - text + empty:+.2f}.", "note")
 
     def _judged(self, verdict: Verdict) -> str:
         (reached,) = verdict.reach.values()

@@ -41,10 +41,10 @@ def _pixels(image) -> np.ndarray:
     return np.clip(image[0] if image.shape[0] == 1 else np.moveaxis(image[:3], 0, -1), 0, 1)
 
 
-def _finite(values, what: str) -> np.ndarray:
+def _finite(values, subject: str) -> np.ndarray:
     values = np.asarray(values, dtype=float)
     if not np.isfinite(values).all():
-        raise ValueError(f"{what} {int((~np.isfinite(values)).sum())} values that are NaN or infinite, expected numbers; "
+        raise ValueError(f"{subject} {int((~np.isfinite(values)).sum())} values that are NaN or infinite, expected numbers; "
                          "look for a 0/0 where the map is scaled, or replace them (numpy.nan_to_num).")
     return values
 
@@ -104,10 +104,10 @@ def maps(images, heats, *, alt: str, caption: str, name: str, titles: Sequence[s
         image, norm = np.asarray(images[i], dtype=float), _norm(heat, signed)
         height, width = _pixels(image).shape[:2]
         _show_image(row[0], image, extent=(0, width, height, 0))
-        shown = row[1].imshow(heat, cmap=SIGNED if signed else SEQUENTIAL, norm=norm,
+        heat_image = row[1].imshow(heat, cmap=SIGNED if signed else SEQUENTIAL, norm=norm,
                               extent=(0, width, height, 0), interpolation="nearest")
         _overlay(row[2], image, heat, norm, signed)
-        figure.colorbar(shown, ax=row[2], shrink=0.85, label=label)
+        figure.colorbar(heat_image, ax=row[2], shrink=0.85, label=label)
         for axis, word in zip(row, ("input", "map", "overlay")):
             bare(axis)
             if i == 0:
@@ -264,10 +264,10 @@ def _draw_row(axes, bar, image, heat, signed: bool, largest: float | None, label
     norm = _norm(heat if largest is None else np.array([largest]), signed)
     height, width = _pixels(image).shape[:2]
     _show_image(axes[0], image, extent=(0, width, height, 0))
-    shown = axes[1].imshow(heat, cmap=SIGNED if signed else SEQUENTIAL, norm=norm, extent=(0, width, height, 0),
+    heat_image = axes[1].imshow(heat, cmap=SIGNED if signed else SEQUENTIAL, norm=norm, extent=(0, width, height, 0),
                            interpolation="nearest")
     _overlay(axes[2], image, heat, norm, signed, largest)
-    axes[0].figure.colorbar(shown, cax=bar, label=label)
+    axes[0].figure.colorbar(heat_image, cax=bar, label=label)
     for axis, word in zip(axes, ("input", "map", "overlay")):
         bare(axis)
         axis.set_title(word, fontsize=10)

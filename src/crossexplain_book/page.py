@@ -221,10 +221,10 @@ class Page:
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
-    def source(self, found):
+    def source(self, file):
         """Note where data or weights came from (what ``data.store.find`` returned), and return it unchanged."""
-        self.sources[found.name] = found.origin
-        return found
+        self.sources[file.name] = file.origin
+        return file
 
     def _key(self, key: str) -> str:
         """Return a key that fits the one scheme of the book, ``chapter-thing-what``, or refuse it."""
@@ -295,10 +295,10 @@ class Page:
                 about[0] <= interval.low and interval.high <= about[1],
                 f"at {bound(about[0])}" if about[0] == about[1] else f"between {bound(about[0])} and {bound(about[1])}"),
         }
-        given = [rule for rule in rules.values() if rule]
-        if len(given) != 1:
-            raise ValueError(f"claim {key!r} got {len(given)} rules, expected one of above, below, about.")
-        holds, rule = bool(given[0][0]), given[0][1]
+        chosen = [rule for rule in rules.values() if rule]
+        if len(chosen) != 1:
+            raise ValueError(f"claim {key!r} got {len(chosen)} rules, expected one of above, below, about.")
+        holds, rule = bool(chosen[0][0]), chosen[0][1]
         if not holds and not paper and self.size == "page":
             raise ClaimError(f"claim {key!r} does not hold: {text} {measured(interval, rule, spec, unit, plural)}")
         record = {"claim": key, "text": text, "value": interval.value, "low": interval.low,
@@ -306,8 +306,8 @@ class Page:
                   "chapter": self.chapter, "profile": self.profile, "size": self.size, "spec": spec}
         self.claims.append(record)
         verdict = "holds" if holds else "does not hold"
-        whose = "The paper's claim" if paper else "Claim"
-        words = f"**{whose} {verdict}.** {text} {measured(interval, rule, spec, unit, plural)}"
+        owner = "The paper's claim" if paper else "Claim"
+        words = f"**{owner} {verdict}.** {text} {measured(interval, rule, spec, unit, plural)}"
         return Markdown(words, {CLAIM: record})
 
     def paper(self, rows) -> Markdown:
@@ -369,8 +369,8 @@ class Page:
 def revision() -> str:
     """Return the short git revision of the checkout, followed by ``+`` if files differ, or ``unknown``."""
     def git(*words: str) -> str:
-        done = subprocess.run(["git", *words], capture_output=True, text=True, timeout=10, check=False)
-        return done.stdout.strip() if done.returncode == 0 else ""
+        process = subprocess.run(["git", *words], capture_output=True, text=True, timeout=10, check=False)
+        return process.stdout.strip() if process.returncode == 0 else ""
 
     try:
         head = git("rev-parse", "--short", "HEAD")

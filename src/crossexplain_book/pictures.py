@@ -134,7 +134,7 @@ def _choose_fonts(text: Text) -> None:
     text.set_fontfamily(families)
 
 
-def named(characters: str, most: int = 3) -> str:
+def named(characters: str, limit: int = 3) -> str:
     """Return the first few of some characters with their Unicode numbers, for a message.
 
     Examples
@@ -142,8 +142,8 @@ def named(characters: str, most: int = 3) -> str:
     >>> named("小狗")
     "'小' (U+5C0F), '狗' (U+72D7)"
     """
-    parts = [f"{sign!r} (U+{ord(sign):04X})" for sign in characters[:most]]
-    return ", ".join(parts) + (f" and {len(characters) - most} more" if len(characters) > most else "")
+    parts = [f"{sign!r} (U+{ord(sign):04X})" for sign in characters[:limit]]
+    return ", ".join(parts) + (f" and {len(characters) - limit} more" if len(characters) > limit else "")
 
 
 class HtmlPicture(Shown):

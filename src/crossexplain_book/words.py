@@ -141,18 +141,18 @@ def wrapped(sentence: Sentence, per_line: int) -> list[tuple[str, bool, list[tup
     """Return the lines of a sentence: title, whether it is written from the right, and (word, share, is cue, from the right?)
     of each token, from the left.
     """
-    whole, directions = from_right(sentence.words)
-    lines, used = [[]], 0
+    rtl, directions = from_right(sentence.words)
+    lines, width = [[]], 0
     for i, word in enumerate(sentence.words):
         room = _room(word)
-        if used + room > per_line and lines[-1]:
+        if width + room > per_line and lines[-1]:
             lines.append([])
-            used = 0
+            width = 0
         lines[-1].append(i)
-        used += room
+        width += room
     cells = [(spelled_out(word), *rest) for word, *rest in zip(sentence.words, sentence.shares, sentence.cues, directions)]
-    ordered = [[line[k] for k in left_to_right(whole, [directions[i] for i in line])] for line in lines]
-    return [(sentence.title if not k else "", whole, [cells[i] for i in line]) for k, line in enumerate(ordered)]
+    ordered = [[line[k] for k in left_to_right(rtl, [directions[i] for i in line])] for line in lines]
+    return [(sentence.title if not k else "", rtl, [cells[i] for i in line]) for k, line in enumerate(ordered)]
 
 
 def _room(word: str) -> int:
@@ -169,13 +169,13 @@ def draw(axis, lines, per_line: int, signed: bool) -> None:
     axis.set(xlim=(0, per_line), ylim=(height(lines), 0))
     bare(axis)
     top = 0.0
-    for title, whole, cells in lines:
+    for title, rtl, cells in lines:
         if title:
             right = from_right([title])[0]
             axis.text(per_line if right else 0, top + 0.5, title, fontproperties=TITLE, va="center",
                       ha="right" if right else "left", parse_math=False)
         top += height([(title,)])
-        base, left = top - 1.45, max(per_line - sum(_room(word) for word, *_ in cells), 0) + 0.15 if whole else 0.0
+        base, left = top - 1.45, max(per_line - sum(_room(word) for word, *_ in cells), 0) + 0.15 if rtl else 0.0
         for word, share, cue, right in cells:
             width = _room(word) - 0.15
             _draw_token(axis, directed(word, right), share, left, base, width, signed)
@@ -223,13 +223,13 @@ def _title(title: str) -> str:
 
 def _line(sentence: Sentence, signed: bool) -> str:
     """Return one sentence; runs against its direction stand in a part of their own, in which the browser turns round."""
-    whole, directions = from_right(sentence.words)
+    rtl, directions = from_right(sentence.words)
     cells = [_token(word, share, cue, signed) for word, share, cue in zip(sentence.words, sentence.shares, sentence.cues)]
     parts = []
     for run in runs(directions):
         part = " ".join(cells[i] for i in run)
-        parts.append(part if directions[run[0]] == whole else f'<span dir="{_dir(not whole)}">{part}</span>')
-    return f'<div class="ce-tokens-line" dir="{_dir(whole)}">{" ".join(parts)}</div>'
+        parts.append(part if directions[run[0]] == rtl else f'<span dir="{_dir(not rtl)}">{part}</span>')
+    return f'<div class="ce-tokens-line" dir="{_dir(rtl)}">{" ".join(parts)}</div>'
 
 
 def _dir(right: bool) -> str:

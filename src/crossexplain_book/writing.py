@@ -175,8 +175,8 @@ def lettering(text: str, properties: FontProperties) -> tuple[list[str], str]:
     for sign in dict.fromkeys(text):
         if sign.isascii() or _needs_no_glyph(sign) or any(_draws(family, sign, properties) for family in families):
             continue
-        others = (family for family, font in _installed() if ord(sign) in _characters(font))
-        family = next((family for family in others if _draws(family, sign, properties)), None)
+        candidates = (family for family, font in _installed() if ord(sign) in _characters(font))
+        family = next((family for family in candidates if _draws(family, sign, properties)), None)
         if family is None:
             absent += sign
         else:
@@ -201,10 +201,10 @@ def _installed() -> list[tuple[str, FontPath]]:
 
 
 def _draws(family: str, sign: str, properties: FontProperties) -> bool:
-    wanted = properties.copy()
-    wanted.set_family(family)
+    query = properties.copy()
+    query.set_family(family)
     try:
-        return _has_outline(font_manager.findfont(wanted, fallback_to_default=False), sign)
+        return _has_outline(font_manager.findfont(query, fallback_to_default=False), sign)
     except ValueError:  # no such family
         return False
 

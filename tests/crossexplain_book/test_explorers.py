@@ -86,48 +86,48 @@ def test_covered_cells_and_words_give_what_the_package_gives(pairs, trained, mod
     inputs["tokens"][0, 1] = collages.VOCABULARY.index(collages.MASK)
     logit = float(trained.model(**inputs))
     image, text = modalities
-    found = pairs.read(0, [2], [1])
-    assert found.explained.logit == pytest.approx(logit, abs=1e-4) and answer(logit) in pairs.message
-    assert torch.allclose(found.explained.heat, image_map(trained.model, inputs, image.layer)[0])
+    covered = pairs.read(0, [2], [1])
+    assert covered.explained.logit == pytest.approx(logit, abs=1e-4) and answer(logit) in pairs.message
+    assert torch.allclose(covered.explained.heat, image_map(trained.model, inputs, image.layer)[0])
     scores = word_scores(trained.model, inputs, text.layer, special="keep")[0]
-    assert found.explained.scores[1].isnan() and torch.equal(found.explained.scores[2:], scores[2:len(pairs.words[0])])
+    assert covered.explained.scores[1].isnan() and torch.equal(covered.explained.scores[2:], scores[2:len(pairs.words[0])])
     assert "'largest' covered" not in pairs.picture.alt or pairs.words[0][1] == "largest"
     assert "lower left" in pairs.picture.alt and answer(logit) in pairs.picture.alt
 
 
 def test_the_methods_can_be_chosen_and_bring_their_sign(pairs, trained, modalities):
     pairs.map.value, pairs.word.value = "gradient x input", "gradient x input"
-    found = pairs.read(0).explained
-    one = {key: value[:1] for key, value in pairs.inputs.items()}
-    assert found.signed == (True, True)
-    assert torch.allclose(found.heat, image_map(trained.model, one, modalities[0].layer, "gradient x input")[0])
+    covered = pairs.read(0).explained
+    single = {key: value[:1] for key, value in pairs.inputs.items()}
+    assert covered.signed == (True, True)
+    assert torch.allclose(covered.heat, image_map(trained.model, single, modalities[0].layer, "gradient x input")[0])
 
 
 @pytest.mark.parametrize("kind", range(len(KINDS)))
 def test_the_verdict_is_that_of_the_rounds(pairs, trained, modalities, kind):
     pairs.baseline.value = kind
-    asked = rounds(trained.model, pairs.inputs, modalities, baselines=[KINDS[kind]], progress=False).verdict(draws=200)
-    found = pairs.read(0, (), (), kind)
-    assert found.n == 32 and f"covered: {asked.answer} " in pairs.details and found.verdict.answer == asked.answer
+    judged = rounds(trained.model, pairs.inputs, modalities, baselines=[KINDS[kind]], progress=False).verdict(draws=200)
+    covered = pairs.read(0, (), (), kind)
+    assert covered.n == 32 and f"covered: {judged.answer} " in pairs.details and covered.verdict.answer == judged.answer
     if "data" not in KINDS[kind]:  # else other donors
-        for name, estimate in next(iter(asked.reach.values())).items():
-            assert next(iter(found.verdict.reach.values()))[name] == pytest.approx(estimate, abs=1e-3)
+        for name, estimate in next(iter(judged.reach.values())).items():
+            assert next(iter(covered.verdict.reach.values()))[name] == pytest.approx(estimate, abs=1e-3)
 
 
 def test_without_the_image_the_text_is_left_and_the_corners_say_so(pairs):
     for tick in pairs.cells:
         tick.value = True
-    found = pairs.read(0, range(4))
-    assert found.verdict.answer == "text alone" and "text alone" in pairs.details
-    assert found.corners["both"] == pytest.approx(found.corners["text alone"], abs=1e-4)
-    assert found.dividend == pytest.approx(0, abs=1e-3)
+    covered = pairs.read(0, range(4))
+    assert covered.verdict.answer == "text alone" and "text alone" in pairs.details
+    assert covered.corners["both"] == pytest.approx(covered.corners["text alone"], abs=1e-4)
+    assert covered.dividend == pytest.approx(0, abs=1e-3)
 
 
 @pytest.mark.parametrize("kind", range(len(KINDS)))
 def test_everything_can_be_covered(pairs, kind):
-    found = pairs.read(0, range(4), range(len(pairs.words[0])), kind)
-    assert np.isfinite(found.explained.logit) and found.explained.scores.isnan().all()
-    alt = pairs._draw(found.explained, (0, [0], [0], kind)).alt
+    covered = pairs.read(0, range(4), range(len(pairs.words[0])), kind)
+    assert np.isfinite(covered.explained.logit) and covered.explained.scores.isnan().all()
+    alt = pairs._draw(covered.explained, (0, [0], [0], kind)).alt
     assert "no word has a score" in alt and "upper left" in alt
 
 
@@ -150,12 +150,12 @@ def test_what_is_borrowed_comes_from_a_pair_that_differs(pairs):
 
 def test_a_picture_and_a_sentence_of_ones_own(caption, trained):
     test = collages.build(trained.data, 32, "test", 5)
-    own = np.uint8(255 - 255 * test.images([0])[0, 0].numpy())  # as on paper
-    upload(caption, png(np.kron(own, np.ones((3, 3), np.uint8))))
+    pixels = np.uint8(255 - 255 * test.images([0])[0, 0].numpy())  # as on paper
+    upload(caption, png(np.kron(pixels, np.ones((3, 3), np.uint8))))
     assert "bright ink on dark paper" in caption.details and "168 x 168" in caption.details
     for i in range(0, 32, 4):
         caption.sentence.value = collages.SENTENCES[test.sentence_id[i]].capitalize() + "."
-        small = torch.from_numpy(np.kron(own, np.ones((3, 3), np.uint8)) / 255).float().expand(3, -1, -1)
+        small = torch.from_numpy(np.kron(pixels, np.ones((3, 3), np.uint8)) / 255).float().expand(3, -1, -1)
         explained = caption.models["model"](small, caption.sentence.value)
         assert answer(explained.logit) in caption.message and answer(explained.logit) in caption.picture.alt
     right = [(readers.collage(image.expand(3, -1, -1), collages.SENTENCES[s])[0], bool(label))
@@ -239,7 +239,7 @@ def test_a_word_is_picked_and_its_map_shown():
 
 
 def figures_in_memory() -> int:
-    return sum(type(one) is Figure for one in gc.get_objects())
+    return sum(type(thing) is Figure for thing in gc.get_objects())
 
 
 def test_a_change_leaves_no_old_picture_for_python_to_find(pairs, caption):
@@ -287,15 +287,15 @@ STRANGE = ["the", "$x$", "<b>", r"\alpha", "the", "小狗\n", "the"]
 
 
 def test_a_word_of_any_script_is_shown_as_it_is_and_picked(monkeypatch):
-    own = [entry for entry in font_manager.fontManager.ttflist if "mpl-data" in entry.fname]
-    monkeypatch.setattr(font_manager.fontManager, "ttflist", own)
+    fonts = [entry for entry in font_manager.fontManager.ttflist if "mpl-data" in entry.fname]
+    monkeypatch.setattr(font_manager.fontManager, "ttflist", fonts)
     explorer = WordExplorer(np.zeros((1, 8, 8)), STRANGE, np.arange(28.0).reshape(7, 2, 2), **WORDS)
     labels = [label for label, _ in explorer.word.options]
     assert len(set(labels)) == 7 and [label.strip("\u200b") for label in labels] == [*STRANGE[:5], r"小狗\n", "the"]
     explorer.word.value = 2
     assert "&lt;b&gt;" in explorer.message and "<b>" not in explorer.message
-    shown = BeautifulSoup(explorer._shown.value, "html.parser")
-    assert [tag.text for tag in shown.select(".ce-token-word")] == [*STRANGE[:5], r"小狗\n", "the"] and shown.img["alt"]
+    below = BeautifulSoup(explorer._shown.value, "html.parser")
+    assert [tag.text for tag in below.select(".ce-token-word")] == [*STRANGE[:5], r"小狗\n", "the"] and below.img["alt"]
     data, metadata = DisplayFormatter().format(explorer)
     assert CONTROLS in data and "ce-tokens" in data["text/html"] and metadata["crossexplain"]["name"] == WORDS["name"]
 

@@ -34,8 +34,8 @@ LAYERS = {  # part of the helper, or whole package -> what it must not import
 }
 def tracked() -> list[Path]:
     """Return the text files of the project: those in git, or all where there is no git."""
-    done = subprocess.run(["git", "ls-files", "-z", "--cached"], cwd=ROOT, capture_output=True, text=True, check=False)
-    names = done.stdout.split("\0") if done.returncode == 0 else []
+    process = subprocess.run(["git", "ls-files", "-z", "--cached"], cwd=ROOT, capture_output=True, text=True, check=False)
+    names = process.stdout.split("\0") if process.returncode == 0 else []
     paths = [ROOT / name for name in names if name] or list((ROOT / "src").rglob("*"))
     return [path for path in paths if path.is_file() and path.suffix in TEXT]
 
@@ -64,11 +64,11 @@ def test_the_examples_in_the_readme_run_and_say_what_they_found(tmp_path):
     examples = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
     assert all(len(example.strip().splitlines()) <= 15 for example in examples)
     command = [sys.executable, "-W", "error::DeprecationWarning", "-c", "\n".join(examples)]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
-    verdict, *others = done.stdout.split("nothing found")
-    assert verdict.startswith("both only"), done.stdout
-    assert others and "torch.Size([200, 32])" in others[0], done.stdout  # four cells and a word
+    process = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+    assert process.returncode == 0, process.stderr
+    verdict, *outputs = process.stdout.split("nothing found")
+    assert verdict.startswith("both only"), process.stdout
+    assert outputs and "torch.Size([200, 32])" in outputs[0], process.stdout  # four cells and a word
 
 
 def test_no_file_names_a_place_on_somebodys_machine_or_a_package_index():

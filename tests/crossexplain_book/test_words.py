@@ -30,25 +30,25 @@ SPECIAL = ["$x_1$", "$5", r"\alpha", r"\$", "_it_", "^2", "{a}", "<b>", "&amp;",
 @pytest.fixture
 def own_fonts(monkeypatch):
     """Only the fonts that come with matplotlib, whatever else is installed here."""
-    own = [entry for entry in font_manager.fontManager.ttflist if "mpl-data" in entry.fname]
-    monkeypatch.setattr(font_manager.fontManager, "ttflist", own)
-    return own
+    fonts = [entry for entry in font_manager.fontManager.ttflist if "mpl-data" in entry.fname]
+    monkeypatch.setattr(font_manager.fontManager, "ttflist", fonts)
+    return fonts
 
 
-def drawn(*words: str, **how) -> Picture:
-    return figures.tokens([list(words)], [np.linspace(0, 1, len(words))], **KIT, **how)
+def drawn(*words: str, **options) -> Picture:
+    return figures.tokens([list(words)], [np.linspace(0, 1, len(words))], **KIT, **options)
 
 
-def ink(text: str, **how) -> bytes:
+def ink(text: str, **options) -> bytes:
     """Return the pixels of a text, cut to what is drawn, as the figures draw it or with other fonts."""
     figure = Figure(figsize=(3, 0.6), dpi=100)
     FigureCanvasAgg(figure)
-    shown = figure.text(0.1, 0.3, text, fontsize=20, parse_math=False, family=how.get("family", "monospace"))
-    if not how:
+    artist = figure.text(0.1, 0.3, text, fontsize=20, parse_math=False, family=options.get("family", "monospace"))
+    if not options:
         Picture(figure, **KIT)
     figure.canvas.draw()
     pixels = np.asarray(figure.canvas.buffer_rgba())[..., 0] < 128  # (H, W)
-    assert shown.get_text() == text
+    assert artist.get_text() == text
     rows, columns = np.flatnonzero(pixels.any(axis=1)), np.flatnonzero(pixels.any(axis=0))
     return b"" if not len(rows) else pixels[rows[0]:rows[-1] + 1, columns[0]:columns[-1] + 1].tobytes()
 
@@ -166,8 +166,8 @@ def test_signs_of_formulas_and_of_html_are_drawn_as_they_are(word):
 def test_the_text_for_the_browser_holds_each_word_once_its_number_and_its_colour():
     scores = np.linspace(-1, 1, len(SPECIAL))
     scores[3] = np.nan
-    how = {"titles": ["<i>$a$</i>"], "cues": [np.arange(len(SPECIAL)) == 1], "signed": True}
-    picture, text = (make([SPECIAL], [scores], **how, **KIT) for make in (figures.tokens, figures.tokens_html))
+    options = {"titles": ["<i>$a$</i>"], "cues": [np.arange(len(SPECIAL)) == 1], "signed": True}
+    picture, text = (make([SPECIAL], [scores], **options, **KIT) for make in (figures.tokens, figures.tokens_html))
     page = BeautifulSoup(text.html(), "html.parser")
     assert [tag.text for tag in page.select(".ce-token-word")] == SPECIAL
     assert page.select_one(".ce-tokens-title").text == "<i>$a$</i>" and not page.select("i, b")

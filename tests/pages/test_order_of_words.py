@@ -42,14 +42,14 @@ def plain(page, sentences) -> list[list[int]]:
 
 
 def test_the_order_of_words_is_that_of_plain_text(sentences, plain):
-    ours = [left_to_right(*from_right(words)) for words in sentences]
-    assert [(words, o) for words, o, p in zip(sentences, ours, plain) if o != p] == []
+    orders = [left_to_right(*from_right(words)) for words in sentences]
+    assert [(words, o) for words, o, p in zip(sentences, orders, plain) if o != p] == []
 
 
 def test_words_for_the_browser_stand_as_plain_text_does(page, sentences, plain):
     page.set_content("".join(figures.tokens_html([words], [np.ones(len(words))], **KIT).html() for words in sentences))
-    ours = [order(lefts) for lefts in page.evaluate(LEFT, ".ce-tokens-line")]
-    assert [words for words, o, p in zip(sentences, ours, plain) if o != p] == []
+    orders = [order(lefts) for lefts in page.evaluate(LEFT, ".ce-tokens-line")]
+    assert [words for words, o, p in zip(sentences, orders, plain) if o != p] == []
 
 
 def test_words_for_the_browser_can_be_selected_wrap_on_a_telephone_and_are_told_to_a_screen_reader(page):
