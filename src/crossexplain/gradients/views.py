@@ -1,6 +1,6 @@
 """Views: the same examples with some features of some modalities hidden or perturbed, all in one batch."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -8,7 +8,16 @@ from torch import Tensor
 
 from crossexplain import moved
 from crossexplain.checks import InputError
-from crossexplain.gradients.modalities import Inputs, Modality, features_of, is_batched, require_modalities, rows_of
+from crossexplain.gradients.modalities import (
+    Inputs,
+    Modality,
+    features_of,
+    is_batched,
+    require_modalities,
+    rows_of,
+    without_others,
+    word_numbers,
+)
 
 FULL, NOTHING = "full", "all masked"  # names of the views that leave everything, and nothing
 
@@ -95,6 +104,8 @@ class Views:
         Examples to borrow from for the baseline ``"data"``; by default the batch itself.
     allow_empty : bool
         Allow views in which nothing of an example is left.
+    common : collection of str
+        Keys of inputs that belong to all examples, whatever their length; all others with an entry an example are cut.
 
     Attributes
     ----------
@@ -121,13 +132,14 @@ class Views:
     """
 
     def __init__(self, inputs: Inputs, modalities: Sequence[Modality], plan: Mapping[str, Mapping[str, Change]],
-                 donors: Inputs | None = None, allow_empty: bool = False):
-        modalities = require_modalities(modalities)
+                 donors: Inputs | None = None, allow_empty: bool = False, common: Collection[str] = ()):
+        modalities = [modality.settled(inputs) for modality in require_modalities(modalities)]
         self.modalities = {modality.name: modality for modality in modalities}
         self.names = list(plan)
         if not self.names:
             raise InputError("the plan has no view; pass for example {'full': {}}.")
-        self._inputs, self._donors = inputs, inputs if donors is None else donors
+        self.common = common
+        self._inputs, self._donors = _with_tensors(inputs, modalities), inputs if donors is None else donors
         self._features = features_of(inputs, modalities)
         self.examples = len(next(iter(self._features.values())))
         self.plan = {view: self._checked(view, changes) for view, changes in plan.items()}
@@ -227,28 +239,41 @@ class Views:
         dict
             The model's inputs, V * n rows.
         """
-        base = rows_of(self._inputs, examples, self.examples)
+        base = rows_of(self._inputs, examples, self.examples, self.common)
         built = [{**base, **self._changed(base, self.plan[view], examples)} for view in self.names]
-        return {key: torch.cat([view[key] for view in built]) if is_batched(value, self.examples) else value
-                for key, value in self._inputs.items()}
+        cut = [key for key, value in self._inputs.items() if key not in self.common and is_batched(value, self.examples)]
+        return {**self._inputs, **{key: _joined([view[key] for view in built]) for key in cut}}
 
     def _changed(self, base: Inputs, changes: Mapping[str, Change], examples: Tensor) -> dict[str, Tensor]:
         changed = {}
         for name, change in changes.items():
             modality = self.modalities[name]
+            given = without_others(base, modality, list(self.modalities.values()))
             if isinstance(change, Mask):
                 donor = None
                 if change.baseline == "data":
-                    donor = rows_of(self._donors, change.donors[examples], len(modality.value(self._donors)))
-                changed |= modality.replace(base, change.keep[examples], change.baseline, donor)
+                    donor = rows_of(self._donors, change.donors[examples], len(modality.value(self._donors)), self.common)
+                changed |= modality.replace(given, change.keep[examples], change.baseline, donor)
             elif isinstance(change, Reorder):
                 keys = _drawn(change.seed, examples, self._features[name].shape[1:], torch.rand)
-                changed |= modality.shuffle(base, keys.to(modality.value(base).device))
+                changed |= modality.shuffle(given, keys.to(modality.value(base).device))
             else:
                 values = modality.value(base)
                 noise = _drawn(change.seed, examples, values.shape[1:], torch.randn)
                 changed[modality.input] = values + change.sigma * noise.to(values)
         return changed
+
+
+def _with_tensors(inputs: Inputs, modalities: Sequence[Modality]) -> Inputs:
+    """Return the inputs with the lists that modalities read, as numbers of words, written as tensors."""
+    own = {key: word_numbers(inputs[key]) for modality in modalities for key in modality.own
+           if isinstance(inputs.get(key), list)}
+    return {**inputs, **own} if own else inputs
+
+
+def _joined(parts: Sequence) -> Tensor | list:
+    """Return the rows of all parts."""
+    return torch.cat(list(parts)) if isinstance(parts[0], Tensor) else [entry for part in parts for entry in part]
 
 
 def _drawn(seed: int, examples: Tensor, shape: Sequence[int], draw) -> Tensor:

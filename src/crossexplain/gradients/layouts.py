@@ -1,0 +1,309 @@
+"""Which axis of a layer is which: examples, positions, channels, rows and columns of places.
+
+The number of examples, the shape of the picture and the kind of the layer say it. Where they leave two readings the first
+example is run alone, if the model is at hand; what is still open then is refused, and the caller says it by ``layout=``.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+
+from crossexplain.checks import InputError, require_one_of
+from crossexplain.gradients.capture import INPUT, run
+from crossexplain.gradients.evidence import first_tensor
+
+MAPS, ROWS = ("NCHW", "NHWC"), ("NTD", "TND", "NDT")  # layouts of four axes and of three: T positions of D dimensions
+LAYOUTS = (*MAPS, *ROWS)
+_MOST_LOST = 0.75  # share of a side that convolutions without padding may take from a map, at most
+
+_SECOND = (nn.modules.conv._ConvNd, nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.modules.pooling._MaxPoolNd,
+           nn.modules.pooling._AvgPoolNd, nn.modules.pooling._AdaptiveAvgPoolNd, nn.modules.pooling._AdaptiveMaxPoolNd,
+           nn.modules.pooling._LPPoolNd, nn.Upsample, nn.PixelShuffle, nn.PixelUnshuffle, nn.LocalResponseNorm,
+           nn.modules.padding._ConstantPadNd, nn.modules.padding._ReflectionPadNd)
+_LAST = (nn.Linear, nn.Embedding, nn.RNNBase, nn.MultiheadAttention, nn.TransformerEncoder, nn.TransformerEncoderLayer,
+         nn.TransformerDecoder, nn.TransformerDecoderLayer)
+_SAME = (nn.Identity, nn.modules.dropout._DropoutNd, nn.ReLU, nn.GELU, nn.SiLU, nn.ELU, nn.LeakyReLU, nn.PReLU, nn.Sigmoid,
+         nn.Tanh, nn.Hardtanh, nn.Hardswish, nn.Softplus, nn.Mish)  # of the layout of what comes in
+
+
+def require_layout(layout: str | None, allowed: Sequence[str] = LAYOUTS) -> str | None:
+    """Return a layout if there is such a one, or None."""
+    return layout if layout is None else str(require_one_of(layout, allowed, "layout"))
+
+
+def at_inputs(layer: str) -> bool:
+    """Return whether a place is an input of the model, as in ``"input:images"``."""
+    return layer.startswith(INPUT)
+
+
+def path_of(layer: str) -> str:
+    """Return the name of the module in the name of a place, without the number of the call and of the entry."""
+    return layer.partition("@")[0].partition("#")[0]
+
+
+def module_at(model: nn.Module, layer: str) -> nn.Module | None:
+    """Return the module that is read at a place; None at an input, and where there is none of that name."""
+    if not at_inputs(layer) and path_of(layer):
+        with suppress(AttributeError):
+            return model.get_submodule(path_of(layer))
+    return None
+
+
+@dataclass(eq=False)
+class Place:
+    """A place that is read, and what is known of it besides the shape of its values.
+
+    Attributes
+    ----------
+    layer : str
+        Its name.
+    module : torch.nn.Module, optional
+        The layer itself.
+    model : torch.nn.Module, optional
+        The model around it.
+    one : mapping, sequence or Tensor, optional
+        The model's inputs of one example, to run it alone.
+    """
+
+    layer: str
+    module: nn.Module | None = None
+    model: nn.Module | None = None
+    one: object = None
+
+    @classmethod
+    def of(cls, layer: str, model: nn.Module, one: object = None) -> "Place":
+        """Return a place of a model."""
+        return cls(layer, module_at(model, layer), model, one)
+
+    @cached_property
+    def channels(self) -> str | None:
+        """Which axis holds the channels by the kind of the layer, ``"second"`` or ``"last"``; None where that is open."""
+        channels = channels_of(self.module)
+        if channels is None and self.model is not None and isinstance(self.module, _SAME):
+            channels = self._channels_before(path_of(self.layer))
+        return channels
+
+    def _channels_before(self, path: str) -> str | None:
+        """Return where the channels are before a layer that changes no axis, as an activation in a row of layers."""
+        parent, _, name = path.rpartition(".")
+        row = self.model.get_submodule(parent)
+        if type(row).forward is not nn.Sequential.forward:
+            return None
+        names = list(row._modules)
+        before = names[: names.index(name)][::-1]
+        for earlier in before:
+            channels = channels_of(row._modules[earlier])
+            if channels is not None or not isinstance(row._modules[earlier], _SAME):
+                return channels
+        return None
+
+    @property
+    def inside_attention(self) -> bool:
+        """Whether the layer is a part of an attention, where the axes may be windows and the places in them."""
+        path = path_of(self.layer).split(".")
+        around = [] if self.model is None else [module_at(self.model, ".".join(path[:i])) for i in range(1, len(path))]
+        return any(word in type(module).__name__.lower() for module in around for word in ("attention", "window", "partition"))
+
+    @cached_property
+    def alone(self) -> tuple[int, ...] | None:
+        """Shape of what the place holds for one example alone; None where that cannot be run."""
+        values = self.values(self.one)
+        return None if values is None else tuple(values.shape)
+
+    def values(self, inputs: object) -> Tensor | None:
+        """Return what the place holds for these inputs, without a graph; None where that cannot be run."""
+        if self.model is None or self.module is None or inputs is None:
+            return None
+        kept, number = [], self.layer.partition("#")[0].rpartition("@")[2]
+        handle = self.module.register_forward_hook(lambda module, arguments, output: kept.append(output))
+        try:
+            run(self.model, inputs)
+            return first_tensor(kept[int(number) if number.isdigit() else 0], self.layer).detach()
+        except Exception:  # whatever a stranger's model says to fewer or other examples: then it cannot tell
+            return None
+        finally:
+            handle.remove()
+
+
+def channels_of(module: nn.Module | None) -> str | None:
+    """Return which axis of what a module gives holds the channels, ``"second"`` or ``"last"``; None where that is open."""
+    while module is not None and type(module).forward is nn.Sequential.forward and len(module):
+        module = module[-1]
+    if module is None:
+        return None
+    name, declared = type(module).__name__, getattr(module, "data_format", None)
+    if declared in ("channels_first", "channels_last"):  # the layer norms of ConvNeXt
+        return "second" if declared == "channels_first" else "last"
+    if name == "Permute":  # of torchvision
+        return {(0, 3, 1, 2): "second", (0, 2, 3, 1): "last"}.get(tuple(getattr(module, "dims", ())))
+    if isinstance(module, _SECOND) or name.endswith("2d"):
+        return "second"
+    one_axis = len(getattr(module, "normalized_shape", ())) == 1
+    return "last" if isinstance(module, _LAST) or type(module) in (nn.LayerNorm, nn.RMSNorm) and one_axis else None
+
+
+def first_axis_of(module: nn.Module | None) -> str | None:
+    """Return ``"N"`` or ``"T"`` for a layer of PyTorch that says what its first axis is, else None."""
+    for part in (module, getattr(module, "self_attn", None), *getattr(module, "layers", [])[:1]):
+        batch_first = getattr(part, "batch_first", None)
+        batch_first = getattr(getattr(part, "self_attn", None), "batch_first", None) if batch_first is None else batch_first
+        if isinstance(batch_first, bool):
+            return "N" if batch_first else "T"
+    return None
+
+
+def rows_first(values: Tensor, rows: int, place: Place, layout: str | None = None, count: int | None = None) -> Tensor:
+    """Return values (N, T, D) or (T, N, D) with the examples first.
+
+    Parameters
+    ----------
+    values : Tensor
+        Of three axes.
+    rows : int
+        Number of examples that they belong to.
+    place : Place
+    layout : str, optional
+        ``"NTD"``, ``"TND"`` or ``"NDT"``, which is turned too.
+    count : int, optional
+        Number of positions, where it is known.
+    """
+    shape = tuple(values.shape)
+    layout = layout or _layout_of_rows(shape, rows, place, count)
+    examples = shape[1] if layout == "TND" else shape[0]
+    if examples != rows:
+        raise _not_one_each(place, shape, rows, f" as layout={layout!r}")
+    return {"NTD": values, "TND": values.transpose(0, 1), "NDT": values.transpose(1, 2)}[layout]
+
+
+def _layout_of_rows(shape: tuple[int, ...], rows: int, place: Place, count: int | None) -> str:
+    if at_inputs(place.layer):
+        return "NTD"
+    first, second = shape[0] == rows, shape[1] == rows
+    if first and second and rows > 1:  # as many positions as examples
+        alone = place.alone
+        if alone is not None and len(alone) == 3 and (alone[0] == 1) != (alone[1] == 1):
+            first, second = alone[0] == 1, alone[1] == 1
+        elif (known := first_axis_of(place.module)) is not None:
+            first, second = known == "N", known == "T"
+        else:
+            raise InputError(f"layer {place.layer!r} gives {shape} for {rows} examples: its first axis can be the "
+                             "examples or the positions; pass layout='NTD' for examples first or layout='TND' for positions first.")
+    if first:
+        turned = place.channels == "second" and (count is None or count in (shape[2], shape[1]))
+        return "NDT" if turned else "NTD"
+    if second and (shape[0] == count or first_axis_of(place.module) == "T" or place.alone == (shape[0], 1, shape[2])):
+        return "TND"
+    hint = "; if its positions come first, pass layout='TND'" if second else ""
+    raise _not_one_each(place, shape, rows, hint)
+
+
+def require_rows(values: Tensor, rows: int, place: Place) -> Tensor:
+    """Return values unchanged if they have one row an example, first."""
+    if values.ndim and len(values) == rows:
+        return values
+    raise _not_one_each(place, tuple(values.shape), rows)
+
+
+def _not_one_each(place: Place, shape: tuple[int, ...], rows: int, hint: str = "") -> InputError:
+    parts = shape[0] // rows if shape and rows and shape[0] % rows == 0 else 0
+    why = (f" It has {parts} rows an example, as a layer has that runs on frames, crops or windows one by one: read the "
+           "input, or a layer after they are joined.") if parts > 1 else ""
+    return InputError(f"layer {place.layer!r} gives {shape} for {rows} examples, expected one row an example{hint}.{why}")
+
+
+def map_layout(shape: Sequence[int], place: Place, picture: tuple[int, int] | None) -> str:
+    """Return ``"NCHW"`` or ``"NHWC"`` for a layer of four axes whose first are the examples.
+
+    Parameters
+    ----------
+    shape : sequence of int
+    place : Place
+    picture : (int, int), optional
+        Height and width of the pictures that the maps belong to. Without it, only a square map with another number of
+        channels is taken for channels second.
+
+    Raises
+    ------
+    InputError
+        Where the kind of the layer and the sizes leave two readings, or none.
+    """
+    readings = {"NCHW": tuple(shape[2:]), "NHWC": tuple(shape[1:3])}
+    if place.channels == "second":
+        return "NCHW"
+    if place.channels == "last":
+        if not place.inside_attention and (picture is None or _is_map_of(readings["NHWC"], picture)):
+            return "NHWC"
+        fitting = []
+    elif picture is None:
+        fitting = ["NCHW"] if shape[2] == shape[3] != shape[1] else list(MAPS)
+    else:
+        fitting = [layout for layout, sides in readings.items() if _is_map_of(sides, picture)]
+    if len(fitting) == 1:
+        return fitting[0]
+    of = "" if picture is None else f" for pictures of {picture[0]} x {picture[1]} pixels"
+    both = "which can be channels second or last" if fitting else "which is no map of them by its sizes"
+    raise InputError(f"layer {place.layer!r} gives {tuple(shape)}{of}, {both}; pass layout='NCHW' for (N, channels, height, "
+                     "width) or layout='NHWC' for (N, height, width, channels).")
+
+
+def _is_map_of(sides: tuple[int, int], picture: tuple[int, int]) -> bool:
+    """Return whether layers that treat both axes alike can make a map of these sides from a picture.
+
+    Such a layer makes ``(side - lost) / stride`` places, with the same stride and the same loss at both sides. Rounding
+    may take or add one place.
+    """
+    if picture[0] == picture[1]:
+        return sides[0] == sides[1] <= 4 * picture[0]
+    lost = _MOST_LOST * min(picture)
+    most = min(full / max(side - 1, 0.25) for side, full in zip(sides, picture))  # of the stride
+    least = max((full - lost) / (side + 1) for side, full in zip(sides, picture))
+    if least > most:
+        return False
+    apart = [(picture[0] - picture[1]) / stride for stride in (least, most)]
+    return min(apart) - 1 <= sides[0] - sides[1] <= max(apart) + 1
+
+
+def looks_channels_last(pictures: Tensor) -> bool:
+    """Return whether four axes look like (N, H, W, C): three colours or fewer last, and many in their place."""
+    return pictures.ndim == 4 and pictures.shape[3] <= 4 < min(pictures.shape[1:3])
+
+
+def positions_of(positions: object, what: str) -> tuple[int, ...] | slice | None:
+    """Return positions as a slice or a tuple of whole numbers, or raise :class:`InputError`."""
+    if positions is None or isinstance(positions, slice):
+        return positions
+    with suppress(TypeError):
+        listed = positions.tolist() if isinstance(positions, Tensor) else list(positions)
+        if listed and all(isinstance(place, int) and not isinstance(place, bool) for place in listed):
+            return tuple(listed)
+    raise InputError(f"got positions={positions!r} of {what}, expected a slice, a range or whole numbers, as in slice(1, 9).")
+
+
+def at_positions(values: Tensor, positions: tuple[int, ...] | slice, place: Place, what: str) -> Tensor:
+    """Return the values (N, P, D) at some positions of a layer (N, T, D)."""
+    length = values.shape[1]
+    wanted = list(range(length))[positions] if isinstance(positions, slice) else list(positions)
+    if not wanted or not all(-length <= position < length for position in wanted):
+        raise InputError(f"layer {place.layer!r} has {length} positions, got positions={positions!r} of {what}; count from 0.")
+    return values[:, torch.tensor(wanted, device=values.device)]
+
+
+def word_lengths(inputs: object) -> dict[str, int]:
+    """Return the number of positions of every input that holds whole numbers in two axes, as word ids do."""
+    items = inputs.items() if isinstance(inputs, Mapping) else ()
+    return {str(key): value.shape[1] for key, value in items if isinstance(value, Tensor) and value.ndim == 2
+            and not value.is_floating_point() and value.dtype != torch.bool}
+
+
+def sides_cut(height: int, width: int) -> set[tuple[int, int]]:
+    """Return all rows and columns into which square patches, without overlap, cut a picture; a rest at the edge may stay."""
+    down = {(height // side, width // side) for side in range(1, min(height, width) + 1)}
+    up = {(-(-height // side), -(-width // side)) for side in range(1, min(height, width) + 1)}
+    square = {(side, side) for side in range(1, height + 1)} if height == width else set()
+    return {grid for grid in down | up | square if grid != (1, 1)}
+
+
