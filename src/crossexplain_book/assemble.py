@@ -4,7 +4,6 @@ What an executed notebook carries beside its text is put where jupyter-book look
 figures with alt text, the finding moves to the top, the budget card is filled in from the run, claims are gathered.
 """
 
-import ast
 import copy
 import csv
 import json
@@ -14,6 +13,7 @@ import shutil
 from pathlib import Path
 
 from crossexplain.files import digest, tree, write_whole
+from crossexplain_book.api import api_pages
 from crossexplain_book.cards import source_tables
 from crossexplain_book.layout import BookError, Build
 from crossexplain_book.page import CLAIM, RUN
@@ -232,15 +232,19 @@ def checkpoints_table(folder: Path) -> str:
 
 
 def _accuracy(accuracy) -> str:
-    """Return an accuracy, or of many by kind the whole and the worst: the card has them all."""
+    """Return an accuracy; of many by kind those of the whole and the lowest of the kinds: the card has them all."""
     if not isinstance(accuracy, dict):
         return f"{accuracy:.3f}" if isinstance(accuracy, float) else str(accuracy)
     numbers = {kind: value for kind, value in accuracy.items() if isinstance(value, (int, float))}
-    total = next((kind for kind in ("all", "held out") if kind in numbers), None)
-    if total is None or len(numbers) < 3:
+    if total := next((kind for kind in ("all", "held out") if kind in numbers), None):
+        wholes, kinds = [f"{numbers[total]:.3f}"], {kind: value for kind, value in numbers.items() if kind != total}
+    else:  # "foils, colour" is a kind of "foils"
+        wholes = [f"{kind}: {_accuracy(value)}" for kind, value in accuracy.items() if ", " not in kind]
+        kinds = {kind: value for kind, value in numbers.items() if ", " in kind}
+    if len(kinds) < 2:
         return "; ".join(f"{kind}: {_accuracy(value)}" for kind, value in accuracy.items())
-    worst = min(numbers, key=numbers.get)
-    return f"{numbers[total]:.3f}; worst of {len(numbers) - 1}: {numbers[worst]:.3f} ({worst})"
+    lowest = min(kinds, key=kinds.get)
+    return "; ".join([*wholes, f"lowest of {len(kinds)} kinds: {kinds[lowest]:.3f} ({lowest})"])
 
 
 def table(header, rows) -> str:
@@ -248,48 +252,6 @@ def table(header, rows) -> str:
     from crossexplain_book.page import table as markdown
 
     return str(markdown(header, rows))
-
-
-def api_pages(root: Path) -> dict[str, str]:
-    """Return the pages that document both packages from their docstrings: an index and one for each part.
-
-    What stands at the top of a package (:class:`crossexplain.intervals.Interval`, :class:`crossexplain.checks.InputError`) is
-    a part of its own.
-    """
-    pages, rows = {}, []
-    for package in sorted(folder for folder in (root / "src").iterdir() if (folder / "__init__.py").is_file()):
-        inner = sorted(folder for folder in package.iterdir() if (folder / "__init__.py").is_file())
-        for folder in [package, *inner]:
-            name = folder.relative_to(root / "src").as_posix().replace("/", ".")
-            pages[f"api/{name}.md"] = _api_page(folder, name)
-            rows.append((f"[{name}]({name}.md)", _first_line(folder / "__init__.py")))
-    pages["api/index.md"] = "# The package\n\n" + table(("part", "what it is for"), rows) + "\n"
-    return pages
-
-
-def _first_line(module: Path) -> str:
-    return (ast.get_docstring(ast.parse(module.read_text("utf-8"))) or "").splitlines()[0]
-
-
-def _api_page(folder: Path, name: str) -> str:
-    package = folder / "__init__.py"
-    text = f"# `{name}`\n\n{_first_line(package)}\n{_door(package, name)}"
-    modules = [(path.stem, f"{name}.{path.stem}") for path in sorted(folder.glob("[!_]*.py"))]
-    if any(isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")
-           for node in ast.parse(package.read_text("utf-8")).body):
-        modules.insert(0, (name.rpartition(".")[2], name))
-    for title, module in modules:
-        text += (f"\n## `{title}`\n\n```{{eval-rst}}\n.. automodule:: {module}\n"
-                 "   :members:\n   :member-order: bysource\n```\n")
-    return text
-
-
-def _door(package: Path, name: str) -> str:
-    """Return the names that a package hands on from its modules, each with a link, as Markdown; empty where it has none."""
-    homes = next((ast.literal_eval(node.value) for node in ast.parse(package.read_text("utf-8")).body
-                  if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "_HOME"), {})
-    links = ", ".join(f"{{py:obj}}`{door} <{home}.{door}>`" for door, home in homes.items())
-    return f"\n`from {name} import ...` gives {links}.\n" if links else ""
 
 
 def assemble(build: Build, notebooks: list[Path], failed: list[str]) -> str:

@@ -1,6 +1,6 @@
 """One figure grammar: input | map | overlay, the same place and colour for the same meaning.
 
-Every function returns a picture (:class:`~crossexplain_book.pictures.Picture`) and shows nothing. ``alt`` says what it
+Every function returns a picture (:class:`~crossexplain_book.figures.Picture`) and shows nothing. ``alt`` says what it
 shows to a reader who cannot see it and states the finding; ``caption`` is one sentence of finding and one of how to read it.
 """
 

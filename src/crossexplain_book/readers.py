@@ -1,7 +1,7 @@
 """A reader's own image and sentence as inputs of the models of the book, for the explorers.
 
 Each function takes an image (3, H, W), RGB from 0 to 1, and a sentence, and returns what
-:func:`crossexplain_book.explained.explainer` asks for: the inputs of the model, a batch of one; the image as the model sees it;
+:func:`crossexplain_book.explorers.explainer` asks for: the inputs of the model, a batch of one; the image as the model sees it;
 the words; and a note on what was done to the image, which is empty if nothing was.
 """
 
