@@ -21,6 +21,8 @@ _HOME = {  # name -> the module that defines it
     "Noise": "crossexplain.gradients.views",
     "Reorder": "crossexplain.gradients.views",
     "capture": "crossexplain.gradients.capture",
+    "Called": "crossexplain.gradients.called",
+    "adapt": "crossexplain.adapters",
     "Interval": "crossexplain.intervals",
     "InputError": "crossexplain.checks",
     "load_or_train": "crossexplain.recipes",

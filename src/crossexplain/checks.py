@@ -3,13 +3,21 @@
 Every error says what was passed, what was expected and what to do.
 """
 
+import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from difflib import get_close_matches
 from itertools import chain
+from types import CodeType
 
 import torch
 from torch import Tensor, nn
+
+# Wrappers of PyTorch, whose inner module computes the same where hooks are called: class name -> where the module is.
+_WRAPPERS = {"OptimizedModule": "_orig_mod", "DataParallel": "module", "DistributedDataParallel": "module"}
+# Modules of torch.nn whose answer differs in train mode; all others of torch.nn give the same in both modes.
+_BY_MODE = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._NormBase, nn.RNNBase, nn.RReLU, nn.MultiheadAttention)
+_SAME_IN_BOTH = ("torch.nn.", "torch.ao.nn.quantized.", "torch._dynamo.")
 
 # Noise, and pixels borrowed or made up for a view, leave the range from 0 to 1 by a few standard deviations; pixels from 0
 # to 255 leave it by far. No picture with something on it lies in between.
@@ -103,6 +111,39 @@ def require_batch(size: int) -> int:
     return size
 
 
+def require_model(model: object) -> nn.Module:
+    """Return a model, without the wrappers of ``torch.compile`` and of data parallelism, which hooks do not reach into.
+
+    Raises
+    ------
+    InputError
+        For anything that is no :class:`torch.nn.Module`.
+    """
+    if not isinstance(model, nn.Module):
+        inner = getattr(model, "model", None)
+        advice = "pass its .model" if isinstance(inner, nn.Module) else "a function has no layers to read: pass the module"
+        raise InputError(f"got a model of type {type(model).__name__}, expected a torch.nn.Module; {advice}.")
+    while isinstance(inner := getattr(model, _WRAPPERS.get(type(model).__name__, ""), None), nn.Module):
+        model = inner
+    return model
+
+
+def every_module(model: nn.Module) -> list[nn.Module]:
+    """Return the model and all modules in it, as ``model.modules()`` does in several times the time.
+
+    Of a model in :class:`~crossexplain.gradients.called.Called`, these are the model's own.
+    """
+    while (inner := model.__dict__.get("called")) is not None:
+        model = inner
+    found = {model: None}
+    waiting = [model]
+    while waiting:
+        new = [part for part in waiting.pop()._modules.values() if part is not None and part not in found]
+        found |= dict.fromkeys(new)
+        waiting += new
+    return list(found)
+
+
 def find_layer(model: nn.Module, name: str) -> nn.Module:
     """Return the sub-module with a dotted name.
 
@@ -111,7 +152,8 @@ def find_layer(model: nn.Module, name: str) -> nn.Module:
     model : torch.nn.Module
         Any module.
     name : str
-        Dotted name as in ``model.named_modules()``, for example ``"features.12"``.
+        Dotted name as in ``model.named_modules()``, for example ``"features.12"``. A module may be called by any of its names,
+        and with or without the prefix of ``torch.compile`` or of data parallelism.
 
     Returns
     -------
@@ -127,29 +169,52 @@ def find_layer(model: nn.Module, name: str) -> nn.Module:
     >>> find_layer(nn.Sequential(nn.Linear(2, 3), nn.ReLU()), "1")
     ReLU()
     """
-    if name:
-        with suppress(AttributeError):
-            return model.get_submodule(name)
-    layers = [known for known, _ in model.named_modules() if known]
+    return _layer(model, layer_path(model, name))
+
+
+def layer_path(model: nn.Module, name: str) -> str:
+    """Return the name of a layer without the prefix of a wrapper; as for :func:`find_layer`."""
+    paths = [str(name)]
+    while (first := paths[-1].partition("."))[0] in _WRAPPERS.values():
+        paths.append(first[2])
+    for path in filter(None, paths):
+        with suppress(AttributeError, KeyError):
+            _layer(model, path)
+            return path
+    layers = [known for known, _ in model.named_modules(remove_duplicate=False) if known]
     near = get_close_matches(str(name), layers, n=5, cutoff=0.3) or layers[:5]
     raise InputError(f"{type(model).__name__} has no layer {name!r}; the nearest names are {', '.join(map(repr, near))}. "
                      "Print `[n for n, _ in model.named_modules()]` for all of them.")
 
 
+def _layer(model: nn.Module, path: str) -> nn.Module:
+    scripted = isinstance(model, torch.jit.ScriptModule)  # has names, and no get_submodule
+    return dict(model.named_modules())[path] if scripted else model.get_submodule(path)
+
+
 def require_device(model: nn.Module, inputs: Mapping[str | int, object]) -> torch.device:
     """Return the device that the model and every input tensor share; inputs by keyword or position.
+
+    Of a model whose weights are kept elsewhere, as by accelerate, it is the device on which it computes.
 
     Raises
     ------
     InputError
-        If the model and an input lie on different devices.
+        If the model and an input lie on different devices, or the model has no weights.
     """
     tensors = {name: value for name, value in inputs.items() if isinstance(value, Tensor)}
     home = next((tensor.device for tensor in chain(model.parameters(), tensors.values())), torch.device("cpu"))
+    if all(value.device == home for value in tensors.values()):
+        return home
+    homes = {parameter.device for parameter in model.parameters()}  # a model may be spread over several devices
+    hooks = [module._hf_hook for module in every_module(model) if hasattr(module, "_hf_hook")]
+    homes |= {torch.device(device) for hook in hooks if (device := getattr(hook, "execution_device", None)) is not None}
     for name, value in tensors.items():
-        if value.device != home:
-            raise InputError(f"input {name!r} is on {value.device}, the model is on {home}; move it with .to({str(home)!r}).")
-    return home
+        if value.device not in homes:
+            advice = f"move it with .to({str(home)!r})" if home.type != "meta" else \
+                "there the weights have no numbers: load them, or let the library that offloaded the model run it here"
+            raise InputError(f"input {name!r} is on {value.device}, the model is on {home}; {advice}.")
+    return next(iter(tensors.values())).device
 
 
 def class_index(target: int | Tensor, classes: int, examples: int) -> Tensor:
@@ -187,21 +252,49 @@ def class_index(target: int | Tensor, classes: int, examples: int) -> Tensor:
     return index
 
 
-def require_eval(model: nn.Module) -> nn.Module:
-    """Return the model unchanged if every part of it is in eval mode.
+def require_eval(model: nn.Module, layers: Sequence[nn.Module] | None = None, strict: bool = True) -> nn.Module:
+    """Return the model unchanged if every part of it is in eval mode that may compute something else in train mode.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+    layers : sequence of torch.nn.Module, optional
+        What :func:`every_module` gives, where it is known already.
+    strict : bool
+        Also count modules of other libraries whose own code does not read the mode.
 
     Raises
     ------
     InputError
         Names the first parts in train mode.
     """
-    training = [name for name, module in model.named_modules() if module.training]
+    training = {layer for layer in layers or every_module(model) if layer.training and _differs_by_mode(layer, strict)}
     if not training:
         return model
-    parts = f"{len(training)} part(s) of the model ({', '.join(map(repr, training[:4]))}) are"
+    names = [name for name, layer in model.named_modules() if layer in training]
+    parts = f"{len(names)} part(s) of the model ({', '.join(map(repr, names[:4]))}) are"
     where = "the model is" if model.training else parts
     raise InputError(f"{where} in train mode, where dropout draws anew at each pass and batch statistics depend on the other "
                      "examples; call model.eval() first.")
+
+
+def _differs_by_mode(layer: nn.Module, strict: bool) -> bool:
+    """Return whether a module may compute something else in train mode."""
+    if isinstance(layer, _BY_MODE):
+        return bool(getattr(layer, "p", 1)) and bool(getattr(layer, "dropout", 1))
+    if type(layer).__module__.startswith(_SAME_IN_BOTH):
+        return False
+    if strict or isinstance(layer, torch.jit.ScriptModule):
+        return True
+    own = [kind for kind in type(layer).__mro__ if not kind.__module__.startswith(("torch.nn.", "builtins"))]
+    functions = [inspect.unwrap(part) for kind in own for part in vars(kind).values() if callable(part)]
+    return any(_reads_mode(getattr(part, "__code__", None)) for part in functions)
+
+
+def _reads_mode(code: CodeType | None) -> bool:
+    """Return whether a piece of code, or one within it, names ``training``."""
+    held = () if code is None else (*code.co_names, *code.co_consts)
+    return "training" in held or any(_reads_mode(part) for part in held if isinstance(part, CodeType))
 
 
 def require_tokens(tokens: Tensor, vocabulary: int, longest: int | None = None) -> Tensor:

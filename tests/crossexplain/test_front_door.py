@@ -9,8 +9,8 @@ import pytest
 import crossexplain
 from crossexplain import moved
 
-NAMES = ("rounds, explain, preflight, Game, ImageCells, Tokens, Vectors, Modality, Mask, Noise, Reorder, capture, Interval, "
-         "InputError, load_or_train").split(", ")
+NAMES = ("rounds, explain, preflight, Game, ImageCells, Tokens, Vectors, Modality, Mask, Noise, Reorder, capture, Called, "
+         "Interval, InputError, load_or_train").split(", ")
 
 
 def loaded_by(statement: str) -> set[str]:

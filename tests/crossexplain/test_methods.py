@@ -21,6 +21,7 @@ from crossexplain.models import clip
 from crossexplain.models.cnn_lstm import AfterTower, CnnLstm
 from crossexplain.models.fusion import Fusion
 from crossexplain.models.towers import ConvTower, EncoderTower
+from support.toy import HAND, PARTS, Product
 
 # Two warnings of other libraries are expected: Captum announces the hooks of every DeepLIFT, and shapiq says where it is
 # given more coalitions than there are. All other warnings are errors.
@@ -111,31 +112,6 @@ def test_values_sum_to_what_the_logit_gains_where_the_method_promises_it(case, m
     gained = (full - empty) * (2 * (full > 0).float() - 1)
     tolerance = 0.15 * float(gained.abs().max()) if method == "integrated gradients" else 1e-3
     assert torch.allclose(found.joint().nansum(dim=1).float(), gained, atol=tolerance)
-
-
-class Product(nn.Module):
-    """The logit is the first cell times the first word, and the second cell."""
-
-    def __init__(self):
-        super().__init__()
-        self.embedding = nn.Embedding(4, 1)
-        self.embedding.weight.data = torch.tensor([[0.0], [0.0], [2.0], [3.0]])
-
-    def see(self, images):
-        return images.flatten(1)
-
-    def read(self, tokens):
-        return self.embedding(tokens)[..., 0]
-
-    def match(self, seen, said):
-        return seen[:, 0] * said[:, 0] + seen[:, 1]
-
-    def forward(self, images, tokens):
-        return self.match(self.see(images), self.read(tokens))
-
-
-HAND = {"images": torch.tensor([[[[1.0, 4.0], [5.0, 6.0]]]]), "tokens": torch.tensor([[2, 3]])}
-PARTS = [ImageCells(), Tokens()]
 
 
 @pytest.mark.parametrize("method", ["sampled shapley", "shapley sampling", "shapiq shapley", "shapiq pairs", "kernel shap"])
@@ -296,7 +272,7 @@ def test_what_cannot_run_says_why():
     with pytest.raises(InputError, match="there is no method"):
         explain(model, HAND, PARTS, "magic")
     with pytest.raises(InputError, match="eval"):
-        explain(Product(), HAND, PARTS)
+        explain(nn.Sequential(model, nn.Dropout()).train(), HAND, PARTS)
     with pytest.raises(InputError, match="donors"):
         explain(model, HAND, PARTS, baselines={"image": "data"})
 

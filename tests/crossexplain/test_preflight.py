@@ -27,6 +27,7 @@ class Sound(nn.Module):
         self.embedding = nn.Embedding(12, 8)
         self.lstm = nn.LSTM(8, 8, batch_first=True)
         self.head = nn.Sequential(nn.Linear(12, 16), nn.Tanh(), nn.Linear(16, 1))
+        self.head[2].bias.data -= 0.094  # so that some examples are a yes and some a no
 
     def see(self, images):
         return self.drop(self.norm(self.conv(images))).relu().mean(dim=(2, 3))
@@ -206,3 +207,182 @@ def test_labels_that_are_none(change, says):
 def test_modalities_that_are_none(kinds):
     with pytest.raises(InputError, match="got modalities=.*expected a list of modalities"):
         preflight(Sound().eval(), INPUTS, kinds)
+
+
+class Rounded(Sound):
+    """Numbers are rounded on the way: the gradient is 0 everywhere, and every modality counts."""
+
+    def forward(self, images, tokens):
+        seen, read = 4 * self.see(images), 4 * self.read(tokens)
+        return self.head(torch.cat([seen, read], dim=1).round())[:, 0]
+
+
+class Detached(Sound):
+    def read(self, tokens):
+        return super().read(tokens).detach()
+
+
+class Saturated(Sound):
+    """The words decide a choice that has next to no slope."""
+
+    def read(self, tokens):
+        return (1e4 * (super().read(tokens) - 0.02)).sigmoid()
+
+
+def finding(report, name):
+    return report[report.names.index(name)]
+
+
+@pytest.mark.parametrize(("model", "blind"), [(Rounded, ["image", "text"]), (Detached, ["text"]), (Saturated, ["text"])])
+def test_no_gradient_is_told_from_no_influence(model, blind):
+    report = found(model().eval())
+    said = [one.saw for one in report if one.check == "no gradient"]
+    assert len(said) == len(blind) and "vanished branch" not in report.names
+    with torch.no_grad():  # what a mask moves, one example at a time
+        whole, masked = (torch.cat([model().eval()(images[None], tokens[None]) for images, tokens in zip(*two)])
+                         for two in ((IMAGES, TOKENS), (IMAGES, torch.where(TOKENS > 0, 1, 0))))
+    largest = float(re.search(r"move by up to ([0-9.e+-]+)", said[-1])[1])
+    assert largest >= float((whole - masked).abs().max()) - 1e-3 > 0
+    assert re.search(f"gradient norm at {blind[-1]}", said[-1]) and "Game" in finding(report, "no gradient").do
+
+
+def test_a_branch_that_no_mask_moves_is_no_missing_gradient():
+    report = found(Dead().eval())
+    assert "no gradient" not in report.names and "no mask of text moves the logits" in finding(report, "vanished branch").saw
+
+
+class Bounded(Sound):
+    """Clamped at both ends, or dead for some examples by a unit that is off."""
+
+    low, high, off = -float("inf"), float("inf"), None
+
+    def forward(self, images, tokens):
+        logit = super().forward(images, tokens)
+        if self.off is not None:
+            return torch.where(torch.arange(len(logit)) % self.off == 0, logit.detach(), logit)
+        return logit.clamp(self.low, self.high)
+
+
+def test_dead_examples_are_counted_whatever_their_bounds():
+    model = Bounded().eval()
+    with torch.no_grad():
+        logits = model(**INPUTS).sort().values
+    model.low, model.high = float(logits[3:5].mean()), float(logits[-3:-1].mean())
+    saw = finding(found(model), "clamped logit").saw
+    assert saw.startswith(f"6 of 16 examples have the logit {model.low:g} or {model.high:g} exactly")
+    assert "dead examples" not in found(model).names
+
+
+def test_dead_examples_need_no_bound():
+    model = Bounded().eval()
+    model.off = 4
+    report = preflight(model, INPUTS, modalities())
+    assert "clamped logit" not in report.names
+    saw = finding(report, "dead examples").saw
+    assert saw == "4 of 16 examples have a gradient of 0 at every modality, such as 0, 4, 8, 12."
+
+
+def test_several_columns_are_clamped_by_the_one_that_is_followed():
+    class Two(Bounded):
+        def forward(self, images, tokens):
+            logit = super().forward(images, tokens)
+            return torch.stack([logit, 0.5 + 0 * logit], dim=1)
+
+    model = Two().eval()
+    with torch.no_grad():
+        model.low = float(model(**INPUTS)[:, 0].sort().values[3:5].mean())
+    saw = finding(found(model, target=torch.zeros(16, dtype=torch.long)), "clamped logit").saw
+    assert saw.startswith(f"4 of 16 examples have the logit {model.low:g} exactly")
+
+
+def test_a_part_that_is_left_in_train_mode_is_named():
+    model = Sound().eval()
+    model.head[1].train()
+    report = found(model)
+    assert report.names == ["train mode"] and "1 part(s) of the model are in train mode: 'head.1'" in report[0].saw
+    model.norm.train()
+    assert "batch statistics" in found(model).names
+    model.norm.eval(), model.head[1].eval()
+    model.training = True
+    assert "'the model itself'" in finding(found(model), "train mode").saw
+
+
+def test_gradients_that_underflow_are_told_from_a_relu():
+    class Half(Sound):
+        def see(self, images):
+            return self.conv(images.half() if images.dtype != torch.float32 else images).relu().mean(dim=(2, 3)) * self.small
+
+        def forward(self, images, tokens):
+            seen = self.see(images).float()
+            return self.head(torch.cat([seen, self.read(tokens)], dim=1))[:, 0]
+
+    model = Half().eval()
+    inputs = {"images": IMAGES.half(), "tokens": TOKENS}
+    model.conv.half()
+    model.small = 1.0
+    fine = preflight(model, inputs, modalities())
+    model.small = 2.0 ** -13
+    lossy = preflight(model, inputs, modalities())
+    assert "gradient underflows" not in fine.names
+
+    def zeros(model, images, small):
+        """Return which entries of the gradient at the convolution are 0, by autograd."""
+        maps = model.conv(images).detach().requires_grad_()
+        seen = (maps.relu().mean(dim=(2, 3)) * small).float()
+        logit = model.head(torch.cat([seen, model.read(TOKENS)], dim=1)).sum()
+        return torch.autograd.grad(logit, maps)[0] == 0
+
+    lost = (zeros(model, IMAGES.half(), model.small) & ~zeros(model.float(), IMAGES, 1.0)).float().mean()
+    assert float(lost) > 0.05
+    share = int(re.search(r"(\d+)% of the entries of the gradient at 'conv'", finding(lossy, "gradient underflows").saw)[1])
+    assert share == pytest.approx(100 * float(lost), abs=1)
+
+
+def test_activations_that_differ_though_the_logits_agree():
+    class Noisy(Sound):
+        def see(self, images):
+            return super().see(images) + 0 * self.tap(torch.rand(len(images), 4))
+
+    model = Noisy()
+    model.tap = nn.Identity()
+    report = preflight(model.eval(), INPUTS, [ImageCells(), Tokens()])
+    assert report == []
+    report = preflight(model, INPUTS, [OfTap(), Tokens()])
+    assert report.names == ["not repeatable"] and "activations at 'tap' differ" in report[0].saw
+
+
+class OfTap(ImageCells):
+    """Pixels whose gradient is read at a layer of noise."""
+
+    def __init__(self):
+        super().__init__(layer="tap")
+
+    def per_feature(self, values, count):
+        return values[:, :1].abs().expand(-1, count)
+
+
+def test_a_mask_id_that_is_the_padding():
+    report = preflight(Sound().eval(), INPUTS, [ImageCells(layer="conv"), Tokens(mask_id=0)])
+    assert "The mask id of text is its padding id, 0." in finding(report, "mask is padding").saw
+    none = preflight(Sound().eval(), INPUTS, [ImageCells(layer="conv"), Tokens(mask_id=None)])
+    assert "mask is padding" not in none.names
+
+
+def test_examples_that_a_mask_leaves_as_they_are_are_counted():
+    black = IMAGES * (torch.arange(16) % 5 != 0)[:, None, None, None]
+    report = found(Sound().eval(), {"images": black, "tokens": TOKENS})
+    saw = finding(report, "mask changes nothing").saw
+    assert saw == "With all of image replaced by 'zero' 4 of 16 examples, such as 0, 5, 10, 15, are the same input as before."
+    assert "'mean', 'blur', 'data'" in finding(report, "mask changes nothing").do
+
+
+@pytest.mark.parametrize("low", [200.0, -200.0])
+def test_numbers_on_one_side_of_zero_are_found(low):
+    class Price(Sound):
+        def forward(self, images, tokens):
+            return low + 10 * super().forward(images, tokens)
+
+    report = found(Price().eval())
+    assert report.names == ["one side of zero"] and "All 16 logits lie on one side of 0 (from " in report[0].saw
+    few = {key: value[:8] for key, value in INPUTS.items()}
+    assert preflight(Price().eval(), few, modalities()) == []

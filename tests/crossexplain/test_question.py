@@ -34,7 +34,7 @@ def test_the_evidence_of_what_is_left_is_what_one_computes_by_hand():
 
 
 def test_of_several_logits_the_mean_is_taken_off_and_a_function_is_a_single_logit():
-    several = Question(Sum(three=True).eval(), INPUTS, MODALITIES, target=1)
+    several = Question(Sum(three=True).eval(), INPUTS, MODALITIES, target=torch.tensor([1, 1]))
     whole = torch.ones(2, 5, dtype=torch.bool)
     assert several.columns == 3
     assert several.values(whole, torch.arange(2)).tolist() == pytest.approx([2 * 18 - 12, 2 * -14.5 + 29 / 3], abs=1e-5)

@@ -1,7 +1,9 @@
-"""A model whose logit is a known function of two cells and two words."""
+"""Models whose logit is a known function of a few cells and words."""
 
 import torch
 from torch import nn
+
+from crossexplain.gradients.modalities import ImageCells, Tokens
 
 
 class Toy(nn.Module):
@@ -23,3 +25,28 @@ class Toy(nn.Module):
 
     def forward(self, images, tokens):
         return self.match(self.see(images), self.read(tokens))
+
+
+class Product(nn.Module):
+    """The logit is the first cell times the first word, and the second cell."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding = nn.Embedding(4, 1)
+        self.embedding.weight.data = torch.tensor([[0.0], [0.0], [2.0], [3.0]])
+
+    def see(self, images):
+        return images.flatten(1)
+
+    def read(self, tokens):
+        return self.embedding(tokens)[..., 0]
+
+    def match(self, seen, said):
+        return seen[:, 0] * said[:, 0] + seen[:, 1]
+
+    def forward(self, images, tokens):
+        return self.match(self.see(images), self.read(tokens))
+
+
+HAND = {"images": torch.tensor([[[[1.0, 4.0], [5.0, 6.0]]]]), "tokens": torch.tensor([[2, 3]])}
+PARTS = [ImageCells(), Tokens()]

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from crossexplain.checks import InputError
 from crossexplain.evaluation.truth import row_correlation
 from crossexplain.intervals import Interval, mean_interval
 
@@ -37,18 +38,18 @@ def _checked(scores, among=None) -> tuple[np.ndarray, np.ndarray]:
     """Return scores (N, P) and which of them count, bool (N, P)."""
     scores = np.asarray(scores, dtype=float)
     if scores.ndim != 2 or not scores.size:
-        raise ValueError(f"got scores of shape {scores.shape}, expected (N, P): a number for each player of each example.")
+        raise InputError(f"got scores of shape {scores.shape}, expected (N, P): a number for each player of each example.")
     if np.isinf(scores).any():
         example = int(np.isinf(scores).any(axis=1).argmax())
-        raise ValueError(f"example {example} has an infinite score; look for a division by 0.")
+        raise InputError(f"example {example} has an infinite score; look for a division by 0.")
     if np.isnan(scores).all():
-        raise ValueError("all scores are NaN, which stands for players that an example does not have; none is left to rank.")
+        raise InputError("all scores are NaN, which stands for players that an example does not have; none is left to rank.")
     present = ~np.isnan(scores)
     if among is None:
         return scores, present
     among = np.asarray(among)
     if among.dtype != bool or among.shape != (scores.shape[1],) or not among.any():
-        raise ValueError(f"among is {among.dtype} of shape {among.shape}, expected bool ({scores.shape[1]},) with at least one "
+        raise InputError(f"among is {among.dtype} of shape {among.shape}, expected bool ({scores.shape[1]},) with at least one "
                          "player: np.array(game.names) == 'image'.")
     return scores, present & among
 
@@ -57,11 +58,11 @@ def _ask(game: Values, keep: np.ndarray) -> np.ndarray:
     """Return the game's values, (K, N), of coalitions (K, N, P)."""
     values = np.asarray(game(torch.from_numpy(np.ascontiguousarray(keep))), dtype=float)
     if values.shape != keep.shape[:2]:
-        raise ValueError(f"the game gave values of shape {values.shape} for {keep.shape[0]} coalitions of {keep.shape[1]} "
+        raise InputError(f"the game gave values of shape {values.shape} for {keep.shape[0]} coalitions of {keep.shape[1]} "
                          f"examples, expected {keep.shape[:2]}: do scores and game have the same examples?")
     if not np.isfinite(values).all():
         example = int((~np.isfinite(values)).any(axis=0).argmax())
-        raise ValueError(f"the game gave NaN or infinity for example {example}; look at the model's logit with that example's "
+        raise InputError(f"the game gave NaN or infinity for example {example}; look at the model's logit with that example's "
                          "features hidden.")
     return values
 
@@ -79,7 +80,7 @@ def _scaled(values: np.ndarray, scale) -> np.ndarray:
         return values
     scale = np.asarray(scale, dtype=float)
     if scale.shape != values.shape or (scale < 0).any():
-        raise ValueError(f"scale has shape {scale.shape}, expected {values.shape} numbers of at least 0, one an example.")
+        raise InputError(f"scale has shape {scale.shape}, expected {values.shape} numbers of at least 0, one an example.")
     return np.divide(values, scale, out=np.where(np.isnan(values), np.nan, 0.0), where=scale > 0)
 
 
@@ -203,7 +204,7 @@ def synergistic_faithfulness(game: Values, scores, names: Sequence[str], k: int 
     k = {name: k for name in sides} if isinstance(k, int) else dict(k)
     for name, side in sides.items():
         if not 1 <= k.get(name, 0) <= side.sum():
-            raise ValueError(f"k of {name!r} is {k.get(name)}, expected 1 to {side.sum()}, the players it has.")
+            raise InputError(f"k of {name!r} is {k.get(name)}, expected 1 to {side.sum()}, the players it has.")
     rng = np.random.default_rng(seed)
     tries = [scores, *(rng.random(scores.shape) for _ in range(draws))]  # the explanation's, then random ones
     best = [np.stack([_ranks(one, present & side, seed) < k[name] for one in tries]) for name, side in sides.items()]
@@ -219,7 +220,7 @@ def synergistic_faithfulness(game: Values, scores, names: Sequence[str], k: int 
 def _sides(names: Sequence[str], players: int) -> dict[str, np.ndarray]:
     sides = {name: np.array([other == name for other in names]) for name in dict.fromkeys(names)}
     if len(names) != players or len(sides) != 2:
-        raise ValueError(f"got {len(names)} names of {len(sides)} modalities for {players} players, expected one name for "
+        raise InputError(f"got {len(names)} names of {len(sides)} modalities for {players} players, expected one name for "
                          "each player, and two modalities: synergy is between two sides.")
     return sides
 
@@ -228,7 +229,7 @@ def _sampled(game: Values, scores, rates: Sequence[float], draws: int, seed: int
     """Yield for each rate the model's values and the sums of the scores of kept players, (draws, N), and v(none), (N,)."""
     scores, present = _checked(scores)
     if draws < 2 or not rates or not all(0 < rate < 1 for rate in rates):
-        raise ValueError(f"got rates {tuple(rates)} and {draws} draws, expected rates between 0 and 1 and at least 2 draws.")
+        raise InputError(f"got rates {tuple(rates)} and {draws} draws, expected rates between 0 and 1 and at least 2 draws.")
     rng, known = np.random.default_rng(seed), np.where(present, scores, 0.0)
     none = _ask(game, ~present[None])[0]
     for rate in rates:

@@ -10,7 +10,11 @@ of :mod:`crossexplain.gradients.tokens` and :mod:`~crossexplain.gradients.attent
 
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from copy import copy
+from difflib import get_close_matches
+from functools import partial
+from numbers import Integral
 
 import numpy as np
 import torch
@@ -22,10 +26,12 @@ from crossexplain.coalitions.game import Game
 from crossexplain.coalitions.sampling import sampled_shapley
 from crossexplain.evaluation import methods_of_others
 from crossexplain.evaluation.modality_shares import emap, intershap_values, size_shares
-from crossexplain.evaluation.task import BUDGET, CannotRun, Explanation, Method, Scored, Task
+from crossexplain.evaluation.task import BUDGET, CannotRun, Explanation, Method, Scored, Task, misses
 from crossexplain.gradients import attention, maps, tokens
+from crossexplain.gradients.attention import attention_maps, roll
 from crossexplain.gradients.capture import INPUT
-from crossexplain.gradients.modalities import ImageCells, Inputs, Modality, Tokens
+from crossexplain.gradients.failures import quantised
+from crossexplain.gradients.modalities import ImageCells, Inputs, Modality, Tokens, require_modalities
 from crossexplain.gradients.question import Question, Target
 from crossexplain.gradients.rounds import run_dividends, run_rounds
 
@@ -80,14 +86,18 @@ def explain(model: nn.Module, inputs: Inputs, modalities: Sequence[Modality], me
     [[3.0, 3.0]]
     """
     chosen = find(method)
+    chosen.require_options(options)
+    if options.keys() & {"layer", "patches"}:
+        modalities = _placed(modalities, options.get("layer"), options.get("patches"))
+    budget, seed = _whole_number(BUDGET if budget is None else budget, "budget", 1), _whole_number(seed, "seed", 0)
     question = Question(model, inputs, modalities, baselines=baselines, donors=donors, target=target)
     question.require_donors()
-    chosen.require(question, options)
+    chosen.require(question, options.get("attention"))
     question.whole()  # one pass that is no part of the method's cost: it says which class is followed
     before = question.passes
-    with question.counted():
+    with torch.inference_mode(False), torch.enable_grad(), question.counted():
         started = time.perf_counter()
-        scored = chosen.run(Task(question, budget or BUDGET, seed), **options)
+        scored = _run(chosen, Task(question, budget, seed), options)
         seconds = time.perf_counter() - started
     present = {name: part.cpu() for name, part in question.present.items()}
     if chosen.whole:
@@ -97,8 +107,42 @@ def explain(model: nn.Module, inputs: Inputs, modalities: Sequence[Modality], me
         if not part[present[name]].isfinite().all():
             raise CannotRun(f"{chosen.title} gave NaN or infinity in {name}.")
     passes = (question.passes - before) / question.n if scored.passes is None else scored.passes
-    return Explanation(chosen.key, values, scored.pairs, chosen.signed, passes, seconds,
-                       {name: part.shape[1] for name, part in present.items()})
+    found = Explanation(chosen.key, values, scored.pairs, chosen.signed, passes, seconds,
+                        {name: part.shape[1] for name, part in present.items()})
+    # A game may hold features that are never hidden; quantised layers round by what else is in the batch.
+    if chosen.efficient and "game" not in options and not quantised(question.model):
+        _require_complete(chosen, found, question)
+    return found
+
+
+def _whole_number(value: object, what: str, least: int) -> int:
+    if isinstance(value, Integral) and not isinstance(value, bool) and least <= value < 2**32:
+        return int(value)
+    raise InputError(f"got {what}={value!r}, expected a whole number, {least} or more.")
+
+
+def _run(method: Method, task: Task, options: Mapping[str, object]) -> Scored:
+    """Run a method; an error of another library, or of the model in its hands, becomes one that says so."""
+    try:
+        return method.run(task, **options)
+    except (InputError, Warning):  # a warning that the caller made an error is the caller's
+        raise
+    except Exception as error:
+        lines = str(error).strip().splitlines() or ["no reason given"]
+        raise CannotRun(f"{method.title} does not run on this model: {type(error).__name__}: {lines[0]}. 'sampled shapley' and "
+                        "'feature ablation' ask for nothing but the model's output with features hidden.") from error
+
+
+def _require_complete(method: Method, found: Explanation, question: Question) -> None:
+    """Raise unless the values of each example sum to what its evidence gains over nothing, as the method promises."""
+    everyone = torch.arange(question.n)
+    full, hidden = question.evidence(question.whole(), everyone), question.values(torch.zeros_like(question.joined()), everyone)
+    missed = found.joint().nansum(dim=1) - (full - hidden)
+    if misses(missed, full, hidden, question):
+        reason = "the model has layers without a rule (products, softmax of attention, functional activations)" \
+            if method.key == "deeplift" else "the budget is too small, or the model does not repeat itself"
+        share = missed.abs().max() / (full - hidden).abs().max().clamp(min=1e-6)
+        raise CannotRun(f"{method.title.partition(' (')[0]}'s values miss the change of the logit by {share:.0%}: {reason}.")
 
 
 def find(method: str) -> Method:
@@ -110,12 +154,16 @@ def find(method: str) -> Method:
         For an unknown key; the message lists all.
     """
     known = registry()
+    if not isinstance(method, str):
+        raise InputError(f"got method={method!r}, expected the name of one method, such as 'cross gradient'.")
     if method in RENAMED and method not in known:
         warnings.warn(f"the method {method!r} is called {RENAMED[method]!r} now; the old name goes with the next version.",
                       DeprecationWarning, stacklevel=3)
         method = RENAMED[method]
     if method not in known:
-        raise InputError(f"there is no method {method!r}; the methods are {', '.join(known)}.")
+        near = get_close_matches(method.lower(), known, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}? All" if near else "all"
+        raise InputError(f"there is no method {method!r}; {hint} methods are {', '.join(known)}.")
     return known[method]
 
 
@@ -126,7 +174,7 @@ def registry() -> dict[str, Method]:
     """
     listed = {key: map_method(key) for key in maps.METHODS}
     listed |= {key: _word_method(key) for key, method in tokens.METHODS.items() if method.read is not None}
-    listed |= {key: Method(key, key.replace("-", " "), line, _named(_attention, key), False, ("attention",))
+    listed |= {key: Method(key, key.replace("-", " "), line, partial(_attention, key=key), False, ("attention",))
                for key, line in attention.METHODS.items()}
     return listed | METHODS
 
@@ -134,28 +182,27 @@ def registry() -> dict[str, Method]:
 def map_method(key: str) -> Method:
     """Return a map of ``crossexplain.gradients.maps.METHODS`` as a method; of an image alone, whatever it is called."""
     method = maps.METHODS[key]
-    return Method(key, method.title or key, f"{method.line} ({method.source})", _named(_map, key), method.signed,
-                  ("image",))
+    needs = ("image", "gradient") if method.gradients else ("image",)
+    return Method(key, method.title or key, f"{method.line} ({method.source})", partial(_map, key=key), method.signed, needs)
 
 
 def _word_method(key: str) -> Method:
     method = tokens.METHODS[key]
-    return Method(key, key, method.formula, _named(_word_scores, key), method.signed, ("text",))
+    return Method(key, key, method.formula, partial(_word_scores, key=key), method.signed, ("text", "gradient"))
 
 
 # Gradients
 
 
 def _gradient_norm(task: Task) -> Scored:
-    question, captured = task.question, task.question.captured()
-    return Scored({m.name: m.per_feature(captured.gradients[m.layer].float() ** 2, question.present[m.name].shape[1]).sqrt()
-                  for m in question.modalities})
+    slopes = task.question.captured().gradients
+    return Scored({m.name: task.per_feature(m, slopes[m.layer].float() ** 2).sqrt() for m in task.question.modalities})
 
 
 def _gradient_x_input(task: Task) -> Scored:
-    question, captured = task.question, task.question.captured()
-    return Scored({m.name: m.per_feature((captured.gradients[m.layer] * captured.activations[m.layer]).float(),
-                                        question.present[m.name].shape[1]) for m in question.modalities})
+    read = task.question.captured()
+    return Scored({m.name: task.per_feature(m, read.gradients[m.layer].float() * read.activations[m.layer].float())
+                   for m in task.question.modalities})
 
 
 def _rounds(task: Task, which: str) -> Scored:
@@ -170,33 +217,54 @@ def _feature_dividends(task: Task) -> Scored:
     return Scored(run_dividends(task.question, progress=False, seed=task.seed))
 
 
+def _placed(modalities: Sequence[Modality], layer: str | None, patches: tuple[int, int] | None) -> list[Modality]:
+    """Return the modalities with the pictures read at another layer, and its patches, where they are named."""
+    if not isinstance(layer, str | None):
+        raise InputError(f"got layer={layer!r}, expected the name of a layer, as in model.named_modules().")
+    placed, patches = [copy(modality) for modality in require_modalities(modalities)], ImageCells(patches=patches).patches
+    for picture in placed:
+        if isinstance(picture, ImageCells):
+            picture.layer, picture.patches = layer or picture.layer, patches or picture.patches
+    return placed
+
+
 def _map(task: Task, key: str, layer: str | None = None, patches: tuple[int, int] | None = None) -> Scored:
-    """Sum a map over the cells; ``patches`` are rows and columns of a transformer's patches, where they are no square."""
-    picture, question = task.picture, task.question
-    layer = layer or picture.layer
-    if layer.startswith(INPUT) and "cam" in key:
-        raise CannotRun(f"{key} folds the channels of a layer, and {picture.name} is read at the pixels; name a layer.")
-    heat = maps.attribute(question.model, question.inputs, layer, key, task.followed, "for", grid=patches)
-    return Scored({picture.name: maps.to_cells(heat, picture.grid).flatten(1)})
+    """Sum a map over the cells; ``layer``, and rows and columns of its ``patches``, are where the pictures are read already."""
+    method, values = maps.METHODS[key], {}
+    for picture in task.pictures:
+        if picture.layer.startswith(INPUT) and "cam" in key:
+            raise CannotRun(f"{key} folds the channels of a layer, and {picture.name} is read at the pixels; name a layer.")
+    read = task.captured([picture.layer for picture in task.pictures], method.gradients)
+    for picture in task.pictures:
+        activations, *slopes = (task.laid_out(picture, of[picture.layer].float())
+                                for of in (read.activations, read.gradients) if picture.layer in of)
+        heat = method.fold(activations, *(slopes or [None]))
+        values[picture.name] = maps.to_cells(heat if method.signed else heat.clamp(min=0), picture.grid).flatten(1)
+    return Scored(values)
 
 
-def _word_scores(task: Task, key: str, **options) -> Scored:
-    question = task.question
-    return Scored({m.name: tokens.attribute(question.model, question.inputs, m.layer, key, task.followed, special="keep",
-                                            batch_size=question.n, **options)
-                  for m in question.modalities if isinstance(m, Tokens)})
+def _word_scores(task: Task, key: str) -> Scored:
+    texts = [modality for modality in task.question.modalities if isinstance(modality, Tokens)]
+    read, values = task.captured([text.layer for text in texts]), {}
+    for text in texts:
+        scores = tokens.METHODS[key].read(*(task.laid_out(text, of[text.layer].float())
+                                            for of in (read.activations, read.gradients)))
+        values[text.name] = text.to_features(scores, task.question.inputs)
+    return Scored(values)
 
 
 def _attention(task: Task, key: str, attention: Mapping[str, Sequence[str]]) -> Scored:
     question, values = task.question, {}
     for modality in question.modalities:
-        modules = attention.get(modality.name, ())
-        if modules and isinstance(modality, ImageCells):
-            heat = maps.attribute(question.model, question.inputs, f"{INPUT}{modality.input}", key, task.followed, "for",
-                                  attention=modules)
-            values[modality.name] = maps.to_cells(heat, modality.grid).flatten(1)
-        elif modules and isinstance(modality, Tokens):
-            values |= _word_scores(task, key, attention=modules).values
+        if modules := attention.get(modality.name, ()):
+            places = attention_maps(modules)
+            rolled = roll(task.captured([modality.layer, *places]), places, key)  # (N, T)
+            there = copy(modality)
+            there.layer, there.layout, there.place = modules[0], "NTD", None
+            there = there.settled(question.inputs, question.model)
+            row = there.laid_out(rolled[..., None].float(), question.inputs, question.n)
+            values[modality.name] = maps.to_cells(row[:, 0], modality.grid).flatten(1) if isinstance(modality, ImageCells) \
+                else modality.to_features(row[..., 0], question.inputs)
     return Scored(values)
 
 
@@ -215,6 +283,8 @@ def _sampled(task: Task) -> Scored:
 def _exact(task: Task, index: str, game: Game | None = None) -> Scored:
     """Read the model's value of every coalition; ``game`` may hold them already, or have groups of features as players."""
     game = Game.about(task.question) if game is None else game
+    if not isinstance(game, Game):
+        raise InputError(f"got game={game!r}, expected a Game, as in Game(model, inputs, modalities, players={{'text': 8}}).")
     if len(game) != task.question.n or not torch.equal(game.target, task.question.target):
         raise InputError(f"the game is about {len(game)} other examples or classes, expected the {task.question.n} examples "
                          "and the target that are explained; make it of the same inputs and target.")
@@ -233,15 +303,20 @@ def _exact(task: Task, index: str, game: Game | None = None) -> Scored:
 @torch.no_grad()
 def every_pair(question: Question) -> Tensor:
     """Return the logit of each first with each second modality of the examples, (N, N), of a model with one logit."""
-    first, n = question.modalities[0], question.n
-    keys = [key for key in (first.input, getattr(first, "attention", None)) if key in question.inputs]
+    n, keys = question.n, [modality.keys(question.inputs) for modality in question.modalities]
+    nobodys = [key for key, value in question.examples(torch.arange(1)).items()
+               if value is not question.inputs[key] and not any(key in of for of in keys)]
+    if nobodys:
+        raise CannotRun(f"the inputs {', '.join(map(repr, nobodys))} belong to no modality, so it is open whether they go with "
+                        f"{question.names[0]!r} or {question.names[1]!r} where these are swapped between examples.")
     lines = []
     for i in range(n):
-        swapped = {key: question.inputs[key][i : i + 1].expand_as(question.inputs[key]) for key in keys}
+        swapped = question.examples(torch.full((n,), i), [key for key in keys[0] if key in question.inputs])
         lines.append(question.logits({**question.inputs, **swapped}))
     logits = torch.stack(lines)  # (N, N, C)
     if logits.shape[2] != 1:
-        raise CannotRun(f"scores of whole modalities read one logit, the model gives {logits.shape[2]}.")
+        raise CannotRun(f"scores of whole modalities read one logit, the model gives {logits.shape[2]}; say which is meant, as "
+                        "in target=1 for that column's own logit, or target=lambda output: output[:, 1] - output[:, 0].")
     return logits[..., 0]
 
 
@@ -269,37 +344,35 @@ def _mm_shap(task: Task) -> Scored:
     return Scored({name: part.nan_to_num(even)[:, None] for name, part in of_modality.items()}, None, sampled.passes)
 
 
-def _named(function: Callable[..., Scored], *fixed) -> Callable[..., Scored]:
-    return lambda task, **options: function(task, *fixed, **options)
-
-
-TWO = ("two modalities",)
+TWO, OTHERS = ("two modalities",), ("other modalities", "gradient")
+SWAPPED = (*TWO, "other examples")
 METHODS: dict[str, Method] = {method.key: method for method in (
-    Method("gradient norm", "gradient (round 1)", "length of the gradient at each feature", _gradient_norm, False),
+    Method("gradient norm", "gradient (round 1)", "length of the gradient at each feature", _gradient_norm, False,
+           OTHERS[1:]),
     Method("gradient x input", "gradient x input", "gradient times value, summed (Shrikumar et al. 2016)", _gradient_x_input,
-           True),
+           True, OTHERS[1:]),
     Method("gradient norm, other masked", "gradient, other masked (rounds 2, 3)",
-           "length of the gradient with the other modality hidden", _named(_rounds, "masked"), False),
+           "length of the gradient with the other modality hidden", partial(_rounds, which="masked"), False, OTHERS),
     Method("cross gradient", "cross gradient", "how much the gradient changes as the other modality is hidden",
-           _named(_rounds, "cross"), False),
+           partial(_rounds, which="cross"), False, OTHERS),
     Method("feature dividends", "dividend of the feature", "dividend of each feature with the whole other modality",
-           _feature_dividends, True),
+           _feature_dividends, True, OTHERS[:1]),
     Method("sampled shapley", "sampled Shapley", "a Gaussian process on crossed masks (Rasmussen and Williams 2006)", _sampled,
            True, efficient=True),
-    Method("exact shapley", "Shapley, exact", "of all coalitions (Shapley 1953)", _named(_exact, "shapley"), True,
+    Method("exact shapley", "Shapley, exact", "of all coalitions (Shapley 1953)", partial(_exact, index="shapley"), True,
            efficient=True),
-    Method("exact banzhaf", "Banzhaf, exact", "of all coalitions (Banzhaf 1965)", _named(_exact, "banzhaf"), True),
+    Method("exact banzhaf", "Banzhaf, exact", "of all coalitions (Banzhaf 1965)", partial(_exact, index="banzhaf"), True),
     Method("exact interactions", "Shapley interactions across, exact",
            "Shapley interactions of all coalitions, summed over the other modality (Grabisch 1999)",
-           _named(_exact, "interactions"), False, TWO),
+           partial(_exact, index="interactions"), False, TWO),
     Method("mm-shap", "MM-SHAP", "share of each modality in the sizes of Shapley values (Parcalabescu and Frank 2023)",
            _mm_shap, False, whole=True),
     Method("intershap", "InterSHAP",
            "each modality by itself, and as pairs their interaction, of the probability (Wenderoth et al. 2024)",
-           _named(_of_whole_modalities, "intershap"), True, TWO, whole=True),
+           partial(_of_whole_modalities, score="intershap"), True, SWAPPED, whole=True),
     Method("emap", "EMAP", "each modality's part of the nearest additive model (Hessel and Lee 2020)",
-           _named(_of_whole_modalities, "emap"), True, TWO, whole=True),
+           partial(_of_whole_modalities, score="emap"), True, SWAPPED, whole=True),
     Method("dime", "DIME", "the same, and as pairs the interaction that is left (Lyu et al. 2022)",
-           _named(_of_whole_modalities, "dime"), True, TWO, whole=True),
+           partial(_of_whole_modalities, score="dime"), True, SWAPPED, whole=True),
     *methods_of_others.METHODS,
 )}

@@ -1,56 +1,101 @@
 """Explanations by other libraries, each imported when it is asked for: Captum, shapiq and grad-cam."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from math import prod
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from crossexplain.checks import find_layer
+from crossexplain.checks import InputError, find_layer
 from crossexplain.evaluation.task import CannotRun, Method, Scored, Task, library
-from crossexplain.gradients.attention import patch_map
-from crossexplain.gradients.capture import INPUT, capture
+from crossexplain.gradients.capture import INPUT, capture, opened, replace_first, split_name
+from crossexplain.gradients.evidence import first_tensor
 from crossexplain.gradients.maps import to_cells
-from crossexplain.gradients.modalities import ImageCells
+from crossexplain.gradients.modalities import Columns, ImageCells, Modality
+from crossexplain.gradients.modes import untouched
+from crossexplain.gradients.question import Question
 
-# DeepLIFT's values of an example promise to sum to the change of the logit. It counts as not applicable where they miss it by
-# more than this share of the largest change: rounding misses less than a thousandth, a layer without a rule much more.
-COMPLETE = 1e-2
+FEW = 8  # examples on which it is looked up whether the layers are all that changes
+
+
+@contextmanager
+def _changed(model: nn.Module, layer: str, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Let a layer, or one call of it, hand on what a function makes of its values."""
+    path, number, entry = split_name(layer)
+    if entry is not None:
+        raise CannotRun(f"the values at {layer!r} cannot be replaced from outside; name the layer without '#'.")
+    calls = 0
+
+    def after(module: nn.Module, arguments: tuple, output: object) -> object:
+        nonlocal calls
+        calls += 1
+        if number is not None and calls != number + 1:
+            return None
+        values = first_tensor(output, layer)
+        return replace_first(output, change(values).to(values.dtype))
+
+    handle = find_layer(model, path).register_forward_hook(after)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 # Captum, at the layers that the modalities name
 
 
 class _FromLayers(nn.Module):
-    """The evidence as a function of the values at the layers that the modalities name."""
+    """The evidence as a function of the values at the layers that the modalities name, each layer once."""
 
-    def __init__(self, task: Task):
+    def __init__(self, question: Question, frozen: bool = True):
         super().__init__()
-        self.task, self.model = task, task.question.model
-        for modality in task.question.modalities:
-            if "@" in modality.layer or "#" in modality.layer:
-                raise CannotRun(f"the values at {modality.layer!r} cannot be replaced from outside; name a whole layer.")
+        self.question, self.model, self.frozen = question, question.model, frozen
+        self.layers = list(dict.fromkeys(question.layers))
 
     def forward(self, *given: Tensor) -> Tensor:
         *places, examples = given
-        rows, handles = self.task.question.examples(examples), []
-        try:
-            for modality, value in zip(self.task.question.modalities, places):
-                if modality.layer.startswith(INPUT):
-                    rows[modality.layer.removeprefix(INPUT)] = value
-                else:
-                    layer = find_layer(self.model, modality.layer)
-                    handles.append(layer.register_forward_hook(lambda *call, value=value: _replaced(call[-1], value)))
-            return self.task.evidence(self.model(**rows), examples)
-        finally:
-            for handle in handles:
-                handle.remove()
+        rows = self.question.examples(examples)
+        with ExitStack() as changes:
+            if self.frozen:
+                changes.enter_context(untouched(self.model, gradients=True))
+            for layer, values in zip(self.layers, places):
+                if layer.startswith(INPUT):
+                    key = layer.removeprefix(INPUT)
+                    rows[key] = values.to(rows[key].dtype)
+                else:  # a copy, since a later layer may work in place
+                    changes.enter_context(_changed(self.model, layer, lambda old, values=values: values.clone()))
+            return self.question.evidence_of(self.model(**rows), examples).float()
+
+    def ends(self, examples: Tensor) -> list[tuple[Tensor, ...]]:
+        """Return the values at the layers with everything hidden, and with nothing."""
+        question = self.question
+        nothing = question.hidden(~question.joined()[examples], examples)
+        read = [capture(self.model, inputs, self.layers, gradients=False).activations
+                for inputs in (nothing, question.examples(examples))]
+        return [tuple(one[layer].detach().clone().float() for layer in self.layers) for one in read]
 
 
-def _replaced(output: object, value: Tensor) -> object:
-    value = value.clone()  # a later layer may work in place
-    return value if isinstance(output, Tensor) else (value, *output[1:])
+def require_apart(question: Question) -> None:
+    """Raise unless hiding changes values at the layers alone, and no layer lies behind another.
+
+    Methods that put other values at the layers would otherwise explain something else, without a word.
+    """
+    few = torch.arange(min(question.n, FEW))
+    given, inputs = question.examples(few), {modality.input for modality in question.modalities}
+    hidden = question.hidden(torch.zeros_like(question.joined()[few]), few)
+    changed = [key for key, value in given.items()
+               if key not in inputs and isinstance(value, Tensor) and not torch.equal(value, hidden[key])]
+    if changed:
+        raise CannotRun(f"the baselines {question.baselines} change {', '.join(map(repr, changed))} too, which cannot go in "
+                        "steps from hidden to shown; take another baseline, such as 'mask' for words.")
+    with opened(question.model, given, question.layers, lambda output: question.of_output(output, len(few)).sum(dim=1)) as read:
+        behind = [layer for layer, values in read.activations.items() if not values.is_leaf]
+    if behind:
+        raise CannotRun(f"the values at {behind[0]!r} come from another layer that is read, so they cannot be replaced one by "
+                        "one; read each modality before it meets the others.")
 
 
 @contextmanager
@@ -67,21 +112,18 @@ def _seeded(seed: int) -> Iterator[None]:
 
 
 def _at_layers(task: Task, name: str, **settings) -> Scored:
-    attr, question = library("captum.attr", "captum"), task.question
-    layers, everyone = question.layers, torch.arange(question.n)
-    nothing = question.hidden(~question.joined(), everyone)
-    full, empty = (capture(question.model, inputs, layers, gradients=False).activations
-                   for inputs in (question.inputs, nothing))
-    method = getattr(attr, name)(_FromLayers(task))
-    begin, end = (tuple(read[layer].detach().clone() for layer in layers) for read in (empty, full))
+    # DeepLIFT has hooks at all layers, which want a gradient before the places that are read too.
+    question, of_layers = task.question, _FromLayers(task.question, frozen=name != "DeepLift")
+    method = getattr(library("captum.attr", "captum"), name)(of_layers)
+    everyone = torch.arange(question.n)
+    begin, end = of_layers.ends(everyone)
     if name == "GradientShap":
         values = _one_baseline_each(method, task, end, begin, **settings)
-    elif name == "DeepLift":
-        values = _deeplift(method, task, end, begin, nothing, **settings)
     else:
+        end = tuple(part.requires_grad_() for part in end)  # otherwise Captum does it, with a warning
         values = method.attribute(end, begin, additional_forward_args=everyone, **settings)
-    return Scored({m.name: m.per_feature(part.float(), question.present[m.name].shape[1])
-                  for m, part in zip(question.modalities, values)})
+    at = dict(zip(of_layers.layers, values))
+    return Scored({modality.name: task.per_feature(modality, at[modality.layer]) for modality in question.modalities})
 
 
 def _one_baseline_each(method: object, task: Task, end: tuple, begin: tuple, **settings) -> tuple:
@@ -94,23 +136,18 @@ def _one_baseline_each(method: object, task: Task, end: tuple, begin: tuple, **s
     return tuple(torch.cat(values) for values in zip(*parts))
 
 
-def _deeplift(method: object, task: Task, end: tuple, begin: tuple, nothing: dict, **settings) -> tuple:
+def _integrated_gradients(task: Task, n_steps: int = 50, internal_batch_size: int | None = None) -> Scored:
+    return _at_layers(task, "IntegratedGradients", n_steps=n_steps, internal_batch_size=internal_batch_size)
+
+
+def _gradient_shap(task: Task, n_samples: int = 5, stdevs: float = 0.0) -> Scored:
+    return _at_layers(task, "GradientShap", n_samples=n_samples, stdevs=stdevs)
+
+
+def _deeplift(task: Task) -> Scored:
     if any(isinstance(module, nn.RNNBase) for module in task.question.model.modules()):
         raise CannotRun("DeepLIFT has no rule for recurrent layers.")
-    end = tuple(value.requires_grad_() for value in end)  # otherwise Captum does it, with a warning
-    try:
-        values = method.attribute(end, begin, additional_forward_args=torch.arange(task.question.n), **settings)
-    except (RuntimeError, AssertionError, AttributeError, TypeError) as error:
-        raise CannotRun(f"DeepLIFT does not run on this model: {str(error).splitlines()[0]}") from error
-    everyone = torch.arange(task.question.n)
-    full, empty = (task.question.evidence(task.question.logits(inputs), everyone)
-                   for inputs in (task.question.inputs, nothing))
-    gained, total = full - empty, sum(part.flatten(1).sum(dim=1).cpu() for part in values)
-    missed = (total - gained).abs().max() / gained.abs().max().clamp(min=1e-6)
-    if missed > COMPLETE:
-        raise CannotRun(f"DeepLIFT's values miss the change of the logit by {missed:.0%}: the model has layers without a rule "
-                        "(products, softmax of attention, functional activations).")
-    return values
+    return _at_layers(task, "DeepLift")
 
 
 # Captum, on the features
@@ -128,6 +165,9 @@ def _through_masks(task: Task, name: str, alone: bool, **settings) -> Scored:
     with _seeded(task.seed):
         for examples in torch.arange(question.n).split(1 if alone else question.n):
             own = present[examples]
+            if alone and int(own.sum()) == 1:  # Captum has no coalition to draw
+                parts.append(own * (evidence(own.float(), examples) - evidence(torch.zeros_like(ones[examples]), examples)))
+                continue
             groups = {"feature_mask": (own.cumsum(dim=1) - 1).clamp(min=0)} if alone else {}
             values = method.attribute(ones[examples], baselines=0.0, additional_forward_args=examples, **groups, **settings)
             parts.append(values * own if alone else values)
@@ -135,7 +175,16 @@ def _through_masks(task: Task, name: str, alone: bool, **settings) -> Scored:
 
 
 def _kernel_shap(task: Task) -> Scored:
+    _require_budget(task)
     return _through_masks(task, "KernelShap", alone=True, n_samples=task.budget)
+
+
+def _require_budget(task: Task) -> None:
+    """Raise where a regression on the coalitions could not tell the features apart."""
+    most = int(task.question.joined().sum(dim=1).max())
+    if task.budget < most + 2:
+        raise InputError(f"got budget={task.budget} for examples of up to {most} features, expected at least {most + 2} "
+                         "coalitions (nothing, everything and one a feature); pass budget=..., or make fewer features.")
 
 
 def _shapley_sampling(task: Task) -> Scored:
@@ -146,8 +195,12 @@ def _shapley_sampling(task: Task) -> Scored:
 def _occlusion(task: Task, window: int = 2) -> Scored:
     """Slide a window over the grid of cells and over the words: neighbours are hidden together."""
     attr, question = library("captum.attr", "captum"), task.question
-    shapes = [m.grid if isinstance(m, ImageCells) else (question.present[m.name].shape[1],) for m in question.modalities]
-    sides = tuple(tuple(min(window, max(side - 1, 1)) for side in shape) for shape in shapes)
+    if isinstance(window, bool) or not isinstance(window, int) or window < 1:
+        raise InputError(f"got window={window!r}, expected a whole number of cells or words, 1 or more.")
+    shapes = [_laid_out(modality, question.present[modality.name].shape[1]) for modality in question.modalities]
+    # Columns of a table have no neighbours.
+    sides = tuple(tuple(1 if isinstance(modality, Columns) else min(window, max(side - 1, 1)) for side in shape)
+                  for modality, shape in zip(question.modalities, shapes))
 
     def evidence(*given: Tensor) -> Tensor:
         *keep, examples = given
@@ -159,11 +212,18 @@ def _occlusion(task: Task, window: int = 2) -> Scored:
     return Scored({name: part.flatten(1) for name, part in zip(question.names, values)})
 
 
+def _laid_out(modality: Modality, count: int) -> tuple[int, ...]:
+    """Return how the features lie: in the modality's grid, where it has one, or in a row."""
+    grid = getattr(modality, "grid", None)
+    return tuple(grid) if grid is not None and prod(grid) == count else (count,)
+
+
 # shapiq
 
 
-def _shapiq(task: Task, name: str, index: str | None = None) -> Scored:
+def _shapiq(task: Task, name: str, index: str | None) -> Scored:
     shapiq, question = library("shapiq", "shapiq"), task.question
+    _require_budget(task)
     present, first = question.joined(), question.present[question.names[0]].shape[1]
     values, pairs = torch.zeros(present.shape), None
     if index is not None:
@@ -196,54 +256,70 @@ def _shapiq(task: Task, name: str, index: str | None = None) -> Scored:
 
 
 class _OfPictures(nn.Module):
-    """The evidence of all examples as a function of their pictures alone, the form in which grad-cam asks."""
+    """The evidence of all examples as a function of their pictures alone, the form in which grad-cam asks.
 
-    def __init__(self, task: Task):
+    What the layer holds goes, laid out as maps of single precision, through ``maps``, where grad-cam reads it.
+    """
+
+    def __init__(self, task: Task, picture: ImageCells):
         super().__init__()
-        self.task, self.model = task, task.question.model
+        self.task, self.picture, self.maps = task, picture, nn.Identity()
+        pictures = picture.value(task.question.inputs)
+        self.place = nn.Parameter(torch.zeros(0, device=pictures.device))  # grad-cam asks the first parameter for its device
 
     def forward(self, pictures: Tensor) -> Tensor:
-        output = self.model(**{**self.task.question.inputs, self.task.picture.input: pictures})
-        return self.task.evidence(output)[:, None]
+        question, everyone = self.task.question, torch.arange(self.task.question.n)
+        with _changed(question.model, self.picture.layer, self._through):
+            output = question.model(**{**question.examples(everyone), self.picture.input: pictures})
+            return question.evidence_of(output, everyone)[:, None]
+
+    def _through(self, values: Tensor) -> Tensor:
+        """Let the maps in what a layer holds pass by grad-cam's eyes, and leave the rest as it is."""
+        numbers = torch.arange(values.numel(), device=values.device, dtype=torch.float64).view_as(values)
+        places = self.task.laid_out(self.picture, numbers).long()  # (N, C, h, w)
+        seen = self.maps(values.take(places).float()).to(values.dtype)
+        return values.flatten().index_copy(0, places.flatten(), seen.flatten()).view_as(values)
 
 
 def _grad_cam_library(task: Task, name: str) -> Scored:
-    cams = library("pytorch_grad_cam", "grad-cam")
+    cams, values = library("pytorch_grad_cam", "grad-cam"), {}
     targets = library("pytorch_grad_cam.utils.model_targets", "grad-cam")
-    question, picture = task.question, task.picture
-    if picture.layer.startswith(INPUT):
-        raise CannotRun(f"{name} folds the channels of a layer, and {picture.name} is read at the pixels; name a layer.")
-    values = capture(question.model, question.inputs, picture.layer, gradients=False).activations[picture.layer]
-    pictures = picture.value(question.inputs).detach().clone().requires_grad_()
-    with getattr(cams, name)(_OfPictures(task), [find_layer(question.model, picture.layer)],
-                             reshape_transform=patch_map if values.ndim == 3 else None) as cam:
-        heat = torch.as_tensor(cam(pictures, [targets.ClassifierOutputTarget(0)] * question.n))
-    return Scored({picture.name: to_cells(heat, picture.grid).flatten(1)})
+    for picture in task.pictures:
+        if picture.layer.startswith(INPUT):
+            raise CannotRun(f"{name} folds the channels of a layer, and {picture.name} is read at the pixels; name a layer.")
+        capture(task.question.model, task.question.inputs, picture.layer, gradients=False)  # refuses what does not run once
+        of_pictures = _OfPictures(task, picture)
+        pictures = picture.value(task.question.inputs).detach().clone().requires_grad_()
+        cam = getattr(cams, name)(of_pictures, [of_pictures.maps])
+        try:  # not as a context, which would hide an IndexError
+            with untouched(task.question.model, gradients=True):  # the library leaves a gradient at every parameter
+                heat = torch.as_tensor(cam(pictures, [targets.ClassifierOutputTarget(0)] * task.question.n))
+        finally:
+            cam.activations_and_grads.release()
+        values[picture.name] = to_cells(heat, picture.grid).flatten(1)
+    return Scored(values)
 
 
-def _named(function: Callable[..., Scored], *fixed, **more) -> Callable[..., Scored]:
-    return lambda task, **options: function(task, *fixed, **more, **options)
-
-
-CAPTUM, SHAPIQ, GRAD_CAM = ("captum",), ("shapiq",), ("image", "grad-cam")
+GRADIENT = "gradient"
+CAPTUM, SHAPIQ, GRAD_CAM = ("captum",), ("shapiq",), ("image", "grad-cam", GRADIENT)
 METHODS: tuple[Method, ...] = (
-    Method("integrated gradients", "integrated gradients", "Captum, Sundararajan et al. 2017",
-           _named(_at_layers, "IntegratedGradients"), True, CAPTUM),
-    Method("gradient shap", "gradient SHAP (Captum)", "Captum, Lundberg and Lee 2017", _named(_at_layers, "GradientShap"),
-           True, CAPTUM),
-    Method("deeplift", "DeepLIFT (Captum)", "Captum, Shrikumar et al. 2017", _named(_at_layers, "DeepLift"), True, CAPTUM,
-           True),
+    Method("integrated gradients", "integrated gradients", "Captum, Sundararajan et al. 2017", _integrated_gradients, True,
+           (*CAPTUM, GRADIENT), fits=require_apart),
+    Method("gradient shap", "gradient SHAP (Captum)", "Captum, Lundberg and Lee 2017", _gradient_shap, True,
+           (*CAPTUM, GRADIENT), fits=require_apart),
+    Method("deeplift", "DeepLIFT (Captum)", "Captum, Shrikumar et al. 2017", _deeplift, True, (*CAPTUM, GRADIENT), True,
+           fits=require_apart),
     Method("occlusion", "occlusion (Captum)", "Captum, Zeiler and Fergus 2014", _occlusion, True, CAPTUM),
     Method("feature ablation", "feature ablation (Captum)", "Captum: each feature hidden for itself",
-           _named(_through_masks, "FeatureAblation", alone=False), True, CAPTUM),
-    Method("kernel shap", "KernelSHAP (Captum)", "Captum, Lundberg and Lee 2017", _kernel_shap, True, CAPTUM),
+           partial(_through_masks, name="FeatureAblation", alone=False), True, CAPTUM),
+    Method("kernel shap", "KernelSHAP (Captum)", "Captum, Lundberg and Lee 2017", _kernel_shap, True, CAPTUM, True),
     Method("shapley sampling", "Shapley sampling (Captum)", "Captum, Castro et al. 2009", _shapley_sampling, True, CAPTUM,
            True),
     Method("shapiq shapley", "KernelSHAP (shapiq)", "shapiq's KernelSHAP, paired (Muschalik et al. 2024)",
-           _named(_shapiq, "KernelSHAP"), True, SHAPIQ, True),
+           partial(_shapiq, name="KernelSHAP", index=None), True, SHAPIQ, True),
     Method("shapiq pairs", "pairs (shapiq)", "shapiq: Shapley values and interactions of pairs (Muschalik et al. 2024)",
-           _named(_shapiq, "KernelSHAPIQ", "k-SII"), True, (*SHAPIQ, "two modalities")),
-    *(Method(f"{key} (library)", f"{title} (grad-cam)", "the library grad-cam", _named(_grad_cam_library, name), False,
+           partial(_shapiq, name="KernelSHAPIQ", index="k-SII"), True, (*SHAPIQ, "two modalities")),
+    *(Method(f"{key} (library)", f"{title} (grad-cam)", "the library grad-cam", partial(_grad_cam_library, name=name), False,
              GRAD_CAM)
       for key, title, name in (
           ("grad-cam", "Grad-CAM", "GradCAM"), ("grad-cam++", "Grad-CAM++", "GradCAMPlusPlus"),

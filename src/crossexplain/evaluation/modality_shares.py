@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from crossexplain import moved
 from crossexplain.checks import InputError
+from crossexplain.contract import TwoTowers
 from crossexplain.gradients.modalities import Inputs
 from crossexplain.gradients.record import Record
 from crossexplain.intervals import Interval, difference_interval, mean_interval
@@ -105,6 +106,12 @@ def perceptual_scores(model: nn.Module, inputs: Inputs, labels: Tensor, groups: 
     dict of str to Interval
         ``"image"`` and ``"text"``. Gat, Schwartz and Schwing (2021), not normalised.
     """
+    if not isinstance(model, TwoTowers):
+        raise InputError(f"{type(model).__name__} has no see, read and match, with which each picture and each text is encoded "
+                         "once; wrap it in a model that has, as crossexplain.contract.TwoTowers says.")
+    if "images" not in inputs or len(inputs["images"]) != len(labels):
+        raise InputError(f"got {len(labels)} labels and the inputs {list(inputs)}, expected 'images' and a text for each of "
+                         "the labels.")
     numbers = torch.arange(len(labels))
     texts = [value for key, value in inputs.items() if key != "images"]
     images = torch.cat([model.see(inputs["images"][rows]) for rows in numbers.split(256)])
@@ -214,7 +221,11 @@ def intershap(table) -> InterShap:
     >>> intershap([[0.5, 0.75, 0.75, 1.0]]).interaction
     0.0
     """
-    nothing, first, second, both = np.asarray(table, dtype=float).T
+    table = np.asarray(table, dtype=float)
+    if table.ndim != 2 or table.shape[1] != 4:
+        raise InputError(f"got a table of shape {table.shape}, expected (N, 4): the values with nothing, the first, the second "
+                         "and both modalities, as intershap_values gives them.")
+    nothing, first, second, both = table.T
     effects = np.stack([both - first - second + nothing, first - nothing, second - nothing], axis=1)  # (N, 3)
     sizes, means = np.abs(effects), np.abs(effects.mean(axis=0))
     whole = sizes.sum(axis=1)
@@ -240,7 +251,7 @@ def intershap_values(logits, others=None) -> np.ndarray:
     ndarray, shape (N, 4)
     """
     if others is None:
-        logits = np.asarray(logits, dtype=float)
+        logits = _of_every_pair(logits)
         pairs, others = np.diagonal(logits), (logits, logits, np.diagonal(logits))
     else:
         pairs = np.asarray(logits, dtype=float)
@@ -248,6 +259,15 @@ def intershap_values(logits, others=None) -> np.ndarray:
     sign = np.where(pairs > 0, 1.0, -1.0)
     return np.stack([expit(sign[:, None] * donors).mean(axis=1), expit(sign[:, None] * first).mean(axis=1),
                      expit(sign[:, None] * second.T).mean(axis=1), expit(sign * pairs)], axis=1)
+
+
+def _of_every_pair(logits) -> np.ndarray:
+    """Return logits of each first with each second modality, (N, N), if they are that."""
+    logits = np.asarray(logits, dtype=float)
+    if logits.ndim != 2 or logits.shape[0] != logits.shape[1]:
+        raise InputError(f"got logits of shape {logits.shape}, expected (N, N): of each first with each second modality of the "
+                         "examples, whose own pairs are the diagonal.")
+    return logits
 
 
 def emap(logits) -> np.ndarray:
@@ -265,14 +285,16 @@ def emap(logits) -> np.ndarray:
     >>> emap([[1.0, -1.0], [-1.0, 1.0]])
     array([0., 0.])
     """
-    logits = np.asarray(logits, dtype=float)
+    logits = _of_every_pair(logits)
     return logits.mean(axis=1) + logits.mean(axis=0) - logits.mean()
 
 
 def emap_gap(logits, labels) -> float:
     """Return how much worse the nearest additive model answers: accuracy of the model less that of its projection."""
-    labels = np.asarray(labels).astype(bool)
-    return float(((np.diagonal(np.asarray(logits)) > 0) == labels).mean() - ((emap(logits) > 0) == labels).mean())
+    labels, logits = np.asarray(labels).astype(bool), _of_every_pair(logits)
+    if labels.shape != logits.shape[:1]:
+        raise InputError(f"got labels of shape {labels.shape} for {len(logits)} pairs, expected one each.")
+    return float(((np.diagonal(logits) > 0) == labels).mean() - ((emap(logits) > 0) == labels).mean())
 
 
 __getattr__ = moved.names_of(__name__)

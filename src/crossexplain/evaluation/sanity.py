@@ -13,6 +13,7 @@ import torch
 from scipy.stats import kendalltau
 from torch import Tensor, nn
 
+from crossexplain.checks import InputError
 from crossexplain.evaluation.truth import row_correlation
 
 Explain = Callable[..., object]
@@ -21,9 +22,9 @@ Explain = Callable[..., object]
 def _flat(scores) -> np.ndarray:
     scores = np.asarray(scores.detach().cpu() if isinstance(scores, Tensor) else scores, dtype=float)
     if scores.ndim < 2 or not scores.size:
-        raise ValueError(f"the explanation has shape {scores.shape}, expected (N, F): one row of scores an example.")
+        raise InputError(f"the explanation has shape {scores.shape}, expected (N, F): one row of scores an example.")
     if np.isnan(scores).all():
-        raise ValueError("the explanation is NaN everywhere; no score is left to compare.")
+        raise InputError("the explanation is NaN everywhere; no score is left to compare.")
     return scores.reshape(len(scores), -1)
 
 
@@ -77,7 +78,7 @@ def randomised_weights(explain: Callable[[nn.Module], object], model: nn.Module,
 
     Raises
     ------
-    ValueError
+    InputError
         For layers that the model does not have, or that have no weights.
     """
     named = dict(model.named_modules())
@@ -85,9 +86,9 @@ def randomised_weights(explain: Callable[[nn.Module], object], model: nn.Module,
     chosen = weighted[::-1] if layers is None else list(layers)
     for name in chosen:
         if name not in weighted:
-            raise ValueError(f"got layer {name!r}, expected one with weights of its own: {', '.join(weighted) or 'none'}.")
+            raise InputError(f"got layer {name!r}, expected one with weights of its own: {', '.join(weighted) or 'none'}.")
     if not chosen:
-        raise ValueError("the model has no weights to draw anew.")
+        raise InputError("the model has no weights to draw anew.")
     before, changed, similarities = _flat(explain(model)), deepcopy(model), {}
     for name in chosen:
         if not cascade:
@@ -121,7 +122,7 @@ def shuffled_labels(explain: Callable[[nn.Module], object], model: nn.Module, fi
     """
     labels = np.asarray(labels)
     if labels.ndim != 1 or len(np.unique(labels)) < 2:
-        raise ValueError(f"got labels of shape {labels.shape} with {len(np.unique(labels))} values, expected (M,) with at "
+        raise InputError(f"got labels of shape {labels.shape} with {len(np.unique(labels))} values, expected (M,) with at "
                          "least two: shuffling equal labels changes nothing.")
     other = fit(np.random.default_rng(seed).permutation(labels))
     return similarity(_flat(explain(model)), _flat(explain(other)))
@@ -154,13 +155,13 @@ def rank_stability(scores: Mapping[str, object], kind: str = "kendall", least: i
         Mean over all pairs of baselines; pairs where one is constant are left out, NaN where all are.
     """
     if kind not in ("kendall", "spearman"):
-        raise ValueError(f"got kind {kind!r}, expected 'kendall' or 'spearman'.")
+        raise InputError(f"got kind {kind!r}, expected 'kendall' or 'spearman'.")
     if len(scores) < max(least, 2):
-        raise ValueError(f"got {len(scores)} baselines ({', '.join(scores)}), expected at least {max(least, 2)}.")
+        raise InputError(f"got {len(scores)} baselines ({', '.join(scores)}), expected at least {max(least, 2)}.")
     arrays = {name: _flat(values) for name, values in scores.items()}
     if len({values.shape for values in arrays.values()}) > 1:
         shapes = ", ".join(f"{name} {values.shape}" for name, values in arrays.items())
-        raise ValueError(f"got scores of different shapes, {shapes}; expected the same examples and features.")
+        raise InputError(f"got scores of different shapes, {shapes}; expected the same examples and features.")
     correlation = _kendall if kind == "kendall" else row_correlation
     correlations = np.stack([correlation(first, second) for first, second in combinations(arrays.values(), 2)])
     count = (~np.isnan(correlations)).sum(axis=0)

@@ -1,6 +1,7 @@
 """What a method of explanation is given, what it returns, and how it says that it cannot run."""
 
-from collections.abc import Callable, Mapping
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from types import ModuleType
@@ -9,12 +10,25 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from crossexplain.checks import InputError
-from crossexplain.gradients.evidence import evidence
-from crossexplain.gradients.modalities import ImageCells, Tokens
+from crossexplain.checks import InputError, require_one_of
+from crossexplain.gradients.capture import Captured, capture
+from crossexplain.gradients.modalities import ImageCells, Modality, Tokens
 from crossexplain.gradients.question import Question
+from crossexplain.gradients.sharing import shared
 
 BUDGET = 256  # coalitions an example, for methods that sample them
+# By how much values that promise to sum to what the evidence gains may miss it, as a share of the largest gain: rounding and
+# regression miss less than a thousandth, DeepLIFT at a layer without a rule much more. And in units of rounding the evidence.
+COMPLETE, ROUNDED = 1e-2, 64
+
+
+LIBRARIES = {"captum": "captum", "shapiq": "shapiq", "grad-cam": "pytorch_grad_cam"}  # package -> module
+
+
+def misses(gap: Tensor, full: Tensor, hidden: Tensor, question: Question) -> bool:
+    """Return whether two evidences that ought to be one differ by more than a small share of what hiding everything changes."""
+    rounding = ROUNDED * torch.finfo(question.whole().dtype).eps * max(full.abs().max(), hidden.abs().max())
+    return bool((gap.abs() > COMPLETE * (full - hidden).abs().max() + rounding).any())
 
 
 class CannotRun(InputError):
@@ -96,20 +110,26 @@ class Task:
     budget: int = BUDGET
     seed: int = 0
 
-    def evidence(self, output: object, examples: Tensor | None = None) -> Tensor:
-        """Return the evidence, with its graph, (R,), of what the model returned for some examples; default all."""
-        examples = torch.arange(self.question.n) if examples is None else examples
-        return evidence(self.question.of_output(output, len(examples)), self.question.target.cpu()[examples])
+    def per_feature(self, modality: Modality, values: Tensor) -> Tensor:
+        """Return values at a modality's layer, of all examples, summed over each feature, (N, F)."""
+        return modality.read_at(values.float(), self.question.inputs, self.question.n)
+
+    def laid_out(self, modality: Modality, values: Tensor) -> Tensor:
+        """Return values at a modality's layer in the order that methods expect: maps (N, C, h, w), or a row (N, T, D)."""
+        return modality.laid_out(values, self.question.inputs, self.question.n)
+
+    def captured(self, layers: Sequence[str], gradients: bool = True) -> Captured:
+        """Read activations, and gradients of the logit of the followed class, at some layers; equal pictures are seen once."""
+        question, names = self.question, list(dict.fromkeys(layers))
+        def read() -> Captured:
+            return capture(question.model, question.inputs, names, question.logit_target, gradients)
+
+        return shared(question.model, names, read)[0]
 
     @property
-    def followed(self) -> Tensor | Callable[[object], Tensor]:
-        """The followed class, int64 (N,); where the target is a function, the evidence for all examples as one."""
-        return self.evidence if self.question.scored else self.question.target
-
-    @property
-    def picture(self) -> ImageCells:
-        """The picture among the modalities."""
-        return next(modality for modality in self.question.modalities if isinstance(modality, ImageCells))
+    def pictures(self) -> list[ImageCells]:
+        """The pictures among the modalities."""
+        return [modality for modality in self.question.modalities if isinstance(modality, ImageCells)]
 
 
 @dataclass(frozen=True)
@@ -129,12 +149,15 @@ class Method:
     signed : bool
         Whether a feature can speak against the followed class.
     needs : tuple of str
-        What it cannot do without: ``"image"``, ``"text"``, ``"two modalities"``, ``"attention"`` (the names of a transformer's
-        self-attention modules), or a library.
+        What it cannot do without: ``"gradient"``, ``"image"``, ``"text"``, ``"two modalities"``, ``"other modalities"``,
+        ``"other examples"``, ``"attention"`` (the names of a transformer's self-attention modules), or a library.
     efficient : bool
         Whether the values of an example sum to its evidence less that with everything hidden.
     whole : bool
         Whether a modality counts as one feature.
+    fits : callable, optional
+        Takes a :class:`~crossexplain.gradients.question.Question` and raises :class:`CannotRun` if the method would explain
+        something else on its model; what it asks is no part of the cost.
     """
 
     key: str
@@ -145,19 +168,57 @@ class Method:
     needs: tuple[str, ...] = ()
     efficient: bool = False
     whole: bool = False
+    fits: Callable[[Question], None] | None = None
 
-    def require(self, question: Question, options: Mapping[str, object]) -> None:
-        """Raise :class:`CannotRun` unless the modalities and options are what the method needs."""
-        kinds = {"image": ImageCells, "text": Tokens}
+    @property
+    def options(self) -> list[str]:
+        """Names of the method's own options."""
+        settled = getattr(self.run, "keywords", {})  # of a functools.partial
+        return [name for name, parameter in inspect.signature(self.run).parameters.items()
+                if name not in settled and parameter.kind != parameter.VAR_KEYWORD][1:]
+
+    def require_options(self, options: Iterable[str]) -> None:
+        """Raise unless all options are the method's own."""
+        for option in options:
+            if not self.options:
+                raise InputError(f"{self.title} has no option {option!r}, nor any other; leave it out.")
+            require_one_of(option, self.options, f"for {self.title} the option")
+
+    def require(self, question: Question, attention: object = None) -> None:
+        """Raise :class:`CannotRun` unless the modalities, the model and the modules of ``attention`` are what it needs."""
+        kinds, count = {"image": ImageCells, "text": Tokens}, len(question.modalities)
         for need in self.needs:
             kind = kinds.get(need)
             if kind is not None and not any(isinstance(modality, kind) for modality in question.modalities):
                 raise CannotRun(f"{self.title} needs a modality of type {kind.__name__}, and there is none.")
-            if need == "two modalities" and len(question.modalities) != 2:
-                raise CannotRun(f"{self.title} is about two modalities, got {len(question.modalities)}.")
-            if need == "attention" and not options.get("attention"):
-                raise CannotRun(f"{self.title} is read from a transformer; name its modules, "
-                                "attention={'text': [...], 'image': [...]}.")
+            if need == "two modalities" and count != 2:
+                raise CannotRun(f"{self.title} is about two modalities, got {count}.")
+            if need == "other modalities" and count < 2:
+                raise CannotRun(f"{self.title} hides the other modalities, and {question.names[0]!r} is the only one; pass "
+                                "two or more.")
+            if need == "other examples" and question.n < 2:
+                raise CannotRun(f"{self.title} swaps modalities between examples, and there is one; pass two or more.")
+            if need == "attention":
+                self._require_attention(question, attention)
+            if need in LIBRARIES:
+                library(LIBRARIES[need], need)
+            if need == "gradient":
+                question.reached()
+        if self.fits is not None:
+            self.fits(question)
+
+    def _require_attention(self, question: Question, attention: object) -> None:
+        """Raise unless the names of self-attention modules are given, by modality."""
+        if not attention:
+            raise CannotRun(f"{self.title} is read from a transformer; name its modules, "
+                            "attention={'text': [...], 'image': [...]}.")
+        if not isinstance(attention, Mapping):
+            raise InputError(f"got attention as {type(attention).__name__}, expected a mapping from modality to the names of "
+                             "its self-attention modules: attention={'text': [...], 'image': [...]}.")
+        for name in attention:
+            require_one_of(name, question.names, "attention of the modality")
+            if not isinstance(question.modalities[question.names.index(name)], (ImageCells, Tokens)):
+                raise CannotRun(f"{self.title} is about patches of a picture and tokens of a text, and {name!r} is neither.")
 
 
 def library(module: str, package: str) -> ModuleType:

@@ -9,6 +9,8 @@ from scipy import ndimage
 from scipy.stats import rankdata
 from sklearn.metrics import roc_auc_score
 
+from crossexplain.checks import InputError
+
 
 def box_masks(boxes, height: int, width: int) -> np.ndarray:
     """Return boxes as masks.
@@ -24,7 +26,7 @@ def box_masks(boxes, height: int, width: int) -> np.ndarray:
     """
     boxes = np.asarray(boxes)
     if boxes.ndim != 2 or boxes.shape[1] != 4:
-        raise ValueError(f"boxes have shape {boxes.shape}, expected (N, 4): top, left, bottom, right.")
+        raise InputError(f"boxes have shape {boxes.shape}, expected (N, 4): top, left, bottom, right.")
     rows, columns = np.arange(height)[None, :, None], np.arange(width)[None, None, :]
     top, left, bottom, right = (boxes[:, i, None, None] for i in range(4))
     return (rows >= top) & (rows < bottom) & (columns >= left) & (columns < right)
@@ -33,9 +35,9 @@ def box_masks(boxes, height: int, width: int) -> np.ndarray:
 def _heat(heat, n: int) -> np.ndarray:
     heat = np.asarray(heat, dtype=float)
     if heat.ndim != 3 or heat.shape[0] != n:
-        raise ValueError(f"heat maps have shape {heat.shape}, expected ({n}, H, W) to match {n} boxes.")
+        raise InputError(f"heat maps have shape {heat.shape}, expected ({n}, H, W) to match {n} boxes.")
     if not np.isfinite(heat).all():
-        raise ValueError("heat maps hold NaN or infinity; look for a 0/0 in the normalisation.")
+        raise InputError("heat maps hold NaN or infinity; look for a 0/0 in the normalisation.")
     return heat
 
 
@@ -84,10 +86,10 @@ def _features(scores, cues, mask) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     scores, cues = np.asarray(scores, dtype=float), np.asarray(cues, dtype=bool)
     mask = ~np.isnan(scores) if mask is None else np.asarray(mask, dtype=bool)
     if not scores.shape == cues.shape == mask.shape:
-        raise ValueError(f"scores {scores.shape}, cues {cues.shape} and mask {mask.shape} must have one shape (N, F).")
+        raise InputError(f"scores {scores.shape}, cues {cues.shape} and mask {mask.shape} must have one shape (N, F).")
     if (np.isnan(scores) & mask).any():
         example = int((np.isnan(scores) & mask).any(axis=1).argmax())
-        raise ValueError(f"the mask counts features whose score is NaN (first in example {example}); leave them out of it, "
+        raise InputError(f"the mask counts features whose score is NaN (first in example {example}); leave them out of it, "
                          "or score them (special tokens: special='keep').")
     return scores, cues, mask
 
@@ -111,7 +113,7 @@ def cue_auroc(scores, cues, mask=None) -> np.ndarray:
 
     Raises
     ------
-    ValueError
+    InputError
         For arrays of different shapes, and features in ``mask`` that have no score.
     """
     scores, cues, mask = _features(scores, cues, mask)
@@ -144,7 +146,7 @@ def row_correlation(first, second, ranks: bool = True) -> np.ndarray:
     """
     first, second = np.array(first, dtype=float), np.array(second, dtype=float)
     if first.shape != second.shape or first.ndim != 2:
-        raise ValueError(f"got scores of shape {first.shape} and {second.shape}, expected twice the same (N, F).")
+        raise InputError(f"got scores of shape {first.shape} and {second.shape}, expected twice the same (N, F).")
     missing = np.isnan(first) | np.isnan(second)
     first[missing] = second[missing] = np.nan
     if ranks and first.size:
@@ -194,11 +196,11 @@ def random_map(n: int, height: int, width: int, seed: int, sigma: float = 4.0) -
 
     Raises
     ------
-    ValueError
+    InputError
         For maps of fewer than two pixels.
     """
     if height * width < 2:
-        raise ValueError(f"got maps of {height} x {width}, expected at least two pixels.")
+        raise InputError(f"got maps of {height} x {width}, expected at least two pixels.")
     noise = np.random.default_rng(seed).normal(size=(n, height, width))
     # Smoothed across opposite edges, so that the hottest place is equally likely everywhere.
     smooth = ndimage.gaussian_filter(noise, sigma=(0, sigma, sigma), mode="wrap") if sigma else noise

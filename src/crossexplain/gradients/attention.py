@@ -1,15 +1,20 @@
 """What transformers offer besides gradients at tokens: attention maps, rolled out, and maps of every word over every patch."""
 
+import inspect
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from crossexplain.checks import InputError, require_one_of
+from crossexplain.checks import InputError, find_layer, require_one_of
 from crossexplain.gradients.capture import Captured, Target, capture, opened
+from crossexplain.gradients.layouts import Place, path_of
 from crossexplain.gradients.modalities import Tokens, examples_in, in_parts
+from crossexplain.gradients.patches import as_map
+from crossexplain.gradients.reading import Reader, as_row, require_still
 from crossexplain.gradients.views import Mask, Views
 
 RELEVANCE, ROLLOUT = "attention-relevance", "attention-rollout"
@@ -18,9 +23,12 @@ METHODS = {
     ROLLOUT: "attention maps, half of each the identity, multiplied (Abnar and Zuidema 2020, eq. 1); whatever the class",
 }
 ORDERS = ("first", "second")
+# Names under which attention modules take the tokens that are attended to, where these are not those that attend.
+ELSEWHERE = ("key", "key_states", "context", "memory", "encoder_hidden_states", "key_value_states", "cross_attention_states",
+             "vision_hidden_states", "image_embeds")
 
 
-def roll(captured: Captured, maps: Sequence[str], method: str = RELEVANCE) -> Tensor:
+def roll(captured: Captured, maps: Sequence[str], method: str = RELEVANCE, crossed: bool = False) -> Tensor:
     """Roll the attention maps of an encoder out to one number a token.
 
     With A the attention map of a block, (heads, T, T), and G its gradient:
@@ -29,41 +37,139 @@ def roll(captured: Captured, maps: Sequence[str], method: str = RELEVANCE) -> Te
       every block ``R = R + mean over heads of max(G * A, 0) @ R``;
     - rollout (Abnar and Zuidema 2020, equation 1): ``R = identity``, then ``R = (mean over heads of A + identity) / 2 @ R``.
 
+    Of cross-attention, whose rows and columns are not the same tokens, the relevance of what is attended to is the sum of the
+    steps, ``max(G * A, 0)`` (equation 10 with nothing rolled out within either side); there is no rollout.
+
     The answer is the mean over the rows of the tokens that the model reads, which are those where the gradient of the last map
     is not 0: [CLS], CLIP's end-of-text token, or all of them.
 
     Parameters
     ----------
     captured : Captured
-        Holds the maps, (N, heads, T, T), and their gradients.
+        Holds the maps, (N, heads, T, T) or (N, heads, T, S), and their gradients.
     maps : sequence of str
         Their names, from the first block to the last.
     method : {"attention-relevance", "attention-rollout"}
+    crossed : bool
+        The maps are of cross-attention.
 
     Returns
     -------
     Tensor, shape (N, T)
-        All 0 where the score depends on no attention.
+        Of cross-attention (N, S). All 0 where the score depends on no attention.
     """
-    first = captured.activations[maps[0]]
-    identity = torch.eye(first.shape[-1], device=first.device, dtype=first.dtype)
-    rolled = identity.expand(first.shape[0], -1, -1)  # (N, T, T)
-    for name in maps:
+    held = {name: (with_heads(captured.activations[name]), with_heads(captured.gradients.get(name))) for name in maps}
+    shapes = sorted({tuple(attended.shape[2:]) for attended, _ in held.values()})
+    rows, columns = shapes[0]
+    crossed = crossed or rows != columns
+    if len(shapes) > 1 or crossed and method == ROLLOUT:
+        raise InputError(f"got attention maps of {' and '.join(f'{r} x {c}' for r, c in shapes)} tokens for {method}"
+                         f"{' of cross-attention' if crossed else ''}, expected square ones of one size: roll out "
+                         "self-attention, or read cross-attention by 'attention-relevance', one kind at a time.")
+    first, last = held[maps[0]][0], held[maps[-1]][1]
+    identity = torch.eye(columns, device=first.device, dtype=first.dtype)
+    rolled = first.new_zeros(()) if crossed else identity.expand(len(first), -1, -1)  # (N, T, T)
+    for attended, slope in held.values():
         if method == RELEVANCE:
-            step = (captured.gradients[name] * captured.activations[name]).clamp(min=0).mean(dim=1)
-            rolled = rolled + step @ rolled
+            step = (slope * attended).clamp(min=0).mean(dim=1)
+            rolled = rolled + (step if crossed else step @ rolled)
         else:
-            rolled = (captured.activations[name].mean(dim=1) + identity) / 2 @ rolled
-    is_read = (captured.gradients[maps[-1]] != 0).any(dim=3).any(dim=1).to(rolled.dtype)  # (N, T)
+            rolled = (attended.mean(dim=1) + identity) / 2 @ rolled
+    is_read = (last != 0).any(dim=3).any(dim=1).to(rolled.dtype)  # (N, T)
     return (rolled * is_read[..., None]).sum(dim=1) / is_read.sum(dim=1, keepdim=True).clamp(min=1)
 
 
+def with_heads(maps: Tensor | None) -> Tensor | None:
+    """Return maps (N, heads, T, T) of maps, or of maps (N, T, T) that have one head."""
+    return maps[:, None] if maps is not None and maps.ndim == 3 else maps
+
+
 def attention_maps(attention: Sequence[str]) -> list[str]:
-    """Return the places of the maps of self-attention modules, for :func:`~crossexplain.gradients.capture.capture`."""
+    """Return the places of attention maps, for :func:`~crossexplain.gradients.capture.capture`.
+
+    The map is the second entry of what a module gives, number 1, or the entry that its name ends with, as in ``"name#2"``.
+    """
     if not attention:
-        raise InputError("attention relevance and rollout need the names of the self-attention modules; pass attention=[...], "
-                         "for example ['encoder.encoder.layer.0.attention.self', ...].")
-    return [f"{name}#1" for name in attention]
+        raise InputError("attention relevance and rollout need the names of the self-attention modules; pass "
+                         "attention=[...], for example ['encoder.encoder.layer.0.attention.self', ...].")
+    attention = [attention] if isinstance(attention, str) else attention
+    return [name if "#" in name else f"{name}#1" for name in attention]
+
+
+@contextmanager
+def watched(model: nn.Module, maps: Sequence[str], attention: Sequence[str]) -> Iterator[set[str]]:
+    """Look, while the model runs, at what the attention modules give; yield a set that gets the names of cross-attention.
+
+    Raises
+    ------
+    InputError
+        In the pass, where a module gives no map at that place, with what to do for its kind; after it, where some maps are of
+        self-attention and others of cross-attention.
+    """
+    attention = [attention] if isinstance(attention, str) else list(attention)
+    crossed: set[str] = set()
+
+    def look(name: str, chosen: bool) -> Callable:
+        def hook(module: nn.Module, arguments: tuple, named: dict, output: object) -> None:
+            _require_map(name, chosen, module, output)
+            if _attends_elsewhere(module, arguments, named):
+                crossed.add(name)
+
+        return hook
+
+    with ExitStack() as hooks:
+        for name, asked in zip(maps, attention):
+            module = find_layer(model, path_of(name))
+            hooks.enter_context(module.register_forward_hook(look(name, "#" in asked), with_kwargs=True))
+        yield crossed
+    if 0 < len(crossed) < len(set(maps)):
+        raise InputError(f"got maps of cross-attention ({', '.join(map(repr, sorted(crossed)))}) and of self-attention, "
+                         "expected one kind; pass attention=[...] with either.")
+
+
+def _require_map(name: str, chosen: bool, module: nn.Module, output: object) -> None:
+    """Raise unless the entry of a module's output is an attention map."""
+    path, _, number = name.partition("#")
+    entries, entry = list(output) if isinstance(output, tuple | list) else [output], int(number)
+    kinds = ", ".join(type(value).__name__ for value in entries)
+    others = [i for i, value in enumerate(entries) if i != entry and _is_map(value)]
+    other = f" Entry {others[0]} is a map: pass attention=['{path}#{others[0]}', ...]." if others else ""
+    if entry >= len(entries) or not isinstance(entries[entry], Tensor):
+        advice = "for attention maps of a Hugging Face encoder load it with attn_implementation='eager', or pass " \
+                 "output_attentions=True with the inputs where it gives them on demand (DeBERTa)."
+        if isinstance(module, nn.MultiheadAttention):
+            advice = "its caller asks for no map (need_weights=False), as torchvision's ViT and torch.nn.TransformerEncoder " \
+                     "do; for each attention module: module.forward = lambda *a, forward=module.forward, **k: forward(*a, " \
+                     "**k | {'need_weights': True, 'average_attn_weights': False})."
+        raise InputError(f"layer {path!r} gives ({kinds}), which has no tensor {entry}; {other.strip() or advice}")
+    values = entries[entry]
+    if values.ndim == 3 and isinstance(module, nn.MultiheadAttention) and module.num_heads > 1:
+        raise InputError(f"layer {path!r} gives a map {tuple(values.shape)}, the mean over its heads, expected one a "
+                         "head; call it with average_attn_weights=False.")
+    if values.ndim not in (3, 4) or not chosen and not _is_map(values):
+        which = other or f" say which entry is the map, as in attention=['{path}#2', ...]."
+        raise InputError(f"entry {entry} of layer {path!r} has shape {tuple(values.shape)}, and is no attention map, "
+                         f"whose rows sum to 1;{which}")
+
+
+def _is_map(values: object) -> bool:
+    """Return whether the rows of a tensor sum to 1, or to 0 where nothing is attended to."""
+    if not isinstance(values, Tensor) or values.ndim not in (3, 4) or not values.is_floating_point():
+        return False
+    sums = values.detach().float().sum(dim=-1)
+    return bool((((sums - 1).abs() < 0.02) | (sums == 0)).all())
+
+
+def _attends_elsewhere(module: nn.Module, arguments: tuple, named: dict) -> bool:
+    """Return whether a module got tokens to attend to that are not those that attend."""
+    try:
+        given = inspect.signature(module.forward).bind(*arguments, **named).arguments
+    except TypeError:
+        return False
+    given = {**given, **given.get("kwargs", {})}
+    first = next((value for value in given.values() if isinstance(value, Tensor)), None)
+    others = [given[key] for key in ELSEWHERE if isinstance(given.get(key), Tensor)]
+    return any(other is not first and (other.shape != first.shape or not torch.equal(other, first)) for other in others)
 
 
 def patch_map(tokens: Tensor, grid: tuple[int, int] | None = None, layer: str = "") -> Tensor:
@@ -95,27 +201,17 @@ def patch_map(tokens: Tensor, grid: tuple[int, int] | None = None, layer: str = 
     count = tokens.shape[1]
     if grid is None:
         side = next((side for special in (0, 1) if (side := math.isqrt(count - special)) ** 2 == count - special), 0)
+        if not side:
+            raise InputError(f"layer {layer!r} gives {count} tokens, which are no square of patches, with a class token or "
+                             "without; pass grid=(rows, columns).")
         grid = (side, side)
-    if not 0 < grid[0] * grid[1] <= count:
-        raise InputError(f"layer {layer!r} gives {count} tokens, which are no {grid[0]} x {grid[1]} patches, nor a square with "
-                         "a class token or without; pass grid=(rows, columns)." if grid[0] else
-                         f"layer {layer!r} gives {count} tokens, which are no square of patches, with a class token or "
-                         "without; pass grid=(rows, columns).")
-    return tokens[:, -grid[0] * grid[1] :].transpose(1, 2).unflatten(2, grid)
-
-
-def as_maps(values: Tensor, grid: tuple[int, int] | None, layer: str, model: nn.Module) -> Tensor:
-    """Return what a layer holds, maps or tokens, as maps (N, C, h, w)."""
-    if values.ndim in (3, 4):
-        return values if values.ndim == 4 else patch_map(values, grid, layer)
-    convolutions = [name for name, module in model.named_modules() if isinstance(module, nn.Conv2d)]
-    advice = f"the last convolution is {convolutions[-1]!r}" if convolutions else "the model has no 2d convolution"
-    raise InputError(f"layer {layer!r} gives shape {tuple(values.shape)}, a map needs (N, channels, height, width); {advice}.")
+    return as_map(tokens, len(tokens), Place(layer), layout="NTD", patches=grid)
 
 
 def word_by_patch(model: nn.Module, inputs: Mapping[str, object], image_layer: str | None = None,
                   text_layer: str | None = None, *, order: str | None = None, words: Tokens | None = None,
-                  grid: tuple[int, int] | None = None, target: Target = None, batch_size: int = 32) -> Tensor:
+                  grid: tuple[int, int] | None = None, target: Target = None, batch_size: int = 32,
+                  layout: str | None = None, positions: object = None, common: Collection[str] = ()) -> Tensor:
     """Return a map over the patches for every word: where in the picture does the word find what speaks for the match?
 
     Let w be the vector of a word and p that of a patch, at the two layers, and s the score. Gradient x activation says how
@@ -140,17 +236,19 @@ def word_by_patch(model: nn.Module, inputs: Mapping[str, object], image_layer: s
         N pictures and texts.
     image_layer, text_layer : str, optional
         Where patches (N, C, h, w) or (N, special + P, D) and words (N, T, D) have vectors; default ``model.image_layer`` and
-        ``model.text_layer``.
+        ``model.text_layer``. Where the text layer holds other tokens too, ``words`` says which are the words.
     order : {"second", "first"}, optional
         Default: second, where it is not 0 for all words, patches and examples.
     words : Tokens, optional
         For first order: how words are hidden, by the first of its baselines.
     grid : (int, int), optional
-        Rows and columns of patches; default, a square.
+        Rows and columns of patches; default, what the model and the sizes say.
     target : as for :func:`~crossexplain.gradients.capture.capture`
         The score; default the logit of the match, or of the predicted class.
     batch_size : int
         Examples at a time.
+    layout, positions, common
+        Of the image layer, as for :func:`~crossexplain.gradients.maps.attribute`.
 
     Returns
     -------
@@ -171,18 +269,21 @@ def word_by_patch(model: nn.Module, inputs: Mapping[str, object], image_layer: s
     torch.Size([1, 4, 2, 2])
     """
     require_one_of(order, (*ORDERS, None), "order")
-    image_layer = image_layer or _named(model, "image_layer")
-    parts = list(in_parts(inputs, batch_size, examples_in(inputs), target))
+    require_still(model)
+    common, n = {*common, *getattr(model, "common", ())}, examples_in(inputs, {*common, *getattr(model, "common", ())})
+    image = Reader(model, inputs, n, image_layer or _named(model, "image_layer"), common, layout, grid, positions)
+    parts = list(in_parts(inputs, batch_size, n, target, common))
     if order != "first":
         text_layer = text_layer or _named(model, "text_layer")
-        maps = torch.cat([_second(model, rows, image_layer, text_layer, grid, target) for rows, target in parts])
+        text = (words or Tokens(layer=text_layer)), Place.of(text_layer, model, image.place.one)
+        maps = torch.cat([_second(model, rows, image, text, target) for rows, target in parts])
         if order == "second" or maps.any():
             return maps
     if words is None:
         raise InputError("no second derivative of this model is other than 0, as where a network of ReLUs joins the "
                          "modalities; pass words=Tokens(...), which says how words are hidden, to compare gradients with and "
                          "without them.")
-    return torch.cat([_first(model, rows, image_layer, words, grid, target) for rows, target in parts])
+    return torch.cat([_first(model, rows, image, words.settled(inputs), target, common) for rows, target in parts])
 
 
 def _named(model: nn.Module, place: str) -> str:
@@ -193,34 +294,36 @@ def _named(model: nn.Module, place: str) -> str:
     return layer
 
 
-def _second(model: nn.Module, inputs: dict, image_layer: str, text_layer: str, grid, target) -> Tensor:
+def _second(model: nn.Module, inputs: dict, image: Reader, text: tuple[Tokens, Place], target: Target) -> Tensor:
+    tokens, place = text
     # The kernels that fuse attention have no second derivative.
-    with sdpa_kernel(SDPBackend.MATH), opened(model, inputs, [image_layer, text_layer], target) as graph:
-        patches, words = graph.activations[image_layer], graph.activations[text_layer]
+    with sdpa_kernel(SDPBackend.MATH), opened(model, inputs, [image.layer, place.layer], target) as graph:
+        patches, words = graph.activations[image.layer], graph.activations[place.layer]
         if words.ndim != 3:
-            raise InputError(f"layer {text_layer!r} gives {tuple(words.shape)}, expected one vector a word (N, T, D).")
+            raise InputError(f"layer {place.layer!r} gives {tuple(words.shape)}, expected one vector a word (N, T, D).")
         (slope,) = torch.autograd.grad(graph.score.sum(), words, create_graph=True, materialize_grads=True)
-        effect = (slope * words.detach()).sum(dim=2)  # (N, T)
+        each = as_row(slope * words.detach(), len(graph.score), place, inputs, tokens.layout, tokens.positions)
+        effect = each.sum(dim=2)  # (N, T)
         maps = []
         for word in range(effect.shape[1]):
             mixed = None
             if effect.requires_grad:
                 (mixed,) = torch.autograd.grad(effect[:, word].sum(), patches, retain_graph=True, allow_unused=True)
             mixed = torch.zeros_like(patches) if mixed is None else mixed
-            maps.append(as_maps(mixed * patches.detach(), grid, image_layer, model).sum(dim=1))
+            maps.append(image.map_of(mixed * patches.detach(), len(graph.score)).sum(dim=1))
     return torch.stack(maps, dim=1)
 
 
-def _first(model: nn.Module, inputs: dict, image_layer: str, words: Tokens, grid, target) -> Tensor:
+def _first(model: nn.Module, inputs: dict, image: Reader, words: Tokens, target: Target, common: Collection[str]) -> Tensor:
     present = words.features(inputs)
     count, n = present.shape[1], len(present)
     hidden = {f"without {t}": {words.name: Mask(torch.arange(count) != t, words.baselines[0])} for t in range(count)}
-    laid_out = Views(inputs, [words], {"full": {}} | hidden, allow_empty=True).inputs
+    laid_out = Views(inputs, [words], {"full": {}} | hidden, allow_empty=True, common=common).inputs
 
     def read(rows: dict, target: Target) -> tuple[Captured, Tensor]:
-        captured = capture(model, rows, image_layer, target)
-        product = captured.gradients[image_layer] * captured.activations[image_layer]
-        return captured, as_maps(product, grid, image_layer, model).sum(dim=1)
+        captured = capture(model, rows, image.layer, target)
+        product = captured.gradients[image.layer] * captured.activations[image.layer]
+        return captured, image.map_of(product, len(captured.score)).sum(dim=1)
 
     full, _ = read(inputs, target)
     follow = target if full.target is None else full.target.repeat(count + 1)  # one class in all views

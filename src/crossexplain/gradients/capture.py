@@ -7,15 +7,27 @@ pass stops at the captured layers: that is what makes it cost little more than t
 import copy
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
-from crossexplain.checks import InputError, class_index, find_layer, require_batch, require_device, require_finite
-from crossexplain.gradients.evidence import as_logits, classes, first_tensor, one_number_each
+from crossexplain.checks import (
+    InputError,
+    class_index,
+    find_layer,
+    require_batch,
+    require_device,
+    require_finite,
+    require_model,
+)
+from crossexplain.gradients.called import Called
+from crossexplain.gradients.evidence import as_logits, classes, end_of, first_tensor, require_logits, scored
+from crossexplain.gradients.failures import advice_of_call, failed_call, failed_way_back, unused
+from crossexplain.gradients.modes import untouched
 
 INPUT = "input:"  # prefix of the name of an input, as in "input:images"
 ModelInputs = Mapping[str, object] | Sequence[object] | Tensor
@@ -53,16 +65,16 @@ class Captured:
 
 
 def capture(model: nn.Module, inputs: ModelInputs, layers: str | Sequence[str], target: Target = None,
-            gradients: bool = True, allow_unused: bool = False) -> Captured:
+            gradients: bool = True, allow_unused: bool = False, any_mode: bool = False) -> Captured:
     """Run the model once and return activations, and gradients of one score an example, at the named places.
 
     Parameters
     ----------
     model : torch.nn.Module
-        Any module. Its mode, parameters, gradients and buffers are the same afterwards; call ``model.eval()`` first
-        where dropout or batch-norm should be still.
+        Any module in eval mode, or a :class:`~crossexplain.gradients.called.Called`. Its mode, parameters, gradients and
+        buffers are the same afterwards.
     inputs : mapping, tuple, list or Tensor
-        Passed as ``model(**inputs)``, ``model(*inputs)`` or ``model(inputs)``. The first axis is the batch.
+        Passed as ``model(**inputs)``, ``model(*inputs)`` or ``model(inputs)``, as copies. The first axis is the batch.
     layers : str or sequence of str
         Dotted names as in ``model.named_modules()``. ``"input:images"`` or ``"input:0"`` names an input by keyword or
         position. ``"relu@1"`` is the second call of a layer that the model calls more than once.
@@ -70,13 +82,16 @@ def capture(model: nn.Module, inputs: ModelInputs, layers: str | Sequence[str], 
         ``"attention.self#1"`` is the second entry of such a tuple (counted from 0; for self-attention, its map), which
         is read as it is, so that a layer before it has to be captured too if its gradient is asked for.
     target : int, Tensor of shape (N,), callable, "predicted" or None
-        Which number to differentiate. An index: that class. A function: takes the model's own output, returns (N,).
+        Which number to differentiate. An index: the logit of that class. A function: takes the model's output as it is, however
+        nested, and returns (N,).
         None: the logit where the model has one, else the logit of the predicted class. "predicted": the same, but a
         single logit that says no (0 or below) is differentiated with its sign turned, as evidence for the no.
     gradients : bool
         False captures activations only and builds no graph.
     allow_unused : bool
         Give a place on which the score does not depend a gradient of zero instead of an error.
+    any_mode : bool
+        Accept a model in train mode, as while it is trained, and one that ends in probabilities.
 
     Returns
     -------
@@ -86,8 +101,9 @@ def capture(model: nn.Module, inputs: ModelInputs, layers: str | Sequence[str], 
     ------
     InputError
         For an unknown layer (names the nearest), a layer that did not run or ran more than once, a layer or input
-        without a gradient, an empty batch, inputs on another device, a class out of range, a target of the wrong
-        shape, and NaN or infinity in the output or in a gradient.
+        without a gradient, an empty batch, inputs on another device, a model in train mode or one that fails on the inputs,
+        an output that is no logits, a class out of range, a target of the wrong shape, and NaN or infinity in the output or in
+        a gradient.
 
     Examples
     --------
@@ -96,8 +112,8 @@ def capture(model: nn.Module, inputs: ModelInputs, layers: str | Sequence[str], 
     >>> captured.gradients["1"].shape, captured.gradients["input:0"].shape
     (torch.Size([5, 3]), torch.Size([5, 2]))
     """
-    with opened(model, inputs, layers, target, gradients) as graph:
-        slopes = _differentiate(graph.score, graph.activations, allow_unused) if gradients else {}
+    with opened(model, inputs, layers, target, gradients, any_mode) as graph:
+        slopes = _differentiate(model, graph.score, graph.activations, allow_unused) if gradients else {}
     activations = {name: activation.detach() for name, activation in graph.activations.items()}
     return Captured(graph.output.detach(), graph.target, graph.score.detach(), activations, slopes)
 
@@ -105,13 +121,26 @@ def capture(model: nn.Module, inputs: ModelInputs, layers: str | Sequence[str], 
 def run(model: nn.Module, inputs: ModelInputs) -> object:
     """Return what the model returns, without a graph; the model and the errors are as for :func:`capture`."""
     call = _Call(model, inputs)
-    with _untouched(model, gradients=False):
+    with untouched(call.model, gradients=False):
+        return call.forward()
+
+
+def traced(model: nn.Module, inputs: ModelInputs) -> object:
+    """Return what the model returns with the nodes of its whole graph, from every weight on, and none of the values.
+
+    The graph says what was computed, and cannot be differentiated.
+    """
+    call = _Call(model, inputs)
+    floating = [key for key, value in call.values.items() if isinstance(value, Tensor) and value.is_floating_point()]
+    nothing = torch.autograd.graph.saved_tensors_hooks(lambda value: None, lambda kept: kept)
+    with untouched(call.model, gradients=True, frozen=False), nothing:
+        call.open([f"{INPUT}{key}" for key in floating], gradients=True)
         return call.forward()
 
 
 @contextmanager
 def opened(model: nn.Module, inputs: ModelInputs, layers: str | Sequence[str], target: Target = None,
-           gradients: bool = True) -> Iterator[Captured]:
+           gradients: bool = True, any_mode: bool = False) -> Iterator[Captured]:
     """Run the model once and keep the graph from the named places to the score, for derivatives of derivatives.
 
     Arguments and errors as for :func:`capture`. The tensors are not detached and there are no gradients yet: the caller takes
@@ -121,17 +150,28 @@ def opened(model: nn.Module, inputs: ModelInputs, layers: str | Sequence[str], t
     names = list(dict.fromkeys([layers] if isinstance(layers, str) else layers))
     if not names:
         raise InputError("no layer was named; pass at least one, for example layers=['features.12'].")
-    taps = [_Tap(model, name, gradients) for name in names if not name.startswith(INPUT)]
     call = _Call(model, inputs)
-    with _untouched(model, gradients):
+    taps = [_Tap(call.model, name, gradients) for name in names if not name.startswith(INPUT)]
+    with untouched(call.model, gradients, any_mode=any_mode):
         kept = call.open([name for name in names if name.startswith(INPUT)], gradients)
         output = call.forward(taps)
         for tap in taps:
             tap.require_one_call(call)
             kept[tap.name] = tap.tensor
-        logits = first_tensor(output)
-        score, index = _score(output, logits, target, call.size)
+        logits, score, index = _score(output, target, call, any_mode)
         yield Captured(logits, index, score, {name: kept[name] for name in names})
+
+
+def split_name(name: str) -> tuple[str, int | None, int | None]:
+    """Return the name of a layer, which of its calls is meant and which entry of its output, both None where not said.
+
+    Examples
+    --------
+    >>> split_name("encoder@1#0"), split_name("encoder")
+    (('encoder', 1, 0), ('encoder', None, None))
+    """
+    path, call, entry = re.fullmatch(r"(.*?)(?:@(\d+))?(?:#(\d+))?", name, re.DOTALL).groups()
+    return path, None if call is None else int(call), None if entry is None else int(entry)
 
 
 class _Tap:
@@ -139,9 +179,7 @@ class _Tap:
 
     def __init__(self, model: nn.Module, name: str, gradients: bool):
         self.name, self.gradients = name, gradients
-        self.path, number, entry = re.fullmatch(r"(.*?)(?:@(\d+))?(?:#(\d+))?", name, re.DOTALL).groups()
-        self.number = None if number is None else int(number)  # which call of the layer, counted from 0
-        self.entry = None if entry is None else int(entry)  # which entry of its output
+        self.path, self.number, self.entry = split_name(name)
         self.module = find_layer(model, self.path)
         self.calls = 0
         self.tensor: Tensor | None = None
@@ -164,15 +202,30 @@ class _Tap:
             tensor = tensor.detach().requires_grad_()
         self.tensor = tensor
         with torch.set_grad_enabled(self.gradients):
-            return _replace_first(output, tensor.clone())
+            return replace_first(output, tensor.clone())
+
+    def register(self) -> RemovableHandle:
+        """Let the hook be called."""
+        try:
+            return self.module.register_forward_hook(self.hook)
+        except RuntimeError as error:
+            raise self._scripted() from error
+
+    def _scripted(self) -> InputError:
+        return InputError(f"layer {self.path!r} is part of a scripted or traced model (torch.jit), whose inside no hook "
+                          "reaches; pass the model that it was made from, or read at an input, as in 'input:images'.")
 
     def _entry(self, output: object) -> Tensor:
         """Return one entry of the output, which is already part of the graph and so cannot be cut or replaced."""
         entries = list(output) if isinstance(output, (tuple, list)) else [output]
         if self.entry >= len(entries) or not isinstance(entries[self.entry], Tensor):
             kinds = ", ".join(type(entry).__name__ for entry in entries)
-            raise InputError(f"layer {self.path!r} gives ({kinds}), which has no tensor {self.entry}; for attention maps of a "
-                             "Hugging Face encoder load it with attn_implementation='eager'.")
+            advice = "for attention maps of a Hugging Face encoder load it with attn_implementation='eager', and where that " \
+                "is not enough (DeBERTa) add output_attentions=True to the inputs"
+            if isinstance(self.module, nn.MultiheadAttention):
+                advice = "it was called with need_weights=False, as nn.TransformerEncoderLayer and torchvision do, and gives " \
+                    "no map; call it with need_weights=True and average_attn_weights=False"
+            raise InputError(f"layer {self.path!r} gives ({kinds}), which has no tensor {self.entry}; {advice}.")
         tensor = entries[self.entry]
         if self.gradients and not tensor.requires_grad:
             raise InputError(f"nothing before {self.name!r} is captured, so there is no graph to differentiate; name a layer "
@@ -185,10 +238,15 @@ class _Tap:
             raise InputError(f"layer {self.path!r} ran {self.calls} time(s) in the forward pass, call {self.number} does not "
                              f"exist; count from 0 as in {self.path + '@0'!r}.")
         if self.tensor is None:
+            if isinstance(self.module, torch.jit.ScriptModule):
+                raise self._scripted()
             ran = call.layers_that_run()
             near = get_close_matches(self.path, ran, n=5, cutoff=0.3) or ran[-5:]
-            raise InputError(f"layer {self.path!r} exists but the forward pass never called it; layers of like name that run "
-                             f"are {', '.join(map(repr, near)) or 'none'}.")
+            why = "it is left out, or used without a call, as by layer.forward(x) or F.linear(x, layer.weight)"
+            if isinstance(self.module, (nn.ModuleList, nn.ModuleDict)):
+                why = "it is a list of layers, of which one can be read"
+            raise InputError(f"layer {self.path!r} exists but the forward pass never called it: {why}; layers of like name "
+                             f"that run are {', '.join(map(repr, near)) or 'none'}.")
         if self.number is None and self.calls > 1:
             raise InputError(f"layer {self.path!r} ran {self.calls} times in one forward pass, so its gradient is ambiguous; "
                              f"say which call, as in {self.path + '@0'!r} or {f'{self.path}@{self.calls - 1}'!r}.")
@@ -198,24 +256,25 @@ class _Call:
     """A model with its inputs, which are detached from whatever made them."""
 
     def __init__(self, model: nn.Module, inputs: ModelInputs):
-        self.model, self.by_name = model, isinstance(inputs, Mapping)
+        self.model, self.by_name = require_model(model), isinstance(inputs, Mapping)
         if not self.by_name and not isinstance(inputs, (Tensor, tuple, list)):
             raise InputError(f"got inputs as {type(inputs).__name__}, expected a dict, a tuple, a list or a tensor; "
-                             "pass {'images': images} for model(images=images).")
+                             f"pass {{'images': images}} for model(images=images). {advice_of_call(self.model)}")
         values = inputs.items() if self.by_name else enumerate([inputs] if isinstance(inputs, Tensor) else inputs)
         self.values = {name: value.detach() if isinstance(value, Tensor) else value for name, value in values}
-        batched = (value for value in self.values.values() if isinstance(value, Tensor) and value.ndim)
-        first = next(batched, None)
+        self.opened: dict[str, Tensor] = {}  # by key, the copy of a leaf that the model gets
+        common = self.model.common if isinstance(self.model, Called) else ()
+        first = next((value for name, value in self.values.items()
+                      if isinstance(value, Tensor) and value.ndim and name not in common), None)
         if first is None:
-            raise InputError(f"the inputs {list(self.values)} hold no tensor with a batch axis; pass tensors (N, ...).")
+            kinds = ", ".join(type(value).__name__ for value in self.values.values()) or "nothing"
+            raise InputError(f"the inputs {list(self.values)} hold no tensor with a batch axis, but {kinds}; pass tensors "
+                             f"(N, ...), arrays by torch.as_tensor. {advice_of_call(self.model)}")
         self.size = require_batch(len(first))
-        require_device(model, self.values)
+        require_device(self.model, self.values)
 
     def open(self, names: list[str], gradients: bool) -> dict[str, Tensor]:
         """Return the named inputs as leaves, and hand copies of them to the model."""
-        for key, value in self.values.items():
-            if isinstance(value, Tensor) and value.is_inference():  # autograd refuses it; a copy is a tensor like any
-                self.values[key] = value.clone()
         leaves = {}
         for name in names:
             key = self._key(name)
@@ -225,9 +284,10 @@ class _Call:
             if gradients and not value.is_floating_point():
                 raise InputError(f"input {key!r} holds {value.dtype}, which has no gradient; capture the layer that embeds it "
                                  "(for words, the embedding), or pass gradients=False.")
+            value = value.clone() if value.is_inference() else value
             leaves[name] = value.detach().requires_grad_(gradients)
             with torch.enable_grad():
-                self.values[key] = leaves[name].clone()
+                self.opened[key] = leaves[name].clone()
         return leaves
 
     def _key(self, name: str) -> str | int:
@@ -240,25 +300,20 @@ class _Call:
         raise InputError(f"there is no input {key!r}; the inputs are {', '.join(repr(f'{INPUT}{known}') for known in near)}.")
 
     def forward(self, taps: Sequence[_Tap] = ()) -> object:
-        """Return what the model returns; the taps read on the way."""
+        """Return what the model returns; the taps read on the way.
+
+        The model gets copies, which it may overwrite; they are tensors like any, whatever mode the inputs were made in.
+        """
+        values = {key: self.opened[key] if key in self.opened else value.clone() if isinstance(value, Tensor) else value
+                  for key, value in self.values.items()}
         with ExitStack() as hooks:
             for tap in taps:
-                hooks.enter_context(tap.module.register_forward_hook(tap.hook))
+                hooks.enter_context(tap.register())
             try:
-                return self.model(**self.values) if self.by_name else self.model(*self.values.values())
-            except IndexError as error:
-                if "index out of range in self" not in str(error):  # what an embedding on the CPU says
-                    raise
-                raise self._unknown_number() from error
-
-    def _unknown_number(self) -> InputError:
-        held = [f"{name!r} {int(value.min())} to {int(value.max())}" for name, value in self.values.items()
-                if isinstance(value, Tensor) and not value.is_floating_point() and value.numel()]
-        known = [f"{name!r} 0 to {module.num_embeddings - 1}" for name, module in self.model.named_modules()
-                 if isinstance(module, nn.Embedding)]
-        return InputError(f"an embedding was asked for a number that it does not have: the inputs hold "
-                          f"{', '.join(held) or 'none'}, the embeddings know {', '.join(known)}; check the word ids, and the "
-                          "mask and padding ids where words are hidden.")
+                return self.model(**values) if self.by_name else self.model(*values.values())
+            except Exception as error:
+                failed_call(error, self.model, self.values, self.by_name)
+                raise
 
     def layers_that_run(self) -> list[str]:
         """Return the names of the layers that a forward pass calls."""
@@ -268,54 +323,8 @@ class _Call:
         return [name for name, layer in self.model.named_modules() if name and layer in called]
 
 
-@contextmanager
-def _untouched(model: nn.Module, gradients: bool) -> Iterator[None]:
-    """Freeze the parameters, and put back flags and buffers (batch-norm statistics) afterwards.
-
-    A graph is recorded only where gradients are asked for, whatever mode the caller is in.
-    """
-    layers = every_module(model)
-    trainable = [parameter for layer in layers for parameter in layer._parameters.values()
-                 if parameter is not None and parameter.requires_grad]
-    buffers = [(layer, name, buffer, buffer.clone(), _version(buffer)) for layer in layers
-               for name, buffer in layer._buffers.items() if buffer is not None]
-    # cuDNN refuses the backward pass of a recurrent layer in eval mode; PyTorch's own kernels do not.
-    recurrent = gradients and any(isinstance(layer, nn.RNNBase) and not layer.training for layer in layers)
-    slow = torch.backends.cudnn.flags(enabled=False) if recurrent else nullcontext()
-    try:
-        for parameter in trainable:
-            parameter.requires_grad_(False)
-        with torch.inference_mode(False), torch.set_grad_enabled(gradients), slow:
-            yield
-    finally:
-        for parameter in trainable:
-            parameter.requires_grad_(True)
-        for layer, name, buffer, saved, version in buffers:
-            layer._buffers[name] = buffer
-            # Batch norm in train mode changes its statistics without counting up their version.
-            if version is None or layer.training or _version(buffer) != version:
-                with torch.no_grad():
-                    buffer.copy_(saved)
-
-
-def every_module(model: nn.Module) -> list[nn.Module]:
-    """Return the model and all modules in it, as ``model.modules()`` does in several times the time."""
-    found = {model: None}
-    waiting = [model]
-    while waiting:
-        new = [part for part in waiting.pop()._modules.values() if part is not None and part not in found]
-        found |= dict.fromkeys(new)
-        waiting += new
-    return list(found)
-
-
-def _version(buffer: Tensor) -> int | None:
-    """Return how often a buffer was changed in place; None where it is not counted."""
-    return None if buffer.is_inference() else buffer._version
-
-
-def _replace_first(output: object, tensor: Tensor) -> object:
-    """Return ``output`` with ``tensor`` in place of its first tensor, of the same type."""
+def replace_first(output: object, tensor: Tensor) -> object:
+    """Return the output of a layer with ``tensor`` in place of its first tensor, of the same type."""
     if isinstance(output, Tensor):
         return tensor
     entries = output.items() if isinstance(output, Mapping) else enumerate(output)
@@ -327,42 +336,51 @@ def _replace_first(output: object, tensor: Tensor) -> object:
     return output._make(replaced) if hasattr(output, "_make") else type(output)(replaced)
 
 
-def _score(output: object, logits: Tensor, target: Target, n: int) -> tuple[Tensor, Tensor | None]:
-    """Return the number to differentiate, (N,), and the class that it belongs to, (N,)."""
-    if not logits.is_floating_point():
-        raise InputError(f"the model gives {logits.dtype}, expected floating logits; return them before any argmax.")
-    require_finite(logits, "the model's output")
+def _score(output: object, target: Target, call: _Call, any_mode: bool) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return the output that counts, the number to differentiate, (N,), and the class that it belongs to, (N,)."""
     if callable(target):
-        return require_finite(one_number_each(target(output), n), "the target"), None
+        score = require_finite(scored(target, output, call.size), "the target")
+        return output if isinstance(output, Tensor) else score, score, None
     require_target(target)
-    logits = as_logits(logits, n)
+    given = first_tensor(output)
+    logits = as_logits(given, call.size)
+    require_finite(logits, "the model's output")
+    if not any_mode:
+        require_logits(end_of(logits.grad_fn))
     count = logits.shape[1]
     if target is None and count == 1:
         target = 1
     if target is None or isinstance(target, str):
         index = classes(logits.detach())
     else:
-        index = class_index(target, max(2, count), n).to(logits.device)
+        index = class_index(target, max(2, count), call.size).to(logits.device)
     score = logits[:, 0] * (2 * index - 1) if count == 1 else logits.gather(1, index[:, None])[:, 0]
-    return score, index
+    return given, score, index
 
 
 def require_target(target: Target) -> None:
-    """Raise for a word other than ``"predicted"``."""
+    """Raise for a word other than ``"predicted"``, and for a list, which ``rounds`` alone takes."""
     if isinstance(target, str) and target != "predicted":
         raise InputError(f"got target={target!r}, expected 'predicted', a class index, a function or None.")
+    if not (target is None or callable(target) or isinstance(target, (str, Tensor)) or hasattr(target, "__index__")
+            or hasattr(target, "__float__")):
+        raise InputError(f"got target={target!r}, expected one class index, a tensor with one an example, a function, "
+                         "'predicted' or None; of classes, one an example, make a tensor with torch.tensor([...]); rounds "
+                         "alone takes a list, of labels.")
 
 
-def _differentiate(score: Tensor, places: dict[str, Tensor], allow_unused: bool) -> dict[str, Tensor]:
+def _differentiate(model: nn.Module, score: Tensor, places: dict[str, Tensor], allow_unused: bool) -> dict[str, Tensor]:
     """Return the gradient of the scores at each place; the examples of a batch do not touch each other."""
     slopes = [None] * len(places)
     if score.requires_grad:
-        slopes = torch.autograd.grad(score.sum(), list(places.values()), allow_unused=True)
+        try:
+            slopes = torch.autograd.grad(score.sum(), list(places.values()), allow_unused=True)
+        except RuntimeError as error:
+            failed_way_back(error, model)
+            raise
     gradients = {}
     for (name, place), slope in zip(places.items(), slopes):
         if slope is None and not allow_unused:
-            raise NoGradient(f"the target does not depend on {name!r} through anything differentiable: its output is unused, "
-                             "detached, computed under no_grad, or rounded afterwards (of a recurrent layer the states are "
-                             "read, not the output); capture a layer on the way to the output.")
+            raise NoGradient(unused(model, name))
         gradients[name] = torch.zeros_like(place) if slope is None else require_finite(slope, f"the gradient at {name!r}")
     return gradients

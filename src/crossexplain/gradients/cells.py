@@ -66,8 +66,8 @@ class ImageCells(Modality):
         self.grid, self.patches = sides_of(grid, "grid"), sides_of(patches, "patches")
         self.layout, self.positions = require_layout(layout), positions_of(positions, name)
         if at_inputs(self.layer) and layout not in (None, "NCHW"):
-            raise InputError(f"got layout={layout!r} for {self.layer!r}, expected pixels (N, C, H, W); let a wrapper turn them "
-                             "for a model that takes them otherwise: Called(model, lambda model, inputs: model(...)).")
+            raise InputError(f"got layout={layout!r} for {self.layer!r}, expected pixels (N, C, H, W); let a wrapper turn "
+                             "them for a model that takes them otherwise: Called(model, lambda model, inputs: model(...)).")
 
     def features(self, inputs: Inputs) -> Tensor:
         """Return bool (N, rows * columns): every image has every cell."""
@@ -80,8 +80,8 @@ class ImageCells(Modality):
             raise InputError(f"{self.name} has shape {tuple(images.shape)}, expected four axes (N, C, H, W); for video or "
                              f"volumes use Video({self.name!r}, {self.input!r}), which cuts cells in time and space.")
         if images.ndim in (2, 3):
-            raise InputError(f"{self.name} has shape {tuple(images.shape)}, expected four axes (N, C, H, W); add a batch axis "
-                             "to a single image with image[None], a colour axis to grey images with images[:, None].")
+            raise InputError(f"{self.name} has shape {tuple(images.shape)}, expected four axes (N, C, H, W); add a batch "
+                             "axis to a single image with image[None], a colour axis to grey images with images[:, None].")
         if looks_channels_last(images) and self.layout is None:
             raise InputError(f"{self.name} has shape {tuple(images.shape)}, which looks like (N, H, W, C), expected "
                              "(N, C, H, W); turn it with .permute(0, 3, 1, 2), and back within Called(model, lambda model, "
@@ -201,8 +201,8 @@ class Video(Modality):
             return 1 if self.layout == "NTCHW" else 2
         colours = [axis for axis in (1, 2) if video.shape[axis] in (1, 3)]
         if len(colours) != 1:
-            raise InputError(f"{self.name} has shape {tuple(video.shape)}, whose second or third axis can be the colours; pass "
-                             "layout='NTCHW' for frames first or layout='NCTHW' for colours first.")
+            raise InputError(f"{self.name} has shape {tuple(video.shape)}, whose second or third axis can be the colours; "
+                             "pass layout='NTCHW' for frames first or layout='NCTHW' for colours first.")
         return 3 - colours[0]
 
     def replace(self, inputs: Inputs, keep: Tensor, baseline: str, donor: Inputs | None) -> dict[str, Tensor]:
@@ -231,8 +231,8 @@ class Video(Modality):
         video, place = self.value(inputs), self.read_from(module)
         frames, layout = video.shape[self._time(video)], self.read_as or self._layout_of(values, place, video)
         if layout in ("NFCHW", "FNCHW") and (values.ndim != 4 or len(values) != rows * frames):
-            raise InputError(f"layer {self.layer!r} gives {tuple(values.shape)} for {rows} videos of {frames} frames, expected "
-                             f"({rows * frames}, C, h, w) as read_as={layout!r}; read another layer, or the input.")
+            raise InputError(f"layer {self.layer!r} gives {tuple(values.shape)} for {rows} videos of {frames} frames, "
+                             f"expected ({rows * frames}, C, h, w) as read_as={layout!r}; read another layer, or the input.")
         if layout not in ("NFCHW", "FNCHW"):
             require_rows(values, rows, place)
         return self._turned(values, layout, rows)
@@ -256,15 +256,15 @@ class Video(Modality):
         which = "'NCTHW', 'NTCHW' or 'NTHWC'"
         if values.ndim == 4:
             which = "'NFCHW' (all frames of the first video first) or 'FNCHW' (the first frame of all videos first)"
-        raise InputError(f"layer {self.layer!r} gives {tuple(values.shape)} for video of shape {tuple(video.shape)}, and its axes "
-                         f"are open; pass read_as={which}.")
+        raise InputError(f"layer {self.layer!r} gives {tuple(values.shape)} for video of shape {tuple(video.shape)}, "
+                         f"which leaves its axes open; pass read_as={which}.")
 
     def per_feature(self, values: Tensor, count: int) -> Tensor:
         """Sum over the channels and places of each cell: (N, F)."""
         layout = self.read_as or self._layout_of(values, self.read_from(), values)
         if layout in ("NFCHW", "FNCHW"):
-            raise InputError(f"layer {self.layer!r} gives {tuple(values.shape)}, all frames in one batch; how many an example "
-                             "has is not known here: ask read_at(values, inputs, rows).")
+            raise InputError(f"layer {self.layer!r} gives {tuple(values.shape)}, all frames in one batch; how many an "
+                             "example has is not known here: ask read_at(values, inputs, rows).")
         return self._summed(self._turned(values, layout, len(values)))
 
     def _summed(self, values: Tensor) -> Tensor:

@@ -51,8 +51,8 @@ class InARow(Modality):
         known = self.keys(inputs)
         for key, value in inputs.items():
             if key not in known and self.fits(value, inputs):
-                raise InputError(f"input {key!r} {tuple(value.shape)} has an entry for each of the {value.shape[1]} positions "
-                                 f"of {self.name}, and nobody said whether it moves with the {self.unit}; pass "
+                raise InputError(f"input {key!r} {tuple(value.shape)} has an entry for each of the {value.shape[1]} "
+                                 f"positions of {self.name}, and nobody said whether it moves with the {self.unit}; pass "
                                  f"along=({key!r},) if it belongs to them, stay=({key!r},) if it belongs to the place, "
                                  f"attention={key!r} if it masks padding, or use another baseline.")
         for key in self.along:
@@ -156,8 +156,8 @@ class InARow(Modality):
         advice = "read the embedding or another layer that keeps the positions"
         if values.ndim == 3 and values.shape[1] > count:
             advice = f"where others stand in the same row pass positions=slice(first, last + 1), those of {self.name}"
-        raise InputError(f"layer {self.layer!r} gives {tuple(values.shape)} for {rows} examples, expected one vector a feature "
-                         f"of {self.name}, ({rows}, {count}, D); {advice}.")
+        raise InputError(f"layer {self.layer!r} gives {tuple(values.shape)} for {rows} examples, expected one vector a "
+                         f"feature of {self.name}, ({rows}, {count}, D); {advice}.")
 
 
 def moved(values: Tensor, order: Tensor) -> Tensor:

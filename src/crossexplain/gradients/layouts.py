@@ -190,8 +190,8 @@ def _layout_of_rows(shape: tuple[int, ...], rows: int, place: Place, count: int 
         elif (known := first_axis_of(place.module)) is not None:
             first, second = known == "N", known == "T"
         else:
-            raise InputError(f"layer {place.layer!r} gives {shape} for {rows} examples: its first axis can be the examples or "
-                             "the positions; pass layout='NTD' for examples first or layout='TND' for positions first.")
+            raise InputError(f"layer {place.layer!r} gives {shape} for {rows} examples: its first axis can be the "
+                             "examples or the positions; pass layout='NTD' for examples first or layout='TND' for positions first.")
     if first:
         turned = place.channels == "second" and (count is None or count in (shape[2], shape[1]))
         return "NDT" if turned else "NTD"

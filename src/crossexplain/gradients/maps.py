@@ -14,8 +14,10 @@ from torch import Tensor, nn
 
 from crossexplain.checks import InputError, require_methods, require_one_of
 from crossexplain.gradients.attention import METHODS as ATTENTION_METHODS
-from crossexplain.gradients.attention import as_maps, attention_maps, patch_map, roll
+from crossexplain.gradients.attention import attention_maps, roll, watched
 from crossexplain.gradients.capture import ModelInputs, capture
+from crossexplain.gradients.layouts import Place, path_of
+from crossexplain.gradients.reading import Reader, require_still
 from crossexplain.gradients.sharing import shared
 
 SIGNS = ("prediction", "for", "against")
@@ -55,8 +57,9 @@ class Method:
 
 def attribute(model: nn.Module, inputs: ModelInputs, layer: str,
               method: str | Sequence[str] = "grad-cam", target: int | Tensor | None = None, sign: str = "prediction",
-              positive: bool | None = None, grid: tuple[int, int] | None = None,
-              attention: Sequence[str] = ()) -> Tensor | dict[str, Tensor]:
+              positive: bool | None = None, grid: tuple[int, int] | None = None, attention: Sequence[str] = (), *,
+              layout: str | None = None, patches: tuple[int, int] | None = None,
+              positions: object = None) -> Tensor | dict[str, Tensor]:
     """Return one map an example: where at ``layer`` the evidence lies; all methods from one forward and one backward pass.
 
     Parameters
@@ -66,8 +69,8 @@ def attribute(model: nn.Module, inputs: ModelInputs, layer: str,
     inputs : mapping, tuple, list or Tensor
         As for :func:`~crossexplain.gradients.capture.capture`; a dict for models of several modalities.
     layer : str
-        Name of a layer that gives (N, C, H, W), or of an input, as in ``"input:images"``. Or of a layer of tokens,
-        (N, special + P, D), whose last P are the patches row by row: they are laid out as a map.
+        Name of a layer that gives (N, C, H, W) or (N, H, W, C), or of an input, as in ``"input:images"``. Or of a layer of
+        tokens, (N, special + P, D), whose last P are the patches row by row: they are laid out as a map.
     method : str or sequence of str
         Names of :data:`METHODS`, or ``"attention-relevance"`` or ``"attention-rollout"``, for which ``layer`` is any place
         before the first of the attention modules.
@@ -80,11 +83,15 @@ def attribute(model: nn.Module, inputs: ModelInputs, layer: str,
         logit.
     positive : bool, optional
         True keeps evidence above 0 only, False keeps the sign. Default: what the method's authors do.
-    grid : (int, int), optional
-        Rows and columns of patches. Default: a square.
+    grid, patches : (int, int), optional
+        Rows and columns of patches, by either name. Default: what the convolution that cuts them and the sizes say.
     attention : sequence of str
         For attention relevance and rollout: the self-attention modules, from the first to the last, whose second output is the
-        map.
+        map; ``"name#2"`` where it is another one. Relevance takes modules of cross-attention too, whose columns are patches.
+    layout : {"NCHW", "NHWC", "NTD", "TND", "NDT"}, optional
+        Which axis of the layer is which. Default: what the kind of the layer says, else its sizes against the picture's.
+    positions : slice, range or sequence of int, optional
+        Which positions of the layer are the patches, where words stand in the same row or special tokens come last.
 
     Returns
     -------
@@ -95,8 +102,9 @@ def attribute(model: nn.Module, inputs: ModelInputs, layer: str,
     Raises
     ------
     InputError
-        For an unknown method or sign, a target together with ``sign="prediction"``, a layer that gives no map, and
-        whatever :func:`~crossexplain.gradients.capture.capture` refuses.
+        For an unknown method or sign, a target together with ``sign="prediction"``, a layer that gives no map or whose sizes
+        leave two readings, a model that draws at random in train mode, and whatever
+        :func:`~crossexplain.gradients.capture.capture` refuses.
 
     Examples
     --------
@@ -109,18 +117,26 @@ def attribute(model: nn.Module, inputs: ModelInputs, layer: str,
     if sign == "prediction" and target is not None:
         raise InputError('got a target together with sign="prediction", which explains whatever the model predicts; '
                          'pass sign="for" or sign="against" with a target, or leave the target out.')
+    require_still(model)
     of_attention = [name for name in names if name in ATTENTION_METHODS]
     maps = attention_maps(attention) if of_attention else []
     gradients = bool(of_attention) or any(METHODS[name].gradients for name in names)
     target = "predicted" if sign == "prediction" else target
     # Pairs often share their image, as the captions of one picture do: equal images are looked at once.
-    captured, _ = shared(model, [layer], lambda: capture(model, inputs, [layer, *maps], target, gradients))
+    with watched(model, maps, attention) as crossed:
+        captured, _ = shared(model, [layer], lambda: capture(model, inputs, [layer, *maps], target, gradients))
     if sign == "against":  # the gradient of minus the score is minus the gradient: no second pass
         captured = replace(captured, gradients={name: -values for name, values in captured.gradients.items()})
-    heat = {name: patch_map(roll(captured, maps, name)[..., None].float(), grid, attention[0])[:, 0] for name in of_attention}
+    rows = len(captured.score)
+    reader = Reader(model, inputs, rows, layer, getattr(model, "common", ()), layout, patches or grid, positions)
+    heat = {}
+    if of_attention:  # one number a token, at the tokens that the first module attends to
+        place = reader.place if len(reader.place.alone or ()) == 3 else Place.of(path_of(maps[0]), model)
+        heat = {name: reader.map_of(roll(captured, maps, name, bool(crossed))[..., None].float(), rows, place, "NTD")[:, 0]
+                for name in of_attention}
     if len(of_attention) < len(names):
-        activations = as_maps(captured.activations[layer].float(), grid, layer, model)
-        slopes = as_maps(captured.gradients[layer].float(), grid, layer, model) if gradients else None
+        activations = reader.map_of(captured.activations[layer].float(), rows)
+        slopes = reader.map_of(captured.gradients[layer].float(), rows) if gradients else None
     for name in names:
         if name not in heat:
             folded = METHODS[name].fold(activations, slopes)
@@ -177,8 +193,8 @@ def to_cells(heat: Tensor, grid: tuple[int, int]) -> Tensor:
     [[[4.0, 4.0], [4.0, 4.0]]]
     """
     if heat.ndim != 3 or grid[0] > heat.shape[1] or grid[1] > heat.shape[2]:
-        raise InputError(f"got maps of shape {tuple(heat.shape)} for {grid[0]} x {grid[1]} cells, expected (N, H, W), with at "
-                         "least one pixel a cell.")
+        raise InputError(f"got maps of shape {tuple(heat.shape)} for {grid[0]} x {grid[1]} cells, expected (N, H, W), "
+                         "with at least one pixel a cell.")
     return F.adaptive_avg_pool2d(heat, grid) * (heat.shape[1] * heat.shape[2] / (grid[0] * grid[1]))
 
 

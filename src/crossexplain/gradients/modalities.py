@@ -54,8 +54,8 @@ def features_of(inputs: Inputs, modalities: Sequence[Modality]) -> dict[str, Ten
     examples = require_batch(len(features[first]))
     for name, present in features.items():
         if len(present) != examples:
-            raise InputError(f"{name} has {len(present)} examples, {first} has {examples}; pass the same examples, in the same "
-                             "order, for every modality.")
+            raise InputError(f"{name} has {len(present)} examples, {first} has {examples}; pass the same examples, in the "
+                             "same order, for every modality.")
     return features
 
 

@@ -73,8 +73,8 @@ class Modality:
         """
         summed = self.per_feature(values, self.features(inputs).shape[1])
         if summed.ndim != 2 or len(summed) != rows:
-            raise InputError(f"{type(self).__name__}.per_feature gives {tuple(summed.shape)} for {rows} examples, expected one "
-                             "row an example and one column a feature.")
+            raise InputError(f"{type(self).__name__}.per_feature gives {tuple(summed.shape)} for {rows} examples, "
+                             "expected one row an example and one column a feature.")
         return summed
 
     def laid_out(self, values: Tensor, inputs: Inputs, rows: int, module: nn.Module | None = None) -> Tensor:
@@ -119,8 +119,10 @@ class Modality:
         if model is None and self.place is not None:
             return self
         settled = copy.copy(self)
-        one = None if model is None else rows_of(inputs, torch.arange(1), len(self.value(inputs)), getattr(model, "common", ()))
-        settled.place = Place(self.layer) if model is None else Place.of(self.layer, model, one)
+        settled.place, examples = Place(self.layer), len(self.value(inputs))
+        if model is not None and examples:
+            one = rows_of(inputs, torch.arange(1), examples, getattr(model, "common", ()))
+            settled.place = Place.of(self.layer, model, one)
         settled.settle(inputs)
         return settled
 

@@ -49,10 +49,10 @@ def padding_side_of(call: Callable[[Inputs], Tensor], modality: Tokens, inputs: 
         near = 1e-4 * float(truth.abs().max())
         if found[side].shape == truth.shape and torch.allclose(found[side], truth, rtol=1e-3, atol=near):
             return side
-    raise InputError(f"with a word of {modality.name} deleted the model gives {_told(truth)}, but {_told(found['right'])} "
-                     f"with padding at the end and {_told(found['left'])} with padding at the beginning, so it reads padding as text; "
-                     "name the attention mask (attention=...) or the number of tokens (lengths=...) where the model takes one, "
-                     "use the baseline 'mask', 'pad' or 'data', or say padding_side=... if you want 'delete' all the same.")
+    raise InputError(f"with a word of {modality.name} deleted the model gives {_told(truth)}, but with padding at the end "
+                     f"{_told(found['right'])}, and at the beginning {_told(found['left'])}: it reads padding as text; "
+                     "name the attention mask (attention=...) or the number of tokens (lengths=...) where the model takes "
+                     "one, use the baseline 'mask', 'pad' or 'data', or say padding_side=... if you want 'delete' all the same.")
 
 
 def _on(modality: Tokens, side: str) -> Tokens:

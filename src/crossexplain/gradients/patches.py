@@ -87,8 +87,8 @@ def as_map(values: Tensor, rows: int, place: Place, *, picture: Grid | None = No
 
 def _layout_of_pictures(values: Tensor) -> str:
     if looks_channels_last(values):
-        raise InputError(f"the pictures have shape {tuple(values.shape)}, which looks like (N, height, width, channels); pass "
-                         "layout='NHWC', or layout='NCHW' if the second axis really holds the channels.")
+        raise InputError(f"the pictures have shape {tuple(values.shape)}, which looks like (N, height, width, channels); "
+                         "pass layout='NHWC', or layout='NCHW' if the second axis really holds the channels.")
     return "NCHW"
 
 
@@ -172,9 +172,9 @@ def _reads(place: Place, keys: Sequence[str]) -> bool:
 def _checked(grid: Grid, count: int, place: Place) -> Grid:
     special = count - grid[0] * grid[1]
     if not 0 <= special <= SPECIAL_TOKENS:
-        raise InputError(f"layer {place.layer!r} gives {count} tokens, which are no {grid[0]} x {grid[1]} patches with at most "
-                         f"{SPECIAL_TOKENS} special tokens before them; pass patches=(rows, columns), and positions=... where "
-                         "other tokens stand in the same row.")
+        raise InputError(f"layer {place.layer!r} gives {count} tokens, which are no {grid[0]} x {grid[1]} patches with at "
+                         f"most {SPECIAL_TOKENS} special tokens before them; pass patches=(rows, columns), and "
+                         "positions=... where other tokens stand in the same row.")
     return grid
 
 

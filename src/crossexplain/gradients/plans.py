@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -35,7 +36,9 @@ class Plans:
         self.baselines = self._named(baselines)
         self.donors = question.inputs if question.donors is None else question.donors
         self.size = len(question.modalities[0].value(self.donors))
-        self.draws = max(1, min(draws, self.size))
+        if not isinstance(draws, Integral) or draws < 1:
+            raise InputError(f"got draws={draws!r}, expected a whole number of donors, 1 or more.")
+        self.draws = min(int(draws), self.size)
         generator = torch.Generator().manual_seed(seed)
         # One order of donors for each modality: where several are masked at once, the pairs are broken too.
         self.donor_rows = {name: torch.randperm(self.size, generator=generator)[: self.draws] for name in self.names}
@@ -45,6 +48,9 @@ class Plans:
         question, named = self.question, {}
         if given is None:
             given = [None] + ["data"] * (question.donors is not None or question.n > 1)
+        if not isinstance(given, Iterable) or not all(entry is None or isinstance(entry, (str, Mapping)) for entry in given):
+            raise InputError(f"got baselines={given!r}, expected a name such as 'data', a mapping from modality to name, or a "
+                             "list of these.")
         for entry in [given] if isinstance(given, (str, Mapping)) else given:
             chosen = question.choose(entry)
             named[" + ".join(dict.fromkeys(chosen.values()))] = chosen
@@ -80,6 +86,15 @@ class Plans:
                 self.add(plan, label, masked(*self.names), dict.fromkeys(self.names))
         return plan
 
+    def few(self, most: int) -> dict:
+        """Return the views that leave 2 to ``most`` modalities, but for those of the first plan, which has all of three."""
+        plan = {}
+        for label, size in itertools.product(self.baselines, range(2, min(most, len(self.names) - 2) + 1)):
+            for kept in itertools.combinations(self.names, size):
+                hidden = [name for name in self.names if name not in kept]
+                self.add(plan, label, masked(*hidden), dict.fromkeys(hidden))
+        return plan
+
     def one_by_one(self, name: str, count: int) -> dict:
         """Return the views that hide one feature of a modality at a time, with and without the other modalities."""
         label, others, plan = next(iter(self.baselines)), dict.fromkeys(self.others(name)), {}
@@ -101,13 +116,17 @@ class Plans:
                      allow_empty=True)
 
     def value_of_nothing(self, label: str) -> Tensor:
-        """Return the mean logits (C,) with every modality borrowed from another donor: the same for all examples."""
+        """Return the mean logits (C,) with every modality borrowed from another donor: the same for all examples.
+
+        Of two modalities every donor meets every other. Of more, the donors of one draw stand together as in all other views:
+        otherwise two modalities that never meet in the model would have a dividend.
+        """
         chosen = self.baselines[label]
         first, *rest = self.names
         plan = {
             shift: {name: Mask(None, chosen[name], self.donor_rows[name].roll(shift) if chosen[name] == "data" else None)
                     for name in rest} | ({} if chosen[first] == "data" else {first: Mask(None, chosen[first])})
-            for shift in range(self.draws)
+            for shift in range(self.draws if len(self.names) == 2 else 1)
         }
         donors = rows_of(self.donors, self.donor_rows[first], self.size)
         return self.question.logits(self.laid_out(plan, donors).inputs).float().mean(dim=0).cpu()

@@ -5,19 +5,27 @@ features, the exact game, sampled values, other libraries' methods, the pre-flig
 models and the same ``target``, and refuse with the same words.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from functools import cached_property
+from numbers import Integral
 
 import torch
 from torch import Tensor, nn
 
-from crossexplain.checks import InputError, class_index, require_eval
-from crossexplain.gradients.capture import Captured, Target, capture, require_target, run
-from crossexplain.gradients.evidence import as_logits, classes, evidence, first_tensor, one_number_each
+from crossexplain.checks import InputError, class_index, require_eval, require_model
+from crossexplain.gradients import trial
+from crossexplain.gradients.called import Called
+from crossexplain.gradients.capture import Captured, NoGradient, Target, capture, require_target, run
+from crossexplain.gradients.evidence import as_logits, classes, evidence, scored, tensors_in
+from crossexplain.gradients.failures import require_flat, unused
 from crossexplain.gradients.modalities import Inputs, Modality, features_of, require_modalities, rows_of
+from crossexplain.gradients.modes import eager
 from crossexplain.gradients.sharing import shared
+from crossexplain.gradients.trial import Refusal, Trial
 
 ROWS = 512  # rows that go through the model at once by default: enough to keep it busy, and little memory
+FEW = 16  # examples on which a missing gradient is looked into
 
 
 class Question:
@@ -26,9 +34,11 @@ class Question:
     Parameters
     ----------
     model : torch.nn.Module
-        In eval mode; called as ``model(**inputs)``.
+        In eval mode; called as ``model(**inputs)``, without what only a modality reads. A model that is called in another way,
+        or gives several tensors, is wrapped in :class:`~crossexplain.gradients.called.Called`.
     inputs : mapping of str to Tensor
-        N examples.
+        N examples. A list with one entry an example is cut like a tensor. Which inputs belong to all examples is found by the
+        test pass, see :attr:`common`.
     modalities : sequence of Modality
         How each modality is cut into features and hidden.
     baselines : str or mapping from modality to str, optional
@@ -36,12 +46,14 @@ class Question:
     donors : mapping of str to Tensor, optional
         Examples to borrow from.
     target : int, Tensor of shape (N,), callable, "predicted" or None
-        Class to follow; default, and ``"predicted"``, the predicted one. Of a single logit, 1 is yes and 0 is no. A function of
-        the model's output that returns one number an example, (N,), is read as a single logit.
+        What to follow. None and ``"predicted"``: the predicted class. A Tensor: that class of each example. Of several classes
+        the evidence is the logit less the mean of all. An index: the logit of that column itself, as of one label among
+        several. Of a single logit, 1 is yes and 0 is no. A function of the model's output, which it gets as it is, that
+        returns one number an example, (N,), is read as a single logit.
     rows : int
         Most rows that go through the model at once; bounds the memory.
     any_mode : bool
-        Accept a model in train mode, to say what is wrong with it.
+        Accept a model in train mode and one whose test pass finds faults, to say what is wrong with it.
 
     Attributes
     ----------
@@ -51,94 +63,173 @@ class Question:
         Which features each example has.
     n : int
         Number of examples, N.
+    model : torch.nn.Module
+        Takes what ``inputs`` and :meth:`examples` hold.
     sharing : bool
         Whether :meth:`read` computes equal rows once; False from the first time that the model does not allow it.
     passes : int
-        Rows that went through the model so far; a backward pass counts as two more.
+        Rows that went through the model so far, without the test pass; a backward pass counts as two more.
 
     Raises
     ------
     InputError
-        For a model with a part in train mode, an unknown modality or baseline, and a target that is none of the above.
+        For a model with a part in train mode, an unknown modality or baseline, and a target that is none of the above; and from
+        the first answer on, for whatever the test pass finds, see :mod:`~crossexplain.gradients.trial`.
     """
 
     def __init__(self, model: nn.Module, inputs: Inputs, modalities: Sequence[Modality], *,
                  baselines: str | Mapping[str, str] | None = None, donors: Inputs | None = None, target: Target = None,
                  rows: int = ROWS, any_mode: bool = False):
+        model = require_model(model)
         if not any_mode:
             require_eval(model)
-        self.model, self.inputs, self.donors, self.rows, self.passes = model, inputs, donors, rows, 0
-        self.sharing = True
+        require_flat(model, inputs)
+        require_target(target)
+        if not isinstance(rows, Integral) or rows < 1:
+            raise InputError(f"got rows={rows!r}, expected the most rows to run at once, a whole number from 1.")
         self.modalities = require_modalities(modalities)
+        own = {key for modality in self.modalities for key in getattr(modality, "own", ())}
+        self.model = Called(model, drop=own) if own else model
+        self.inputs, self.donors, self.rows, self.any_mode, self.passes = inputs, donors, rows, any_mode, 0
+        self.sharing = not any_mode
         self.names = [modality.name for modality in self.modalities]
         self.layers = [modality.layer for modality in self.modalities]
         self.present = features_of(inputs, self.modalities)
         self.n = len(next(iter(self.present.values())))
         self.baselines = self.choose(baselines)
-        require_target(target)
         self._asked = None if isinstance(target, str) else target
+        self._function: Callable[[object], Tensor] | None = target if callable(target) else None
         self._logits: Tensor | None = None  # of the whole examples
-        self._columns: int | None = None
         self._target: Tensor | None = None
+        self._trial: Trial | InputError | None = None
+        self._reached: dict[str, bool] | None = None
 
     def __len__(self) -> int:
         return self.n
 
     def choose(self, baselines: str | Mapping[str, str] | None) -> dict[str, str]:
         """Return what stands in for each modality: the neutral baseline where none is named."""
+        if not (baselines is None or isinstance(baselines, (str, Mapping))):
+            raise InputError(f"got baselines={baselines!r}, expected one name for all modalities or a mapping, as in "
+                             f"{{{self.names[0]!r}: {self.modalities[0].baselines[0]!r}}}.")
         if isinstance(baselines, Mapping) and (unknown := set(baselines) - set(self.names)):
-            raise InputError(f"baselines names {', '.join(map(repr, sorted(unknown)))}, the modalities are "
+            raise InputError(f"baselines names {', '.join(map(repr, sorted(unknown, key=str)))}, the modalities are "
                              f"{', '.join(map(repr, self.names))}.")
         given = dict.fromkeys(self.names, baselines) if isinstance(baselines, str) else baselines or {}
         return {modality.name: modality.require_baseline(given.get(modality.name, modality.baselines[0]))
                 for modality in self.modalities}
 
     def require_donors(self) -> None:
-        """Raise unless there are examples to borrow from, where a modality's baseline is ``"data"``."""
-        if "data" in self.baselines.values() and self.donors is None:
-            raise InputError("the baseline 'data' borrows from other examples; pass them as donors=...")
+        """Raise unless there are examples of the same form to borrow from, where a modality's baseline is ``"data"``."""
+        trial.require_donors(self.inputs, self.donors, self.modalities, self.baselines)
+
+    def test(self) -> Trial:
+        """Return what the test pass found; it runs once, before anything else is asked."""
+        if self._trial is None:
+            try:
+                self._trial = trial.tried(self.model, self.inputs, self.modalities, self.n, self._function)
+                if self._trial.end and not self.any_mode:
+                    raise trial.of_probabilities(self._trial.end)
+            except InputError as error:
+                self._trial = error
+        if isinstance(self._trial, InputError):
+            if not self.any_mode:
+                raise self._trial
+            return Trial(None, getattr(self.model, "common", ()), "output", None)
+        return self._trial
+
+    def problems(self) -> list[Refusal]:
+        """Return what the test pass finds wrong with a model, each with its ``check``, ``saw``, ``why`` and ``do``."""
+        end = self.test().end
+        found = [self._trial] if isinstance(self._trial, Refusal) else []
+        return found + ([trial.of_probabilities(end)] if end else [])
+
+    @property
+    def common(self) -> tuple[str, ...]:
+        """Inputs that belong to all examples and are never cut."""
+        return self.test().common
+
+    @property
+    def judged(self) -> str:
+        """Which part of the model's output is judged, in words."""
+        return self.test().judged if self.column is None else f"{self.test().judged}, of which column {self.column}"
+
+    @cached_property
+    def column(self) -> int | None:
+        """The column whose own logit is followed; None where all columns count, or there is one."""
+        if self._function is not None or self._asked is None or isinstance(self._asked, Tensor):
+            return None
+        columns = self._output_columns()
+        index = int(class_index(self._asked, max(2, columns), 1))
+        return index if columns > 1 else None
 
     @property
     def scored(self) -> bool:
-        """Whether the target is a function of the output."""
-        return callable(self._asked)
+        """Whether one number an example is followed, of a function as target or of one column, in place of all logits."""
+        return self._function is not None or self.column is not None
 
     @property
     def columns(self) -> int:
-        """Number of logits an example, C, found by one pass on the first example."""
-        if self._columns is None:
-            logits = self.logits(self.examples(torch.arange(1))) if self._logits is None else self._logits
-            self._columns = logits.shape[1]
-        return self._columns
+        """Number of logits an example, C, that are followed."""
+        return 1 if self.scored else self._output_columns()
+
+    def _output_columns(self) -> int:
+        if self.test().columns is not None:
+            return self.test().columns
+        return as_logits(run(self.model, self.inputs), self.n).shape[1]
 
     @property
     def target(self) -> Tensor:
-        """Class that is followed, int64 (N,)."""
+        """Class that is followed, int64 (N,); 1 for all where one column is."""
         if self._target is None:
-            if self._asked is None or self.scored:
+            if self._function is not None or self._asked is None:
                 self._target = classes(self.whole())
+            elif self.column is not None:
+                self._target = torch.ones(self.n, dtype=torch.long)
             else:
                 self._target = class_index(self._asked, max(2, self.columns), self.n)
         return self._target
 
+    @property
+    def logit_target(self) -> int | Tensor | Callable[[object], Tensor]:
+        """What to hand to :func:`~crossexplain.gradients.capture.capture`, for all examples, to follow the same logit.
+
+        Where the target is a function, the evidence for all examples as a function.
+        """
+        if self._function is not None:
+            return lambda output: self.evidence_of(output, torch.arange(self.n))
+        return self.target if self.column is None else self.column
+
     def follow(self, examples: Tensor) -> Tensor | None:
         """Return the class to follow of some examples, (n,), or None where it is the predicted one."""
-        return None if self._asked is None or self.scored else self.target[examples]
+        return None if self._asked is None or self._function is not None else self.target[examples]
 
     def examples(self, rows: Tensor, keys: Sequence[str] | None = None) -> dict[str, object]:
         """Return the inputs of some examples, by their row numbers; ``keys`` names those that are wanted, default all."""
         wanted = self.inputs if keys is None else {key: self.inputs[key] for key in keys}
-        return rows_of(wanted, rows, self.n)
+        return rows_of(wanted, rows, self.n, self.common)
 
     def of_output(self, output: object, rows: int) -> Tensor:
-        """Return the logits (R, C) of what the model returned for R rows; of a function as target, its number (R, 1)."""
-        return one_number_each(self._asked(output), rows)[:, None] if self.scored else as_logits(output, rows)
+        """Return the logits (R, C) that are followed of what the model returned for R rows, with their graph.
+
+        Of a function as target, and of one column, it is one number a row, (R, 1).
+        """
+        if self._function is not None:
+            return scored(self._function, output, rows)[:, None]
+        logits = as_logits(output, rows)
+        return logits if self.column is None else logits[:, self.column, None]
+
+    def evidence_of(self, output: object, examples: Tensor) -> Tensor:
+        """Return the evidence for the followed class, with its graph, (R,), of what the model returned for some examples."""
+        return evidence(self.of_output(output, len(examples)), self.target[examples.to(self.target.device)])
 
     @torch.no_grad()
     def logits(self, inputs: Inputs) -> Tensor:
         """Return the logits (R, C) of R rows of inputs, without a graph."""
+        self.test()
         rows = len(self.modalities[0].value(inputs))
-        parts = [inputs] if rows <= self.rows else (rows_of(inputs, part, rows) for part in torch.arange(rows).split(self.rows))
+        parts = [inputs] if rows <= self.rows else \
+            (rows_of(inputs, part, rows, self.common) for part in torch.arange(rows).split(self.rows))
         logits = torch.cat([self.of_output(run(self.model, part), len(self.modalities[0].value(part))) for part in parts])
         self.passes += rows
         return logits
@@ -156,8 +247,12 @@ class Question:
         """
         rows = len(self.modalities[0].value(inputs))
 
+        def one(output: object) -> Tensor:
+            return self.of_output(output, rows)[:, 0]
+
         def read() -> Captured:
-            return capture(self.model, inputs, self.layers, self._asked if self.scored else follow, gradients, allow_unused)
+            target = one if self.scored else follow
+            return capture(self.model, inputs, self.layers, target, gradients, allow_unused, self.any_mode)
 
         captured, self.sharing = shared(self.model, self.layers, read) if self.sharing else (read(), False)
         self.passes += rows * (3 if gradients else 1)
@@ -196,7 +291,7 @@ class Question:
             return None
         self.require_donors()
         size = len(modality.value(self.donors))
-        return rows_of(self.donors, examples % size, size)
+        return rows_of(self.donors, examples % size, size, self.common)
 
     def values(self, keep: Tensor, examples: Tensor) -> Tensor:
         """Return the evidence for the followed class with only some features left, float64 (R,).
@@ -244,32 +339,76 @@ class Question:
         layers : sequence of str, optional
             Default the layers of the modalities.
         """
-        target = self.target
+        everyone = torch.arange(len(self.target))  # which is found by a pass of its own, before this one
         captured = capture(self.model, self.inputs if inputs is None else inputs, list(dict.fromkeys(layers or self.layers)),
-                           lambda output: evidence(self.of_output(output, self.n), target), allow_unused=True)
+                           lambda output: self.evidence_of(output, everyone), allow_unused=True, any_mode=self.any_mode)
         self.passes += 3 * self.n
         return captured
+
+    def reached(self) -> dict[str, bool]:
+        """Return for each modality whether a gradient reaches it; a gradient of zero is no proof of no influence.
+
+        Looked into once; what it runs counts in ``passes``.
+
+        Raises
+        ------
+        NoGradient
+            Where no gradient reaches a modality, though the logits are others when it is hidden.
+        """
+        if self._reached is None:
+            first, few = torch.arange(1), torch.arange(min(self.n, FEW))
+            missing = self._without_gradient(first, self.modalities)
+            missing = self._without_gradient(few, missing) if missing else []
+            for modality in missing:
+                if (moved := self._moved(modality, few)) > 0:
+                    raise NoGradient(f"{unused(self.model, modality.layer)} The gradient there is 0, and with {modality.name} "
+                                     f"hidden the logits of the first {len(few)} example(s) move by up to {moved:.3g}.")
+            self._reached = {modality.name: modality not in missing for modality in self.modalities}
+        return self._reached
+
+    def _without_gradient(self, examples: Tensor, modalities: Sequence[Modality]) -> list[Modality]:
+        """Return those of the modalities whose gradient is 0 in all of some examples."""
+        _, captured = self.read(self.examples(examples), self.follow(examples), allow_unused=True)
+        return [modality for modality in modalities if not captured.gradients[modality.layer].any()]
+
+    def _moved(self, modality: Modality, examples: Tensor) -> float:
+        """Return how far the logits of some examples move when a modality is hidden or taken from another example."""
+        given = self.examples(examples)
+        full, moved = self.logits(given), 0.0
+        nothing = torch.zeros_like(self.present[modality.name][examples.to(self.present[modality.name].device)])
+        for baseline in modality.baselines:
+            with suppress(InputError):  # a baseline that cannot hide a whole modality
+                donor = self.examples(examples.roll(1)) if baseline == "data" else None
+                changed = self.logits({**given, **modality.replace(given, nothing, baseline, donor)})
+                if not torch.allclose(changed, full, rtol=1e-4, atol=1e-6):
+                    moved = max(moved, float((changed - full).abs().max()))
+        return moved
 
     @contextmanager
     def counted(self) -> Iterator[None]:
         """Count in ``passes`` what others send through the model meanwhile, and two more for each row on the way back."""
-        before = self.passes
-        rows = 0
+        self.test()  # which does not count
+        before, rows = self.passes, 0
+        first = self.modalities[0]
 
-        def after(module: nn.Module, arguments: tuple, output: object) -> None:
+        def after(module: nn.Module, arguments: tuple, named: dict, output: object) -> None:
             nonlocal rows
-            first = first_tensor(output)
-            rows += len(first)
-            if first.requires_grad:
-                first.register_hook(back)
+            passed = len(first.value(named))
+            rows += passed
+            waiting = [passed]  # counted once, whichever tensor of the output the way back begins at
 
-        def back(gradient: Tensor) -> None:
-            nonlocal rows
-            rows += 2 * len(gradient)
+            def back(gradient: Tensor) -> None:
+                nonlocal rows
+                rows += 2 * (waiting.pop() if waiting else 0)
 
-        handle = self.model.register_forward_hook(after)
+            for _, tensor in tensors_in(output):
+                if tensor.requires_grad:
+                    tensor.register_hook(back)
+
+        handle = self.model.register_forward_hook(after, with_kwargs=True)
         try:
-            yield
+            with eager():
+                yield
         finally:
             handle.remove()
             self.passes = before + rows  # every own pass went through the model too

@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import dataclass
+from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
@@ -112,7 +113,7 @@ class Record:
         Which features each example has.
     passes : dict of (str, str) to Pass
         By baseline and view: ``"full"``, ``"all masked"`` (logits only), and what :meth:`without`, :meth:`only` and
-        :meth:`picked` name.
+        :meth:`picked` name; of more than three modalities also the views that leave a few of them (logits only).
     extra : dict of str to Pass
         The caller's own views.
     by_side : dict of (str, str) to FromSide
@@ -161,6 +162,23 @@ class Record:
         """Return what the whole has beyond the sum of its parts, (N,): v(AB) - v(A) - v(B) + v(0) for two modalities."""
         return judging.dividend(self._logits(baseline), self.modalities, self.target)
 
+    def dividends(self, baseline: str | None = None) -> dict[tuple[str, ...], np.ndarray]:
+        """Return which modalities interact: of each pair, and of three, what they have beyond fewer of them, (N,).
+
+        Parameters
+        ----------
+        baseline : str, optional
+            Default: the first.
+
+        Returns
+        -------
+        dict of tuple of str to ndarray, shape (N,)
+            ``["image", "text"]`` holds v(image, text) - v(image) - v(text) + v(nothing), where all other modalities are masked:
+            0 for a sum. Pairs, and threes as far as ``interactions`` of :func:`~crossexplain.gradients.rounds.rounds` had
+            their views recorded.
+        """
+        return judging.dividends(self._logits(baseline or self.baselines[0]), self.modalities, self.target)
+
     def norm_ratio(self, baseline: str, modality: str) -> np.ndarray:
         """Return the gradient norm at a modality with all others masked over that with nothing masked, (N,)."""
         of_one = self._pass(baseline, self.only(modality)).norms[modality]
@@ -188,8 +206,18 @@ class Record:
         -------
         str
             In the words of :class:`~crossexplain.gradients.verdict.Verdict`; "either" where no masking changes anything.
+
+        Raises
+        ------
+        InputError
+            If a single logit lies on one side of 0 for all examples in all views that the rule reads: then no class can change.
         """
         baseline = baseline or self.baselines[0]
+        read = torch.cat([self._pass(baseline, view).logits for view in (FULL, *map(self.only, self.modalities))])
+        if classes and judging.on_one_side(read):
+            same = judging.on_one_side(self._pass(baseline, FULL).logits)
+            raise InputError(f"the paper's rule asks whether the predicted class changes, which it does in no view.{same} Pass "
+                             "classes=False to read the gradient norms alone, or examples that the model answers differently.")
         dominant = []
         for name in self.modalities:
             ratio = self.norm_ratio(baseline, name)
@@ -205,7 +233,8 @@ class Record:
         A modality alone *carries* an example if its evidence for the predicted class, measured from the middle of the same
         view, is at least ``enough`` of the whole evidence. The middle is the logit of a view that says nothing about the
         example: the mean of the classes' medians, each over the examples that the model puts into the class with nothing
-        masked. A baseline that shifts all logits shifts it too.
+        masked. The whole evidence is measured from the middle of the full view. A baseline that shifts all logits shifts its
+        middle too.
 
         Parameters
         ----------
@@ -217,8 +246,14 @@ class Record:
         Returns
         -------
         ndarray of str, shape (N,)
-            In the words of :class:`~crossexplain.gradients.verdict.Verdict`. For an example near the threshold a small
-            change decides: read the shares over many examples, not a single one.
+            In the words of :class:`~crossexplain.gradients.verdict.Verdict`; "cannot tell" for an example that stands in the
+            middle itself. For an example near the threshold a small change decides: read the shares over many examples, not
+            a single one.
+
+        Raises
+        ------
+        InputError
+            For fewer than ``FEWEST`` (10) examples, of which no middle can be told.
         """
         return judging.each(self._logits(baseline or self.baselines[0]), self.modalities, self.target, enough)
 
@@ -237,6 +272,8 @@ class Record:
         if where.dtype != bool or where.shape != (len(self),):
             raise InputError(f"got where as {where.dtype} {where.shape}, expected bool ({len(self)},), True for the examples "
                              "to judge; from row numbers make it with np.isin(np.arange(len(record)), rows).")
+        if groups is not None and len(groups) != len(self):
+            raise InputError(f"got groups with {len(groups)} entries, expected one for each of the {len(self)} examples.")
         rows = np.flatnonzero(where)
         logits = {baseline: {view: values[rows] for view, values in self._logits(baseline).items()}
                   for baseline in self.baselines}
@@ -244,8 +281,11 @@ class Record:
                                groups=None if groups is None else np.asarray(groups)[rows], seed=self.seed)
 
     def _logits(self, baseline: str) -> dict[str, Tensor]:
-        """Return the logits (N, C) of the views from which a verdict is read."""
-        return {view: self._pass(baseline, view).logits for view in judging.needed_views(self.modalities)}
+        """Return the logits (N, C) of the views from which a verdict is read, and of those that leave a few modalities."""
+        few = (judging.leaving(names, self.modalities) for order in (2, 3) for names in combinations(self.modalities, order))
+        views = judging.needed_views(self.modalities)
+        views += [view for view in few if view not in views and (baseline, view) in self.passes]
+        return {view: self._pass(baseline, view).logits for view in views}
 
     def _pass(self, baseline: str, view: str) -> Pass:
         """Return one pass of the record or one of the caller's own views."""

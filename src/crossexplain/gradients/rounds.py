@@ -38,7 +38,8 @@ def rounds(model: nn.Module, inputs: Inputs, modalities: Sequence[Modality], *,
            baselines: Sequence[Baseline] | Baseline | None = None, top: int | Mapping[str, int] = 1,
            pick: str | None = "round 2", by: str = "gradient", target: Target = None, donors: Inputs | None = None,
            draws: int = 4, extra: Mapping[str, Mapping[str, Change]] | None = None, control: bool = True,
-           sharing: bool = True, rows: int = ROWS, progress: bool = True, seed: int = 0) -> Record:
+           interactions: int = 2, sharing: bool = True, rows: int = ROWS, progress: bool = True,
+           seed: int = 0) -> Record | dict[int, Record]:
     """Run the four rounds from the side of every modality on a batch.
 
     Parameters
@@ -59,10 +60,12 @@ def rounds(model: nn.Module, inputs: Inputs, modalities: Sequence[Modality], *,
         round 4 out, and with it :attr:`Record.by_side`.
     by : {"gradient", "gradient x activation"}
         What the importance of a feature is the norm of.
-    target : int, Tensor of shape (N,), callable, "predicted" or None
-        Which logit to follow; default, and ``"predicted"``, the one of the class predicted in the full view. Of a model
-        with one logit, 1 is yes and 0 is no. A function of the model's output that returns one number an example is read
-        as a logit, above 0 for yes.
+    target : int, Tensor of shape (N,), callable, "predicted", sequence of int or None
+        Which logit to follow; default, and ``"predicted"``, the one of the class predicted in the full view. A tensor holds
+        the class of each example: one among the classes, which are judged together. An int is one label of several, whose own
+        logit is followed and judged, above 0 for yes; a list of ints asks about each of these labels. Of a model with one
+        logit, 1 is yes and 0 is no. A function of the model's output that returns one number an example is read as a logit,
+        above 0 for yes.
     donors : mapping of str to Tensor, optional
         Examples to borrow from for ``"data"``; default the batch itself, so that a donor among the examples borrows from
         itself in one of its draws. Of a few examples that is a large part: pass others.
@@ -72,6 +75,9 @@ def rounds(model: nn.Module, inputs: Inputs, modalities: Sequence[Modality], *,
         Further views to record: noise, another order, part of the image.
     control : bool
         Also mask as many features picked at random, to compare round 4 with.
+    interactions : int
+        Of more than three modalities, up to how many are also left without the others, so that :meth:`Record.dividends` says
+        which interact: 2 for pairs, 3 for threes as well, each a forward pass. Of two and three modalities all are recorded.
     sharing : bool
         Compute equal rows once up to the layers that are read, where the model allows it; the record is the same.
     rows : int
@@ -84,6 +90,7 @@ def rounds(model: nn.Module, inputs: Inputs, modalities: Sequence[Modality], *,
     Returns
     -------
     Record
+        Of a list of labels, a dict with the record of each.
 
     Raises
     ------
@@ -95,9 +102,18 @@ def rounds(model: nn.Module, inputs: Inputs, modalities: Sequence[Modality], *,
     -----
     Wang and Shi, "Towards More Explainable Multimodal Machine Learning", section 3, Figures 4 to 7.
     """
-    question = Question(model, inputs, modalities, donors=donors, target=target, rows=rows)
-    return run_rounds(question, baselines=baselines, top=top, pick=pick, by=by, draws=draws, extra=extra, control=control,
-                      sharing=sharing, progress=progress, seed=seed)
+    def record(target: Target) -> Record:
+        question = Question(model, inputs, modalities, donors=donors, target=target, rows=rows)
+        return run_rounds(question, baselines=baselines, top=top, pick=pick, by=by, draws=draws, extra=extra, control=control,
+                          interactions=interactions, sharing=sharing, progress=progress, seed=seed)
+
+    if not isinstance(target, (list, tuple)):
+        return record(target)
+    whole = all(isinstance(one, Integral) and not isinstance(one, bool) for one in target)
+    if not target or not whole or len(set(target)) < len(target):
+        raise InputError(f"got target={target!r}, expected different labels, as in target=[0, 3, 7], which gives one record a "
+                         "label; for one class an example pass a tensor, torch.tensor(target).")
+    return {int(label): record(int(label)) for label in target}
 
 
 def feature_dividends(model: nn.Module, inputs: Inputs, modalities: Sequence[Modality], *,
@@ -130,16 +146,24 @@ def feature_dividends(model: nn.Module, inputs: Inputs, modalities: Sequence[Mod
 
 def run_rounds(question: Question, *, baselines: Sequence[Baseline] | Baseline | None = None, top: int | Mapping[str, int] = 1,
                pick: str | None = "round 2", by: str = "gradient", draws: int = 4,
-               extra: Mapping[str, Mapping[str, Change]] | None = None, control: bool = True, sharing: bool = True,
-               progress: bool = True, seed: int = 0) -> Record:
+               extra: Mapping[str, Mapping[str, Change]] | None = None, control: bool = True, interactions: int = 2,
+               sharing: bool = True, progress: bool = True, seed: int = 0) -> Record:
     """As :func:`rounds`, through a :class:`~crossexplain.gradients.question.Question`, which counts the passes."""
     require_one_of(pick, PICKS, "pick")
     require_one_of(by, BY, "by")
+    if not isinstance(interactions, Integral) or not 1 <= interactions <= 3:
+        raise InputError(f"got interactions={interactions!r}, expected 2 for pairs of modalities, 3 for threes as well, or 1 "
+                         "for neither.")
     question.sharing = sharing
     plans = Plans(question, baselines, draws, seed)
     runner = _Runner(question, plans, _tops(question.names, top), pick, by, extra or {}, control, seed)
     runner.find_unused()
-    return runner.record(_in_chunks(runner.chunk, question.n, question.rows // runner.widest, progress, "rounds"))
+    whole = _in_chunks(runner.chunk, question.n, question.rows // runner.widest, progress, "rounds")
+    if plan := plans.few(interactions):
+        laid_out = plans.laid_out(plan)
+        whole["few"] = _in_chunks(lambda examples: _logits(question, laid_out, examples), question.n,
+                                  question.rows // len(laid_out), progress, "interactions")
+    return runner.record(whole)
 
 
 def run_dividends(question: Question, *, draws: int = 4, progress: bool = True, seed: int = 0) -> dict[str, Tensor]:
@@ -172,16 +196,20 @@ def _tops(names: Sequence[str], top: int | Mapping[str, int]) -> dict[str, int]:
     return dict.fromkeys(names, 1) | dict(given)
 
 
-def _margins(question: Question, laid_out: Views, examples: Tensor) -> dict:
-    """Return the evidence for the followed class in each view, the mean over its draws, without gradients."""
+def _logits(question: Question, laid_out: Views, examples: Tensor) -> dict[tuple, Tensor]:
+    """Return the logits (n, C) of some examples in each view, the mean over its draws, without gradients."""
     logits, _ = question.read(laid_out.batch(examples), gradients=False)
-    logits = logits.reshape(len(laid_out), len(examples), -1).float().cpu()
-    follow = question.follow(examples)
-    follow = classes(logits[laid_out.names.index((FULL, None, 0))]) if follow is None else follow.cpu()
-    views: dict[tuple, list[int]] = {}
-    for v, (view, feature, _) in enumerate(laid_out.names):
-        views.setdefault((view, feature), []).append(v)
-    return {view: evidence(logits[draws].mean(dim=0), follow) for view, draws in views.items()}
+    logits, views = logits.reshape(len(laid_out), len(examples), -1).float().cpu(), {}
+    for v, name in enumerate(laid_out.names):
+        views.setdefault(name[:-1], []).append(v)
+    return {view: logits[draws].mean(dim=0) for view, draws in views.items()}
+
+
+def _margins(question: Question, laid_out: Views, examples: Tensor) -> dict:
+    """Return the evidence for the followed class in each view, without gradients."""
+    logits, follow = _logits(question, laid_out, examples), question.follow(examples)
+    follow = classes(logits[FULL, None]) if follow is None else follow.cpu()
+    return {view: evidence(values, follow) for view, values in logits.items()}
 
 
 class _RawPass(NamedTuple):
@@ -349,6 +377,7 @@ class _Runner:
             nothing = recorded.pop(hidden).logits if hidden in recorded else \
                 self.plans.value_of_nothing(label).expand_as(full.logits)
             recorded[label, NOTHING] = Pass(nothing, {}, {})
+        recorded |= {view: Pass(logits, {}, {}) for view, logits in whole.get("few", {}).items()}
         sides = {}
         for (label, name), (picked, similarities, cross) in whole["sides"].items():
             of_picked, at_random = (*(Similarity(*values) for values in similarities), None)[:2]

@@ -7,8 +7,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor, nn
 
-from crossexplain.checks import InputError, find_layer
-from crossexplain.gradients.capture import INPUT, NoGradient, every_module
+from crossexplain.checks import InputError, find_layer, layer_path
+from crossexplain.gradients.capture import INPUT, NoGradient, split_name
 
 WORTH = 0.8  # share of distinct rows above which it costs more to find equal rows than to compute all
 SAMPLE = 1024  # entries of a row, at least, by which rows are told apart before they are compared whole
@@ -17,18 +17,16 @@ SAMPLE = 1024  # entries of a row, at least, by which rows are told apart before
 def shared(model: nn.Module, layers: Sequence[str], call: Callable[[], object]) -> tuple[object, bool]:
     """Return what a call gives with equal rows computed once, and True; or with all rows, and False.
 
-    All rows run where the model is not in eval mode, and where a layer needs more than its input, row by row: then the call
-    fails on fewer rows. If that is not the reason, the same error comes again.
+    The model is in eval mode. All rows run where a layer needs more than its input, row by row: then the call fails on fewer
+    rows. If that is not the reason, the same error comes again.
     """
-    if not any(module.training for module in every_module(model)):
-        try:
-            with equal_rows_once(model, layers):
-                return call(), True
-        except NoGradient:
-            raise
-        except (RuntimeError, ValueError, IndexError):
-            pass
-    return call(), False
+    try:
+        with equal_rows_once(model, layers):
+            return call(), True
+    except NoGradient:
+        raise
+    except (RuntimeError, ValueError, IndexError):
+        return call(), False
 
 
 @contextmanager
@@ -43,9 +41,10 @@ def equal_rows_once(model: nn.Module, layers: Sequence[str]) -> Iterator[None]:
     try:
         for name in layers:
             if not name.startswith(INPUT):
-                shared, path = _SharedRows(), name.partition("@")[0]
-                layer, around = find_layer(model, path), [path[:end] for end, dot in enumerate(path) if dot == "."]
-                for module in [*map(model.get_submodule, around), layer]:
+                shared, path = _SharedRows(), layer_path(model, split_name(name)[0])
+                around = [find_layer(model, path[:end]) for end, dot in enumerate(f"{path}.") if dot == "."]
+                layer = around[-1]
+                for module in around:
                     handles.append(module.register_forward_pre_hook(shared.narrow, with_kwargs=True))
                 handles.append(layer.register_forward_hook(shared.widen))
         yield

@@ -1,7 +1,7 @@
 """Importance of tokens: from one forward and one backward pass, a number a token, by several readings of the gradient."""
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,9 +9,11 @@ from torch import Tensor, nn
 
 from crossexplain.checks import InputError, require_methods, require_one_of
 from crossexplain.gradients.attention import METHODS as ATTENTION_METHODS
-from crossexplain.gradients.attention import RELEVANCE, attention_maps, roll
+from crossexplain.gradients.attention import RELEVANCE, attention_maps, roll, watched
 from crossexplain.gradients.capture import Target, capture
-from crossexplain.gradients.modalities import examples_in, in_parts
+from crossexplain.gradients.layouts import Place, at_positions, positions_of
+from crossexplain.gradients.modalities import examples_in, in_parts, word_numbers
+from crossexplain.gradients.reading import as_row, one_of, require_alone, require_still
 
 SPECIAL = ("drop", "keep", "show")
 
@@ -54,7 +56,8 @@ RENAMED = {"gradient-x-input": "gradient x input", "activation-x-gradient": "act
 
 def attribute(model: nn.Module, inputs: Mapping[str, Tensor], layer: str, method: str | Sequence[str] = "l2",
               target: Target = None, *, special: str = "drop", special_tokens: Tensor | None = None, scale: bool = False,
-              attention: Sequence[str] = (), batch_size: int = 64) -> Tensor | dict[str, Tensor]:
+              attention: Sequence[str] = (), batch_size: int = 64, words: object = None, positions: object = None,
+              layout: str | None = None, common: Collection[str] = ()) -> Tensor | dict[str, Tensor]:
     """Score every token of every sentence, all methods from one forward and one backward pass of it.
 
     Parameters
@@ -62,7 +65,8 @@ def attribute(model: nn.Module, inputs: Mapping[str, Tensor], layer: str, method
     model : torch.nn.Module
         In eval mode.
     inputs : mapping of str to Tensor, shape (N, T)
-        What the model is called with. Other entries (positions, of shape (1, T) or (T,)) are handed on as they are.
+        What the model is called with. Other entries (positions, of shape (1, T) or (T,)) are handed on as they are; a list with
+        one entry a sentence is cut as a tensor is.
     layer : str
         Where each token has a vector of its own, (N, T, D): the embeddings, or a block. At the last block of a model that
         reads its first token alone, every other token's gradient is zero whatever the sentence says.
@@ -81,14 +85,22 @@ def attribute(model: nn.Module, inputs: Mapping[str, Tensor], layer: str, method
         Divide the scores of a sentence by the largest absolute one among the tokens that compete.
     attention : sequence of str
         For attention relevance and rollout: the self-attention modules, from the first to the last, whose second output is the
-        map.
+        map; ``"name#2"`` where it is another one. Relevance takes modules of cross-attention too, whose columns are words.
     batch_size : int
         Sentences at a time, which bounds the memory: what the backward pass needs is kept for no more than these.
+    words : Tensor of int64, shape (N, T), or what :func:`~crossexplain.gradients.modalities.word_numbers` takes, optional
+        Number of the word that each token is a piece of: the scores of its pieces are added up.
+    positions : slice, range or sequence of int, optional
+        Which positions of the layer are the tokens, where others stand in the same row (patches, a prompt).
+    layout : {"NTD", "TND", "NDT"}, optional
+        Which axis of the layer is which. Default: what its kind and the sizes say.
+    common : collection of str
+        Keys of inputs that belong to all sentences, whatever their length.
 
     Returns
     -------
     Tensor, shape (N, T), or dict of them by method
-        NaN where a token has no score.
+        NaN where a token has no score. With ``words`` (N, W), as :func:`merge_words` gives it.
 
     Raises
     ------
@@ -103,26 +115,41 @@ def attribute(model: nn.Module, inputs: Mapping[str, Tensor], layer: str, method
     torch.Size([1, 2])
     """
     if not isinstance(inputs, Mapping):
-        raise InputError(f"got inputs as {type(inputs).__name__}, expected a mapping from the model's keywords to tensors, as "
-                         "in {'input_ids': ids, 'attention_mask': mask}.")
+        raise InputError(f"got inputs as {type(inputs).__name__}, expected a mapping from the model's keywords to "
+                         "tensors, as in {'input_ids': ids, 'attention_mask': mask}.")
     require_one_of(special, SPECIAL, "special")
     reads = _reads([method] if isinstance(method, str) else method)
     maps = attention_maps(attention) if any(name in ATTENTION_METHODS for name in reads) else []
-    n = len(special_tokens) if special_tokens is not None and special_tokens.ndim else examples_in(inputs)
-    parts = []
-    for batch, of_batch in in_parts(inputs, batch_size, n, target):
+    require_still(model)
+    common = {*common, *getattr(model, "common", ())}
+    n = len(special_tokens) if special_tokens is not None and special_tokens.ndim else examples_in(inputs, common)
+    place = Place.of(layer, model, one_of(inputs, n, common))
+    positions, parts = positions_of(positions, "the tokens"), []
+    for batch, of_batch in in_parts(inputs, batch_size, n, target, common):
         # The sentences come first: by the first tensor the model's batch is counted.
         batch = dict(sorted(batch.items(), key=lambda item: item[1] is inputs[item[0]]))
-        captured = capture(model, batch, [layer, *maps], of_batch)
-        activation = captured.activations[layer]
-        if activation.ndim != 3:
-            raise InputError(f"layer {layer!r} gives shape {tuple(activation.shape)}, expected one vector a token (N, T, D); "
-                             "capture the embeddings or a transformer block.")
-        parts.append({name: roll(captured, maps, name) if read is None else read(activation, captured.gradients[layer])
-                      for name, read in reads.items()})
+        with watched(model, maps, attention) as crossed:
+            captured = capture(model, batch, [layer, *maps], of_batch)
+        rows = len(captured.score)
+        if not parts and rows < n:
+            require_alone(model, inputs, captured.output, n, common)
+        activation, slope = (as_row(values[layer], rows, place, batch, layout, positions)
+                             for values in (captured.activations, captured.gradients))
+        part = {name: read(activation, slope) for name, read in reads.items() if read is not None}
+        length = captured.activations[layer].shape[0 if layout == "TND" else 1]
+        for name in reads.keys() - part.keys():
+            rolled = roll(captured, maps, name, bool(crossed))
+            joint = positions is not None and rolled.shape[1] == length
+            part[name] = at_positions(rolled, positions, place, "the tokens") if joint else rolled
+        parts.append(part)
     scores = {name: torch.cat([part[name] for part in parts]) for name in reads}
     first, *_ = scores.values()
     dropped = _special_tokens(special, special_tokens, first.shape).to(first.device)
+    if words is not None:
+        words = word_numbers(words)
+        scores = {name: merge_words(values, words.masked_fill(dropped, -1) if special == "drop" else words)
+                  for name, values in scores.items()}
+        return scores[method] if isinstance(method, str) else scores
     scores = {name: _policy(values, dropped, special, scale) for name, values in scores.items()}
     return scores[method] if isinstance(method, str) else scores
 
@@ -167,14 +194,15 @@ def top_window(scores: Tensor, n: int = 4) -> Tensor:
     return torch.tensor(windows)
 
 
-def merge_words(scores: Tensor, words: Tensor, how: str = "sum") -> Tensor:
+def merge_words(scores: Tensor, words: object, how: str = "sum") -> Tensor:
     """Merge the scores of word pieces into scores of words.
 
     Parameters
     ----------
     scores : Tensor, shape (N, T)
-    words : Tensor of int64, shape (N, T)
-        Number of the word that each token is a piece of, from 0; negative for special tokens, which are left out.
+    words : Tensor of int64, shape (N, T), or what :func:`~crossexplain.gradients.modalities.word_numbers` takes
+        Number of the word that each token is a piece of, from 0; negative, or None in lists, for special tokens, which are
+        left out.
     how : {"sum", "max", "mean"}
         The sum keeps what a sentence's scores add up to, and favours long words; the largest piece (by absolute value,
         with its sign) does not.
@@ -194,6 +222,7 @@ def merge_words(scores: Tensor, words: Tensor, how: str = "sum") -> Tensor:
     >>> merge_words(torch.tensor([[9.0, 1.0, 2.0, 3.0]]), torch.tensor([[-1, 0, 0, 1]])).tolist()
     [[3.0, 3.0]]
     """
+    words = word_numbers(words)
     if scores.shape != words.shape or scores.ndim != 2:
         raise InputError(f"scores {tuple(scores.shape)} and words {tuple(words.shape)} must have one shape (N, T).")
     require_one_of(how, ("sum", "max", "mean"), "how")

@@ -142,9 +142,9 @@ class Columns(Modality):
             values = values if self.positions is None else at_positions(values, self.positions, place, self.name)
             if values.shape[1] == count:
                 return values
-        raise InputError(f"layer {self.layer!r} gives {tuple(values.shape)} for {rows} examples, expected a vector for each of "
-                         f"the {count} columns of {self.name}, ({rows}, {count}, D); read the input, or the layer that embeds "
-                         "each column (with positions=... of the columns, where others stand in the same row).")
+        raise InputError(f"layer {self.layer!r} gives {tuple(values.shape)} for {rows} examples, expected a vector for "
+                         f"each of the {count} columns of {self.name}, ({rows}, {count}, D); read the input, or the layer "
+                         "that embeds each column (with positions=... of the columns, where others stand in the same row).")
 
     def per_feature(self, values: Tensor, count: int) -> Tensor:
         """Sum over the dimensions of each column: (N, F)."""

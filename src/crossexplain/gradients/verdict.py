@@ -1,11 +1,14 @@
 """What predictions rest on, read from the logits of views; no gradient and no record is needed.
 
 The logits of a few views decide: nothing masked, each modality alone, each modality masked, everything masked. The
-*dividend* v(AB) - v(A) - v(B) + v(0) (Harsanyi 1963) is what the whole has beyond the sum of its parts.
+*dividend* v(AB) - v(A) - v(B) + v(0) (Harsanyi 1963) is what the whole has beyond the sum of its parts. Of more than two
+modalities the dividends of pairs and of threes say which of them interact.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from numbers import Integral, Real
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +25,12 @@ from crossexplain.intervals import Interval
 ENOUGH = 0.75
 SURE = 0.95  # share of the bootstrap samples that have to agree, as for the 95 % intervals
 FLAT = 1e-9  # standard deviation of the logits, in units of the logit, up to which they do not vary
+# Examples from which on one by one can be judged. What one rests on is measured from the middle of all, a median for each
+# class: of fewer, an example is a large part of its own middle, and of a single one it is the middle itself.
+FEWEST = 10
+# Share of all effects from which an interaction of some of more than two modalities is named: less than that has every
+# trained model, since no masked view is what it was trained on.
+NAMED = 0.1
 
 
 @dataclass(frozen=True)
@@ -47,6 +56,9 @@ class Verdict:
         For each baseline, the mean size of the dividend, as a share of the mean size of all effects.
     flips : dict of str to dict of str to Interval
         For each baseline and masked modality, the share of predictions that change their class.
+    interactions : dict of str to dict of tuple of str to Interval
+        For each baseline and some of more than two modalities, the mean size of their dividend as a share of the mean size of
+        all effects; empty for two modalities.
     """
 
     answer: str
@@ -57,14 +69,17 @@ class Verdict:
     strength: dict[str, Interval]
     dividend: dict[str, Interval]
     flips: dict[str, dict[str, Interval]]
+    interactions: dict[str, dict[tuple[str, ...], Interval]] = field(default_factory=dict)
 
     def __str__(self) -> str:
         lines = [f"{self.answer} (support {self.support:.2f}): {self.reason}"]
         for baseline, parts in self.reach.items():
             reached = ", ".join(f"{part} {estimate:.2f}" for part, estimate in parts.items())
             flipped = ", ".join(f"{name} masked {estimate:.2f}" for name, estimate in self.flips[baseline].items())
+            together = [f"{_spoken(names)} {share:.2f}" for names, share in self.interactions.get(baseline, {}).items()
+                        if share.value >= NAMED]
             lines.append(f"  {baseline}: {self.answers[baseline]}; accounts for {reached}; flips with {flipped}; "
-                         f"interaction {self.strength[baseline]:.2f}")
+                         f"interaction {self.strength[baseline]:.2f}" + (f", of {', '.join(together)}" if together else ""))
         return "\n".join(lines)
 
 
@@ -80,7 +95,8 @@ def verdict(logits: Mapping[str, Mapping[str, Tensor]], modalities: Sequence[str
     Parameters
     ----------
     logits : mapping from baseline to mapping from view to Tensor, shape (N, C)
-        Views ``"full"``, ``"all masked"``, each modality masked (``"text masked"``) and all others masked.
+        Views ``"full"``, ``"all masked"``, each modality masked (``"text masked"``) and all others masked. Of more than two
+        modalities those of :func:`leaving` two or three too, to name which interact.
     modalities : sequence of str
         Names.
     target : Tensor of int64, shape (N,), optional
@@ -103,7 +119,7 @@ def verdict(logits: Mapping[str, Mapping[str, Tensor]], modalities: Sequence[str
     Raises
     ------
     InputError
-        For fewer than two examples, a missing view, and a share or number of samples that is none.
+        For fewer than two examples, a missing view or one of another shape, and a share or number of samples that is none.
 
     Examples
     --------
@@ -112,13 +128,19 @@ def verdict(logits: Mapping[str, Mapping[str, Tensor]], modalities: Sequence[str
     >>> verdict({"zero": views}, ["image", "text"]).answer
     'both added'
     """
-    if not 0 < enough <= 1 or draws < 1:
-        raise InputError(f"got enough={enough} and draws={draws}, expected a share above 0 and at most 1, and at least "
-                         "one bootstrap sample.")
+    _require_share(enough)
+    if not isinstance(draws, Integral) or draws < 1:
+        raise InputError(f"got draws={draws!r}, expected a whole number, at least one bootstrap sample.")
     for baseline, views in logits.items():
         if missing := [view for view in needed_views(modalities) if view not in views]:
             raise InputError(f"the logits of baseline {baseline!r} lack the views {', '.join(map(repr, missing))}.")
-    n = len(next(iter(logits.values()))[FULL])
+    full = next(iter(logits.values()))[FULL]
+    for baseline, views in logits.items():
+        for view, values in views.items():
+            if values.ndim != 2 or values.shape != full.shape:
+                raise InputError(f"the logits of {view!r} under {baseline!r} have the shape {tuple(values.shape)}, expected "
+                                 f"(N, C), {tuple(full.shape)} as in the full view; of one logit that is (N, 1).")
+    n = len(full)
     if n < 2:
         raise InputError(f"a verdict needs at least 2 examples, got {n}; run the rounds on more.")
     weights = _weights(n, draws, seed, groups)
@@ -126,12 +148,34 @@ def verdict(logits: Mapping[str, Mapping[str, Tensor]], modalities: Sequence[str
     answers, supports, *estimates = ({baseline: getattr(one, field) for baseline, one in judged.items()}
                                      for field in _Judged._fields)
     answer, reason = _settle(answers, supports)
-    return Verdict(answer, reason, min(supports.values()), answers, *estimates)
+    if len(modalities) > 2:
+        reason += _which(list(judged.values()), modalities, answer, enough)
+    return Verdict(answer, reason + on_one_side(full), min(supports.values()), answers, *estimates)
 
 
 def needed_views(modalities: Sequence[str]) -> list[str]:
     """Return the names of the views from which a verdict is read."""
     return [FULL, NOTHING, *(masked(name) for name in modalities), *(alone(name, modalities) for name in modalities)]
+
+
+def leaving(kept: Sequence[str], modalities: Sequence[str]) -> str:
+    """Return the name of the view that leaves some of the modalities and masks the others.
+
+    Examples
+    --------
+    >>> [leaving(kept, ["a", "b", "c"]) for kept in (["a", "b", "c"], ["b"], [])]
+    ['full', 'a+c masked', 'all masked']
+    """
+    hidden = [name for name in modalities if name not in kept]
+    return FULL if not hidden else NOTHING if len(hidden) == len(modalities) else masked(*hidden)
+
+
+def on_one_side(logits: Tensor) -> str:
+    """Return half a sentence about a single logit that is above 0 for all examples, or below; else nothing."""
+    if logits.shape[1] > 1 or len(logits) < 2 or not ((logits > 0).all() or (logits < 0).all()):
+        return ""
+    return (f" All {len(logits)} logits lie on one side of 0 (from {float(logits.min()):.4g} to {float(logits.max()):.4g}): "
+            "if they are a number, such as a price, and no yes or no, flips say nothing.")
 
 
 def each(logits: Mapping[str, Tensor], modalities: Sequence[str], target: Tensor, enough: float = ENOUGH) -> np.ndarray:
@@ -144,17 +188,25 @@ def each(logits: Mapping[str, Tensor], modalities: Sequence[str], target: Tensor
     modalities, target, enough
         As for :func:`verdict`.
     """
-    if not 0 < enough <= 1:
-        raise InputError(f"got enough={enough}, expected a share above 0 and at most 1.")
-    whole, predicted = evidence(logits[FULL], target).numpy(), classes(logits[FULL])
-    parts = {}
-    for name in modalities:
-        part = logits[alone(name, modalities)]
+    _require_share(enough)
+    predicted = classes(logits[FULL])
+    if len(predicted) < FEWEST:
+        raise InputError(f"got {len(predicted)} example(s), expected {FEWEST} or more: what one example rests on is measured "
+                         "from the middle of all examples, and of a few each is a large part of it; run the rounds on more, "
+                         "or compare record.margin(...) of the views.")
+
+    def from_middle(view: str) -> np.ndarray:
         # The median over all examples would lie in the larger class where a modality alone splits the logits into two.
-        middle = torch.stack([part[predicted == one].median(dim=0).values for one in predicted.unique()]).mean(dim=0)  # (C,)
-        parts[name] = evidence(part - middle, target).numpy()
+        medians = [logits[view][predicted == one].median(dim=0).values for one in predicted.unique()]
+        return evidence(logits[view] - torch.stack(medians).mean(dim=0), target).numpy()
+
+    whole = from_middle(FULL)
+    parts = {name: from_middle(alone(name, modalities)) for name in modalities}
     parts["sum"] = sum(parts.values())
-    return _answers({name: part - enough * whole for name, part in parts.items()}, modalities, 0.0).astype(str)
+    side = np.where(whole < 0, -1, 1)  # an example on the other side of the middle has evidence against the class
+    answers = _answers({name: side * (part - enough * whole) for name, part in parts.items()}, modalities, 0.0)
+    answers[np.abs(whole) <= FLAT] = "cannot tell"  # it stands in the middle itself
+    return answers.astype(str)
 
 
 def dividend(logits: Mapping[str, Tensor], modalities: Sequence[str], target: Tensor) -> np.ndarray:
@@ -167,9 +219,34 @@ def dividend(logits: Mapping[str, Tensor], modalities: Sequence[str], target: Te
     modalities, target
         As for :func:`verdict`.
     """
-    value = {view: evidence(values, target).numpy() for view, values in logits.items()}
+    value = _values(logits, target)
     parts = sum(value[alone(name, modalities)] for name in modalities)
     return value[FULL] - parts + (len(modalities) - 1) * value[NOTHING]
+
+
+def dividends(logits: Mapping[str, Tensor], modalities: Sequence[str], target: Tensor) -> dict[tuple[str, ...], np.ndarray]:
+    """Return what some modalities together have beyond all fewer of them, (N,): pairs, and threes, whose views are there.
+
+    Arguments are as for :func:`dividend`. Of a pair that is v(AB) - v(A) - v(B) + v(0), whatever other modalities there are,
+    which are masked; of three v(ABC) - v(AB) - v(AC) - v(BC) + v(A) + v(B) + v(C) - v(0).
+    """
+    value, found = _values(logits, target), {}
+    for names in itertools.chain(*(itertools.combinations(modalities, order) for order in (2, 3))):
+        parts = {some: leaving(some, modalities)
+                 for order in range(len(names) + 1) for some in itertools.combinations(names, order)}
+        if value.keys() >= set(parts.values()):
+            found[names] = sum((-1) ** (len(names) - len(some)) * value[view] for some, view in parts.items())
+    return found
+
+
+def _values(logits: Mapping[str, Tensor], target: Tensor) -> dict[str, np.ndarray]:
+    """Return the evidence for the followed class in each view, (N,)."""
+    return {view: evidence(values, target).numpy() for view, values in logits.items()}
+
+
+def _require_share(enough: float) -> None:
+    if not isinstance(enough, Real) or not 0 < enough <= 1:
+        raise InputError(f"got enough={enough!r} as the share that counts as the whole, expected above 0 and at most 1.")
 
 
 class _Judged(NamedTuple):
@@ -181,6 +258,7 @@ class _Judged(NamedTuple):
     strength: Interval
     dividend: Interval
     flips: dict[str, Interval]
+    interactions: dict[tuple[str, ...], Interval]
 
 
 def _judge(logits: Mapping[str, Tensor], modalities: Sequence[str], target: Tensor | None, weights: np.ndarray,
@@ -198,15 +276,28 @@ def _judge(logits: Mapping[str, Tensor], modalities: Sequence[str], target: Tens
                                 for name in modalities)
     share = (weights @ interaction) / np.maximum(weights @ effects, 1e-12)  # 0 where nothing has an effect
     flips = {name: weights @ (classes(logits[masked(name)]) != predicted).numpy() for name in modalities}
+    together = _interactions(logits, modalities, target, weights) if len(modalities) > 2 else {}
     return _Judged(answers[0], float((answers[1:] == answers[0]).mean()),
                    {name: _estimate(values, n) for name, values in reached.items()}, _estimate(1 - reached["sum"], n),
-                   _estimate(share, n), {name: _estimate(values, n) for name, values in flips.items()})
+                   _estimate(share, n), {name: _estimate(values, n) for name, values in flips.items()},
+                   {names: _estimate(values, n) for names, values in together.items()})
+
+
+def _interactions(logits: Mapping[str, Tensor], modalities: Sequence[str], target: Tensor,
+                  weights: np.ndarray) -> dict[tuple[str, ...], np.ndarray]:
+    """Return the mean size of each dividend of two or three modalities as a share of that of all effects, (1 + draws,) each."""
+    value, found = _values(logits, target), dividends(logits, modalities, target)
+    single = [value[alone(name, modalities)] - value[NOTHING] for name in modalities]
+    rest = value[FULL] - value[NOTHING] - sum(single) - sum(found.values())  # of more modalities than were looked at
+    effects = weights @ sum(map(np.abs, [*single, *found.values(), rest]))
+    return {names: (weights @ np.abs(values)) / np.maximum(effects, 1e-12) for names, values in found.items()}
 
 
 def _centred(logits: Tensor) -> np.ndarray:
-    """Return logits (N, C) less their mean over the classes, where there are several."""
+    """Return logits (N, C) less their mean over the classes, where there are several, and over the examples."""
     values = logits.double()
-    return (values - values.mean(dim=1, keepdim=True) if values.shape[1] > 1 else values).numpy()
+    values = values - values.mean(dim=1, keepdim=True) if values.shape[1] > 1 else values
+    return (values - values.mean(dim=0)).numpy()  # a large mean, such as that of prices, would leave rounding alone
 
 
 def _estimate(values: np.ndarray, n: int) -> Interval:
@@ -259,3 +350,17 @@ def _settle(answers: Mapping[str, str], support: Mapping[str, float]) -> tuple[s
     if min(support.values()) < SURE:
         return "cannot tell", f"{answer} is likely but not sure ({words}); use more examples."
     return answer, f"every baseline says so ({words})."
+
+
+def _which(judged: Sequence[_Judged], modalities: Sequence[str], answer: str, enough: float) -> str:
+    """Return sentences that name which of more than two modalities carry, or interact, under every baseline."""
+    carry = [name for name in modalities if all(one.reach[name].value >= enough for one in judged)]
+    together = [_spoken(names) for names in judged[0].interactions
+                if all(one.interactions[names].low >= NAMED for one in judged)]
+    either = f" Each of {' and '.join(carry)} would do." if answer == "either" and carry else ""
+    return either + (f" What interacts: {', '.join(together)}." if together else "")
+
+
+def _spoken(names: Iterable[str]) -> str:
+    first, *others = names
+    return f"{first} with {' and '.join(others)}"

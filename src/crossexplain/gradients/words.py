@@ -238,8 +238,8 @@ class Tokens(InARow):
         """Return the side on which ``"delete"`` fills."""
         side = self.side or self._padded(inputs)
         if side == BOTH:
-            raise InputError(f"{self.name} is padded on both sides, or in between; pass padding_side='left' or 'right', where "
-                             "'delete' fills.")
+            raise InputError(f"{self.name} is padded on both sides, or in between; pass padding_side='left' or 'right', "
+                             "where 'delete' fills.")
         return side or "right"
 
     def _padded(self, inputs: Inputs) -> str | None:
@@ -270,8 +270,8 @@ class Tokens(InARow):
             if key.startswith(PLACEHOLDERS) and key.endswith(("token_id", "token_index")) and isinstance(token, int) \
                     and (words & (self.value(inputs) == token)).any():
                 special = ", ".join(map(str, (*self.special, token)))
-                raise InputError(f"{self.name} holds id {token}, which the model keeps for what is no word ({key}): if it were "
-                                 f"replaced, another input would not find its place; pass special=({special},).")
+                raise InputError(f"{self.name} holds id {token}, which the model keeps for what is no word ({key}): if it "
+                                 f"were replaced, another input would not find its place; pass special=({special},).")
 
 
 def word_numbers(encoding: object) -> Tensor:
@@ -302,6 +302,6 @@ def word_numbers(encoding: object) -> Tensor:
     rows = [list(row) if isinstance(row, Sequence) or isinstance(row, Tensor) else None for row in encoding] \
         if isinstance(encoding, Sequence) and not isinstance(encoding, Mapping | str) else [None]
     if not rows or any(row is None for row in rows) or len({len(row) for row in rows}) != 1:
-        raise InputError(f"got word numbers as {type(encoding).__name__}, expected a tokenizer's encoding or one list for each "
-                         "text, all of one length: pass padding=True to the tokenizer.")
+        raise InputError(f"got word numbers as {type(encoding).__name__}, expected a tokenizer's encoding or one list for "
+                         "each text, all of one length: pass padding=True to the tokenizer.")
     return torch.tensor([[-1 if number is None else int(number) for number in row] for row in rows])

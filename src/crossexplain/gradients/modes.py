@@ -1,0 +1,149 @@
+"""What surrounds a pass: frozen parameters, buffers that are put back, and modes of PyTorch that would break the graph."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.lazy import LazyModuleMixin
+from torch.utils import checkpoint
+
+from crossexplain.checks import InputError, every_module, require_eval
+
+
+@contextmanager
+def untouched(model: nn.Module, gradients: bool, *, frozen: bool = True, any_mode: bool = True) -> Iterator[None]:
+    """Freeze the parameters, and put back flags and buffers (batch-norm statistics) afterwards.
+
+    A graph is recorded only where gradients are asked for, whatever mode the caller is in; see :func:`_one_graph` for the modes
+    that the model itself uses.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+    gradients : bool
+    frozen : bool
+        False gives every parameter a gradient instead.
+    any_mode : bool
+        False refuses a model in train mode, where that may make a difference.
+
+    Raises
+    ------
+    InputError
+        For a model in train mode, and for one with lazy layers that have no weights yet.
+    """
+    layers = every_module(model)
+    if not any_mode:
+        require_eval(model, layers, strict=False)
+    special = [layer for layer in layers if isinstance(layer, (nn.RNNBase, LazyModuleMixin))]
+    if any(isinstance(layer, LazyModuleMixin) for layer in special):
+        raise InputError("the model has lazy layers, which get their weights from the first batch; call model(**inputs) once "
+                         "before it is explained.")
+    flipped, parameters = [], []
+    for layer in layers:
+        for name, value in layer._parameters.items():
+            if value is None:
+                continue
+            if value.is_inference():
+                parameters.append((layer, name, value))
+            elif value.requires_grad == frozen and (frozen or value.is_floating_point()):
+                flipped.append((layer, name, value))
+    buffers = [(layer, name, buffer, buffer.clone(), _version(buffer)) for layer in layers
+               for name, buffer in layer._buffers.items() if buffer is not None]
+    # cuDNN refuses the backward pass of a recurrent layer in eval mode; PyTorch's own kernels do not.
+    slow = gradients and any(not layer.training for layer in special)
+    try:
+        for _, _, value in flipped:
+            value.requires_grad_(not frozen)
+        with ExitStack() as modes:
+            modes.enter_context(torch.inference_mode(False))
+            modes.enter_context(torch.set_grad_enabled(gradients))
+            modes.enter_context(_one_graph(frozen))
+            if slow:
+                modes.enter_context(torch.backends.cudnn.flags(enabled=False))
+            _copy_inference(parameters, [entry[:3] for entry in buffers if entry[4] is None], frozen)
+            yield
+    finally:
+        for layer, name, value in flipped:
+            for one in (value, layer._parameters.get(name)):  # a model that is offloaded has a new one after each pass
+                if one is not None:
+                    one.requires_grad_(frozen)
+        for layer, name, value in parameters:
+            setattr(layer, name, value)
+        for layer, name, buffer, saved, version in buffers:
+            layer._buffers[name] = buffer
+            # Batch norm in train mode changes its statistics without counting up their version.
+            if version is not None and (layer.training or _version(buffer) != version):
+                with torch.no_grad():
+                    buffer.copy_(saved)
+
+
+def _copy_inference(parameters: Sequence, buffers: Sequence, frozen: bool) -> None:
+    """Put copies in place of weights that were made under inference mode, which no graph can hold."""
+    for layer, name, value in parameters:
+        needs = not frozen and value.is_floating_point()
+        setattr(layer, name, nn.Parameter(value.clone(), requires_grad=needs))
+    for layer, name, value in buffers:
+        layer._buffers[name] = value.clone()
+
+
+def _version(buffer: Tensor) -> int | None:
+    """Return how often a buffer was changed in place; None where it is not counted."""
+    return None if buffer.is_inference() else buffer._version
+
+
+@contextmanager
+def _one_graph(frozen: bool) -> Iterator[None]:
+    """Let the whole forward pass run once, in Python, on tensors that a graph can hold.
+
+    - What an activation checkpoint computes anew on the way back would pass the hooks by: it is kept instead.
+    - ``torch.inference_mode`` inside the model acts as ``torch.no_grad``; to see the whole graph, neither acts.
+    - What ``torch.compile`` made before the hooks were there does not call them: Python runs instead.
+    """
+    keep = [(checkpoint, "CheckpointFunction", _Kept), (checkpoint, "_checkpoint_without_reentrant_generator", _kept),
+            (torch.inference_mode, "__enter__", _enter if frozen else _pass), (torch.inference_mode, "__exit__", _exit)]
+    if not frozen:
+        keep += [(torch.no_grad, "__enter__", _pass), (torch.no_grad, "__exit__", _exit)]
+    before = [(place, name, getattr(place, name)) for place, name, _ in keep if hasattr(place, name)]
+    try:
+        for place, name, new in keep:
+            setattr(place, name, new)
+        with eager():
+            yield
+    finally:
+        for place, name, old in before:
+            setattr(place, name, old)
+
+
+def eager() -> AbstractContextManager:
+    """Run in Python what ``torch.compile`` made, so that hooks are called."""
+    made = "torch._dynamo" in sys.modules  # else nothing was compiled
+    return torch.compiler.set_stance("force_eager") if made else nullcontext()
+
+
+class _Kept:
+    """A checkpoint that keeps what is computed, of the older kind."""
+
+    @staticmethod
+    def apply(function, preserve: bool, *arguments) -> object:
+        """Return what the function gives."""
+        return function(*arguments)
+
+
+def _kept(*arguments, **named) -> Iterator[None]:
+    """Do what surrounds a checkpoint of the newer kind: nothing."""
+    yield
+
+
+def _enter(mode: torch.inference_mode) -> None:
+    mode.before = torch.is_grad_enabled()
+    torch.set_grad_enabled(mode.before and not mode.mode)
+
+
+def _pass(mode: object) -> None:
+    mode.before = torch.is_grad_enabled()
+
+
+def _exit(mode: object, *error: object) -> None:
+    torch.set_grad_enabled(mode.before)

@@ -1,0 +1,137 @@
+"""What maps and word scores read at a layer of a model: the examples first, then places or positions."""
+
+from collections.abc import Collection, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from crossexplain.checks import InputError, require_eval
+from crossexplain.gradients.capture import run
+from crossexplain.gradients.cells import sides_of
+from crossexplain.gradients.evidence import first_tensor
+from crossexplain.gradients.layouts import (
+    INPUT,
+    Place,
+    at_positions,
+    positions_of,
+    require_layout,
+    rows_first,
+    word_lengths,
+)
+from crossexplain.gradients.modality import is_batched, rows_of
+from crossexplain.gradients.patches import Grid, as_map
+
+
+class Reader:
+    """A layer of pictures of one model, read as maps.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+    inputs : mapping, sequence or Tensor
+        N examples.
+    examples : int
+        N.
+    layer : str
+    common : collection of str
+        Keys of inputs that belong to all examples.
+    layout, patches, positions
+        As for :class:`~crossexplain.gradients.modalities.ImageCells`.
+    """
+
+    def __init__(self, model: nn.Module, inputs: object, examples: int, layer: str, common: Collection[str] = (),
+                 layout: str | None = None, patches: Grid | None = None, positions: object = None):
+        self.layer, self.layout = layer, require_layout(layout)
+        self.patches = sides_of(patches, "patches")
+        self.positions = positions_of(positions, "the patches")
+        self.place = Place.of(layer, model, one_of(inputs, examples, common))
+        self.pictures = _pictures(inputs, layer)
+        self.lengths = word_lengths(inputs)
+
+    def map_of(self, values: Tensor, rows: int, place: Place | None = None, layout: str | None = None) -> Tensor:
+        """Return values of the layer's shape as maps (N, C, h, w)."""
+        maps = [as_map(values, rows, place or self.place, picture=picture, layout=layout or self.layout, patches=self.patches,
+                       positions=self.positions, lengths=self.lengths) for picture in self.pictures or [None]]
+        if len({tuple(one.shape) for one in maps}) > 1:
+            raise InputError(f"layer {self.layer!r} gives {tuple(values.shape)}, and the inputs hold pictures of several "
+                             "sizes, of which each reads it otherwise; pass layout=... or patches=(rows, columns).")
+        return maps[0]
+
+
+def _pictures(inputs: object, layer: str) -> list[Grid]:
+    """Return the heights and widths of the pictures among the inputs, of the one that is read if it is."""
+    items = dict(inputs.items()) if isinstance(inputs, Mapping) else dict(enumerate(
+        [inputs] if isinstance(inputs, Tensor) else inputs))
+    key = layer[len(INPUT):] if layer.startswith(INPUT) else None
+    chosen = [value for name, value in items.items() if str(name) == key] or list(items.values())
+    return sorted({tuple(value.shape[-2:]) for value in chosen
+                   if isinstance(value, Tensor) and value.ndim in (4, 5) and value.is_floating_point()})
+
+
+def one_of(inputs: object, examples: int, common: Collection[str] = ()) -> object:
+    """Return the inputs of the first example, None of an empty batch."""
+    first = torch.arange(1)
+    if examples < 1:
+        return None
+    if isinstance(inputs, Mapping):
+        return rows_of(inputs, first, examples, common)
+    if isinstance(inputs, Tensor):
+        return inputs[:1]
+    return [value[:1] if is_batched(value, examples) else value for value in inputs]
+
+
+def as_row(values: Tensor, rows: int, place: Place, inputs: object, layout: str | None = None,
+           positions: object = None) -> Tensor:
+    """Return what a layer of words holds as vectors (N, T, D), one a token.
+
+    Raises
+    ------
+    InputError
+        For another number of axes, and where the layer has not as many rows as there are examples or more positions than
+        an input of words.
+    """
+    if values.ndim != 3:
+        raise InputError(f"layer {place.layer!r} gives shape {tuple(values.shape)}, expected one vector a token (N, T, D); "
+                         "capture the embeddings or a transformer block.")
+    lengths = word_lengths(inputs)
+    counts = {length for length in lengths.values() if length in values.shape}
+    row = rows_first(values, rows, place, layout, next(iter(counts)) if len(counts) == 1 else None)
+    if positions is not None:
+        return at_positions(row, positions, place, "the tokens")
+    if lengths and row.shape[1] not in lengths.values():
+        told = ", ".join(f"{key!r} {length}" for key, length in lengths.items())
+        raise InputError(f"layer {place.layer!r} has {row.shape[1]} positions, the inputs have another number of tokens "
+                         f"({told}); pass positions=slice(first, last + 1) of the tokens where others stand in the same "
+                         "row, or positions=slice(None) for all, or read the embeddings.")
+    return row
+
+
+def require_still(model: nn.Module) -> None:
+    """Raise where a part of the model in train mode draws at random or mixes the examples."""
+    for module in model.modules():
+        is_dropout, name = isinstance(module, nn.modules.dropout._DropoutNd), type(module).__name__.lower()
+        share = module.p if is_dropout else getattr(module, "dropout", 0)  # that is drawn to be dropped
+        moves = isinstance(module, nn.modules.batchnorm._BatchNorm | nn.RReLU) or "droppath" in name or "stochastic" in name
+        if module.training and (moves or isinstance(share, float) and share > 0):
+            require_eval(model)
+
+
+def require_alone(model: nn.Module, inputs: Mapping[str, object], output: Tensor, examples: int,
+                  common: Collection[str] = ()) -> None:
+    """Raise where the first example alone gives another output than among the others: then not all was to be cut.
+
+    Parameters
+    ----------
+    output : Tensor
+        What the model gave for the first of several parts of the batch.
+    """
+    try:
+        alone = first_tensor(run(model, one_of(inputs, examples, common)))
+    except Exception:  # whatever a stranger's model says to one example: then it cannot tell
+        return
+    near = 1e-3 * float(output.abs().max())
+    if alone.shape[1:] != output.shape[1:] or not torch.allclose(alone[0], output[0], rtol=1e-2, atol=near):
+        cut = [key for key, value in inputs.items() if key not in common and is_batched(value, examples)]
+        raise InputError(f"the first example alone gives another output than among {len(output)}: either its examples "
+                         f"touch, or one of the inputs {', '.join(map(repr, cut))} belongs to all examples and must not "
+                         "be cut; name it: common=[...], or pass a batch_size of all examples.")

@@ -1,0 +1,201 @@
+"""The test pass of a question: its first example alone and beside another, before anything else is asked.
+
+It finds what would make all later answers wrong: columns that change with the batch, examples that touch each other, an axis
+that is dropped, probabilities in place of logits, and which inputs belong to all examples.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain, combinations
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from crossexplain.checks import InputError
+from crossexplain.gradients.capture import run, traced
+from crossexplain.gradients.evidence import as_logits, first_tensor, keep_axis, probabilities, scored, tensors_in, undo
+from crossexplain.gradients.failures import quantised
+from crossexplain.gradients.modalities import Inputs, Modality, is_batched, rows_of
+
+# Share of the largest logit by which one may change when another example joins: half precision changes it by a hundredth.
+TOUCH = 0.05
+SAME = 1e-3  # share of the largest logit by which two ways to cut the inputs may differ and count as one
+FEW = 3  # inputs that may belong to all examples, of which every subset is tried; of more, each alone and all together
+
+
+class Refusal(InputError):
+    """What the test pass finds, as four sentences that :func:`~crossexplain.gradients.preflight.preflight` can list.
+
+    Attributes
+    ----------
+    check : str
+        Short name.
+    saw, why, do : str
+        What the run showed, what it does to explanations, and what to type.
+    """
+
+    def __init__(self, check: str, saw: str, why: str, do: str):
+        super().__init__(f"{saw} {why} {do}")
+        self.check, self.saw, self.why, self.do = check, saw, why, do
+
+
+class Trial(NamedTuple):
+    """What the test pass found.
+
+    Attributes
+    ----------
+    columns : int
+        Logits an example.
+    common : tuple of str
+        Inputs that belong to all examples.
+    judged : str
+        Which part of the output is judged, in words.
+    end : str or None
+        ``"sigmoid"`` or ``"softmax"`` where the model gives probabilities.
+    """
+
+    columns: int
+    common: tuple[str, ...]
+    judged: str
+    end: str | None
+
+
+class _Answer(NamedTuple):
+    """The logits of the first example (C,), and the output of the pair."""
+
+    logits: Tensor
+    judged: str
+    end: str | None
+
+
+def tried(model: nn.Module, inputs: Inputs, modalities: Sequence[Modality], n: int,
+          function: Callable[[object], Tensor] | None) -> Trial:
+    """Run the first example alone and beside the last one.
+
+    Parameters
+    ----------
+    model, inputs, modalities
+        Of the question, about ``n`` examples.
+    function : callable, optional
+        Target, where that is a function of the output.
+
+    Raises
+    ------
+    Refusal, InputError
+        Where examples cannot be asked about one by one, or it is open which inputs belong to all of them.
+    """
+    known = getattr(model, "common", ())
+    of_modalities = set(chain.from_iterable(keys_of(modality, inputs) for modality in modalities))
+    handed_on = tuple(key for key, value in inputs.items() if key in known or not is_batched(value, n))
+    open_keys = [key for key in inputs if key not in of_modalities and key not in handed_on]
+    answers, refused = {}, []
+    for more in _subsets(open_keys):
+        try:
+            answers[more] = _answer(model, inputs, (*handed_on, *more), n, function)
+        except InputError as error:
+            refused.append(error)
+    if not answers:
+        raise refused[0]
+    (common, answer), *others = answers.items()
+    for more, other in others:
+        if _apart(answer.logits, other.logits) > SAME:
+            raise _open(sorted(set(more) ^ set(common)), n)
+    return Trial(len(answer.logits), (*handed_on, *common), answer.judged, answer.end)
+
+
+def keys_of(modality: Modality, inputs: Inputs) -> tuple[str, ...]:
+    """Return the inputs that belong to a modality, and so to its examples."""
+    if hasattr(modality, "keys"):
+        return tuple(modality.keys(inputs))
+    named = [getattr(modality, name, None) for name in ("input", "attention", "own")]
+    return tuple(chain.from_iterable((keys,) if isinstance(keys, str) else keys or () for keys in named))
+
+
+def _subsets(keys: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    """Yield which of the inputs may belong to all examples, the fewest first."""
+    sizes = range(len(keys) + 1) if len(keys) <= FEW else (0, 1, len(keys))
+    return chain.from_iterable(combinations(keys, size) for size in sizes)
+
+
+def _answer(model: nn.Module, inputs: Inputs, common: tuple[str, ...], n: int,
+            function: Callable[[object], Tensor] | None) -> _Answer:
+    """Return what the model says of the first example if it says the same beside another one."""
+    alone = run(model, rows_of(inputs, torch.arange(1), n, common))
+    rows = rows_of(inputs, torch.tensor([0, n - 1]), n, common)
+    try:
+        pair = traced(model, rows)
+    except InputError:  # a model that cannot be traced: the end of its output is not seen
+        pair = run(model, rows)
+    if function is None:
+        first, both = first_tensor(alone), first_tensor(pair)
+        path = next((path for path, tensor in tensors_in(pair) if tensor is both), "")
+        _require_rows(first, both, path)
+        first, both = as_logits(first, 1), as_logits(both, 2)
+        judged, end = f"output{path}, {both.shape[1]} column{'s' * (both.shape[1] > 1)}", probabilities(both)
+    else:
+        both, first = scored(function, pair, 2)[:, None], scored(function, alone, 1)[:, None]
+        judged, end = "what the target function gives", None
+    first, both = first.detach(), both.detach()
+    if (apart := _apart(first[0], both[0])) > TOUCH and not quantised(model):
+        raise Refusal("examples touch",
+                      f"The first example alone has another logit than beside a second one, by {apart:.1%} of its size.",
+                      "All views of all examples go through the model as one batch, where they would change each other.",
+                      "Look for batch norm without statistics, or a softmax or mean over the batch axis; an input that belongs "
+                      "to all examples is named by model = Called(model, common=('its name',)).")
+    return _Answer(first[0], judged, end)
+
+
+def _apart(first: Tensor, second: Tensor) -> float:
+    """Return the largest difference of two rows of logits, as a share of the largest logit; 0 where one is NaN or infinite."""
+    first, second = first.double(), second.double().to(first.device)
+    if first.shape != second.shape or not (first.isfinite().all() and second.isfinite().all()):
+        return float(first.shape != second.shape)
+    return float((first - second).abs().max() / torch.cat([first, second]).abs().max().clamp(min=1e-3))
+
+
+def _require_rows(first: Tensor, both: Tensor, path: str) -> None:
+    """Raise where the output of one example has another form than that of two."""
+    if first.ndim == both.ndim - 1:
+        raise Refusal("an axis is dropped",
+                      f"The output of two examples has shape {tuple(both.shape)}, that of one {tuple(first.shape)}.",
+                      "With one example the model drops the axis of the examples, as .squeeze() does.",
+                      f"{keep_axis(both[0].numel()).capitalize()}.")
+    if first.ndim == both.ndim == 2 and first.shape[1] != both.shape[1]:
+        raise Refusal("columns change",
+                      f"The model gives {first.shape[1]} column(s) for one example and {both.shape[1]} for two.",
+                      "Its columns are other examples, as in a table of similarities of all pictures with all texts, and no "
+                      "classes; or an input that belongs to all examples was cut like them.",
+                      f"To explain the pairs type model = Called(model, output=lambda output: output{path}.diagonal()); for an "
+                      "input that belongs to all examples type model = Called(model, common=('its name',)).")
+
+
+def _open(keys: Sequence[str], n: int) -> Refusal:
+    names = ", ".join(map(repr, keys))
+    return Refusal("one each or one for all",
+                   f"The input(s) {names} have as many rows as there are examples, {n}, and the model gives other answers when "
+                   "they are cut with the examples than when they are handed on whole.",
+                   "Which of both is meant cannot be seen.",
+                   f"Where they belong to all examples type model = Called(model, common=({names},)); where each example "
+                   "has its own, name them in the modality that they belong to, or pass another number of examples.")
+
+
+def of_probabilities(end: str) -> Refusal:
+    """Return what is said of a model that gives probabilities."""
+    return Refusal("probabilities", f"The model's output ends in a {end}: its numbers lie between 0 and 1.",
+                   "A single number above 0 is read as a yes, so that every answer would be one, and the gradient fades where "
+                   "the model is sure.", f"Return what goes into the {end}, or {undo(end)}.")
+
+
+def require_donors(inputs: Inputs, donors: Inputs | None, modalities: Sequence[Modality],
+                   baselines: Mapping[str, str]) -> None:
+    """Raise :class:`InputError` unless there are examples to borrow from, of the same form, where a baseline is ``"data"``."""
+    borrowing = [modality for modality in modalities if baselines[modality.name] == "data"]
+    if borrowing and donors is None:
+        raise InputError("the baseline 'data' borrows from other examples; pass them as donors=...")
+    for modality in borrowing:
+        for key in keys_of(modality, inputs):
+            own, lent = inputs.get(key), donors.get(key)
+            if isinstance(own, Tensor) and not (isinstance(lent, Tensor) and lent.shape[1:] == own.shape[1:]):
+                got = f"shape {tuple(lent.shape[1:])} an example" if isinstance(lent, Tensor) else "nothing"
+                raise InputError(f"the donors have {got} as {key!r}, the inputs {tuple(own.shape[1:])} an example; pass donors "
+                                 "with the same entries, resized or padded alike.")
