@@ -5,8 +5,8 @@ example is run alone, if the model is at hand; what is still open then is refuse
 """
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
@@ -67,12 +67,15 @@ class Place:
         The model around it.
     one : mapping, sequence or Tensor, optional
         The model's inputs of one example, to run it alone.
+    known : dict
+        What was found by running it.
     """
 
     layer: str
     module: nn.Module | None = None
     model: nn.Module | None = None
     one: object = None
+    known: dict = field(default_factory=dict)
 
     @classmethod
     def of(cls, layer: str, model: nn.Module, one: object = None) -> "Place":
@@ -127,6 +130,22 @@ class Place:
             return None
         finally:
             handle.remove()
+
+    def rows_inside(self, inputs: object, count: int, most: int = 4) -> list[Tensor]:
+        """Return the first values (1, count, D) or (count, 1, D) that modules of the model take, at most so many."""
+        kept: list[Tensor] = []
+
+        def keep(module: nn.Module, arguments: tuple, named: dict) -> None:
+            given = next((value for value in (*arguments, *named.values()) if isinstance(value, Tensor)), None)
+            if given is not None and given.ndim == 3 and len(kept) < most and sorted(given.shape[:2]) == [1, count]:
+                kept.append(given.detach().clone())
+
+        with ExitStack() as hooks:
+            for module in [] if self.model is None or inputs is None else self.model.modules():
+                hooks.enter_context(module.register_forward_pre_hook(keep, with_kwargs=True))
+            with suppress(Exception):  # whatever a stranger's model says to other examples: then it cannot tell
+                run(self.model, inputs)
+        return kept
 
 
 def channels_of(module: nn.Module | None) -> str | None:
@@ -191,7 +210,8 @@ def _layout_of_rows(shape: tuple[int, ...], rows: int, place: Place, count: int 
             first, second = known == "N", known == "T"
         else:
             raise InputError(f"layer {place.layer!r} gives {shape} for {rows} examples: its first axis can be the "
-                             "examples or the positions; pass layout='NTD' for examples first or layout='TND' for positions first.")
+                             "examples or the positions; pass layout='NTD' for examples first or layout='TND' for positions "
+                             "first.")
     if first:
         turned = place.channels == "second" and (count is None or count in (shape[2], shape[1]))
         return "NDT" if turned else "NTD"

@@ -52,7 +52,8 @@ def padding_side_of(call: Callable[[Inputs], Tensor], modality: Tokens, inputs: 
     raise InputError(f"with a word of {modality.name} deleted the model gives {_told(truth)}, but with padding at the end "
                      f"{_told(found['right'])}, and at the beginning {_told(found['left'])}: it reads padding as text; "
                      "name the attention mask (attention=...) or the number of tokens (lengths=...) where the model takes "
-                     "one, use the baseline 'mask', 'pad' or 'data', or say padding_side=... if you want 'delete' all the same.")
+                     "one, use the baseline 'mask', 'pad' or 'data', or say padding_side=... if you want 'delete' all the "
+                     "same.")
 
 
 def _on(modality: Tokens, side: str) -> Tokens:
