@@ -1,6 +1,6 @@
 """Maps from layers: channels moved to the second axis, and the patches of a transformer laid out in rows and columns."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import isqrt
 
 import torch
@@ -115,9 +115,10 @@ def patch_grid(count: int, place: Place, picture: Grid | None = None, lengths: M
     else:
         joint = [key for key, length in lengths.items() for special in (0, 1, 2)
                  if _fitting(count - length - special, picture, cells, 0)]
-        # Without such a convolution, or with fewer positions: patches cut otherwise, or merged.
+        # With fewer positions than patches they are merged, two by two; or they are cut in another way.
         if not cut or count < min(rows * columns for rows, columns in cut):
-            fitting = _fitting(count, picture, cells, SPECIAL_TOKENS if place.model is not None else USUAL)
+            fitting = {grid for grid in _merged(cut) if grid[0] * grid[1] == count} \
+                or _fitting(count, picture, cells, SPECIAL_TOKENS if place.model is not None else USUAL)
     if len(fitting) == 1 and not (joint and _reads_words(place, list(lengths))):
         return next(iter(fitting))
     of = "" if picture is None else f" for pictures of {picture[0]} x {picture[1]} pixels"
@@ -134,13 +135,16 @@ def patch_grid(count: int, place: Place, picture: Grid | None = None, lengths: M
 
 def _fitting(count: int, picture: Grid | None, cells: Grid, special: int = SPECIAL_TOKENS) -> set[Grid]:
     """Return all grids that some positions can be, with at most so many special tokens; a single patch is no grid."""
-    found = set()
-    for patches in range(max(2, count - special), count + 1):
-        if picture is None or picture[0] == picture[1]:
-            found |= {(isqrt(patches),) * 2} if isqrt(patches) ** 2 == patches else set()
-        else:
-            found |= {grid for grid in sides_cut(*picture) if grid[0] * grid[1] == patches}
-    return {grid for grid in found if grid[0] >= cells[0] and grid[1] >= cells[1]}
+    counts = range(max(2, count - special), count + 1)
+    if picture is None or picture[0] == picture[1]:
+        choices = [{(isqrt(patches),) * 2 for patches in counts if isqrt(patches) ** 2 == patches}]
+    else:
+        choices = sides_cut(*picture)
+    for grids in choices:
+        found = {grid for grid in grids if grid[0] * grid[1] in counts and grid[0] >= cells[0] and grid[1] >= cells[1]}
+        if found:
+            return found
+    return set()
 
 
 def _cut_by_model(place: Place, picture: Grid | None) -> set[Grid]:
@@ -158,18 +162,28 @@ def _cut_by_model(place: Place, picture: Grid | None) -> set[Grid]:
     return cut
 
 
+def _merged(grids: Iterable[Grid]) -> set[Grid]:
+    """Return the grids that come of merging two rows and two columns, once or more."""
+    merged = {(-(-rows // 2), -(-columns // 2)) for rows, columns in grids} - {(1, 1), *grids}
+    return merged | _merged(merged) if merged else set()
+
+
 def _reads_words(place: Place, keys: Sequence[str]) -> bool:
     """Return whether a place depends on the words, or may do so: in a tower of its own the picture has none beside it."""
     one = place.one
     if not isinstance(one, Mapping):
         return True
     if "words" not in place.known:
-        other = {key: value.flip(1) if key in keys else value for key, value in one.items()}
-        before, after = place.values(one), place.values(other)
-        changed = any(not torch.equal(other[key], one[key]) for key in keys if key in one)
-        known = changed and before is not None and after is not None
+        before = place.values(one)
+        after = place.values({key: _other_ids(value) if key in keys else value for key, value in one.items()})
+        known = before is not None and after is not None and any(int(one[key].max()) > 1 for key in keys if key in one)
         place.known["words"] = not (known and torch.allclose(before, after, rtol=1e-5, atol=1e-7))
     return place.known["words"]
+
+
+def _other_ids(ids: Tensor) -> Tensor:
+    """Return other ids that a model knows too; a mask and types, which hold 0 and 1, stay as they are."""
+    return torch.where(ids > 1, ids - 1, ids)
 
 
 def _checked(grid: Grid, count: int, place: Place) -> Grid:
