@@ -112,7 +112,7 @@ def test_a_sound_model_passes_and_says_what_was_checked():
         (Vanished, "embedding", "vanished branch", "gradient norm at text"),
         (Dead, "embedding", "vanished branch", "at text is 0"),
         (Random, "embedding", "not repeatable", "16 of 16 logits differ"),
-        (Touching, "embedding", "examples touch", "another logit than in the batch"),
+        (Touching, "embedding", "examples touch", "alone has another logit than beside a second one"),
     ],
 )
 def test_each_planted_fault_is_found(model, text_layer, name, says):
@@ -296,15 +296,22 @@ def test_several_columns_are_clamped_by_the_one_that_is_followed():
 
 
 def test_a_part_that_is_left_in_train_mode_is_named():
+    class Scaled(nn.Tanh):
+        """Does something else in train mode, the same each time."""
+
+        def forward(self, values):
+            return super().forward(values) * (2.0 if self.training else 1.0)
+
     model = Sound().eval()
-    model.head[1].train()
+    model.head[1] = Scaled().train()
     report = found(model)
-    assert report.names == ["train mode"] and "1 part(s) of the model are in train mode: 'head.1'" in report[0].saw
+    assert report.names == ["train mode"] and "1 part(s) of the model ('head.1') are in train mode." in report[0].saw
     model.norm.train()
     assert "batch statistics" in found(model).names
-    model.norm.eval(), model.head[1].eval()
-    model.training = True
-    assert "'the model itself'" in finding(found(model), "train mode").saw
+    model.norm.eval(), model.head[1].eval(), model.drop.train()
+    assert "dropout on" in found(model).names
+    model.drop.eval()
+    assert found(model) == []
 
 
 def test_gradients_that_underflow_are_told_from_a_relu():
@@ -385,4 +392,97 @@ def test_numbers_on_one_side_of_zero_are_found(low):
     report = found(Price().eval())
     assert report.names == ["one side of zero"] and "All 16 logits lie on one side of 0 (from " in report[0].saw
     few = {key: value[:8] for key, value in INPUTS.items()}
-    assert preflight(Price().eval(), few, modalities()) == []
+    assert preflight(Price().eval(), few, modalities()) == []  # a few answers on one side may be an accident
+
+
+def test_outputs_within_0_and_1_are_found_however_they_come():
+    class Share(Sound):
+        def forward(self, images, tokens):
+            return 0.5 + super().forward(images, tokens).clamp(-0.4, 0.4)
+
+    class Sigmoid(Sound):
+        def forward(self, images, tokens):
+            return super().forward(images, tokens).sigmoid()
+
+    class Softmax(Sound):
+        def forward(self, images, tokens):
+            logit = super().forward(images, tokens)
+            return torch.stack([logit, -logit], dim=1).softmax(dim=1)
+
+    share = found(Share().eval())
+    assert share.names == ["within 0 and 1"] and re.search("All 16 outputs lie within 0 and 1, from 0.4", share[0].saw)
+    few = {key: value[:8] for key, value in INPUTS.items()}
+    assert preflight(Share().eval(), few, modalities()) == []
+    for model in (Sigmoid(), Softmax()):
+        report = found(model.eval())
+        assert report.names == ["probabilities"] and "ends in a " in report[0].saw
+
+
+@pytest.mark.parametrize(("output", "name"), [
+    (lambda logit: torch.outer(logit, logit), "columns change"), (lambda logit: logit.squeeze() if len(logit) > 1 else logit[0],
+                                                                   "an axis is dropped"),
+])
+def test_what_the_test_pass_of_a_question_finds_is_listed(output, name):
+    class Odd(Sound):
+        def forward(self, images, tokens):
+            return output(super().forward(images, tokens))
+
+    report = found(Odd().eval())
+    assert report.names == [name] and "Called(" in report[0].do
+
+
+def test_the_report_says_what_is_judged():
+    class Named(Sound):
+        def forward(self, images, tokens):
+            logit = super().forward(images, tokens)
+            return {"hidden": torch.stack([logit] * 3, dim=1), "logits": torch.stack([logit, -logit], dim=1)}
+
+    for report in (found(Named().eval()), found(LastStep().eval(), text_layer="lstm")):
+        assert f"udged: {report.judged}" in str(report) and f"Judged: {report.judged}." in report._repr_markdown_()
+    assert found(Named().eval()).judged == "output['logits'], 2 columns"
+    assert found(Named().eval(), target=1).judged == "output['logits'], 2 columns, of which column 1"
+
+
+class Decoder(nn.Module):
+    """Reads its answer at the last place of a text, as decoders do; the words before it count, padding as told."""
+
+    def __init__(self, told=True):
+        super().__init__()
+        torch.manual_seed(0)
+        self.told, self.conv = told, nn.Conv2d(1, 8, 3)
+        self.embedding, self.key, self.head = nn.Embedding(12, 8), nn.Linear(8, 1), nn.Linear(16, 1)
+
+    def forward(self, images, tokens, mask):
+        words = self.embedding(tokens)
+        scores = self.key(words)[..., 0].masked_fill((mask == 0) & self.told, -torch.inf)
+        read = (scores.softmax(dim=1)[..., None] * words).sum(dim=1) + words[:, -1]
+        return self.head(torch.cat([read, self.conv(images).relu().mean(dim=(2, 3))], dim=1))[:, 0]
+
+
+def padded(side):
+    order = torch.arange(6) if side == "right" else torch.stack([torch.arange(6).roll(6 - int(n)) for n in LENGTHS])
+    tokens = TOKENS if side == "right" else TOKENS.gather(1, order)
+    return {**INPUTS, "tokens": tokens, "mask": (tokens != 0).long()}
+
+
+def test_padding_on_the_side_where_a_decoder_reads_is_found():
+    right, left = (preflight(Decoder().eval(), padded(side), modalities(attention="mask")) for side in ("right", "left"))
+    assert "padding side" not in left.names and "tokenizer.padding_side = 'left'" in finding(right, "padding side").do
+    with torch.no_grad():  # by hand: without its padding the text reads as with padding on the left
+        whole = padded("right")
+        short = {key: value[:1, :4] if key != "images" else value[:1] for key, value in whole.items()}
+        of_short, of_left, of_right = (Decoder().eval()(**inputs)[0] for inputs in (short, padded("left"), whole))
+    assert torch.allclose(of_short, of_left, atol=1e-6) and not torch.allclose(of_short, of_right, atol=1e-3)
+    deaf = preflight(Decoder(told=False).eval(), padded("left"), modalities(attention="mask"))
+    assert "reads padding as text" in finding(deaf, "padding side").saw
+    told = modalities(attention="mask", padding_side="right")
+    unpadded = {key: value[2::3] for key, value in padded("right").items()}
+    assert (unpadded["mask"] == 1).all()
+    assert "padding side" in preflight(Decoder().eval(), unpadded, told).names
+    assert "padding side" not in preflight(Decoder().eval(), unpadded, modalities(attention="mask")).names
+
+
+def test_an_encoder_does_not_mind_either_side():
+    for side in ("right", "left"):
+        report = preflight(Attending(raw=False).eval(), padded(side), modalities(attention="mask"))
+        assert "padding side" not in report.names

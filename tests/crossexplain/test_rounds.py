@@ -143,7 +143,9 @@ def test_several_classes_are_followed_through_all_views():
     assert record.passes["data", "image masked"].logits.shape == (N, 3) and set(record.target.tolist()) == {0, 2}
     assert record.verdict().answer == "both only"
     fixed = rounds(Toy(RULES["both only"], classes=3).eval(), INPUTS, MODALITIES, target=2, progress=False)
-    assert fixed.target.eq(2).all()
+    assert fixed.target.eq(1).all() and fixed.passes["data", FULL].logits.shape == (N, 1)  # the third logit itself
+    each = rounds(Toy(RULES["both only"], classes=3).eval(), INPUTS, MODALITIES, target=torch.full((N,), 2), progress=False)
+    assert each.target.eq(2).all() and each.passes["data", FULL].logits.shape == (N, 3)
 
 
 def test_a_function_of_the_output_can_be_followed():

@@ -11,6 +11,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from numbers import Integral
 from typing import NamedTuple
 
 import torch
@@ -19,11 +20,13 @@ from tqdm.auto import tqdm
 
 from crossexplain.checks import InputError
 from crossexplain.contract import TwoTowers
+from crossexplain.gradients.called import Called
 from crossexplain.gradients.modalities import Inputs, Modality
 from crossexplain.gradients.question import ROWS, Question, Target
 
-MOST = 2**20  # coalitions of an example that are asked for at most: a table of 8 MB, and hours for most models
+PLAYERS = 20  # that are asked for all their coalitions at most: a table of 8 MB an example, and hours for most models
 MATCHED = 8192  # pairs that go through a head at once; a head is small beside the towers, and this many keep it busy
+HUGE = 10**250  # coalitions from which a time is not told: more would not fit into a number of Python
 AGREE = 1e-3  # largest difference of the same value asked in two ways, as a share of the largest value; float32 differs by less
 
 
@@ -52,6 +55,11 @@ class _Tower(NamedTuple):
     takes: tuple[str, ...]
     modality: Modality
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """What the tower takes, and what the modality reads besides."""
+        return self.takes + tuple(getattr(self.modality, "own", ()))
+
 
 class Game:
     """The value of a model with only some players left, for N examples.
@@ -64,7 +72,8 @@ class Game:
         what they return.
     players : mapping from modality to int or Tensor, optional
         Which player each feature belongs to: int64 (F,) or (N, F), from 0, -1 for features that are never masked; or a
-        number k, for neighbours in at most k groups of nearly the same size. Default: every feature is a player.
+        number k, for neighbours in at most k groups of nearly the same size. Default: every feature is a player. Where there
+        are more than 20, those that no example has are left out.
     split : bool
         False asks the whole model even where it has towers.
     progress : bool
@@ -136,16 +145,21 @@ class Game:
 
     def _number(self, players: Mapping[str, int | Tensor]) -> None:
         """Find the players: ``names``, ``present``, and for each modality the player of each feature."""
+        if not isinstance(players, Mapping):
+            raise InputError(f"got players={players!r}, expected a mapping from modality to players, as in "
+                             f"{{{self.question.names[-1]!r}: 8}}.")
         if unknown := set(players) - set(self.question.names):
-            raise InputError(f"players names {sorted(unknown)}, the modalities are {self.question.names}.")
-        self._owner, names, present = {}, [], []
-        for name, features in self.question.present.items():
-            features = features.cpu()
-            owner, count = _owners(players.get(name), features, name)
-            self._owner[name] = owner
-            names += [name] * count
-            present.append(((owner[:, None] == torch.arange(count)[:, None]) & features[:, None]).any(dim=2))
-        self.names, self.present = tuple(names), torch.cat(present, dim=1)
+            raise InputError(f"players names {sorted(unknown, key=str)}, the modalities are {self.question.names}.")
+        features = {name: part.cpu() for name, part in self.question.present.items()}
+        self._owner, present = {}, {}
+        for name, part in features.items():
+            self._owner[name], count = _owners(players.get(name), part, name)
+            present[name] = ((self._owner[name][:, None] == torch.arange(count)[:, None]) & part[:, None]).any(dim=2)
+        if sum(part.shape[1] for part in present.values()) > PLAYERS:
+            for name, part in present.items():
+                self._owner[name], present[name] = _that_somebody_has(self._owner[name], part)
+        self.names = tuple(name for name, part in present.items() for _ in range(part.shape[1]))
+        self.present = torch.cat(list(present.values()), dim=1)
 
     def _require_same_again(self) -> None:
         """Raise unless the model gives the same evidence for the whole examples when it is asked again, by its towers."""
@@ -181,7 +195,7 @@ class Game:
         values = []
         with self._timed("head", len(examples)):
             for rows in torch.arange(len(examples)).split(MATCHED):
-                logits = self.model.match(*(vector[place[rows]] for vector, place in zip(vectors, places)))
+                logits = _plain(self.model).match(*(vector[place[rows]] for vector, place in zip(vectors, places)))
                 values.append(question.evidence(question.of_output(logits, len(rows)), examples[rows]))
         return torch.cat(values)
 
@@ -204,7 +218,8 @@ class Game:
         with self._timed(name, len(distinct)):
             for part in distinct.split(self.question.rows):
                 stay = {name: self._stay(name, part[:, 1:].bool(), part[:, 0])}
-                vectors.append(tower.encode(**self.question.hidden(stay, part[:, 0], tower.takes)))
+                hidden = self.question.hidden(stay, part[:, 0], tower.reads)
+                vectors.append(tower.encode(**{key: hidden[key] for key in tower.takes}))
         return torch.cat(vectors), back
 
     @contextmanager
@@ -248,10 +263,10 @@ class Game:
     def cost(self) -> Cost:
         """Return the cost of the values of all coalitions, before they are asked for."""
         names = self.question.names if self.splits else []
-        encoded = {name: int((2.0 ** self.present[:, self._players(name)].sum(dim=1)).sum()) for name in names}
-        coalitions = int((2.0 ** self.present.sum(dim=1).double()).sum())
+        encoded = {name: _subsets(self.present[:, self._players(name)]) for name in names}
+        coalitions = _subsets(self.present)
         rows = encoded | {"head": coalitions} if self.splits else {"whole": coalitions}
-        seconds = sum(count * self._clock[what][0] / self._clock[what][1] for what, count in rows.items())
+        seconds = sum(min(count, HUGE) * self._clock[what][0] / self._clock[what][1] for what, count in rows.items())
         return Cost(coalitions, encoded, seconds)
 
     def values_of_all(self) -> Tensor:
@@ -267,9 +282,10 @@ class Game:
         if self._table is not None:
             return self._table
         players, cost = len(self.names), self.cost()
-        if 2**players > MOST:
-            raise InputError(f"{players} players have 2**{players} coalitions, about {cost.seconds / 3600:.2g} hours for "
-                             f"{len(self)} examples, and more than 2**20 are refused; put features into groups "
+        if players > PLAYERS:
+            hours = f"about {cost.seconds / 3600:.2g}" if cost.coalitions < HUGE else "more than 1e200"
+            raise InputError(f"{players} players have 2**{players} coalitions, {hours} hours for "
+                             f"{len(self)} examples, and more than 2**{PLAYERS} are refused; put features into groups "
                              f"(players={{'text': 8}}, a coarser grid of cells) or estimate Shapley values from some of "
                              "them with coalitions.sampling.sampled_shapley.")
         coalitions = (torch.arange(2**players)[:, None] >> torch.arange(players) & 1).bool()  # (2**P, P)
@@ -333,24 +349,47 @@ def _owners(players: int | Tensor | None, present: Tensor, name: str) -> tuple[T
     n, features = present.shape
     if players is None:
         return torch.arange(features).expand(n, -1), features
-    if isinstance(players, int):
-        if players < 1:
+    if isinstance(players, Integral):
+        if players < 1 or isinstance(players, bool):
             raise InputError(f"got players={players} for {name}, expected at least 1.")
         count = present.sum(dim=1, keepdim=True)
         nth = present.long().cumsum(dim=1) - 1
         group = nth.where(count <= players, nth * players // count.clamp(min=1))
         return group.where(present, -1), players
-    owner = torch.as_tensor(players).long().expand(n, -1)
-    if owner.shape != present.shape or not len(owner) or int(owner.max()) < 0 or int(owner.min()) < -1:
-        raise InputError(f"players of {name} have shape {tuple(torch.as_tensor(players).shape)}, from {int(owner.min())} to "
-                         f"{int(owner.max())}; expected ({features},) or ({n}, {features}), numbers from 0, or -1 for "
-                         "features that are never masked.")
-    return owner, int(owner.max()) + 1
+    owner = torch.as_tensor(players)
+    whole = owner.numel() and not owner.is_floating_point() and owner.dtype != torch.bool
+    if owner.shape not in ((features,), (1, features), (n, features)) or not whole or owner.max() < 0 or owner.min() < -1:
+        held = f"from {owner.min()} to {owner.max()}" if owner.numel() else "empty"
+        raise InputError(f"players of {name} have shape {tuple(owner.shape)} and dtype {owner.dtype}, {held}; expected "
+                         f"({features},) or ({n}, {features}), whole numbers from 0, or -1 for features that are never masked.")
+    return owner.long().expand(n, -1), int(owner.max()) + 1
+
+
+def _that_somebody_has(owner: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the owners (N, F) and the players (N, K) of a modality without players that no example has."""
+    kept = present.any(dim=0)
+    number = (kept.cumsum(dim=0) - 1).where(kept, -1)
+    return number[owner.clamp(min=0)].where(owner >= 0, -1), present[:, kept]
+
+
+def _subsets(present: Tensor) -> int:
+    """Return how many sets of players (N, K) the examples have, all together."""
+    return sum(2 ** count for count in present.sum(dim=1).tolist())
+
+
+def _plain(model: nn.Module) -> nn.Module | None:
+    """Return a model itself where it stands in a :class:`Called` that changes neither its call nor its output."""
+    while isinstance(model, Called):
+        if model.call is not None or model.output is not None:
+            return None
+        model = model.called
+    return model
 
 
 def _towers(question: Question) -> list[_Tower] | None:
     """Return what encodes each modality, or None where the model does not say how it splits."""
-    model, modalities, inputs = question.model, question.modalities, question.inputs
+    model, modalities, own = _plain(question.model), question.modalities, getattr(question.model, "drop", ())
+    inputs = [key for key in question.inputs if key not in own]
     # What a function makes of the model's output it need not make of the logits of ``match``.
     if question.scored or len(modalities) != 2 or not isinstance(model, TwoTowers):
         return None

@@ -11,6 +11,7 @@ the sum is fitted where there are very many; where all coalitions were asked, th
 """
 
 from itertools import combinations, product
+from numbers import Integral
 from typing import NamedTuple
 
 import numpy as np
@@ -32,6 +33,7 @@ LIKELY = 150  # coalitions from which the two likeliest numbers are found; on al
 NOISE = 1e-6  # variance added to each value, so that the equations of nearly equal coalitions can be solved
 TINY = np.finfo(float).tiny  # keeps the logarithm finite for a game that has the same value for complements everywhere
 DRAWS = 32  # sets of coalitions that are drawn at most, to find one that tells all players apart
+PLAYERS = 1000  # that an example has at most: there are more sets of half of them than a number of floating point holds
 DETERMINED = 0.05  # smallest eigenvalue of the equations, as a share of the largest, with which a set is taken at once
 
 
@@ -58,7 +60,7 @@ def sampled_shapley(game: Game, budget: int = 256, seed: int = 0, matched: int =
     Raises
     ------
     InputError
-        For a budget below 4: nothing, everything, and one coalition with its complement.
+        For a budget below 4: nothing, everything, and one coalition with its complement; and for more than 1,000 players.
 
     Examples
     --------
@@ -71,9 +73,12 @@ def sampled_shapley(game: Game, budget: int = 256, seed: int = 0, matched: int =
     >>> [round(value, 3) for value in sampled_shapley(game, budget=16)[0].tolist()]
     [2.0, 1.0, 1.5, 1.5]
     """
-    if budget < 4 or matched < 1:
-        raise InputError(f"got budget={budget} and matched={matched}, expected at least 4 masks (nothing, everything, and a "
-                         "coalition with its complement), each matched with at least 1.")
+    if not (isinstance(budget, Integral) and isinstance(matched, Integral) and budget >= 4 and matched >= 1):
+        raise InputError(f"got budget={budget!r} and matched={matched!r}, expected at least 4 masks (nothing, everything, and "
+                         "a coalition with its complement), each matched with at least 1.")
+    if (most := int(game.present.sum(dim=1).max())) > PLAYERS:
+        raise InputError(f"an example has {most} players, at most {PLAYERS} can be estimated; put features into groups "
+                         "(players={'text': 64}, a coarser grid of cells).")
     first = torch.tensor([name == game.names[0] or not game.splits for name in game.names])
     estimates = torch.full(game.present.shape, torch.nan, dtype=torch.float64)
     for i, present in enumerate(game.present):

@@ -6,6 +6,8 @@ from torch import Tensor, nn
 
 from crossexplain.checks import InputError, require_model
 
+TABLES = "_modules", "_parameters", "_buffers", "_non_persistent_buffers_set"  # what a module keeps of its layers and weights
+
 
 class Called(nn.Module):
     """A model as all functions of this package call it: with keywords, and with one tensor to judge.
@@ -47,7 +49,7 @@ class Called(nn.Module):
         super().__init__()
         model = require_model(model)
         # One table of layers for both, so that names, weights and modes are those of the model; it is no layer of this one.
-        self.__dict__.update({table: getattr(model, table) for table in ("_modules", "_parameters", "_buffers")})
+        self.__dict__.update({table: getattr(model, table) for table in TABLES})
         self.__dict__["called"] = model
         self.call, self.output, self.drop = call, output, _names(drop, "drop")
         self.common = _names(common, "common") + getattr(model, "common", ()) * isinstance(model, Called)

@@ -25,7 +25,15 @@ from crossexplain.checks import (
     require_model,
 )
 from crossexplain.gradients.called import Called
-from crossexplain.gradients.evidence import as_logits, classes, end_of, first_tensor, require_logits, scored
+from crossexplain.gradients.evidence import (
+    as_logits,
+    classes,
+    end_of,
+    first_tensor,
+    no_inference,
+    require_logits,
+    scored,
+)
 from crossexplain.gradients.failures import advice_of_call, failed_call, failed_way_back, unused
 from crossexplain.gradients.modes import untouched
 
@@ -284,8 +292,7 @@ class _Call:
             if gradients and not value.is_floating_point():
                 raise InputError(f"input {key!r} holds {value.dtype}, which has no gradient; capture the layer that embeds it "
                                  "(for words, the embedding), or pass gradients=False.")
-            value = value.clone() if value.is_inference() else value
-            leaves[name] = value.detach().requires_grad_(gradients)
+            leaves[name] = no_inference(value).detach().requires_grad_(gradients)
             with torch.enable_grad():
                 self.opened[key] = leaves[name].clone()
         return leaves
@@ -353,7 +360,7 @@ def _score(output: object, target: Target, call: _Call, any_mode: bool) -> tuple
     if target is None or isinstance(target, str):
         index = classes(logits.detach())
     else:
-        index = class_index(target, max(2, count), call.size).to(logits.device)
+        index = no_inference(class_index(target, max(2, count), call.size).to(logits.device))
     score = logits[:, 0] * (2 * index - 1) if count == 1 else logits.gather(1, index[:, None])[:, 0]
     return given, score, index
 

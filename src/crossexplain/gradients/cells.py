@@ -119,16 +119,17 @@ class ImageCells(Modality):
         columns = torch.arange(width, device=cells.device) * self.grid[1] // width
         return cells[:, rows[:, None] * self.grid[1] + columns][:, None]
 
-    def read_at(self, values: Tensor, inputs: Inputs, rows: int, module: nn.Module | None = None) -> Tensor:
-        """Sum values read at ``layer`` over the channels and places of each cell: (R, F)."""
-        if type(self).per_feature is not ImageCells.per_feature:  # a way of its own to read the layer
-            return super().read_at(values, inputs, rows, module)
-        return self._summed(self.laid_out(values, inputs, rows, module))
-
     def laid_out(self, values: Tensor, inputs: Inputs, rows: int, module: nn.Module | None = None) -> Tensor:
         """Return values read at ``layer`` as maps (R, C, h, w), without special tokens."""
+        if type(self).per_feature is not ImageCells.per_feature:  # a way of its own to read the layer
+            return super().laid_out(values, inputs, rows, module)
         picture = tuple(self.value(inputs).shape[-2:])
         return self._as_map(values, rows, self.read_from(module), picture=picture, lengths=word_lengths(inputs))
+
+    def summed(self, values: Tensor, inputs: Inputs) -> Tensor:
+        """Sum maps over the channels and places of each cell: (R, F)."""
+        own = type(self).per_feature is not ImageCells.per_feature
+        return super().summed(values, inputs) if own else self._summed(values)
 
     def _as_map(self, values: Tensor, rows: int, place: Place, **known) -> Tensor:
         return as_map(values, rows, place, layout=self.layout, patches=self.patches, positions=self.positions, cells=self.grid,
@@ -220,14 +221,10 @@ class Video(Modality):
             other = video.mean(dim=(time, 3, 4), keepdim=True) if baseline == "mean" else video.new_zeros(())
         return {self.input: torch.where(stay, video, other)}
 
-    def read_at(self, values: Tensor, inputs: Inputs, rows: int, module: nn.Module | None = None) -> Tensor:
-        """Sum values read at ``layer`` over the channels and places of each cell: (R, F)."""
-        if type(self).per_feature is not Video.per_feature:
-            return super().read_at(values, inputs, rows, module)
-        return self._summed(self.laid_out(values, inputs, rows, module))
-
     def laid_out(self, values: Tensor, inputs: Inputs, rows: int, module: nn.Module | None = None) -> Tensor:
         """Return values read at ``layer`` as (R, C, t, h, w)."""
+        if type(self).per_feature is not Video.per_feature:  # a way of its own to read the layer
+            return super().laid_out(values, inputs, rows, module)
         video, place = self.value(inputs), self.read_from(module)
         frames, layout = video.shape[self._time(video)], self.read_as or self._layout_of(values, place, video)
         if layout in ("NFCHW", "FNCHW") and (values.ndim != 4 or len(values) != rows * frames):
@@ -236,6 +233,11 @@ class Video(Modality):
         if layout not in ("NFCHW", "FNCHW"):
             require_rows(values, rows, place)
         return self._turned(values, layout, rows)
+
+    def summed(self, values: Tensor, inputs: Inputs) -> Tensor:
+        """Sum maps over the channels and places of each cell: (R, F)."""
+        own = type(self).per_feature is not Video.per_feature
+        return super().summed(values, inputs) if own else self._summed(values)
 
     def _turned(self, values: Tensor, layout: str, rows: int) -> Tensor:
         """Return values as (N, C, t, h, w)."""

@@ -129,7 +129,7 @@ def probabilities(logits: Tensor) -> str | None:
 
     It is seen in the graph, or by rows of numbers from 0 on that sum to 1.
     """
-    if logits.ndim == 2 and logits.shape[1] > 1 and not logits.is_meta:
+    if logits.ndim == 2 and logits.shape[1] > 1 and logits.is_floating_point() and not logits.is_meta:
         rows = logits.detach().double()
         if len(rows) and bool((rows >= 0).all()) and bool(((rows.sum(dim=1) - 1).abs() < 1e-3).all()):
             return "softmax"
@@ -200,6 +200,11 @@ def classes(logits: Tensor) -> Tensor:
     return (logits[:, 0] > 0).long() if logits.shape[1] == 1 else torch.argmax(logits, dim=1)
 
 
+def no_inference(values: Tensor) -> Tensor:
+    """Return values that a graph can hold: a copy of those that were made under ``torch.inference_mode``."""
+    return values.clone() if values.is_inference() else values
+
+
 def evidence(logits: Tensor, target: Tensor) -> Tensor:
     """Return the evidence for a class: its logit, less the mean over the classes where there are several.
 
@@ -221,7 +226,7 @@ def evidence(logits: Tensor, target: Tensor) -> Tensor:
     >>> evidence(torch.tensor([[3.0, 1.0, 2.0]]), torch.tensor([0])).tolist()
     [1.0]
     """
-    target = target.to(logits.device)
+    target = no_inference(target.to(logits.device))
     if logits.shape[1] == 1:
         return logits[:, 0] * (2 * target - 1)
     return logits.gather(1, target[:, None])[:, 0] - logits.mean(dim=1)

@@ -4,9 +4,9 @@ The number of examples, the shape of the picture and the kind of the layer say i
 example is run alone, if the model is at hand; what is still open then is refused, and the caller says it by ``layout=``.
 """
 
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
@@ -67,12 +67,15 @@ class Place:
         The model around it.
     one : mapping, sequence or Tensor, optional
         The model's inputs of one example, to run it alone.
+    known : dict
+        What was found by running it.
     """
 
     layer: str
     module: nn.Module | None = None
     model: nn.Module | None = None
     one: object = None
+    known: dict = field(default_factory=dict)
 
     @classmethod
     def of(cls, layer: str, model: nn.Module, one: object = None) -> "Place":
@@ -93,13 +96,7 @@ class Place:
         row = self.model.get_submodule(parent)
         if type(row).forward is not nn.Sequential.forward:
             return None
-        names = list(row._modules)
-        before = names[: names.index(name)][::-1]
-        for earlier in before:
-            channels = channels_of(row._modules[earlier])
-            if channels is not None or not isinstance(row._modules[earlier], _SAME):
-                return channels
-        return None
+        return _last_channels(list(row)[: list(row._modules).index(name)])
 
     @property
     def inside_attention(self) -> bool:
@@ -128,13 +125,29 @@ class Place:
         finally:
             handle.remove()
 
+    def rows_inside(self, inputs: object, count: int, most: int = 4) -> list[Tensor]:
+        """Return the first values (1, count, D) or (count, 1, D) that modules of the model take, at most so many."""
+        kept: list[Tensor] = []
+
+        def keep(module: nn.Module, arguments: tuple, named: dict) -> None:
+            given = next((value for value in (*arguments, *named.values()) if isinstance(value, Tensor)), None)
+            if given is not None and given.ndim == 3 and len(kept) < most and sorted(given.shape[:2]) == [1, count]:
+                kept.append(given.detach().clone())
+
+        with ExitStack() as hooks:
+            for module in [] if self.model is None or inputs is None else self.model.modules():
+                hooks.enter_context(module.register_forward_pre_hook(keep, with_kwargs=True))
+            with suppress(Exception):  # whatever a stranger's model says to other examples: then it cannot tell
+                run(self.model, inputs)
+        return kept
+
 
 def channels_of(module: nn.Module | None) -> str | None:
     """Return which axis of what a module gives holds the channels, ``"second"`` or ``"last"``; None where that is open."""
-    while module is not None and type(module).forward is nn.Sequential.forward and len(module):
-        module = module[-1]
     if module is None:
         return None
+    if type(module).forward is nn.Sequential.forward:
+        return _last_channels(module)
     name, declared = type(module).__name__, getattr(module, "data_format", None)
     if declared in ("channels_first", "channels_last"):  # the layer norms of ConvNeXt
         return "second" if declared == "channels_first" else "last"
@@ -144,6 +157,15 @@ def channels_of(module: nn.Module | None) -> str | None:
         return "second"
     one_axis = len(getattr(module, "normalized_shape", ())) == 1
     return "last" if isinstance(module, _LAST) or type(module) in (nn.LayerNorm, nn.RMSNorm) and one_axis else None
+
+
+def _last_channels(row: Iterable[nn.Module]) -> str | None:
+    """Return which axis holds the channels after a row of modules."""
+    for module in reversed(list(row)):
+        channels = channels_of(module)
+        if channels is not None or not isinstance(module, _SAME):
+            return channels
+    return None
 
 
 def first_axis_of(module: nn.Module | None) -> str | None:
@@ -191,7 +213,8 @@ def _layout_of_rows(shape: tuple[int, ...], rows: int, place: Place, count: int 
             first, second = known == "N", known == "T"
         else:
             raise InputError(f"layer {place.layer!r} gives {shape} for {rows} examples: its first axis can be the "
-                             "examples or the positions; pass layout='NTD' for examples first or layout='TND' for positions first.")
+                             "examples or the positions; pass layout='NTD' for examples first or layout='TND' for positions "
+                             "first.")
     if first:
         turned = place.channels == "second" and (count is None or count in (shape[2], shape[1]))
         return "NDT" if turned else "NTD"
@@ -231,17 +254,16 @@ def map_layout(shape: Sequence[int], place: Place, picture: tuple[int, int] | No
     InputError
         Where the kind of the layer and the sizes leave two readings, or none.
     """
-    readings = {"NCHW": tuple(shape[2:]), "NHWC": tuple(shape[1:3])}
     if place.channels == "second":
         return "NCHW"
-    if place.channels == "last":
-        if not place.inside_attention and (picture is None or _is_map_of(readings["NHWC"], picture)):
-            return "NHWC"
-        fitting = []
-    elif picture is None:
+    if picture is not None:
+        fitting = [layout for layout, sides in (("NCHW", shape[2:]), ("NHWC", shape[1:3])) if _is_map_of(sides, picture)]
+    else:  # taken for square, if that leaves one reading
         fitting = ["NCHW"] if shape[2] == shape[3] != shape[1] else list(MAPS)
-    else:
-        fitting = [layout for layout, sides in readings.items() if _is_map_of(sides, picture)]
+    # Channels may be last; inside an attention the axes before them may be windows and the places in each.
+    possible = {"last": ["NHWC"], None: list(MAPS)}[place.channels]
+    fitting = [layout for layout in possible if (layout in fitting or picture is None and len(possible) == 1)
+               and not (layout == "NHWC" and place.inside_attention)]
     if len(fitting) == 1:
         return fitting[0]
     of = "" if picture is None else f" for pictures of {picture[0]} x {picture[1]} pixels"
@@ -299,11 +321,8 @@ def word_lengths(inputs: object) -> dict[str, int]:
             and not value.is_floating_point() and value.dtype != torch.bool}
 
 
-def sides_cut(height: int, width: int) -> set[tuple[int, int]]:
-    """Return all rows and columns into which square patches, without overlap, cut a picture; a rest at the edge may stay."""
-    down = {(height // side, width // side) for side in range(1, min(height, width) + 1)}
-    up = {(-(-height // side), -(-width // side)) for side in range(1, min(height, width) + 1)}
-    square = {(side, side) for side in range(1, height + 1)} if height == width else set()
-    return {grid for grid in down | up | square if grid != (1, 1)}
-
-
+def sides_cut(height: int, width: int) -> Iterator[set[tuple[int, int]]]:
+    """Yield the grids into which square patches without overlap cut a picture, then those with one more at the edges."""
+    sides = range(1, min(height, width) + 1)
+    yield {(height // side, width // side) for side in sides} - {(1, 1)}
+    yield {(-(-height // side), -(-width // side)) for side in sides} - {(1, 1)}

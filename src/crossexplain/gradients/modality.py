@@ -71,7 +71,7 @@ class Modality:
         InputError
             Where the values have not one row an example, and where the sizes leave two readings of the layer or none.
         """
-        summed = self.per_feature(values, self.features(inputs).shape[1])
+        summed = self.summed(self.laid_out(values, inputs, rows, module), inputs)
         if summed.ndim != 2 or len(summed) != rows:
             raise InputError(f"{type(self).__name__}.per_feature gives {tuple(summed.shape)} for {rows} examples, "
                              "expected one row an example and one column a feature.")
@@ -84,6 +84,10 @@ class Modality:
         arguments are those of :meth:`read_at`.
         """
         return values
+
+    def summed(self, values: Tensor, inputs: Inputs) -> Tensor:
+        """Sum what :meth:`laid_out` returns over each feature: (R, F)."""
+        return self.per_feature(values, self.features(inputs).shape[1])
 
     def to_features(self, values: Tensor, inputs: Inputs) -> Tensor:
         """Return values (R, T), one a position, at the features (R, F) that the positions are part of."""

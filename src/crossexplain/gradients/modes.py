@@ -11,6 +11,10 @@ from torch.utils import checkpoint
 
 from crossexplain.checks import InputError, every_module, require_eval
 
+# What surrounds a checkpoint of the newer kind, under the names of different versions of PyTorch.
+GENERATORS = tuple(name for name in ("_checkpoint_without_reentrant_generator", "_checkpoint_without_reentrant_generator_impl")
+                   if hasattr(checkpoint, name))
+
 
 @contextmanager
 def untouched(model: nn.Module, gradients: bool, *, frozen: bool = True, any_mode: bool = True) -> Iterator[None]:
@@ -66,9 +70,9 @@ def untouched(model: nn.Module, gradients: bool, *, frozen: bool = True, any_mod
             yield
     finally:
         for layer, name, value in flipped:
-            for one in (value, layer._parameters.get(name)):  # a model that is offloaded has a new one after each pass
-                if one is not None:
-                    one.requires_grad_(frozen)
+            value.requires_grad_(frozen)
+            if value.is_meta:  # a model that is offloaded has another after each pass
+                layer._parameters[name].requires_grad_(frozen)
         for layer, name, value in parameters:
             setattr(layer, name, value)
         for layer, name, buffer, saved, version in buffers:
@@ -101,13 +105,13 @@ def _one_graph(frozen: bool) -> Iterator[None]:
     - ``torch.inference_mode`` inside the model acts as ``torch.no_grad``; to see the whole graph, neither acts.
     - What ``torch.compile`` made before the hooks were there does not call them: Python runs instead.
     """
-    keep = [(checkpoint, "CheckpointFunction", _Kept), (checkpoint, "_checkpoint_without_reentrant_generator", _kept),
+    acts = [(checkpoint, "CheckpointFunction", _Kept), *((checkpoint, name, _kept) for name in GENERATORS),
             (torch.inference_mode, "__enter__", _enter if frozen else _pass), (torch.inference_mode, "__exit__", _exit)]
     if not frozen:
-        keep += [(torch.no_grad, "__enter__", _pass), (torch.no_grad, "__exit__", _exit)]
-    before = [(place, name, getattr(place, name)) for place, name, _ in keep if hasattr(place, name)]
+        acts += [(torch.no_grad, "__enter__", _pass), (torch.no_grad, "__exit__", _exit)]
+    before = [(place, name, getattr(place, name)) for place, name, _ in acts]
     try:
-        for place, name, new in keep:
+        for place, name, new in acts:
             setattr(place, name, new)
         with eager():
             yield

@@ -25,7 +25,7 @@ def padding_side_of(call: Callable[[Inputs], Tensor], modality: Tokens, inputs: 
     Returns
     -------
     {"left", "right"} or None
-        None where the model does not run on a shorter text.
+        The side that the modality knows is tried first. None where the model does not run on a shorter text.
 
     Raises
     ------
@@ -44,7 +44,7 @@ def padding_side_of(call: Callable[[Inputs], Tensor], modality: Tokens, inputs: 
         return None
     hide = ~stay.to(words.device)[None]
     found = {}
-    for side in ("right", "left"):
+    for side in ("left", "right") if modality.side == "left" else ("right", "left"):
         found[side] = call({**inputs, **_on(modality, side).delete(inputs, hide)})
         near = 1e-4 * float(truth.abs().max())
         if found[side].shape == truth.shape and torch.allclose(found[side], truth, rtol=1e-3, atol=near):
@@ -52,7 +52,8 @@ def padding_side_of(call: Callable[[Inputs], Tensor], modality: Tokens, inputs: 
     raise InputError(f"with a word of {modality.name} deleted the model gives {_told(truth)}, but with padding at the end "
                      f"{_told(found['right'])}, and at the beginning {_told(found['left'])}: it reads padding as text; "
                      "name the attention mask (attention=...) or the number of tokens (lengths=...) where the model takes "
-                     "one, use the baseline 'mask', 'pad' or 'data', or say padding_side=... if you want 'delete' all the same.")
+                     "one, use the baseline 'mask', 'pad' or 'data', or say padding_side=... if you want 'delete' all the "
+                     "same.")
 
 
 def _on(modality: Tokens, side: str) -> Tokens:

@@ -1,6 +1,6 @@
 """Maps from layers: channels moved to the second axis, and the patches of a transformer laid out in rows and columns."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import isqrt
 
 import torch
@@ -21,6 +21,7 @@ from crossexplain.gradients.layouts import (
 
 # The most tokens that a vision transformer has before its patches (class token, registers): DINOv2 has 5, others fewer.
 SPECIAL_TOKENS = 8
+TINY = 1e-9  # below every change that counts
 USUAL = 5  # of these, where nothing but the number of positions is known
 Grid = tuple[int, int]
 
@@ -114,10 +115,11 @@ def patch_grid(count: int, place: Place, picture: Grid | None = None, lengths: M
     else:
         joint = [key for key, length in lengths.items() for special in (0, 1, 2)
                  if _fitting(count - length - special, picture, cells, 0)]
-        # Without such a convolution, or with fewer positions: patches cut otherwise, or merged.
+        # With fewer positions than patches they are merged, two by two; or they are cut in another way.
         if not cut or count < min(rows * columns for rows, columns in cut):
-            fitting = _fitting(count, picture, cells, SPECIAL_TOKENS if place.model is not None else USUAL)
-    if len(fitting) == 1 and not (joint and _reads(place, list(lengths))):
+            fitting = {grid for grid in _merged(cut) if grid[0] * grid[1] == count} \
+                or _fitting(count, picture, cells, SPECIAL_TOKENS if place.model is not None else USUAL)
+    if len(fitting) == 1 and not (joint and _reads_words(place, list(lengths))):
         return next(iter(fitting))
     of = "" if picture is None else f" for pictures of {picture[0]} x {picture[1]} pixels"
     what = "which are no patches in rows and columns with a few special tokens before them, and cannot be cut into cells"
@@ -133,13 +135,16 @@ def patch_grid(count: int, place: Place, picture: Grid | None = None, lengths: M
 
 def _fitting(count: int, picture: Grid | None, cells: Grid, special: int = SPECIAL_TOKENS) -> set[Grid]:
     """Return all grids that some positions can be, with at most so many special tokens; a single patch is no grid."""
-    found = set()
-    for patches in range(max(2, count - special), count + 1):
-        if picture is None or picture[0] == picture[1]:
-            found |= {(isqrt(patches),) * 2} if isqrt(patches) ** 2 == patches else set()
-        else:
-            found |= {grid for grid in sides_cut(*picture) if grid[0] * grid[1] == patches}
-    return {grid for grid in found if grid[0] >= cells[0] and grid[1] >= cells[1]}
+    counts = range(max(2, count - special), count + 1)
+    if picture is None or picture[0] == picture[1]:
+        choices = [{(isqrt(patches),) * 2 for patches in counts if isqrt(patches) ** 2 == patches}]
+    else:
+        choices = sides_cut(*picture)
+    for grids in choices:
+        found = {grid for grid in grids if grid[0] * grid[1] in counts and grid[0] >= cells[0] and grid[1] >= cells[1]}
+        if found:
+            return found
+    return set()
 
 
 def _cut_by_model(place: Place, picture: Grid | None) -> set[Grid]:
@@ -157,16 +162,28 @@ def _cut_by_model(place: Place, picture: Grid | None) -> set[Grid]:
     return cut
 
 
-def _reads(place: Place, keys: Sequence[str]) -> bool:
-    """Return whether a place depends on the words, or may do so: in a tower of its own the picture has no words beside it."""
+def _merged(grids: Iterable[Grid]) -> set[Grid]:
+    """Return the grids that come of merging two rows and two columns, once or more."""
+    merged = {(-(-rows // 2), -(-columns // 2)) for rows, columns in grids} - {(1, 1), *grids}
+    return merged | _merged(merged) if merged else set()
+
+
+def _reads_words(place: Place, keys: Sequence[str]) -> bool:
+    """Return whether a place depends on the words, or may do so: in a tower of its own the picture has none beside it."""
     one = place.one
-    before = place.values(one) if isinstance(one, Mapping) else None
-    if before is None:
+    if not isinstance(one, Mapping):
         return True
-    other = {key: one[key].flip(1) if key in keys else value for key, value in one.items()}
-    changed = any(not torch.equal(other[key], one[key]) for key in keys if key in one)
-    after = place.values(other)
-    return not changed or after is None or not torch.allclose(before, after, rtol=1e-5, atol=1e-7)
+    if "words" not in place.known:
+        before = place.values(one)
+        after = place.values({key: _other_ids(value) if key in keys else value for key, value in one.items()})
+        known = before is not None and after is not None and any(int(one[key].max()) > 1 for key in keys if key in one)
+        place.known["words"] = not (known and torch.allclose(before, after, rtol=1e-5, atol=1e-7))
+    return place.known["words"]
+
+
+def _other_ids(ids: Tensor) -> Tensor:
+    """Return other ids that a model knows too; a mask and types, which hold 0 and 1, stay as they are."""
+    return torch.where(ids > 1, ids - 1, ids)
 
 
 def _checked(grid: Grid, count: int, place: Place) -> Grid:
@@ -187,43 +204,68 @@ def _grid_of_all(count: int, picture: Grid | None, place: Place) -> Grid:
 
 
 def _require_special_in_front(count: int, grid: Grid, place: Place) -> None:
-    """Raise where the model says that the patches are not the last positions.
+    """Raise where the model shows that the patches are not the last positions.
 
     The first patch answers to a change of the first piece of the picture, and the last to the last; a class token answers
     to both. So the place of the patches in the row shows when the model is run on one picture with each of them changed.
     """
     patches, special = grid[0] * grid[1], count - grid[0] * grid[1]
-    if not special or not isinstance(place.one, Mapping | Tensor):
+    if not special:
         return
-    one = place.one if isinstance(place.one, Mapping) else {"": place.one}
-    keys = [key for key, value in one.items() if isinstance(value, Tensor) and value.ndim == 4 and value.is_floating_point()]
-    before = place.values(place.one)
-    if len(keys) != 1 or before is None or before.ndim != 3:
-        return
-    answers = []
-    for corner in ((slice(None, 1), slice(None, 1)), (slice(-1, None), slice(-1, None))):
-        other = _changed(one[keys[0]], grid, corner)
-        after = place.values(one | {keys[0]: other} if isinstance(place.one, Mapping) else other)
-        if after is None or after.shape != before.shape or before.numel() != before.shape[-1] * count:
-            return
-        answers.append((after - before).reshape(count, -1).double().norm(dim=1))
-    rather_first = (answers[0] + 1e-12).log() - (answers[1] + 1e-12).log()  # (T,)
-    apart = [float(rather_first[start] - rather_first[start + patches - 1]) for start in range(special + 1)]
-    start = max(range(special + 1), key=apart.__getitem__)
-    if apart[start] > apart[special] + 1e-3:
+    if (count, grid) not in place.known:
+        place.known[count, grid] = _apart(count, grid, place)
+    apart = place.known[count, grid]
+    start = max(range(len(apart)), key=apart.__getitem__, default=special)
+    if start != special and apart[start] > 2 * max(apart[special], 0) + 1:
         raise InputError(f"layer {place.layer!r} gives {count} positions, {special} more than {grid[0]} x {grid[1]} "
                          f"patches, and these seem to start at position {start}, not at {special}; pass "
                          f"positions=slice({start}, {start + patches}), or positions=slice({special}, {count}) if special "
                          "tokens do come first.")
 
 
-def _changed(picture: Tensor, grid: Grid, corner: tuple[slice, slice]) -> Tensor:
-    """Return one picture with the piece of one patch changed by noise."""
+def _apart(count: int, grid: Grid, place: Place) -> list[float]:
+    """Return, for each place where the patches can start, how far the answers of the first and the last patch are apart.
+
+    Read where a row of so many positions first goes into a module, before the positions have mixed much. Empty where the
+    model cannot be asked.
+    """
+    keys = [key for key, value in _items(place.one).items()
+            if isinstance(value, Tensor) and value.ndim == 4 and value.is_floating_point()]
+    if len(keys) != 1:
+        return []
+    pictures = [_items(place.one)[keys[0]]]
+    pictures += [_changed(pictures[0], grid, last) for last in (False, True)]
+    runs = [place.rows_inside(_with(place.one, keys[0], picture), count) for picture in pictures]
+    for before, *after in zip(*runs):
+        answers = [(values - before).reshape(count, -1).double().norm(dim=1) for values in after
+                   if values.shape == before.shape]
+        if len(answers) == 2 and all(answer.any() for answer in answers):
+            rather_first = (answers[0] + TINY).log() - (answers[1] + TINY).log()  # (T,)
+            last = grid[0] * grid[1] - 1
+            return [float(rather_first[start] - rather_first[start + last]) for start in range(count - last)]
+    return []
+
+
+def _items(inputs: object) -> dict:
+    if isinstance(inputs, Mapping):
+        return dict(inputs)
+    return dict(enumerate(inputs if isinstance(inputs, tuple | list) else [inputs]))
+
+
+def _with(inputs: object, key: object, value: Tensor) -> object:
+    """Return the inputs with another value at a key or a position."""
+    if isinstance(inputs, Tensor):
+        return value
+    changed = {**_items(inputs), key: value}
+    return changed if isinstance(inputs, Mapping) else list(changed.values())
+
+
+def _changed(picture: Tensor, grid: Grid, last: bool) -> Tensor:
+    """Return one picture with the piece of its first or of its last patch changed by noise."""
     height, width = (side // pieces for side, pieces in zip(picture.shape[2:], grid))
-    rows = slice(None, height) if corner[0].start is None else slice(grid[0] * height - height, None)
-    columns = slice(None, width) if corner[1].start is None else slice(grid[1] * width - width, None)
+    rows, columns = ((slice((pieces - 1) * size, pieces * size) if last else slice(size))
+                     for pieces, size in zip(grid, (height, width)))
     other = picture.detach().clone()
-    piece = other[:, :, rows, columns]
-    noise = torch.rand(piece.shape, generator=torch.Generator().manual_seed(0)).to(piece)
-    other[:, :, rows, columns] = piece + noise * picture.std().nan_to_num(0).clamp(min=0.1)
+    noise = torch.rand(other[:, :, rows, columns].shape, generator=torch.Generator().manual_seed(0)).to(picture)
+    other[:, :, rows, columns] += noise * picture.std().nan_to_num(0).clamp(min=0.1)
     return other

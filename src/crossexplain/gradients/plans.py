@@ -113,7 +113,7 @@ class Plans:
     def laid_out(self, plan: Mapping, inputs: Inputs | None = None) -> Views:
         """Lay out views of the examples, or of other inputs."""
         return Views(self.question.inputs if inputs is None else inputs, self.question.modalities, plan, self.donors,
-                     allow_empty=True)
+                     allow_empty=True, common=self.question.common)
 
     def value_of_nothing(self, label: str) -> Tensor:
         """Return the mean logits (C,) with every modality borrowed from another donor: the same for all examples.
@@ -128,5 +128,5 @@ class Plans:
                     for name in rest} | ({} if chosen[first] == "data" else {first: Mask(None, chosen[first])})
             for shift in range(self.draws if len(self.names) == 2 else 1)
         }
-        donors = rows_of(self.donors, self.donor_rows[first], self.size)
+        donors = rows_of(self.donors, self.donor_rows[first], self.size, self.question.common)
         return self.question.logits(self.laid_out(plan, donors).inputs).float().mean(dim=0).cpu()

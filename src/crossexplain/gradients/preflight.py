@@ -4,30 +4,17 @@ Each finding says what was seen, why it matters and what to do. A model that pas
 should not be read at all before it is mended.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
-from functools import cached_property
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-import numpy as np
-import torch
 from torch import Tensor, nn
 
-from crossexplain.checks import InputError, require_finite
-from crossexplain.gradients.capture import Captured, capture
-from crossexplain.gradients.evidence import classes
-from crossexplain.gradients.modalities import Inputs, Modality, Tokens, is_batched
+from crossexplain.gradients.faults import Checks, Findings
+from crossexplain.gradients.modalities import Inputs, Modality
 from crossexplain.gradients.question import Question, Target
-from crossexplain.gradients.verdict import on_one_side
-from crossexplain.gradients.views import Mask, Views
-from crossexplain.intervals import mean_interval
 
-VANISHED = 1e-6  # of the largest gradient norm of any modality, in shares
-DEAD = 0.05  # share of examples without any gradient, or that a mask leaves as they are, from which it is no accident
-UNDERFLOWN = 0.05  # share of a gradient's entries that rounding to 0 has taken from which the map is full of holes
-LOUDER = 2.0 ** 10  # what the score is multiplied by to see those; a power of two changes nothing but the exponents
-MANY = 12  # examples from which logits on one side of 0 are no accident: 1 of 2,048 of a model that says yes to every second
-SHUFFLES = 5  # how often a modality is shuffled among the examples
+# What the test pass of a question finds.
+TESTED = ("columns change", "an axis is dropped", "examples touch", "one each or one for all", "probabilities")
 
 
 class Finding(NamedTuple):
@@ -52,11 +39,19 @@ class Finding(NamedTuple):
 
 
 class Preflight(list):
-    """The findings of one run, empty if all checks passed; shows itself as a table."""
+    """The findings of one run, empty if all checks passed; shows itself as a table.
 
-    def __init__(self, findings: Sequence[Finding], ran: Sequence[str]):
+    Attributes
+    ----------
+    ran : tuple of str
+        The checks.
+    judged : str
+        Which part of the model's output was judged, in words.
+    """
+
+    def __init__(self, findings: Sequence[Finding], ran: Iterable[str], judged: str = "output"):
         super().__init__(findings)
-        self.ran = tuple(ran)
+        self.ran, self.judged = tuple(ran), judged
 
     @property
     def names(self) -> list[str]:
@@ -65,14 +60,16 @@ class Preflight(list):
 
     def _repr_markdown_(self) -> str:
         if not self:
-            return f"**Nothing found.** Checked: {', '.join(self.ran)}."
+            return f"**Nothing found.** Checked: {', '.join(self.ran)}. Judged: {self.judged}."
         rows = [["check", "what was seen", "why it matters", "what to do"], ["---"] * 4, *self]
-        return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows)
+        table = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows)
+        return f"{table}\n\nJudged: {self.judged}."
 
     def __str__(self) -> str:
         if not self:
-            return f"nothing found; checked: {', '.join(self.ran)}"
-        return "\n".join(f"{f.check}: {f.saw}\n  why: {f.why}\n  do:  {f.do}" for f in self)
+            return f"nothing found; checked: {', '.join(self.ran)}; judged: {self.judged}"
+        findings = (f"{f.check}: {f.saw}\n  why: {f.why}\n  do:  {f.do}" for f in self)
+        return "\n".join([*findings, f"judged: {self.judged}"])
 
 
 def preflight(model: nn.Module, inputs: Inputs, modalities: Sequence[Modality], *,
@@ -105,24 +102,25 @@ def preflight(model: nn.Module, inputs: Inputs, modalities: Sequence[Modality], 
 
     Notes
     -----
-    The checks: dropout on, batch statistics, not repeatable, examples touch, clamped logit, dead examples, no gradient,
-    vanished branch, gradient underflows, zero positions, padding is read, mask is padding, mask changes nothing,
-    probabilities, one side of zero, train mode, no better than shuffled, no better than a rival.
+    The checks: dropout on, batch statistics, not repeatable, columns change, an axis is dropped, one each or one for all,
+    probabilities, examples touch, clamped logit, dead examples, no gradient, vanished branch, gradient underflows,
+    zero positions, padding is read, padding side, mask is padding, mask changes nothing, within 0 and 1, one side of zero,
+    train mode, no better than shuffled, no better than a rival.
     """
-    asked = _Checks(Question(model, inputs, modalities, target=target, any_mode=True), labels, seed)
+    question = Question(model, inputs, modalities, target=target, any_mode=True)
+    asked = Checks(question, labels, seed)
     checks = [asked.dropout_on, asked.batch_statistics, asked.not_repeatable]
-    findings = _found(checks)
-    if not findings:  # the others compare runs, which says something only where the same input gives the same output
-        others = [asked.examples_touch, asked.clamped_logit, asked.dead_examples, asked.no_gradient, asked.vanished_branch,
-                  asked.gradient_underflows, asked.zero_positions, asked.padding_is_read, asked.mask_is_padding,
-                  asked.mask_changes_nothing, asked.probabilities, asked.one_side_of_zero, asked.train_mode]
-        if labels is not None:
-            others += [asked.no_better_than_shuffled, asked.no_better_than_a_rival]
-        checks, findings = checks + others, _found(others)
-    return Preflight(findings, [_name(check) for check in checks])
-
-
-Findings = Iterator[tuple[str, str, str]]  # what a check yields: the entries of a Finding after its name
+    others = [asked.examples_touch, asked.clamped_logit, asked.dead_examples, asked.no_gradient, asked.vanished_branch,
+              asked.gradient_underflows, asked.zero_positions, asked.padding_is_read, asked.padding_side, asked.mask_is_padding,
+              asked.mask_changes_nothing, asked.within_0_and_1, asked.one_side_of_zero, asked.train_mode]
+    if labels is not None:
+        others += [asked.no_better_than_shuffled, asked.no_better_than_a_rival]
+    findings, ran = _found(checks), [_name(check) for check in checks]
+    if not findings:  # what follows compares runs, which says something only where the same input gives the same output
+        findings, ran = [Finding(one.check, one.saw, one.why, one.do) for one in question.problems()], [*ran, *TESTED]
+        if {finding.check for finding in findings} <= {"probabilities"}:
+            findings, ran = findings + _found(others), [*ran, *map(_name, others)]
+    return Preflight(findings, dict.fromkeys(ran), question.judged)
 
 
 def _found(checks: Sequence[Callable[[], Findings]]) -> list[Finding]:
@@ -131,334 +129,3 @@ def _found(checks: Sequence[Callable[[], Findings]]) -> list[Finding]:
 
 def _name(check: Callable) -> str:
     return check.__name__.replace("_", " ")
-
-
-class _Checks:
-    """One model on one batch; each check yields its findings."""
-
-    def __init__(self, question: Question, labels: Tensor | None, seed: int):
-        self.question, self.seed = question, seed
-        self.model, self.inputs, self.modalities, self.n = question.model, question.inputs, question.modalities, question.n
-        self.labels = None if labels is None else self._class_numbers(labels)
-
-    def _class_numbers(self, labels) -> Tensor:
-        """Return the labels as class numbers, one an example."""
-        numbers = np.asarray(labels.cpu() if isinstance(labels, Tensor) else labels)
-        if numbers.dtype.kind not in "iub":
-            raise InputError(f"got labels as {numbers.dtype}, expected whole class numbers from 0, as in "
-                             "torch.tensor([0, 1, 1]); of one logit, 1 is yes and 0 is no.")
-        if numbers.shape != (self.n,):
-            raise InputError(f"labels has {numbers.size} entries, the batch {self.n} examples; pass one each, in the shape "
-                             f"({self.n},).")
-        return torch.as_tensor(numbers).long()
-
-    @cached_property
-    def captured(self) -> Captured:
-        """Gradients of the full view; a layer that the logit does not depend on at all has a gradient of zero."""
-        return self._read()
-
-    def _read(self) -> Captured:
-        return self.question.read(self.inputs, self.question.follow(torch.arange(self.n)), allow_unused=True)[1]
-
-    @cached_property
-    def full(self) -> Tensor:
-        """Logits of the whole examples."""
-        return self.run(self.inputs)
-
-    @property
-    def rounding(self) -> float:
-        """A difference that is rounding, for logits of this size."""
-        return float(1e-5 * self._largest())
-
-    def _largest(self) -> Tensor:
-        return self.full.abs().max().clamp(min=1e-6)
-
-    def run(self, inputs: Inputs) -> Tensor:
-        """Return logits (n, C) without a graph, in the model's present mode."""
-        return require_finite(self.question.logits(inputs).float(), "the model's output")
-
-    def dropout_on(self) -> Findings:
-        training = [(name, layer) for name, layer in self.model.named_modules() if layer.training]
-        dropping = [name for name, layer in training if isinstance(layer, nn.modules.dropout._DropoutNd) and layer.p > 0]
-        dropping += [name for name, layer in training
-                     if isinstance(layer, nn.RNNBase) and layer.dropout > 0 and layer.num_layers > 1]
-        if dropping:
-            yield (f"{len(dropping)} layer(s) drop units at random: {_listed(dropping)}.",
-                   "Two rounds then differ by luck, and the difference is read as interaction.",
-                   "Call model.eval() before you explain.")
-
-    def batch_statistics(self) -> Findings:
-        by_batch = [name for name, layer in self.model.named_modules()
-                    if isinstance(layer, nn.modules.batchnorm._BatchNorm) and (layer.training or layer.running_mean is None)]
-        if by_batch:
-            yield (f"{len(by_batch)} batch-norm layer(s) normalise by the batch at hand: {_listed(by_batch)}.",
-                   "An example's logit then depends on the other views in the batch.",
-                   "Call model.eval(), or replace batch-norm that keeps no running statistics.")
-
-    def train_mode(self) -> Findings:
-        left = [name or "the model itself" for name, layer in self.model.named_modules() if layer.training]
-        if left:
-            yield (f"{len(left)} part(s) of the model are in train mode: {_listed(left)}.",
-                   "Rounds and methods refuse it: what such a part does in train mode is known to nobody but itself.",
-                   "Call model.eval() after the last change to the model; it reaches all parts.")
-
-    def not_repeatable(self) -> Findings:
-        moved = (self.full - self.run(self.inputs)).abs().amax(dim=1)
-        if (moved > self.rounding).any():
-            yield (f"The same batch twice: {int((moved > self.rounding).sum())} of {self.n} logits differ, by up to "
-                   f"{float(moved.max()):.3g}.",
-                   "Differences between rounds then contain noise of that size.",
-                   "Call model.eval(); if it remains, look for sampling in the forward pass or fix its seed.")
-            return
-        again = self._read()
-        for what, first, second in (("activations", self.captured.activations, again.activations),
-                                    ("gradients", self.captured.gradients, again.gradients)):
-            for layer, values in first.items():
-                apart = float((values - second[layer]).abs().max())
-                if apart > 1e-4 * float(values.abs().max()):
-                    yield (f"The same batch twice: the {what} at {layer!r} differ by up to {apart:.3g}; the logits agree.",
-                           "Maps of that layer contain noise of that size.",
-                           "Look for sampling in the forward or backward pass: dropout that is always on, Gumbel, noise.")
-                    return
-
-    def examples_touch(self) -> Findings:
-        if self.n < 2:
-            return
-        alone = self.run(self.question.examples(torch.arange(1)))
-        apart = (alone - self.full[:1]).abs().max()
-        if apart > 1e-3 * self._largest():
-            yield (f"The first example alone has another logit than in the batch, by {apart:.3g}.",
-                   "All views run as one batch; views that touch each other explain each other.",
-                   "Look for batch-norm without statistics, or a softmax or mean over the batch axis.")
-
-    @cached_property
-    def _dead(self) -> Tensor:
-        """Which examples have no gradient at any modality, though others have one; none where they are few."""
-        dead = torch.stack(list(self._norms().values())).amax(dim=0) == 0
-        return dead & (DEAD <= dead.float().mean()) & ~dead.all()
-
-    @cached_property
-    def _bounds(self) -> list[float]:
-        """Return the logits of the dead examples, if those are at most two numbers, or none but the largest and the least."""
-        captured = self.captured
-        logits = captured.output.reshape(self.n, -1)
-        logit = logits[:, 0] if logits.shape[1] == 1 or captured.target is None else \
-            logits.gather(1, captured.target[:, None])[:, 0]
-        found = logit[self._dead].unique().tolist()
-        return found if len(found) <= 2 else []
-
-    def clamped_logit(self) -> Findings:
-        if self._bounds:
-            yield (f"{int(self._dead.sum())} of {self.n} examples have the logit {_or(self._bounds)} exactly and a gradient of "
-                   "0 at every modality.",
-                   "Their maps are 0/0; a ReLU on the logit can say no only where nothing can be explained.",
-                   "Remove the ReLU or clamp before the loss (train on the raw logit) or leave these examples out.")
-
-    def dead_examples(self) -> Findings:
-        if self._dead.any() and not self._bounds:
-            yield (f"{int(self._dead.sum())} of {self.n} examples have a gradient of 0 at every modality, such as "
-                   f"{_listed(self._dead.nonzero()[:, 0].tolist())}.",
-                   "Their maps are 0/0: all units on the way are off, saturated or clamped for them.",
-                   "Look for a ReLU, a clamp or a step on the way to the logit, or leave these examples out.")
-
-    @cached_property
-    def _faint(self) -> dict[str, tuple[float, float]]:
-        """Return, of modalities with next to no gradient, its median norm, and by how much masks move the logits."""
-        norms = {name: float(values.median()) for name, values in self._norms().items()}
-        return {modality.name: (norms[modality.name], self._moved_by_masks(modality)) for modality in self.modalities
-                if norms[modality.name] <= VANISHED * max(norms.values())}
-
-    def _moved_by_masks(self, modality: Modality) -> float:
-        """Return by how much the logits move at most as all of a modality is masked, by any baseline that can."""
-        moved = [0.0]
-        for baseline in modality.baselines:
-            with suppress(InputError):  # a baseline that leaves the model nothing to attend to
-                moved.append(float((self.run(self._all_masked(modality, baseline)) - self.full).abs().max()))
-        return max(moved)
-
-    def no_gradient(self) -> Findings:
-        for name, (norm, moved) in self._faint.items():
-            if moved > self.rounding:
-                yield (f"The median gradient norm at {name} is {norm:.2g}, and yet the logits move by up to {moved:.3g} as "
-                       f"{name} is masked.",
-                       "A gradient of zero is no proof of no influence: something on the way is rounded, quantised, "
-                       "detached, saturated or a choice, and has none.",
-                       f"Ask about {name} by masks (Game, feature_dividends, explain with 'kernel shap' or 'occlusion'), or "
-                       "name a layer after the place where the gradient ends.")
-
-    def vanished_branch(self) -> Findings:
-        largest = max(float(values.median()) for values in self._norms().values())
-        for name, (norm, moved) in self._faint.items():
-            if moved <= self.rounding:
-                yield (f"The median gradient norm at {name} is {norm:.2g}, at the strongest modality {largest:.2g}, and no "
-                       f"mask of {name} moves the logits.",
-                       f"Nothing of {name} reaches the logit: its map is rounding noise, and normalised it looks real.",
-                       f"Mend the branch (fewer layers, no padding in front, normalisation) before you explain {name}.")
-
-    def gradient_underflows(self) -> Findings:
-        if not any((gradient == 0).float().mean() > UNDERFLOWN for gradient in self.captured.gradients.values()):
-            return
-        follow = self.captured.target
-
-        def louder(output: object) -> Tensor:
-            logits = self.question.of_output(output, self.n).float()
-            return LOUDER * (logits[:, 0] if logits.shape[1] == 1 else logits.gather(1, follow[:, None])[:, 0])
-
-        try:
-            loud = capture(self.model, self.inputs, list(self.captured.gradients), louder, allow_unused=True).gradients
-        except InputError:  # it leaves the range at the upper end
-            return
-        for layer, gradient in self.captured.gradients.items():
-            lost = float(((gradient == 0) & (loud[layer] != 0)).float().mean())
-            if lost > UNDERFLOWN:
-                yield (f"{lost:.0%} of the entries of the gradient at {layer!r} are exactly 0, and are not where the score is "
-                       f"multiplied by {LOUDER:g}.",
-                       "They are below the least number of this precision: maps and norms lose them without a word.",
-                       "Explain a copy in single precision, model.float(), with inputs in single precision.")
-
-    def zero_positions(self) -> Findings:
-        for modality in self.modalities:
-            gradient = self.captured.gradients[modality.layer]
-            present = self.question.present[modality.name]
-            size = modality.per_feature(gradient.abs(), present.shape[1])
-            dead = (size == 0) & present
-            alive = ((size > 0) & present).any(dim=1)
-            share = float(dead[alive].sum() / present[alive].sum().clamp(min=1))
-            if alive.any() and share >= 0.25:
-                yield (f"At {modality.layer!r}, {share:.0%} of the features of {modality.name} have a gradient of exactly 0 "
-                       "while others of the same example have one.",
-                       "Only some positions of this layer are used (an LSTM's last step, one row of a layer norm): the zeros "
-                       "say nothing about the words.",
-                       "Read the gradient at the embedding, or at a layer all of whose positions are used.")
-
-    def padding_is_read(self) -> Findings:
-        for modality in self.modalities:
-            if not isinstance(modality, Tokens):
-                continue
-            ids, words = modality.value(self.inputs), self.question.present[modality.name]
-            padding = ids == modality.pad_id if modality.attention is None else self.inputs[modality.attention] == 0
-            if not padding.any() or not words.any():
-                continue
-            share = self._padding_share(modality, padding)
-            if modality.attention is None:
-                is_read = share > 1e-6
-                saw = f"{share:.0%} of the gradient norm at {modality.layer!r} falls on padding."
-            else:
-                drawn = torch.randint(int(words.sum()), ids.shape, generator=torch.Generator().manual_seed(self.seed))
-                replaced = torch.where(padding, ids[words][drawn.to(ids.device)], ids)
-                moved = (self.run({**self.inputs, modality.input: replaced}) - self.full).abs().max()
-                is_read = moved > 1e-4 * self._largest()
-                saw = (f"Other words in place of the padding, with the same attention mask, move the logits by up to "
-                       f"{moved:.3g}; {share:.0%} of the gradient norm falls on padding.")
-            if is_read:
-                yield (saw,
-                       "[PAD] then tops the list of important tokens, and an answer depends on how far a batch was padded.",
-                       "Give an attention encoder the mask it expects: a raw 0/1 mask that is added to the scores hides "
-                       "nothing, 0 and -inf do. Of an LSTM, pad after the words and leave the padding out when pooling.")
-
-    def _padding_share(self, modality: Tokens, padding: Tensor) -> float:
-        gradient = self.captured.gradients[modality.layer]
-        size = modality.per_feature(gradient.square(), padding.shape[1]).clamp(min=0).sqrt()
-        return float((size * padding).sum() / size.sum().clamp(min=1e-30))
-
-    def mask_is_padding(self) -> Findings:
-        for modality in self.modalities:
-            if isinstance(modality, Tokens) and modality.mask_id is not None and modality.mask_id == modality.pad_id:
-                yield (f"The mask id of {modality.name} is its padding id, {modality.pad_id}.",
-                       "A word that is masked then looks like the end of the text, and views of 'mask' are views of 'pad'.",
-                       "Name the id of the vocabulary's own mask (tokenizer.mask_token_id); of a vocabulary without one, "
-                       "Tokens(mask_id=None).")
-
-    def mask_changes_nothing(self) -> Findings:
-        for modality in self.modalities:
-            baseline = modality.baselines[0]
-            masked = self._all_masked(modality, baseline)
-            still = self._unchanged(masked)
-            moved = float((self.run(masked) - self.full).abs().max())
-            if still.all() or moved <= self.rounding:
-                what = "is the same input as the unmasked view" if still.all() else f"gives the same logits (to {moved:.1g})"
-                yield (f"With all of {modality.name} replaced by {baseline!r} the view {what}.",
-                       f"Every round of {modality.name} repeats round 1; 'nothing changes' would be read as dominance of the "
-                       "other modality.",
-                       "Check that the mask id or baseline differs from the input" if still.all() else
-                       f"Check that the model uses {modality.name} at all: compare with another baseline and with shuffled "
-                       "examples.")
-            elif baseline != "data" and still.float().mean() >= DEAD:
-                yield (f"With all of {modality.name} replaced by {baseline!r} {int(still.sum())} of {self.n} examples, such as "
-                       f"{_listed(still.nonzero()[:, 0].tolist())}, are the same input as before.",
-                       f"For these examples every round of {modality.name} repeats round 1, whatever the model does.",
-                       f"Use another baseline of {modality.name}: {', '.join(map(repr, modality.baselines[1:]))}.")
-
-    def _all_masked(self, modality: Modality, baseline: str) -> Inputs:
-        """Return the inputs with all of a modality masked, under ``"data"`` by the next example."""
-        donors = (torch.arange(self.n) + 1) % self.n if baseline == "data" else None
-        return self._changed(modality, Mask(None, baseline, donors))
-
-    def _unchanged(self, inputs: Inputs) -> Tensor:
-        """Return which examples have the same inputs as before, bool (N,)."""
-        return torch.stack([(inputs[key] == value).flatten(1).all(dim=1).cpu() for key, value in self.inputs.items()
-                            if is_batched(value, self.n)]).all(dim=0)
-
-    def probabilities(self) -> Findings:
-        if self._within(0, 1):
-            low, high = (float(value) for value in self.full.aminmax())
-            yield (f"All {self.n} outputs lie within 0 and 1, from {low:.3g} to {high:.3g}.",
-                   "A single output is read as a logit, above 0 for yes: of a probability every answer would be yes, and no "
-                   "mask could change it.",
-                   "Ask about the logit: Called(model, output=...) of what the model has before its sigmoid, or "
-                   "target=lambda output: output.logit().")
-
-    def one_side_of_zero(self) -> Findings:
-        if self.n >= MANY and not self._within(0, 1) and (same := on_one_side(self.full)):
-            yield (same.strip(),
-                   "No prediction flips, and the paper's rule has no class to read; the verdict asks how the logits vary "
-                   "and is right for numbers too.",
-                   "Of a number leave flips and paper_rule aside; of a yes or no pass examples of both answers.")
-
-    def _within(self, low: float, high: float) -> bool:
-        return self.full.shape[1] == 1 and low <= float(self.full.min()) and float(self.full.max()) <= high
-
-    def no_better_than_shuffled(self) -> Findings:
-        right = self._right(self.full)
-        generator = torch.Generator().manual_seed(self.seed)
-        for modality in self.modalities:
-            orders = [torch.randperm(self.n, generator=generator) for _ in range(SHUFFLES)]
-            shuffled = np.stack([self._right(self.run(self._changed(modality, Mask(None, "data", order)))) for order in orders])
-            gain, low = self._gain(right, shuffled.mean(axis=0))
-            if low <= 0:
-                yield (f"Accuracy {right.mean():.3f} as it is, {shuffled.mean():.3f} with {modality.name} shuffled among the "
-                       f"examples: a gain of {gain:.3f}, from {low:.3f} (n = {self.n}).",
-                       f"The model has not learned to use {modality.name}; its gradients there explain nothing.",
-                       "Look at the held-out accuracy while training; explain a model that has learned the task.")
-
-    def no_better_than_a_rival(self) -> Findings:
-        right = self._right(self.full)
-        of_rival = (self.labels == self.labels.mode().values).numpy().astype(float)
-        gain, low = self._gain(right, of_rival)
-        if low <= 0:
-            yield (f"Accuracy {right.mean():.3f}, that of the most frequent class {of_rival.mean():.3f}: a gain of {gain:.3f}, "
-                   f"from {low:.3f} (n = {self.n}).",
-                   "What a simpler model does as well needs no joint reading of the modalities.",
-                   "Balance the data until no single modality gives the label away, and train on.")
-
-    def _changed(self, modality: Modality, mask: Mask) -> Inputs:
-        return Views(self.inputs, self.modalities, {"masked": {modality.name: mask}}, allow_empty=True).inputs
-
-    def _right(self, logits: Tensor) -> np.ndarray:
-        return (classes(logits).cpu() == self.labels).numpy().astype(float)
-
-    def _gain(self, ours: np.ndarray, of_rival: np.ndarray) -> tuple[float, float]:
-        """Return the mean gain and the lower end of its one-sided 95 % bootstrap interval."""
-        gain = mean_interval(ours - of_rival, self.seed, level=0.9, draws=1000)
-        return gain.value, gain.low
-
-    def _norms(self) -> dict[str, Tensor]:
-        return {m.name: self.captured.gradients[m.layer].flatten(1).norm(dim=1) for m in self.modalities}
-
-
-def _or(numbers: Sequence[float]) -> str:
-    return " or ".join(f"{number:g}" for number in numbers)
-
-
-def _listed(names: Sequence[object], most: int = 4) -> str:
-    return ", ".join(map(repr, names[:most])) + (f" and {len(names) - most} more" if len(names) > most else "")

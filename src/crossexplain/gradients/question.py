@@ -134,7 +134,7 @@ class Question:
                 self._trial = error
         if isinstance(self._trial, InputError):
             if not self.any_mode:
-                raise self._trial
+                raise self._trial.with_traceback(None)
             return Trial(None, getattr(self.model, "common", ()), "output", None)
         return self._trial
 

@@ -22,9 +22,10 @@ from torch import Tensor, nn
 
 from crossexplain import moved
 from crossexplain.checks import InputError, require_one_of
-from crossexplain.gradients.capture import Captured, NoGradient
+from crossexplain.gradients.capture import Captured
 from crossexplain.gradients.evidence import classes, evidence
-from crossexplain.gradients.modalities import Inputs, Modality
+from crossexplain.gradients.layouts import rows_first
+from crossexplain.gradients.modalities import ImageCells, Inputs, Modality
 from crossexplain.gradients.plans import Baseline, Plans
 from crossexplain.gradients.question import ROWS, Question, Target
 from crossexplain.gradients.record import PICKED, RANDOM, FromSide, Pass, Record, Similarity, partly_masked, similarity
@@ -157,7 +158,6 @@ def run_rounds(question: Question, *, baselines: Sequence[Baseline] | Baseline |
     question.sharing = sharing
     plans = Plans(question, baselines, draws, seed)
     runner = _Runner(question, plans, _tops(question.names, top), pick, by, extra or {}, control, seed)
-    runner.find_unused()
     whole = _in_chunks(runner.chunk, question.n, question.rows // runner.widest, progress, "rounds")
     if plan := plans.few(interactions):
         laid_out = plans.laid_out(plan)
@@ -233,7 +233,6 @@ class _Runner:
     extra: Mapping[str, Mapping[str, Change]]
     control: bool
     seed: int
-    allow_unused: bool = False  # may the gradient at a modality be missing?
 
     def __post_init__(self):
         question = self.question
@@ -250,6 +249,7 @@ class _Runner:
         self.widest = max(len(self.first), draws * len(self.names) * len(self.which))  # rows that one example takes
         self.single = question.columns == 1
         self.target = None if self.single and question.follow(torch.arange(1)) is None else question.target
+        self.allow_unused = not all(question.reached().values())  # what no mask matters to has a gradient of 0
 
     def _require_other_names(self, plan: Mapping) -> None:
         """Raise if the caller's own views have names of the record's views, or cannot be laid out."""
@@ -261,37 +261,18 @@ class _Runner:
         if self.extra:  # laid out under their own names, for the messages
             self.plans.laid_out(self.extra)
 
-    def find_unused(self) -> None:
-        """Let the gradient be zero at a modality that the model leaves aside: no path leads there, and no mask matters.
-
-        Where a mask does matter, the gradient is missing only because something on the way has none: that is an error.
-        """
-        try:
-            self.question.read(self.question.examples(torch.arange(1)))
-            return
-        except NoGradient as error:
-            missing, self.allow_unused = error, True
-        few = torch.arange(min(self.question.n, 16))
-        logits, captured = self.question.read(self.first.batch(few), allow_unused=True)
-        logits = logits.reshape(len(self.first), len(few), -1)
-        for name, modality in self.modality.items():
-            views = [row for row, (_, view, _) in zip(logits, self.first.names) if view == masked(name)]
-            reached = captured.gradients[modality.layer].any()
-            if not reached and not all(torch.allclose(row, logits[0], rtol=1e-4, atol=1e-6) for row in views):
-                raise missing
-
     def chunk(self, examples: Tensor) -> dict:
         """Run both passes on some examples and keep what the record needs."""
         follow = None if self.single else self.target[examples]
-        first, second, sides = self._run(self.first, examples, examples, follow), {}, {}
+        (first, cross), second, sides = self._run(self.first, examples, examples, follow, self.pick is not None), {}, {}
         if self.pick is not None:
-            second, sides = self._round_4(first, examples, follow)
+            second, sides = self._round_4(first, cross, examples, follow)
         without_gradients = {key: raw[:-1] for key, raw in (first | second).items()}
         return {"passes": without_gradients, "sides": sides}
 
-    def _round_4(self, first: dict, examples: Tensor, follow: Tensor | None) -> tuple[dict, dict]:
+    def _round_4(self, first: dict, cross: dict, examples: Tensor, follow: Tensor | None) -> tuple[dict, dict]:
         """Mask the picked features, and as many at random; return the passes and what each side sees."""
-        picked = {(label, name): self._picked(label, name, first, examples)
+        picked = {(label, name): self._picked(label, name, first, cross, examples)
                   for label in self.plans.baselines for name in self.names}
         plan = {}
         for (label, name), features in picked.items():
@@ -299,16 +280,21 @@ class _Runner:
             for which, hide in zip(self.which, (features, at_random)):
                 self.plans.add(plan, label, partly_masked(name, which), {name: ~hide})
         laid_out = self.plans.laid_out(plan, self.question.examples(examples))
-        second = self._run(laid_out, torch.arange(len(examples)), examples, follow)
-        return second, {key: self._side(*key, first, second, features, examples) for key, features in picked.items()}
+        second, _ = self._run(laid_out, torch.arange(len(examples)), examples, follow)
+        return second, {key: (features.cpu(), self._similarities(*key, first, second, examples), cross[key])
+                        for key, features in picked.items()}
 
-    def _run(self, laid_out: Views, rows: Tensor, examples: Tensor, follow: Tensor | None) -> dict:
-        """One forward and one backward pass on all views of some examples; the mean over the draws of each view."""
-        times, n = len(laid_out), len(examples)
+    def _run(self, laid_out: Views, rows: Tensor, examples: Tensor, follow: Tensor | None,
+             crossed: bool = False) -> tuple[dict, dict]:
+        """One forward and one backward pass on all views of some examples; the mean over the draws of each view.
+
+        The second dict holds the cross gradients of the first plan, if they are wanted.
+        """
+        times, n, inputs = len(laid_out), len(examples), laid_out.batch(rows)
         follow = None if follow is None else follow.repeat(times)
-        logits, captured = self.question.read(laid_out.batch(rows), follow, allow_unused=self.allow_unused)
+        logits, captured = self.question.read(inputs, follow, allow_unused=self.allow_unused)
         logits = logits.reshape(times, n, -1)
-        at = {name: self._at(name, captured, laid_out, rows) for name in self.names}
+        at = {name: self._at(name, captured, laid_out, inputs, rows) for name in self.names}
         passes = {}
         for (label, view), draws in itertools.groupby(range(times), key=lambda v: laid_out.names[v][:2]):
             draws = list(draws)
@@ -317,26 +303,34 @@ class _Runner:
                                            for i in range(3))
             mean = logits[which].float().mean(dim=0).cpu()
             passes[label, view] = _RawPass(mean, _on_cpu(norms), _on_cpu(importance), gradient)
-        return passes
+        keys = itertools.product(self.plans.baselines if crossed else (), self.names)
+        return passes, {key: self._cross(*key, at[key[1]][3], laid_out, examples) for key in keys}
 
-    def _at(self, name: str, captured: Captured, laid_out: Views, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return norms (V, n), importances (V, n, F) and gradients (V, n, ...) at one modality."""
+    def _at(self, name: str, captured: Captured, laid_out: Views, inputs: Inputs,
+            rows: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return at one modality norms (V, n), importances (V, n, F), gradients (V, n, ...), and those of the features."""
         modality, present = self.modality[name], laid_out.present[name][:, rows]  # (V, n, F)
-        gradient = captured.gradients[modality.layer].float()
+        gradient, count = captured.gradients[modality.layer].float(), present.shape[0] * present.shape[1]
         values = gradient if self.by == "gradient" else gradient * captured.activations[modality.layer].float()
-        importance = _root(modality.per_feature(values.square(), present.shape[-1])).reshape(present.shape)
-        return (gradient.flatten(1).norm(dim=1).reshape(present.shape[:2]), laid_out.put_back(name, importance, rows) * present,
-                gradient.reshape(*present.shape[:2], *gradient.shape[1:]))
+        importance = _root(modality.read_at(values.square(), inputs, count)).reshape(present.shape)
+        of_features = modality.laid_out(gradient, inputs, count)
+        whole = of_features  # special tokens in front of patches count too
+        if isinstance(modality, ImageCells) and gradient.ndim == 3 and modality.positions is None:
+            whole = rows_first(gradient, count, modality.read_from(), modality.layout)
+        return (whole.flatten(1).norm(dim=1).reshape(present.shape[:2]), laid_out.put_back(name, importance, rows) * present,
+                *(part.reshape(*present.shape[:2], *part.shape[1:]) for part in (whole, of_features)))
 
-    def _cross(self, label: str, name: str, first: dict, examples: Tensor) -> Tensor:
-        difference = first[None, FULL].gradient[name] - first[label, alone(name, self.names)].gradient[name]
-        present = self.question.present[name][examples]
-        return _root(self.modality[name].per_feature(difference.square(), present.shape[1])).cpu() * present.cpu()
+    def _cross(self, label: str, name: str, gradient: Tensor, laid_out: Views, examples: Tensor) -> Tensor:
+        """Return the norm of the difference of the gradients of rounds 1 and 2 at each feature, (n, F)."""
+        of_alone = [view[:2] == (label, alone(name, self.names)) for view in laid_out.names]
+        difference = gradient[laid_out.names.index((None, FULL, 0))] - gradient[torch.tensor(of_alone)].mean(dim=0)
+        summed = self.modality[name].summed(difference.square(), self.question.examples(examples))
+        return _root(summed).cpu() * self.question.present[name][examples].cpu()
 
-    def _picked(self, label: str, name: str, first: dict, examples: Tensor) -> Tensor:
+    def _picked(self, label: str, name: str, first: dict, cross: dict, examples: Tensor) -> Tensor:
         """Return the features that round 4 masks, bool (n, F)."""
         if self.pick == "cross":
-            scores = self._cross(label, name, first, examples)
+            scores = cross[label, name]
         else:
             view = (None, FULL) if self.pick == "round 1" else (label, alone(name, self.names))
             scores = first[view].importance[name]
@@ -347,7 +341,7 @@ class _Runner:
         ranks = torch.empty_like(order).scatter_(1, order, torch.arange(order.shape[1]).expand_as(order))
         return (ranks < self.tops[name]).to(present.device) & present
 
-    def _side(self, label: str, name: str, first: dict, second: dict, picked: Tensor, examples: Tensor) -> tuple:
+    def _similarities(self, label: str, name: str, first: dict, second: dict, examples: Tensor) -> tuple:
         """Compare rounds 3 and 4 at the other modalities, for the picked and for the random features."""
         others = self.plans.others(name)
         present = torch.cat([self.question.present[other][examples].cpu() for other in others], dim=1)
@@ -358,8 +352,7 @@ class _Runner:
 
         third = joined(first[label, masked(name)])
         fourth = [joined(second[label, partly_masked(name, which)]) for which in self.which]
-        similarities = tuple(similarity(*zip(third, one), present) for one in fourth)
-        return picked.cpu(), similarities, self._cross(label, name, first, examples)
+        return tuple(similarity(*zip(third, one), present) for one in fourth)
 
     def record(self, whole: dict) -> Record:
         """Put what all chunks gave under one normalisation."""

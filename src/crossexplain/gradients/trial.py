@@ -130,8 +130,9 @@ def _answer(model: nn.Module, inputs: Inputs, common: tuple[str, ...], n: int,
         first, both = first_tensor(alone), first_tensor(pair)
         path = next((path for path, tensor in tensors_in(pair) if tensor is both), "")
         _require_rows(first, both, path)
+        end = probabilities(both)
         first, both = as_logits(first, 1), as_logits(both, 2)
-        judged, end = f"output{path}, {both.shape[1]} column{'s' * (both.shape[1] > 1)}", probabilities(both)
+        judged = f"output{path}, {both.shape[1]} column{'s' * (both.shape[1] > 1)}"
     else:
         both, first = scored(function, pair, 2)[:, None], scored(function, alone, 1)[:, None]
         judged, end = "what the target function gives", None

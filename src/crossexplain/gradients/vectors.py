@@ -126,14 +126,10 @@ class Columns(Modality):
             other = mean if baseline == "mean" else table.new_zeros(())
         return {self.input: torch.where(keep, table, other)}
 
-    def read_at(self, values: Tensor, inputs: Inputs, rows: int, module: nn.Module | None = None) -> Tensor:
-        """Sum values read at ``layer`` over the dimensions of each column: (R, F)."""
-        if type(self).per_feature is not Columns.per_feature:
-            return super().read_at(values, inputs, rows, module)
-        return self.laid_out(values, inputs, rows, module).sum(dim=-1)
-
     def laid_out(self, values: Tensor, inputs: Inputs, rows: int, module: nn.Module | None = None) -> Tensor:
         """Return values read at ``layer``, a vector for each column: (R, F, D)."""
+        if type(self).per_feature is not Columns.per_feature:  # a way of its own to read the layer
+            return super().laid_out(values, inputs, rows, module)
         place, count = self.read_from(module), self.value(inputs).shape[1]
         if values.ndim == 2 and at_inputs(self.layer):
             return require_rows(values, rows, place)[..., None]
@@ -145,6 +141,11 @@ class Columns(Modality):
         raise InputError(f"layer {self.layer!r} gives {tuple(values.shape)} for {rows} examples, expected a vector for "
                          f"each of the {count} columns of {self.name}, ({rows}, {count}, D); read the input, or the layer "
                          "that embeds each column (with positions=... of the columns, where others stand in the same row).")
+
+    def summed(self, values: Tensor, inputs: Inputs) -> Tensor:
+        """Sum vectors over the dimensions of each column: (R, F)."""
+        own = type(self).per_feature is not Columns.per_feature
+        return super().summed(values, inputs) if own else values.sum(dim=-1)
 
     def per_feature(self, values: Tensor, count: int) -> Tensor:
         """Sum over the dimensions of each column: (N, F)."""

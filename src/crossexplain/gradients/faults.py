@@ -1,0 +1,384 @@
+"""The checks of the pre-flight: each runs a model on a batch in some way and yields what it finds wrong."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from crossexplain.checks import InputError, require_eval, require_finite
+from crossexplain.gradients.capture import Captured, capture
+from crossexplain.gradients.evidence import classes
+from crossexplain.gradients.modalities import Inputs, Modality, Tokens, is_batched
+from crossexplain.gradients.padding import padding_side_of
+from crossexplain.gradients.question import Question
+from crossexplain.gradients.verdict import on_one_side
+from crossexplain.gradients.views import Mask, Views
+from crossexplain.gradients.words import SIDES
+from crossexplain.intervals import mean_interval
+
+VANISHED = 1e-6  # of the largest gradient norm of any modality, in shares
+DEAD = 0.05  # share of examples without any gradient, or that a mask leaves as they are, from which it is no accident
+UNDERFLOWN = 0.05  # share of a gradient's entries that rounding to 0 has taken from which the map is full of holes
+LOUDER = 2.0 ** 10  # what the score is multiplied by to see those; a power of two changes nothing but the exponents
+MANY = 12  # examples from which logits on one side of 0 are no accident: 1 of 2,048 of a model that says yes to every second
+SHUFFLES = 5  # how often a modality is shuffled among the examples
+
+Findings = Iterator[tuple[str, str, str]]  # what was seen, why it matters, what to do
+
+
+class Checks:
+    """One model on one batch; each check yields its findings."""
+
+    def __init__(self, question: Question, labels: Tensor | None, seed: int):
+        self.question, self.seed = question, seed
+        self.model, self.inputs, self.modalities, self.n = question.model, question.inputs, question.modalities, question.n
+        self.labels = None if labels is None else self._class_numbers(labels)
+
+    def _class_numbers(self, labels) -> Tensor:
+        """Return the labels as class numbers, one an example."""
+        numbers = np.asarray(labels.cpu() if isinstance(labels, Tensor) else labels)
+        if numbers.dtype.kind not in "iub":
+            raise InputError(f"got labels as {numbers.dtype}, expected whole class numbers from 0, as in "
+                             "torch.tensor([0, 1, 1]); of one logit, 1 is yes and 0 is no.")
+        if numbers.shape != (self.n,):
+            raise InputError(f"labels has {numbers.size} entries, the batch {self.n} examples; pass one each, in the shape "
+                             f"({self.n},).")
+        return torch.as_tensor(numbers).long()
+
+    @cached_property
+    def captured(self) -> Captured:
+        """Gradients of the full view; a layer that the logit does not depend on at all has a gradient of zero."""
+        return self._read()[1]
+
+    def _read(self) -> tuple[Tensor, Captured]:
+        return self.question.read(self.inputs, self.question.follow(torch.arange(self.n)), allow_unused=True)
+
+    @cached_property
+    def full(self) -> Tensor:
+        """Logits of the whole examples."""
+        return self.run(self.inputs)
+
+    @property
+    def rounding(self) -> float:
+        """A difference that is rounding, for logits of this size."""
+        return float(1e-5 * self._largest())
+
+    def _largest(self) -> Tensor:
+        return self.full.abs().max().clamp(min=1e-6)
+
+    def run(self, inputs: Inputs) -> Tensor:
+        """Return logits (n, C) without a graph, in the model's present mode."""
+        return require_finite(self.question.logits(inputs).float(), "the model's output")
+
+    def dropout_on(self) -> Findings:
+        training = [(name, layer) for name, layer in self.model.named_modules() if layer.training]
+        dropping = [name for name, layer in training if isinstance(layer, nn.modules.dropout._DropoutNd) and layer.p > 0]
+        dropping += [name for name, layer in training
+                     if isinstance(layer, nn.RNNBase) and layer.dropout > 0 and layer.num_layers > 1]
+        if dropping:
+            yield (f"{len(dropping)} layer(s) drop units at random: {_listed(dropping)}.",
+                   "Two rounds then differ by luck, and the difference is read as interaction.",
+                   "Call model.eval() before you explain.")
+
+    def batch_statistics(self) -> Findings:
+        by_batch = [name for name, layer in self.model.named_modules()
+                    if isinstance(layer, nn.modules.batchnorm._BatchNorm) and (layer.training or layer.running_mean is None)]
+        if by_batch:
+            yield (f"{len(by_batch)} batch-norm layer(s) normalise by the batch at hand: {_listed(by_batch)}.",
+                   "An example's logit then depends on the other views in the batch.",
+                   "Call model.eval(), or replace batch-norm that keeps no running statistics.")
+
+    def train_mode(self) -> Findings:
+        try:
+            require_eval(self.model)
+        except InputError as error:
+            yield (f"{str(error).partition(', where')[0].capitalize()}.",
+                   "Rounds and methods refuse it: what such a part does in train mode is known to nobody but itself.",
+                   "Call model.eval() after the last change to the model; it reaches all parts.")
+
+    def not_repeatable(self) -> Findings:
+        moved = (self.full - self.run(self.inputs)).abs().amax(dim=1)
+        if (moved > self.rounding).any():
+            yield (f"The same batch twice: {int((moved > self.rounding).sum())} of {self.n} logits differ, by up to "
+                   f"{float(moved.max()):.3g}.",
+                   "Differences between rounds then contain noise of that size.",
+                   "Call model.eval(); if it remains, look for sampling in the forward pass or fix its seed.")
+            return
+        again = self._read()[1]
+        for what, first, second in (("activations", self.captured.activations, again.activations),
+                                    ("gradients", self.captured.gradients, again.gradients)):
+            for layer, values in first.items():
+                apart = float((values - second[layer]).abs().max())
+                if apart > 1e-4 * float(values.abs().max()):
+                    yield (f"The same batch twice: the {what} at {layer!r} differ by up to {apart:.3g}; the logits agree.",
+                           "Maps of that layer contain noise of that size.",
+                           "Look for sampling in the forward or backward pass: dropout that is always on, Gumbel, noise.")
+                    return
+
+    def examples_touch(self) -> Findings:
+        if self.n < 2:
+            return
+        alone = self.run(self.question.examples(torch.arange(1)))
+        apart = (alone - self.full[:1]).abs().max()
+        if apart > 1e-3 * self._largest():
+            yield (f"The first example alone has another logit than in the batch, by {apart:.3g}.",
+                   "All views run as one batch; views that touch each other explain each other.",
+                   "Look for batch-norm without statistics, or a softmax or mean over the batch axis.")
+
+    @cached_property
+    def _dead(self) -> Tensor:
+        """Which examples have no gradient at any modality, though others have one; none where they are few."""
+        dead = torch.stack(list(self._norms().values())).amax(dim=0) == 0
+        return dead & (DEAD <= dead.float().mean()) & ~dead.all()
+
+    @cached_property
+    def _bounds(self) -> list[float]:
+        """Return the logits of the dead examples, if those are at most two numbers, or none but the largest and the least."""
+        logit = self._followed(self.full.to(self._dead.device))
+        found = logit[self._dead].unique().tolist()
+        return found if len(found) <= 2 else []
+
+    def clamped_logit(self) -> Findings:
+        if self._bounds:
+            yield (f"{int(self._dead.sum())} of {self.n} examples have the logit {_or(self._bounds)} exactly and a gradient of "
+                   "0 at every modality.",
+                   "Their maps are 0/0; a ReLU on the logit can say no only where nothing can be explained.",
+                   "Remove the ReLU or clamp before the loss (train on the raw logit) or leave these examples out.")
+
+    def dead_examples(self) -> Findings:
+        if self._dead.any() and not self._bounds:
+            yield (f"{int(self._dead.sum())} of {self.n} examples have a gradient of 0 at every modality, such as "
+                   f"{_listed(self._dead.nonzero()[:, 0].tolist())}.",
+                   "Their maps are 0/0: all units on the way are off, saturated or clamped for them.",
+                   "Look for a ReLU, a clamp or a step on the way to the logit, or leave these examples out.")
+
+    @cached_property
+    def _faint(self) -> dict[str, tuple[float, float]]:
+        """Return, of modalities with next to no gradient, its median norm, and by how much masks move the logits."""
+        norms = {name: float(values.median()) for name, values in self._norms().items()}
+        return {modality.name: (norms[modality.name], self._moved_by_masks(modality)) for modality in self.modalities
+                if norms[modality.name] <= VANISHED * max(norms.values())}
+
+    def _moved_by_masks(self, modality: Modality) -> float:
+        """Return by how much the logits move at most as all of a modality is masked, by any baseline that can."""
+        moved = [0.0]
+        for baseline in modality.baselines:
+            with suppress(InputError):  # a baseline that leaves the model nothing to attend to
+                moved.append(float((self.run(self._all_masked(modality, baseline)) - self.full).abs().max()))
+        return max(moved)
+
+    def no_gradient(self) -> Findings:
+        for name, (norm, moved) in self._faint.items():
+            if moved > self.rounding:
+                yield (f"The median gradient norm at {name} is {norm:.2g}, and yet the logits move by up to {moved:.3g} as "
+                       f"{name} is masked.",
+                       "A gradient of zero is no proof of no influence: something on the way is rounded, quantised, "
+                       "detached, saturated or a choice, and has none.",
+                       f"Ask about {name} by masks (Game, feature_dividends, explain with 'kernel shap' or 'occlusion'), or "
+                       "name a layer after the place where the gradient ends.")
+
+    def vanished_branch(self) -> Findings:
+        largest = max(float(values.median()) for values in self._norms().values())
+        for name, (norm, moved) in self._faint.items():
+            if moved <= self.rounding:
+                yield (f"The median gradient norm at {name} is {norm:.2g}, at the strongest modality {largest:.2g}, and no "
+                       f"mask of {name} moves the logits.",
+                       f"Nothing of {name} reaches the logit: its map is rounding noise, and normalised it looks real.",
+                       f"Mend the branch (fewer layers, no padding in front, normalisation) before you explain {name}.")
+
+    def gradient_underflows(self) -> Findings:
+        if not any((gradient == 0).float().mean() > UNDERFLOWN for gradient in self.captured.gradients.values()):
+            return
+        try:
+            loud = capture(self.model, self.inputs, list(self.captured.gradients), lambda output: LOUDER * self._followed(
+                self.question.of_output(output, self.n).float()), allow_unused=True, any_mode=True).gradients
+        except InputError:  # it leaves the range at the upper end
+            return
+        for layer, gradient in self.captured.gradients.items():
+            lost = float(((gradient == 0) & (loud[layer] != 0)).float().mean())
+            if lost > UNDERFLOWN:
+                yield (f"{lost:.0%} of the entries of the gradient at {layer!r} are exactly 0, and are not where the score is "
+                       f"multiplied by {LOUDER:g}.",
+                       "They are below the least number of this precision: maps and norms lose them without a word.",
+                       "Explain a copy in single precision, model.float(), with inputs in single precision.")
+
+    def _followed(self, logits: Tensor) -> Tensor:
+        """Return the logit that is differentiated, (N,), of logits (N, C)."""
+        follow = self.captured.target
+        return logits[:, 0] if logits.shape[1] == 1 else logits.gather(1, follow[:, None])[:, 0]
+
+    def zero_positions(self) -> Findings:
+        for modality in self.modalities:
+            gradient = self.captured.gradients[modality.layer]
+            present = self.question.present[modality.name]
+            size = modality.read_at(gradient.abs(), self.inputs, self.n)
+            dead = (size == 0) & present
+            alive = ((size > 0) & present).any(dim=1)
+            share = float(dead[alive].sum() / present[alive].sum().clamp(min=1))
+            if alive.any() and share >= 0.25:
+                yield (f"At {modality.layer!r}, {share:.0%} of the features of {modality.name} have a gradient of exactly 0 "
+                       "while others of the same example have one.",
+                       "Only some positions of this layer are used (an LSTM's last step, one row of a layer norm): the zeros "
+                       "say nothing about the words.",
+                       "Read the gradient at the embedding, or at a layer all of whose positions are used.")
+
+    def padding_is_read(self) -> Findings:
+        for modality in self.modalities:
+            if not isinstance(modality, Tokens):
+                continue
+            ids, words = modality.value(self.inputs), modality.is_word(self.inputs)
+            padding = ~modality.real(self.inputs)
+            if not padding.any() or not words.any():
+                continue
+            share = self._padding_share(modality, padding)
+            if modality.attention is None:
+                is_read = share > 1e-6
+                saw = f"{share:.0%} of the gradient norm at {modality.layer!r} falls on padding."
+            else:
+                drawn = torch.randint(int(words.sum()), ids.shape, generator=torch.Generator().manual_seed(self.seed))
+                replaced = torch.where(padding, ids[words][drawn.to(ids.device)], ids)
+                moved = (self.run({**self.inputs, modality.input: replaced}) - self.full).abs().max()
+                is_read = moved > 1e-4 * self._largest()
+                saw = (f"Other words in place of the padding, with the same attention mask, move the logits by up to "
+                       f"{moved:.3g}; {share:.0%} of the gradient norm falls on padding.")
+            if is_read:
+                yield (saw,
+                       "[PAD] then tops the list of important tokens, and an answer depends on how far a batch was padded.",
+                       "Give an attention encoder the mask it expects: a raw 0/1 mask that is added to the scores hides "
+                       "nothing, 0 and -inf do. Of an LSTM, pad after the words and leave the padding out when pooling.")
+
+    def _padding_share(self, modality: Tokens, padding: Tensor) -> float:
+        size = modality.laid_out(self.captured.gradients[modality.layer], self.inputs, self.n).norm(dim=2)  # (N, T)
+        return float((size * padding).sum() / size.sum().clamp(min=1e-30))
+
+    def padding_side(self) -> Findings:
+        for modality in self.modalities:
+            if not isinstance(modality, Tokens):
+                continue
+            why = "An answer depends on how far a batch was padded, and a view that deletes a word is not the shorter text."
+            try:
+                side = padding_side_of(self.run, modality, self._without_padding(modality))
+            except InputError as error:
+                yield (f"{str(error)[0].upper()}{str(error)[1:]}", why,
+                       "Give the model what tells it the padding, or read its answer at the last word; leave 'delete' aside.")
+                continue
+            if side is not None and modality.side in SIDES and side != modality.side:
+                yield (f"{modality.name} is padded on the {modality.side}, and the model gives what a shorter text gives with "
+                       f"padding on the {side} alone.", why,
+                       f"Pad on the other side: tokenizer.padding_side = {side!r}; or name Tokens(padding_side={side!r}) where "
+                       "it was said otherwise.")
+
+    def _without_padding(self, modality: Tokens) -> Inputs:
+        """Return the inputs of the longest text alone, without its padding."""
+        real = modality.real(self.inputs)
+        longest = real.sum(dim=1).argmax().cpu()[None]
+        one, stay = self.question.examples(longest), real[longest][0]
+        keys = [key for key in modality.keys(one) if modality.fits(one.get(key), one)]
+        return one | {key: one[key][:, stay.to(one[key].device)] for key in keys}
+
+    def mask_is_padding(self) -> Findings:
+        for modality in self.modalities:
+            if isinstance(modality, Tokens) and modality.mask_id is not None and modality.mask_id == modality.pad_id:
+                yield (f"The mask id of {modality.name} is its padding id, {modality.pad_id}.",
+                       "A word that is masked then looks like the end of the text, and views of 'mask' are views of 'pad'.",
+                       "Name the id of the vocabulary's own mask (tokenizer.mask_token_id); of a vocabulary without one, "
+                       "Tokens(mask_id=None).")
+
+    def mask_changes_nothing(self) -> Findings:
+        for modality in self.modalities:
+            baseline = modality.baselines[0]
+            masked = self._all_masked(modality, baseline)
+            still = self._unchanged(masked)
+            moved = float((self.run(masked) - self.full).abs().max())
+            if still.all() or moved <= self.rounding:
+                what = "is the same input as the unmasked view" if still.all() else f"gives the same logits (to {moved:.1g})"
+                yield (f"With all of {modality.name} replaced by {baseline!r} the view {what}.",
+                       f"Every round of {modality.name} repeats round 1; 'nothing changes' would be read as dominance of the "
+                       "other modality.",
+                       "Check that the mask id or baseline differs from the input" if still.all() else
+                       f"Check that the model uses {modality.name} at all: compare with another baseline and with shuffled "
+                       "examples.")
+            elif baseline != "data" and still.float().mean() >= DEAD:
+                yield (f"With all of {modality.name} replaced by {baseline!r} {int(still.sum())} of {self.n} examples, such as "
+                       f"{_listed(still.nonzero()[:, 0].tolist())}, are the same input as before.",
+                       f"For these examples every round of {modality.name} repeats round 1, whatever the model does.",
+                       f"Use another baseline of {modality.name}: {', '.join(map(repr, modality.baselines[1:]))}.")
+
+    def _all_masked(self, modality: Modality, baseline: str) -> Inputs:
+        """Return the inputs with all of a modality masked, under ``"data"`` by the next example."""
+        donors = (torch.arange(self.n) + 1) % self.n if baseline == "data" else None
+        return self._changed(modality, Mask(None, baseline, donors))
+
+    def _unchanged(self, inputs: Inputs) -> Tensor:
+        """Return which examples have the same inputs as before, bool (N,)."""
+        return torch.stack([(inputs[key] == value).reshape(self.n, -1).all(dim=1).cpu() for key, value in self.inputs.items()
+                            if isinstance(value, Tensor) and is_batched(value, self.n)]).all(dim=0)
+
+    def within_0_and_1(self) -> Findings:
+        if self._within(0, 1) and not self.question.problems():
+            low, high = (float(value) for value in self.full.aminmax())
+            yield (f"All {self.n} outputs lie within 0 and 1, from {low:.3g} to {high:.3g}.",
+                   "A single output is read as a logit, above 0 for yes: of a probability every answer would be yes, and no "
+                   "mask could change it.",
+                   "Ask about the logit: Called(model, output=...) of what the model has before its sigmoid, or "
+                   "target=lambda output: output.logit().")
+
+    def one_side_of_zero(self) -> Findings:
+        if self.n >= MANY and not self._within(0, 1) and (same := on_one_side(self.full)):
+            yield (same.strip(),
+                   "No prediction flips, and the paper's rule has no class to read; the verdict asks how the logits vary "
+                   "and is right for numbers too.",
+                   "Of a number leave flips and paper_rule aside; of a yes or no pass examples of both answers.")
+
+    def _within(self, low: float, high: float) -> bool:
+        return self.n >= MANY and self.full.shape[1] == 1 and low <= float(self.full.min()) and float(self.full.max()) <= high
+
+    def no_better_than_shuffled(self) -> Findings:
+        right = self._right(self.full)
+        generator = torch.Generator().manual_seed(self.seed)
+        for modality in self.modalities:
+            orders = [torch.randperm(self.n, generator=generator) for _ in range(SHUFFLES)]
+            shuffled = np.stack([self._right(self.run(self._changed(modality, Mask(None, "data", order)))) for order in orders])
+            gain, low = self._gain(right, shuffled.mean(axis=0))
+            if low <= 0:
+                yield (f"Accuracy {right.mean():.3f} as it is, {shuffled.mean():.3f} with {modality.name} shuffled among the "
+                       f"examples: a gain of {gain:.3f}, from {low:.3f} (n = {self.n}).",
+                       f"The model has not learned to use {modality.name}; its gradients there explain nothing.",
+                       "Look at the held-out accuracy while training; explain a model that has learned the task.")
+
+    def no_better_than_a_rival(self) -> Findings:
+        right = self._right(self.full)
+        of_rival = (self.labels == self.labels.mode().values).numpy().astype(float)
+        gain, low = self._gain(right, of_rival)
+        if low <= 0:
+            yield (f"Accuracy {right.mean():.3f}, that of the most frequent class {of_rival.mean():.3f}: a gain of {gain:.3f}, "
+                   f"from {low:.3f} (n = {self.n}).",
+                   "What a simpler model does as well needs no joint reading of the modalities.",
+                   "Balance the data until no single modality gives the label away, and train on.")
+
+    def _changed(self, modality: Modality, mask: Mask) -> Inputs:
+        return Views(self.inputs, self.modalities, {"masked": {modality.name: mask}}, allow_empty=True,
+                     common=self.question.common).inputs
+
+    def _right(self, logits: Tensor) -> np.ndarray:
+        return (classes(logits).cpu() == self.labels).numpy().astype(float)
+
+    def _gain(self, ours: np.ndarray, of_rival: np.ndarray) -> tuple[float, float]:
+        """Return the mean gain and the lower end of its one-sided 95 % bootstrap interval."""
+        gain = mean_interval(ours - of_rival, self.seed, level=0.9, draws=1000)
+        return gain.value, gain.low
+
+    def _norms(self) -> dict[str, Tensor]:
+        return {m.name: m.laid_out(self.captured.gradients[m.layer], self.inputs, self.n).flatten(1).norm(dim=1)
+                for m in self.modalities}
+
+
+def _or(numbers: Sequence[float]) -> str:
+    return " or ".join(f"{number:g}" for number in numbers)
+
+
+def _listed(names: Sequence[object], most: int = 4) -> str:
+    return ", ".join(map(repr, names[:most])) + (f" and {len(names) - most} more" if len(names) > most else "")
