@@ -404,17 +404,22 @@ class Quiz:
             if sum(bool(right) for _, right, _ in answers) != 1:
                 raise ValueError(f"question {question!r} needs exactly one right answer.")
 
+    @staticmethod
+    def _text(words: str) -> str:
+        """Return words as HTML; between backquotes stands code."""
+        return re.sub("`([^`]+)`", r"<code>\1</code>", html.escape(words))
+
     def _answer(self, q: int, a: int, text: str, right: bool, reply: str) -> str:
         name = f"quiz-{self.chapter}-{q}"
         word, kind = ("Right.", "reply right") if right else ("Not quite.", "reply")
-        return (f'<div><input type="radio" name="{name}" id="{name}-{a}"><label for="{name}-{a}">{html.escape(text)}</label>'
-                f'<p class="{kind}"><strong>{word}</strong> {html.escape(reply)}</p></div>')
+        return (f'<div><input type="radio" name="{name}" id="{name}-{a}"><label for="{name}-{a}">{self._text(text)}</label>'
+                f'<p class="{kind}"><strong>{word}</strong> {self._text(reply)}</p></div>')
 
     def _repr_html_(self) -> str:
         fields = []
         for q, (question, answers) in enumerate(self.questions, start=1):
             choices = "".join(self._answer(q, a, *answer) for a, answer in enumerate(answers))
-            fields.append(f'<fieldset class="ce-quiz"><legend>{q}. {html.escape(question)}</legend>{choices}</fieldset>')
+            fields.append(f'<fieldset class="ce-quiz"><legend>{q}. {self._text(question)}</legend>{choices}</fieldset>')
         return f"<style>{self.STYLE}</style>" + "".join(fields)
 
     def __repr__(self) -> str:
