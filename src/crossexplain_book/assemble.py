@@ -1,4 +1,4 @@
-"""Executed pages to the source folder of the book.
+"""Turn executed notebooks into the source folder of the book.
 
 What an executed notebook carries beside its text is put where jupyter-book looks for it: pictures become numbered
 figures with alt text, the finding moves to the top, the budget card is filled in from the run, claims are gathered.
@@ -61,7 +61,7 @@ def figure_cell(cell: dict, output: dict, suffix: str) -> dict:
 
 
 def split_figures(cell: dict) -> list[dict]:
-    """Return the cell and, as cells of their own, the pictures that it showed, in the order in which they appeared."""
+    """Return the cell without its pictures, and then each picture in a cell of its own, in the order in which they appeared."""
     pictures, plain = [], []
     for output in cell["outputs"]:
         (pictures if words_of(output) else plain).append(output)
@@ -166,7 +166,7 @@ def label(chapter: str) -> str:
 
 
 def missing_page(notebook: Path, reason: str) -> str:
-    """Return the page that stands where a chapter has no run: its question, and why there is nothing else."""
+    """Return the page for a chapter that has no run: its question, and the reason why nothing else is shown."""
     try:
         cells = json.loads(notebook.read_text("utf-8"))["cells"]
         heads = [line for cell in cells if cell.get("cell_type") == "markdown" for line in text_of(cell).splitlines()]
@@ -177,7 +177,7 @@ def missing_page(notebook: Path, reason: str) -> str:
 
 
 def claims_tables(claims: list[dict]) -> str:
-    """Return the claims of the book, and apart from them the paper's, as Markdown."""
+    """Return two tables as Markdown: the claims of the book and those of the paper."""
     parts = []
     for title, paper in (("What this book claims", False), ("What the paper claims", True)):
         rows = [_claim_row(claim) for claim in claims if claim["paper"] == paper]
@@ -193,7 +193,7 @@ def _claim_row(claim: dict) -> tuple:
 
 
 def runtime_table(records: list[ChapterRecord]) -> str:
-    """Return the table of run times as Markdown, with the machine they were taken on."""
+    """Return the table of run times as Markdown, with the machine on which they were measured."""
     rows = [(f"[{int(record.chapter[:2])}](chapter-{int(record.chapter[:2])})", duration(record.seconds),
              f"{record.memory:.2f} GiB", record.threads, record.jobs, record.finished) for record in records]
     machines = sorted({record.machine for record in records})
@@ -202,7 +202,7 @@ def runtime_table(records: list[ChapterRecord]) -> str:
 
 
 def results_table(figures: Path, results: Path) -> str:
-    """Return the measured figures as Markdown tables, one for each command, and links to all that was written."""
+    """Return the measured figures as Markdown tables, one for each command, with links to all files that were written."""
     rows = list(csv.DictReader(figures.open(encoding="utf-8"))) if figures.is_file() else []
     parts = []
     for command in dict.fromkeys(row["command"] for row in rows):
@@ -232,7 +232,7 @@ def checkpoints_table(folder: Path) -> str:
 
 
 def _accuracy(accuracy) -> str:
-    """Return an accuracy; of many by kind those of the whole and the lowest of the kinds: the card has them all."""
+    """Return an accuracy as text; where there is one for each kind, the total and the lowest (the card has them all)."""
     if not isinstance(accuracy, dict):
         return f"{accuracy:.3f}" if isinstance(accuracy, float) else str(accuracy)
     numbers = {kind: value for kind, value in accuracy.items() if isinstance(value, (int, float))}
@@ -310,7 +310,7 @@ def _fill(name: str, content: bytes | Path, tables: dict) -> bytes:
 
 
 def _write(folder: Path, files: dict[str, bytes]) -> str:
-    """Bring the folder to exactly these files; what is there already is not touched."""
+    """Make the folder hold exactly these files; files that are right already are left alone."""
     for stale in set(tree(folder)) - {folder / name for name in files}:
         stale.unlink()
     for name, data in files.items():

@@ -1,4 +1,4 @@
-"""The book from beginning to end: run what changed, assemble, let jupyter-book build, say where to open it."""
+"""Build the book from beginning to end: run what changed, assemble the source, call jupyter-book, say where to open it."""
 
 import json
 import re
@@ -70,7 +70,7 @@ def run_chapters(build: Build, *, names=(), say=print, **how) -> int:
 
 @contextmanager
 def one_at_a_time(folder: Path, say):
-    """Hold the folder against a second build; wait for one that is running."""
+    """Keep a second build out of the folder; wait for one that is running."""
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / ".lock")
     try:
@@ -85,7 +85,7 @@ def one_at_a_time(folder: Path, say):
 
 
 def site(build: Build, key: str, *, strict: bool, say=print) -> bool:
-    """Build the site from the assembled source unless nothing changed since the last whole one.
+    """Build the site from the assembled source, unless nothing has changed since the last complete build.
 
     Where only the prose of chapters changed since then, jupyter-book goes on from that build and reads these chapters
     alone. The site is built beside the old one and takes its place in one step; its keys are written last.
@@ -137,7 +137,7 @@ def _load_keys(stamp: Path) -> dict:
 
 
 def frame(source: Path) -> str:
-    """Return a hash of all that one page may show of another: of everything but the plain prose of the chapters.
+    """Return a hash of everything that one page may show of another: all but the plain prose of the chapters.
 
     Of a chapter's text, titles, labels, directives and citations count: other pages link to them, number them, list them.
     """

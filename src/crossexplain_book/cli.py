@@ -49,7 +49,7 @@ def _interrupted(number, frame) -> None:
 
 
 def _absolute_data_folder() -> None:
-    """Let chapters, which run elsewhere, find the folder that the caller named relative to where they are."""
+    """Make the data folder absolute, so that chapters, which run in another folder, find it."""
     if folder := os.environ.get("CROSSEXPLAIN_DATA"):
         os.environ["CROSSEXPLAIN_DATA"] = str(Path(folder).expanduser().absolute())
 
@@ -165,7 +165,7 @@ def _amount(text: str) -> float:
 
 
 def _folder(text: str) -> Path:
-    """Make sure of the folder now: after an hour of work would be late."""
+    """Check the folder now, and not after an hour of work."""
     try:
         Path(text).mkdir(parents=True, exist_ok=True)
         with TemporaryFile(dir=text):
@@ -247,7 +247,7 @@ def doctor(options) -> int:
 
 
 def _say_sources() -> bool:
-    """Say where each source is and what a full run lacks; return whether what is there is whole."""
+    """Say where each source is and what a full run lacks; return whether the files that were found are complete."""
     from crossexplain.data import store
     from crossexplain_book.sources import sources as all_sources
 
@@ -318,7 +318,7 @@ def _say_machine() -> None:
 
 
 def bench(options) -> int:
-    """Measure and keep the figures."""
+    """Measure figures and keep them."""
     from crossexplain_book import find_root
     from crossexplain_book.bench import benchmarks, drift, load_rows, measure, merge
 

@@ -81,10 +81,10 @@ class Explorer:
 
 @contextmanager
 def _tidying() -> Iterator[None]:
-    """Let Python look for garbage at the end, among what is new, and not in between.
+    """Postpone Python's garbage collection to the end, and collect only what is new.
 
-    A picture is ten thousand objects that hold each other. Found at once they are gone in milliseconds; those that grow old
-    make Python go through all there is every dozen changes, which takes several times as long as an answer.
+    A picture consists of ten thousand objects that hold each other. Collected at once, they are gone in milliseconds; left to
+    grow old, they make Python search its whole memory every dozen changes, which takes several times as long as an answer.
     """
     enabled = gc.isenabled()
     gc.disable()

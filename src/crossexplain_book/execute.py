@@ -1,4 +1,4 @@
-"""Notebooks to executed pages: two at a time, each in its own processes, nothing done twice, nothing half done."""
+"""Execute notebooks: several at a time, each in processes of its own; nothing is done twice, and nothing is left half done."""
 
 import json
 import os
@@ -76,7 +76,7 @@ class Chapter:
         return time.monotonic() - self.started
 
     def poll(self, bound: float) -> bool:
-        """Take in what the worker said, measure its memory, hold it to ``bound`` GiB; return whether it has ended."""
+        """Read the worker's messages, measure its memory, stop it above ``bound`` GiB; return whether it has ended."""
         ended = self.process.poll() is not None
         self._take_in()
         if not ended:
@@ -101,7 +101,7 @@ class Chapter:
         self.failure = self.failure or {"error": error, "source": source, "traceback": traceback}
 
     def finish(self) -> bool:
-        """Keep what the worker made: the page and its record, or the partial notebook; return whether it is whole."""
+        """Keep what the worker made: page and record, or the partial notebook; return whether the chapter is complete."""
         self.process.wait()
         time.sleep(0.05)  # the reader may hold a last line
         self._take_in()
@@ -181,7 +181,7 @@ def sources_of(notebook: dict) -> list[str]:
 
 
 def jobs_that_fit(jobs: int, bound: float) -> int:
-    """Return how many chapters may run at once, so that all of them at their bound fit into the memory that is free."""
+    """Return how many chapters may run at once if each of them may need as much memory as its bound allows."""
     free = psutil.virtual_memory().available / GIB
     return max(1, min(jobs, int(free // bound)))
 
@@ -247,7 +247,7 @@ def execute(build: Build, notebooks: list[Path], *, parameters: dict, jobs: int 
 
 
 def in_order(notebooks: list[Path], jobs: int) -> list[Path]:
-    """Return in which order chapters start: one by one as in the book; side by side, the longest notebook first.
+    """Return the order in which chapters start: that of the book, or the longest first where several run side by side.
 
     It tends to run longest, and should not be left to run alone at the end.
     """

@@ -68,7 +68,7 @@ Encode = Callable[[Tensor, str], tuple[Mapping[str, Tensor], Tensor, list[str], 
 
 def explainer(model: nn.Module, encode: Encode, modalities: tuple[ImageCells, Tokens], *, map_method: str = "grad-cam",
               word_method: str = "l2") -> Explain:
-    """Make any model with one logit explain an image and a sentence of the reader.
+    """Return a function that explains what a model with one logit says about an image and a sentence of the reader.
 
     Parameters
     ----------
@@ -122,7 +122,7 @@ def signed_by(map_method: str, word_method: str) -> tuple[bool, bool]:
 
 
 def explain_one(model, inputs, modalities, map_method: str, word_method: str) -> tuple[float, Tensor, Tensor]:
-    """Return logit, map (h, w) and scores (T,) of a batch of one; the pass that gives the scores gives the logit too."""
+    """Return logit, map (h, w) and scores (T,) of a batch of one; one pass gives both scores and logit."""
     image, text = (modality.layer for modality in modalities)
     heat = image_maps.attribute(model, inputs, image, map_method)[0]
     captured = capture(model, inputs, text, "predicted")

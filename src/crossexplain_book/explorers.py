@@ -77,7 +77,7 @@ class Covered:
 
 
 class PairExplorer(Explorer):
-    """Cover cells of an image and words of its sentence, and see what the model then says and rests on.
+    """Cover cells of an image and words of its sentence, and see what the model says and what its answer rests on.
 
     Parameters
     ----------
@@ -187,7 +187,7 @@ class PairExplorer(Explorer):
         return Covered(explained, before, corners, self._verdict(pair, cells, words, baseline), self.judged)
 
     def _keep(self, rows: Tensor, pair: int, cells: Sequence[int], words: Sequence[int]) -> dict[str, Tensor]:
-        """Return what stays in each of the rows: cells by place, words by what they are."""
+        """Return which features stay in each row: a cell is covered by its place, a word wherever it occurs."""
         image, text = (self.question.present[name][rows] for name in self.question.names)  # copies
         image[:, list(cells)] = False
         ids = self.text.value(self.inputs)
@@ -199,7 +199,7 @@ class PairExplorer(Explorer):
         return {self.image.name: image, self.text.name: keep}
 
     def _donors(self, pair: int, limit: int = 4) -> Tensor:
-        """Return pairs of which neither image nor text is that of this one, at random."""
+        """Return random pairs that have neither the image nor the text of this one."""
         same_image, same_text = ((values == values[pair]).flatten(1).all(dim=1) for values in
                                  (modality.value(self.inputs) for modality in self.question.modalities))
         candidates = self.order[~(same_image | same_text)[self.order]]
@@ -251,7 +251,7 @@ class PairExplorer(Explorer):
         return {view: torch.stack(values).mean(dim=0) for view, values in by_view.items()}
 
     def _verdict(self, *state) -> Verdict:
-        """Judge the first pairs with the same covered."""
+        """Return the verdict on the first pairs, with the same cells and words covered in all of them."""
         pair, _, _, baseline = state
         rows, baselines, donors = torch.arange(self.judged), self.baselines[baseline], self._donors(pair)
         logits = self._logits(rows, self._masks(rows, state, donors[0]), baselines, donors)

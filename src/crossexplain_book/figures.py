@@ -60,7 +60,7 @@ def _show_image(axis, image, extent=None) -> None:
 
 
 def _overlay(axis, image, heat, norm, signed: bool, top: float | None = None) -> None:
-    """Grey picture below, heat above: the hotter, the more opaque, so that the picture stays readable."""
+    """Draw a grey picture and the heat over it; the hotter a place, the more opaque, so that the picture stays readable."""
     pixels = _pixels(image)
     grey = pixels if pixels.ndim == 2 else pixels.mean(axis=-1)
     height, width = grey.shape
@@ -78,7 +78,7 @@ def _draw_box(axis, box) -> None:
 
 def maps(images, heats, *, alt: str, caption: str, name: str, titles: Sequence[str] | None = None, boxes=None,
          signed: bool = False, label: str = "evidence") -> Picture:
-    """Draw one row an example: input | map | overlay, with a colour bar.
+    """Draw one row for each example: input | map | overlay, with a colour bar.
 
     Parameters
     ----------
@@ -121,7 +121,7 @@ def maps(images, heats, *, alt: str, caption: str, name: str, titles: Sequence[s
 
 def gallery(images, heats: Mapping[str, np.ndarray], *, alt: str, caption: str, name: str,
             titles: Sequence[str] | None = None, boxes=None, signed: bool = False, shared: bool = False) -> Picture:
-    """Draw one row an example and one column a method, each map as a share of its own largest value.
+    """Draw one row for each example and one column for each method; a map shows shares of its own largest value.
 
     Parameters
     ----------
@@ -275,7 +275,7 @@ def _draw_row(axes, bar, image, heat, signed: bool, largest: float | None, label
 
 def intervals(rows, *, alt: str, caption: str, name: str, xlabel: str, baseline: float | None = None,
               baseline_label: str = "chance", logx: bool = False) -> Picture:
-    """Draw values with their intervals, one line each.
+    """Draw values with their intervals, one line for each.
 
     Parameters
     ----------

@@ -132,7 +132,7 @@ def _names(code: ast.AST, package: str) -> Iterator[str]:
 
 
 def _run_time(node: ast.AST) -> Iterator[ast.AST]:
-    """Yield all nodes but those that only a type checker reads."""
+    """Yield all nodes except those that only a type checker reads."""
     yield node
     for child in ast.iter_child_nodes(node):
         if not (isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test)):

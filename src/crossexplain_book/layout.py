@@ -1,4 +1,4 @@
-"""Where everything of a build stands: the checkout, the chapters, the folders of one profile and size."""
+"""Where the files of a build are: the checkout, the chapters, the folders of one profile and size."""
 
 import os
 import shutil
@@ -9,11 +9,11 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 
 
 class BookError(Exception):
-    """The book cannot be made as asked: the message says why and what to do."""
+    """The book cannot be built as asked; the message says why, and what to do."""
 
 
 class SiteError(BookError):
-    """jupyter-book made no pages of what it was given."""
+    """jupyter-book made no pages from its source."""
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ def count(n: int, noun: str, plural: str | None = None) -> str:
 
 
 def out_of(k: int, n: int, noun: str, plural: str | None = None) -> str:
-    """Return ``k`` of ``n`` things in words that read well also for none and for all of them.
+    """Return "``k`` of ``n`` things" in words that also read well for none and for all of them.
 
     Parameters
     ----------
@@ -130,7 +130,7 @@ def table(header, rows) -> Markdown:
 
 
 class Sortable:
-    """A table that is sorted by a click on a heading, or with the keyboard; its script stands on the page itself.
+    """A table that is sorted by a click on a heading or with the keyboard; its script is part of the page.
 
     Without a script it is a plain table in the order in which the rows were given.
 
@@ -187,11 +187,11 @@ document.querySelectorAll(".ce-sortable:not([data-ready])").forEach(function (bo
 
 
 class ClaimError(AssertionError):
-    """A sentence of the book that the run behind the page does not bear out."""
+    """The run does not bear out a sentence of the book."""
 
 
 class Page:
-    """The run behind one page of the book.
+    """The run that produces one page of the book.
 
     Parameters
     ----------
@@ -406,7 +406,7 @@ class Quiz:
 
     @staticmethod
     def _text(words: str) -> str:
-        """Return words as HTML; between backquotes stands code."""
+        """Return words as HTML; text between backquotes becomes code."""
         return re.sub("`([^`]+)`", r"<code>\1</code>", html.escape(words))
 
     def _answer(self, q: int, a: int, text: str, right: bool, reply: str) -> str:

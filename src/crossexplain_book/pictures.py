@@ -36,7 +36,7 @@ STYLE = {
 
 
 class Shown:
-    """What a page needs beside anything that it shows as a figure.
+    """Something that a page shows as a figure, with the words that the page needs for it.
 
     Parameters
     ----------
@@ -61,7 +61,7 @@ class Shown:
         self.alt, self.caption, self.name = alt, caption, name
 
     def html(self) -> str:
-        """Return it as HTML, with its text alternative."""
+        """Return the figure as HTML, with its text alternative."""
         raise NotImplementedError
 
     def _repr_mimebundle_(self, include=None, exclude=None):
@@ -110,7 +110,7 @@ class Picture(Shown):
         return buffer.getvalue()
 
     def html(self) -> str:
-        """Return the picture as HTML that holds all of it."""
+        """Return the picture as HTML that needs no other file."""
         data = b64encode(self.png()).decode()
         return f'<img alt="{html.escape(self.alt)}" src="data:image/png;base64,{data}" style="max-width:100%">'
 
@@ -123,7 +123,7 @@ class Picture(Shown):
 
 
 def _choose_fonts(text: Text) -> None:
-    """Add to the fonts of a text those that have the characters which its own fonts lack."""
+    """Give a text further fonts for the characters that its own fonts lack."""
     words = text.get_text()
     if words.isascii():
         return
@@ -135,7 +135,7 @@ def _choose_fonts(text: Text) -> None:
 
 
 def named(characters: str, limit: int = 3) -> str:
-    """Return the first few of some characters with their Unicode numbers, for a message.
+    """Return the first few characters of a text with their Unicode numbers, for a message.
 
     Examples
     --------
@@ -183,7 +183,7 @@ def sheet(rows: int, columns: int, width: float, height: float, **kwargs):
 
 
 def bare(axis) -> None:
-    """Take ticks and frame from an axis."""
+    """Remove ticks and frame of an axis."""
     axis.set_xticks([])
     axis.set_yticks([])
     for spine in axis.spines.values():

@@ -1,4 +1,4 @@
-"""What is known of a chapter that has run: what it was made from, how long it took, how much memory it needed.
+"""Records of chapters that have run: what it was made from, how long it took, how much memory it needed.
 
 A finished chapter is two files in the build's ``pages`` folder: the executed notebook and its record. The record is
 written last, so that a chapter is either finished or not there.
@@ -15,7 +15,7 @@ from crossexplain_book.layout import Build
 
 @dataclass
 class ChapterRecord:
-    """What is known of one executed chapter."""
+    """The record of one executed chapter."""
 
     chapter: str
     key: str
@@ -32,7 +32,7 @@ class ChapterRecord:
 
 
 def record_path(build: Build, chapter: str) -> Path:
-    """Return where a chapter's record stands."""
+    """Return the path of a chapter's record."""
     return build.pages / f"{chapter}.json"
 
 
@@ -53,7 +53,7 @@ def load_record(build: Build, chapter: str) -> ChapterRecord | None:
 
 
 def is_fresh(build: Build, chapter: str, key: str) -> bool:
-    """Say whether a chapter need not run: it has the same key as then, and finds the same files and sources."""
+    """Return whether a chapter need not run again: its key, its files and its sources are those of the last run."""
     record = load_record(build, chapter)
     return (record is not None and record.key == key
             and record.files == file_states(build.root, (build.root / name for name in record.files))

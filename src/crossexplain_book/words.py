@@ -138,8 +138,10 @@ def _largest(scores: np.ndarray) -> float:
 
 
 def wrapped(sentence: Sentence, per_line: int) -> list[tuple[str, bool, list[tuple]]]:
-    """Return the lines of a sentence: title, whether it is written from the right, and (word, share, is cue, from the right?)
-    of each token, from the left.
+    """Return the lines of a sentence.
+
+    Each line is a title, whether the sentence is written from the right, and the tokens from the left as tuples (word, share,
+    whether it is a cue, whether it is written from the right).
     """
     rtl, directions = from_right(sentence.words)
     lines, width = [[]], 0
@@ -222,7 +224,7 @@ def _title(title: str) -> str:
 
 
 def _line(sentence: Sentence, signed: bool) -> str:
-    """Return one sentence; runs against its direction stand in a part of their own, in which the browser turns round."""
+    """Return one sentence as HTML; a run against its direction is marked, so that the browser sets it the other way round."""
     rtl, directions = from_right(sentence.words)
     cells = [_token(word, share, cue, signed) for word, share, cue in zip(sentence.words, sentence.shares, sentence.cues)]
     parts = []

@@ -21,7 +21,7 @@ def say(event: str, **details) -> None:
 
 
 class Reporting(NBClientEngine):
-    """papermill's engine, saying which cell it is at."""
+    """papermill's engine, which also reports the cell that it runs."""
 
     @classmethod
     def execute_managed_notebook(cls, nb_man, kernel_name, **kwargs):

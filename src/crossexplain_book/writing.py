@@ -148,7 +148,7 @@ def left_to_right(sentence: bool, directions: Sequence[bool]) -> list[int]:
 
 
 def directed(word: str, from_right: bool) -> str:
-    """Return a word with a mark in front that draws its signs, such as brackets, in the direction of its run."""
+    """Return a word after a mark that sets its direction, so that signs such as brackets face the right way."""
     if from_right:
         return f"\N{RIGHT-TO-LEFT MARK}{word}"
     turns = not word.isascii() and any(unicodedata.bidirectional(sign) in ("R", "AL", "AN") for sign in word)
@@ -220,7 +220,7 @@ def _characters(font: FontPath) -> np.ndarray:
 
 @cache
 def _has_outline(font: FontPath, sign: str) -> bool:
-    """Return whether a font draws a character; fonts of coloured pictures list characters that matplotlib draws empty."""
+    """Return whether a font draws a character; colour fonts list emoji that matplotlib would draw empty."""
     if ord(sign) not in _characters(font):
         return False
     opened = _opened(font)

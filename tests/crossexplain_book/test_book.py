@@ -16,7 +16,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from crossexplain.data.registry import SOURCES, File
 from crossexplain.files import digest
 from crossexplain_book import BookError, Build
-from crossexplain_book.assemble import assemble, claims_tables, page, show_parameters
+from crossexplain_book.assemble import _accuracy, assemble, claims_tables, page, show_parameters
 from crossexplain_book.build import frame
 from crossexplain_book.execute import execute, in_order, parse_parameters
 from crossexplain_book.freshness import Imports, chapter_key
@@ -368,3 +368,15 @@ def test_a_record_that_cannot_be_read_is_no_record(build):
     build.pages.mkdir(parents=True)
     record_path(build, "01_a").write_text("{")
     assert load_record(build, "01_a") is None
+
+
+@pytest.mark.parametrize(("accuracy", "words"), [
+    (0.9, "0.900"),
+    ("trained to a plateau", "trained to a plateau"),
+    ({"pure": 0.7934, "shortcut": 0.89}, "pure: 0.793; shortcut: 0.890"),
+    ({"all": 0.998, "even": 0.999, "odd": 0.995}, "0.998; lowest of 2 kinds: 0.995 (odd)"),
+    ({"pairs": 0.98, "foils": 0.9, "foils, side": 0.49, "foils, noun": 0.9},
+     "pairs: 0.980; foils: 0.900; lowest of 2 kinds: 0.490 (foils, side)"),
+])
+def test_an_accuracy_of_many_kinds_is_told_by_the_whole_and_the_lowest(accuracy, words):
+    assert _accuracy(accuracy) == words
