@@ -102,7 +102,8 @@ def test_as_many_channels_as_rows_and_columns_are_told_apart_by_the_kind_of_the_
 
 
 def test_convnext_of_transformers_says_which_norm_has_channels_first():
-    model = ConvNextV2ForImageClassification(ConvNextV2Config(hidden_sizes=[8, 16], depths=[1, 1], num_stages=2, num_labels=3)).eval()
+    config = ConvNextV2Config(hidden_sizes=[8, 16], depths=[1, 1], num_stages=2, num_labels=3)
+    model = ConvNextV2ForImageClassification(config).eval()
     names = [name for name, _ in model.named_modules()]
     block = next(name for name in reversed(names) if name.endswith("layers.0"))
     down = next(name for name in names if name.endswith("stages.1.downsampling_layer.0"))
@@ -159,7 +160,7 @@ def test_a_tower_without_a_class_token_and_one_whose_places_are_merged():
                                                  window_size=4, num_labels=3)).eval()
     require_right(swin, pictures(3, 64, 64), "swin.layernorm", patches_of(8, 8, 0))
     require_right(swin, pictures(3, 32, 64), "swin.layernorm", patches_of(4, 8, 0))
-    window = next(name for name, _ in swin.named_modules() if name.endswith("attention.o_proj") or name.endswith("output.dense"))
+    window = next(name for name, _ in swin.named_modules() if name.endswith(("attention.o_proj", "output.dense")))
     with pytest.raises(InputError, match="expected one row an example.*rows an example, as a layer has that runs on"):
         attribute(swin, {"pixel_values": pictures(3, 64, 64)}, window)
 
@@ -233,6 +234,8 @@ def test_words_and_patches_in_one_row_are_told_apart_by_positions_alone(vilt, wo
         Tokens(**text).settled(inputs, vilt).read_at(held, inputs, 3)
     with pytest.raises(InputError, match="positions of 'input_ids'.* may stand in the same row"):
         ImageCells(**cells).settled(inputs, vilt).read_at(held, inputs, 3)
+    with pytest.raises(InputError, match="which (are no|can be)"):  # the picture and the words are not known there
+        ImageCells(**cells).per_feature(held, 4)
     with pytest.raises(InputError, match="may stand in the same row"):
         attribute(vilt, inputs, layer)
     with pytest.raises(InputError, match="positions=slice"):

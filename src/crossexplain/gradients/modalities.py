@@ -12,7 +12,7 @@ from torch import Tensor
 
 from crossexplain.checks import InputError, require_batch
 from crossexplain.gradients.cells import ImageCells, Video
-from crossexplain.gradients.in_a_row import STAY, TRAVEL, InARow
+from crossexplain.gradients.in_a_row import STAY, TRAVEL
 from crossexplain.gradients.layouts import LAYOUTS
 from crossexplain.gradients.modality import Inputs, Modality, examples_in, in_parts, is_batched, rows_of
 from crossexplain.gradients.patches import SPECIAL_TOKENS
@@ -68,15 +68,16 @@ def without_others(inputs: Inputs, modality: Modality, modalities: Sequence[Moda
         Where an input such as ``token_type_ids`` may belong to two modalities.
     """
     mine, others = modality.keys(inputs), set()
+    named = {modality.input, *getattr(modality, "along", ()), *getattr(modality, "stay", ()), *modality.own}
+    known = {*mine} - {*TRAVEL, *STAY} | named
     for other in modalities:
-        if other is not modality:
-            others |= set(other.keys(inputs))
-            named = {*getattr(modality, "along", ()), *getattr(modality, "stay", ())}
-            shared = [key for key in TRAVEL if key in mine and key in other.keys(inputs)
-                      and key not in {*named, *getattr(other, "along", ()), *getattr(other, "stay", ())}]
-            if shared and isinstance(modality, InARow):
-                raise InputError(f"input {shared[0]!r} can belong to {modality.name} or to {other.name}; pass "
-                                 f"along=({shared[0]!r},) to the one whose it is, or to both.")
-    explicit = {modality.input, *getattr(modality, "along", ()), *getattr(modality, "stay", ()), *modality.own}
-    known = set(mine) - {*TRAVEL, *STAY} | explicit
+        if other is modality:
+            continue
+        theirs = {*other.keys(inputs)}
+        for key in {*TRAVEL} & {*mine} & theirs - named - {*getattr(other, "along", ()), *getattr(other, "stay", ())}:
+            if isinstance(modality, Tokens) == isinstance(other, Tokens):
+                raise InputError(f"input {key!r} can belong to {modality.name} or to {other.name}; pass along=({key!r},) to "
+                                 "the one whose it is, or to both.")
+            theirs -= {key} if isinstance(modality, Tokens) else set()  # of words, not of vectors
+        others |= theirs
     return {key: value for key, value in inputs.items() if key in known or key not in others or key in STAY}

@@ -188,7 +188,7 @@ def rows_of(inputs: Inputs, rows: Tensor, examples: int, common: Collection[str]
     common : collection of str
         Keys of inputs that belong to all examples, whatever their length: they are handed on.
     """
-    cut = {}
+    cut, common = {}, listed(common)
     for key, value in inputs.items():
         if key in common or not is_batched(value, examples):
             cut[key] = value

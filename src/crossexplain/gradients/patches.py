@@ -142,6 +142,8 @@ def _fitting(count: int, picture: Grid | None, cells: Grid, special: int = SPECI
         choices = sides_cut(*picture)
     for grids in choices:
         found = {grid for grid in grids if grid[0] * grid[1] in counts and grid[0] >= cells[0] and grid[1] >= cells[1]}
+        if picture is None:  # then they are believed to be patches only if whole ones make a cell
+            found = {grid for grid in found if grid[0] % cells[0] == grid[1] % cells[1] == 0}
         if found:
             return found
     return set()

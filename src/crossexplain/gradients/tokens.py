@@ -13,6 +13,7 @@ from crossexplain.gradients.attention import RELEVANCE, attention_maps, roll, wa
 from crossexplain.gradients.capture import Target, capture
 from crossexplain.gradients.layouts import Place, at_positions, positions_of
 from crossexplain.gradients.modalities import examples_in, in_parts, word_numbers
+from crossexplain.gradients.modality import listed
 from crossexplain.gradients.reading import as_row, one_of, require_alone, require_still
 
 SPECIAL = ("drop", "keep", "show")
@@ -121,7 +122,7 @@ def attribute(model: nn.Module, inputs: Mapping[str, Tensor], layer: str, method
     reads = _reads([method] if isinstance(method, str) else method)
     maps = attention_maps(attention) if any(name in ATTENTION_METHODS for name in reads) else []
     require_still(model)
-    common = {*common, *getattr(model, "common", ())}
+    common = {*listed(common), *getattr(model, "common", ())}
     n = len(special_tokens) if special_tokens is not None and special_tokens.ndim else examples_in(inputs, common)
     place = Place.of(layer, model, one_of(inputs, n, common))
     positions, parts = positions_of(positions, "the tokens"), []
