@@ -1,4 +1,4 @@
-"""PyTorch's modes around, inside and at the making of a model: gradients are those of autograd by hand, or it is said why not."""
+"""PyTorch's modes around, inside and at the making of a model: right by hand, or it is said why not."""
 
 import warnings
 
