@@ -11,9 +11,11 @@ from torch import Tensor, nn
 from crossexplain.checks import InputError, require_eval, require_finite
 from crossexplain.gradients.capture import Captured, capture
 from crossexplain.gradients.evidence import classes
+from crossexplain.gradients.failures import quantised
 from crossexplain.gradients.modalities import Inputs, Modality, Tokens, is_batched
 from crossexplain.gradients.padding import padding_side_of
 from crossexplain.gradients.question import Question
+from crossexplain.gradients.trial import TOUCH
 from crossexplain.gradients.verdict import on_one_side
 from crossexplain.gradients.views import Mask, Views
 from crossexplain.gradients.words import SIDES
@@ -21,8 +23,8 @@ from crossexplain.intervals import mean_interval
 
 VANISHED = 1e-6  # of the largest gradient norm of any modality, in shares
 DEAD = 0.05  # share of examples without any gradient, or that a mask leaves as they are, from which it is no accident
-UNDERFLOWN = 0.05  # share of a gradient's entries that rounding to 0 has taken from which the map is full of holes
-LOUDER = 2.0 ** 10  # what the score is multiplied by to see those; a power of two changes nothing but the exponents
+UNDERFLOWN = 0.05  # share of a gradient's length that rounding to 0 has taken, from which a map is not to be trusted
+LOUDER = 2.0 ** 10  # what the score is multiplied by to see that; a power of two changes nothing but the exponents
 MANY = 12  # examples from which logits on one side of 0 are no accident: 1 of 2,048 of a model that says yes to every second
 SHUFFLES = 5  # how often a modality is shuffled among the examples
 
@@ -119,11 +121,12 @@ class Checks:
                     return
 
     def examples_touch(self) -> Findings:
-        if self.n < 2:
+        if self.n < 2 or quantised(self.model):  # which rounds by the largest number in the batch
             return
+        exact = self.question.whole().dtype in (torch.float32, torch.float64)
         alone = self.run(self.question.examples(torch.arange(1)))
         apart = (alone - self.full[:1]).abs().max()
-        if apart > 1e-3 * self._largest():
+        if apart > (1e-3 if exact else TOUCH) * self._largest():
             yield (f"The first example alone has another logit than in the batch, by {apart:.3g}.",
                    "All views run as one batch; views that touch each other explain each other.",
                    "Look for batch-norm without statistics, or a softmax or mean over the batch axis.")
@@ -190,19 +193,19 @@ class Checks:
                        f"Mend the branch (fewer layers, no padding in front, normalisation) before you explain {name}.")
 
     def gradient_underflows(self) -> Findings:
-        if not any((gradient == 0).float().mean() > UNDERFLOWN for gradient in self.captured.gradients.values()):
-            return
         try:
             loud = capture(self.model, self.inputs, list(self.captured.gradients), lambda output: LOUDER * self._followed(
                 self.question.of_output(output, self.n).float()), allow_unused=True, any_mode=True).gradients
         except InputError:  # it leaves the range at the upper end
             return
         for layer, gradient in self.captured.gradients.items():
-            lost = float(((gradient == 0) & (loud[layer] != 0)).float().mean())
+            whole = loud[layer].double() / LOUDER
+            lost = float((gradient.double() - whole).norm() / whole.norm().clamp(min=1e-300))
             if lost > UNDERFLOWN:
-                yield (f"{lost:.0%} of the entries of the gradient at {layer!r} are exactly 0, and are not where the score is "
-                       f"multiplied by {LOUDER:g}.",
-                       "They are below the least number of this precision: maps and norms lose them without a word.",
+                yield (f"The gradient at {layer!r} is off by {lost:.0%} of its length, as is seen where the score is multiplied "
+                       f"by {LOUDER:g} first; {float((gradient == 0).double().mean()):.0%} of its entries are exactly 0.",
+                       "On the way back it falls below the least number of this precision, and maps and norms lose it without "
+                       "a word.",
                        "Explain a copy in single precision, model.float(), with inputs in single precision.")
 
     def _followed(self, logits: Tensor) -> Tensor:
@@ -256,8 +259,8 @@ class Checks:
 
     def padding_side(self) -> Findings:
         for modality in self.modalities:
-            if not isinstance(modality, Tokens):
-                continue
+            if not isinstance(modality, Tokens) or modality.padding_side is None and modality.real(self.inputs).all():
+                continue  # where nothing is padded, 'delete' asks the model on which side it may
             why = "An answer depends on how far a batch was padded, and a view that deletes a word is not the shorter text."
             try:
                 side = padding_side_of(self.run, modality, self._without_padding(modality))
