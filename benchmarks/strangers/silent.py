@@ -369,13 +369,13 @@ def one_or_two_examples():
 
 @case("A20")
 def probabilities_for_logits():
-    """A sigmoid or a softmax at the end is noticed by every door, which asks for the logit."""
+    """A sigmoid or a softmax at the end is noticed by every door, which asks for what goes into it."""
     inputs, modalities = signs(60), [ImageCells(), Tokens()]
     ends = (torch.sigmoid, lambda z: torch.sigmoid(z)[:, None], lambda z: torch.stack([-z, z], dim=1).softmax(dim=1))
     for end in ends:
         model = Rule(lambda seen, said, end=end: end(seen * said)).eval()
         for door in doors(model, inputs, modalities).values():
-            refused(door, "logit")
+            refused(door, "what goes into the")
         assert any("probabilit" in str(finding) for finding in preflight(model, inputs, modalities))
 
 

@@ -144,8 +144,9 @@ def an_output_that_loses_its_batch_axis():
 
     for outputs in (1, 3):
         model, inputs, modalities = Squeezed(outputs=outputs).eval(), pairs(12), [ImageCells(), Tokens()]
-        for door in [*doors(model, inputs, modalities).values(), partial(preflight, model, inputs, modalities)]:
+        for door in doors(model, inputs, modalities).values():
             refused(door, "squeeze")
+        assert any("squeeze" in str(finding) for finding in preflight(model, inputs, modalities))
 
 
 @case("B9")

@@ -203,3 +203,28 @@ def test_whole_modalities_are_swapped_with_all_that_belongs_to_them():
     inputs = {"images": torch.rand(3, 1, 2, 2), "tokens": torch.randint(2, 4, (3, 2)), "question": torch.rand(3)}
     with pytest.raises(CannotRun, match="'question' belong to no modality"):
         explain(Asked().eval(), inputs, PARTS, "dime")
+
+
+class WordsFirst(nn.Module):
+    """Words stand first in the layer, (T, N, D); each counts by its place."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding, self.turned = nn.Embedding(9, 2), nn.Identity()
+
+    def forward(self, tokens):
+        words = self.turned(self.embedding(tokens.t()))
+        return (words.sum(dim=2) * torch.arange(1.0, len(words) + 1)[:, None]).sum(dim=0)
+
+
+@pytest.mark.parametrize("n", [1, 3, 4])
+@pytest.mark.parametrize("method", ["integrated gradients", "gradient shap", "gradient x input", "raw"])
+def test_a_layer_with_the_words_first_is_read_example_by_example(method, n):
+    torch.manual_seed(0)
+    model, tokens = WordsFirst().eval(), torch.randint(2, 9, (n, 4))
+    with torch.no_grad():
+        model.embedding.weight[1] = 0  # the mask says nothing
+        logit, value = model(tokens), model.embedding(tokens).sum(dim=2) * torch.arange(1.0, 5)  # (N, T)
+    found = explain(model, {"tokens": tokens}, [Tokens(layer="turned", layout="TND")], method).values["text"]
+    expected = torch.arange(1.0, 5).expand(n, 4) * 2 if method == "raw" else value
+    assert torch.allclose(found, expected * (2 * (logit > 0).float() - 1)[:, None], atol=1e-4)

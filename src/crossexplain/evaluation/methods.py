@@ -91,7 +91,8 @@ def explain(model: nn.Module, inputs: Inputs, modalities: Sequence[Modality], me
         modalities = _placed(modalities, options.get("layer"), options.get("patches"))
     budget, seed = _whole_number(BUDGET if budget is None else budget, "budget", 1), _whole_number(seed, "seed", 0)
     question = Question(model, inputs, modalities, baselines=baselines, donors=donors, target=target)
-    question.require_donors()
+    if chosen.hides:
+        question.require_donors()
     chosen.require(question, options.get("attention"))
     question.whole()  # one pass that is no part of the method's cost: it says which class is followed
     before = question.passes
@@ -174,7 +175,8 @@ def registry() -> dict[str, Method]:
     """
     listed = {key: map_method(key) for key in maps.METHODS}
     listed |= {key: _word_method(key) for key, method in tokens.METHODS.items() if method.read is not None}
-    listed |= {key: Method(key, key.replace("-", " "), line, partial(_attention, key=key), False, ("attention",))
+    listed |= {key: Method(key, key.replace("-", " "), line, partial(_attention, key=key), False, ("attention",),
+                           hides=False)
                for key, line in attention.METHODS.items()}
     return listed | METHODS
 
@@ -183,12 +185,13 @@ def map_method(key: str) -> Method:
     """Return a map of ``crossexplain.gradients.maps.METHODS`` as a method; of an image alone, whatever it is called."""
     method = maps.METHODS[key]
     needs = ("image", "gradient") if method.gradients else ("image",)
-    return Method(key, method.title or key, f"{method.line} ({method.source})", partial(_map, key=key), method.signed, needs)
+    return Method(key, method.title or key, f"{method.line} ({method.source})", partial(_map, key=key), method.signed, needs,
+                  hides=False)
 
 
 def _word_method(key: str) -> Method:
     method = tokens.METHODS[key]
-    return Method(key, key, method.formula, partial(_word_scores, key=key), method.signed, ("text", "gradient"))
+    return Method(key, key, method.formula, partial(_word_scores, key=key), method.signed, ("text", "gradient"), hides=False)
 
 
 # Gradients
@@ -258,7 +261,8 @@ def _attention(task: Task, key: str, attention: Mapping[str, Sequence[str]]) -> 
     for modality in question.modalities:
         if modules := attention.get(modality.name, ()):
             places = attention_maps(modules)
-            rolled = roll(task.captured([modality.layer, *places]), places, key)  # (N, T)
+            before = f"{INPUT}{modality.input}" if isinstance(modality, ImageCells) else modality.layer
+            rolled = roll(task.captured([before, *places]), places, key)  # (N, T)
             there = copy(modality)
             there.layer, there.layout, there.place = modules[0], "NTD", None
             there = there.settled(question.inputs, question.model)
@@ -344,19 +348,19 @@ def _mm_shap(task: Task) -> Scored:
     return Scored({name: part.nan_to_num(even)[:, None] for name, part in of_modality.items()}, None, sampled.passes)
 
 
-TWO, OTHERS = ("two modalities",), ("other modalities", "gradient")
+TWO, OTHERS, GRADIENT = ("two modalities",), ("other modalities",), ("gradient",)
 SWAPPED = (*TWO, "other examples")
 METHODS: dict[str, Method] = {method.key: method for method in (
     Method("gradient norm", "gradient (round 1)", "length of the gradient at each feature", _gradient_norm, False,
-           OTHERS[1:]),
+           GRADIENT, hides=False),
     Method("gradient x input", "gradient x input", "gradient times value, summed (Shrikumar et al. 2016)", _gradient_x_input,
-           True, OTHERS[1:]),
+           True, GRADIENT, hides=False),
     Method("gradient norm, other masked", "gradient, other masked (rounds 2, 3)",
            "length of the gradient with the other modality hidden", partial(_rounds, which="masked"), False, OTHERS),
     Method("cross gradient", "cross gradient", "how much the gradient changes as the other modality is hidden",
            partial(_rounds, which="cross"), False, OTHERS),
     Method("feature dividends", "dividend of the feature", "dividend of each feature with the whole other modality",
-           _feature_dividends, True, OTHERS[:1]),
+           _feature_dividends, True, OTHERS),
     Method("sampled shapley", "sampled Shapley", "a Gaussian process on crossed masks (Rasmussen and Williams 2006)", _sampled,
            True, efficient=True),
     Method("exact shapley", "Shapley, exact", "of all coalitions (Shapley 1953)", partial(_exact, index="shapley"), True,

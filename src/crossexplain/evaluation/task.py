@@ -155,6 +155,8 @@ class Method:
         Whether the values of an example sum to its evidence less that with everything hidden.
     whole : bool
         Whether a modality counts as one feature.
+    hides : bool
+        Whether features are hidden, so that under the baseline ``"data"`` there have to be donors.
     fits : callable, optional
         Takes a :class:`~crossexplain.gradients.question.Question` and raises :class:`CannotRun` if the method would explain
         something else on its model; what it asks is no part of the cost.
@@ -168,6 +170,7 @@ class Method:
     needs: tuple[str, ...] = ()
     efficient: bool = False
     whole: bool = False
+    hides: bool = True
     fits: Callable[[Question], None] | None = None
 
     @property
