@@ -1,6 +1,7 @@
 """A small random model of each family, with what is right for it found by hand: loops over single examples and plain autograd.
 
-Nothing here uses the package: an example is a dictionary of what one example holds (its picture, its unpadded words), a side
+The weights are frozen, as in the package: with CvT, torch 2.15 on a CPU gives another gradient of the picture, and a wrong one by
+finite differences, where the weights ask for theirs too. Nothing here uses the package: an example is a dictionary of what one example holds (its picture, its unpadded words), a side
 says how a part of it is hidden, and the model is called one example at a time.
 """
 
@@ -202,8 +203,6 @@ class Animal:
         patches and the rows and columns of these.
     attention : (name of the modality, layers, special tokens in front), optional
         For relevance: by modality, the modules in order with the entry of the map.
-    lines : str
-        What a reader types against other libraries for the same.
     tolerance : float
     """
 
@@ -296,33 +295,26 @@ def at_layer(animal: Animal, example: Example, target: int, layer: str) -> tuple
 
     def keep(module: nn.Module, arguments: tuple, output: object) -> object:
         tensor = output if isinstance(output, Tensor) else output[0]
-        kept.append((tensor, tensor.detach().clone()))  # some models add to it in place
+        kept.append(tensor if tensor.requires_grad else tensor.detach().requires_grad_())
+        handed = kept[-1].clone()  # some models write into it
+        return handed if isinstance(output, Tensor) else (handed, *output[1:])
 
     handle = animal.model.get_submodule(path).register_forward_hook(keep)
     try:
         score = judged(animal, example, target)
     finally:
         handle.remove()
-    tensor, value = kept[int(call or 0)]
-    (slope,) = torch.autograd.grad(score, tensor)
-    return value, slope
+    value = kept[int(call or 0)]
+    (slope,) = torch.autograd.grad(score, value)
+    return value.detach(), slope
 
 
 def grad_cam(animal: Animal, number: int) -> Tensor:
     """Return the Grad-CAM of one example, (h, w), of the logit of the predicted class, from its layer's channels and places."""
     example, (layer, axes) = animal.examples[number], animal.maps
     target = follow(animal, example)
-    plain = Animal(**{**vars(animal), "logits": animal.logits})
-    kept = []
-    handle = animal.model.get_submodule(layer.partition("@")[0]).register_forward_hook(
-        lambda module, arguments, output: kept.append(output if isinstance(output, Tensor) else output[0]))
-    try:
-        logits = plain.logits(animal.model, example)
-    finally:
-        handle.remove()
-    score = logits[0] * (2 * target - 1) if len(logits) == 1 else logits[target]
-    value = kept[-1]
-    (slope,) = torch.autograd.grad(score, value)
+    target = target if len(animal.logits(animal.model, example)) == 1 else 1
+    value, slope = at_layer(alone(animal, number), example, target, layer)
     if axes == "NHWC":
         value, slope = value.permute(0, 3, 1, 2), slope.permute(0, 3, 1, 2)
     elif axes != "NCHW":
@@ -335,12 +327,14 @@ def relevance(animal: Animal, number: int, name: str) -> Tensor:
     """Return the relevance of Chefer et al. of every token of one example, from its attention maps and their gradients."""
     example, (layers, entry) = animal.examples[number], animal.attention[name][:2]
     target, kept = follow(animal, example), []
+    animal.model.requires_grad_(True)  # so that there is a graph from before the first map
     animal, target = (alone(animal, number), 1) if len(animal.logits(animal.model, example)) > 1 else (animal, target)
     handles = [animal.model.get_submodule(layer).register_forward_hook(lambda m, a, output: kept.append(output[entry]))
                for layer in dict.fromkeys(layers)]
     try:
         score = judged(animal, example, target)
     finally:
+        animal.model.requires_grad_(False)
         for handle in handles:
             handle.remove()
     slopes = torch.autograd.grad(score, kept)

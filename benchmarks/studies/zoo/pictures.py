@@ -99,7 +99,7 @@ def torchvision_model(name: str) -> Animal:
     near = [known for known in TORCHVISION if name.startswith(known.rstrip("0123456789").rpartition("_")[0] or known[:4])]
     side, maps = TORCHVISION.get(name) or TORCHVISION[near[0]] if near or name in TORCHVISION else (64, None)
     sizes = {"image_size": side} if name.startswith("vit") else {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
-    model = torchvision.models.get_model(name, weights=None, **sizes).eval()
+    model = torchvision.models.get_model(name, weights=None, **sizes).eval().requires_grad_(False)
     batch = {"x": torch.rand(2, 3, side, side)}
     return Animal(f"torchvision {name}", "pictures", model, batch, examples_of(batch, None), lambda model, one: model(one["x"])[0],
                   [Cells("image", "x")], maps=maps if name in TORCHVISION else None, tolerance=1e-3)
@@ -112,8 +112,8 @@ def timm_model(name: str, maps: tuple, side: int = 64) -> Animal:
     torch.manual_seed(0)
     model = timm.create_model(name, pretrained=False, num_classes=4, **({"img_size": side} if "vit" in name or "deit" in name else {}))
     batch = {"x": torch.rand(2, 3, side, side)}
-    return Animal(f"timm {name}", "pictures", model.eval(), batch, examples_of(batch, None), lambda model, one: model(one["x"])[0],
-                  [Cells("image", "x")], maps=maps, tolerance=1e-3)
+    return Animal(f"timm {name}", "pictures", model.eval().requires_grad_(False), batch, examples_of(batch, None),
+                  lambda model, one: model(one["x"])[0], [Cells("image", "x")], maps=maps, tolerance=1e-3)
 
 
 TIMM = {"resnet18": ("layer4", "NCHW"), "vit_tiny_patch16_224": ("blocks.10", (1, 4, 4)), "convnext_atto": ("stages", "NCHW"),

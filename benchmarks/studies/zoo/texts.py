@@ -50,7 +50,7 @@ def encoder(family: str, pairs: bool = False) -> Animal:
     config = getattr(transformers, f"{kind}Config")(**sizes, **EAGER)
     model = spread(getattr(transformers, f"{kind}ForSequenceClassification")(config).eval())
     rows = [[2, 11, 12, 3, 31, 32, 3], [2, 21, 3, 33, 3]] if pairs else TEXTS
-    if kind == "MobileBert":  # mixes each word with its neighbours, padding too
+    if kind in ("MobileBert", "FNet"):  # which mix each word with others, padding too
         rows = [TEXTS[0], [2, 21, 22, 23, 3]]
     ids, mask = padded(rows)
     batch, along = {"input_ids": ids, "attention_mask": mask}, {}
@@ -73,13 +73,13 @@ def encoder(family: str, pairs: bool = False) -> Animal:
 
 
 def spread(model: nn.Module, size: float = 0.3) -> nn.Module:
-    """Return a model with weights so large that masks and gradients move its logits by more than rounding."""
+    """Return a frozen model with weights so large that masks and gradients move its logits by more than rounding."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():
-            if parameter.ndim > 1:
-                parameter += torch.randn(parameter.shape, generator=generator) * size / parameter.shape[-1] ** 0.25
-    return model
+            noise = torch.randn(parameter.shape, generator=generator)
+            parameter += noise * (size / parameter.shape[-1] ** 0.25 if parameter.ndim > 1 else size / 10)
+    return model.requires_grad_(False)
 
 
 def of_decoders(family: str, how: str = "delete") -> Animal:

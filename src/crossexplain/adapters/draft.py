@@ -192,7 +192,8 @@ class Draft:
         special, whence = self._special(name, list(extra_special), pad_id)
         if pad_id is None and not self.chosen("pad_id", name):
             self.missing.append("pad_id=...: the id of the padding, which also stands where words are deleted")
-        has_mask = mask is not None and parts.takes(self.model, mask) and self._names(mask)
+        has_mask = mask is not None and parts.names(self.model, mask) and self._names(mask)
+        arguments = {"layout": ("NTD", "of the word embedding")} | arguments
         part = self.add(Tokens, name, layer, input=(key, "forward"), layer=(layer, "the word embedding"),
                         mask_id=(mask_id, of_ids if mask_id is not None else "none is known, so words are not hidden by [MASK]"),
                         pad_id=(pad_id, of_ids), special=(special, whence),
@@ -298,8 +299,11 @@ class Draft:
         """Make a modality of its arguments and of what the caller chose otherwise."""
         chosen = {argument: (self.choices[key], CHOSEN) for argument in part.parameters
                   if (key := self._key(part, argument))}
-        if part.layer is not None and chosen.get("layer", (None,))[0] == part.layer:  # what goes with our layer goes along
+        layer = chosen.get("layer", part.arguments.get("layer", (None,)))[0]
+        if part.layer is not None and layer == part.layer:  # what goes with our layer goes along
             part.arguments |= {key: (value, "goes with the layer") for key, value in part.at.items()}
+        elif layer != part.arguments.get("layer", (None,))[0]:  # and does not go with another
+            part.arguments = {key: pair for key, pair in part.arguments.items() if key not in ("layout", "positions", "patches")}
         part.arguments |= chosen
         return part.kind(**{key: value for key, (value, _) in part.arguments.items()})
 

@@ -42,24 +42,20 @@ def _bridge_tower(draft: Draft) -> Adapted:
     return draft.finish("two towers with bridges")
 
 
-def flava_match(output: object) -> Tensor:
-    """Return FLAVA's two logits of a match, (N, 2)."""
-    if getattr(output, "itm_logits", None) is None:
-        raise InputError("FLAVA gave no itm_logits; pass pictures and texts both.")
-    return output.itm_logits
+def flava_match(model: nn.Module, inputs: dict) -> Tensor:
+    """Return FLAVA's two logits of a match, (N, 2): its head on the joint encoder, without the pass that reconstructs what is masked."""
+    joint = model.flava(**inputs).multimodal_embeddings
+    if joint is None:
+        raise InputError("FLAVA gave no joint embeddings; pass pictures and texts both.")
+    return model.itm_head(joint)
 
 
 def _flava(draft: Draft) -> Adapted:
-    def call(model: nn.Module, inputs: dict) -> object:
-        ids = inputs["input_ids"]
-        # Without labels and with unmasked ids alone, nothing is reconstructed; what is left is the head of the match.
-        return model(**{"input_ids_masked": ids, "return_loss": False, "skip_unmasked_multimodal_encoder": True, **inputs})
-
-    draft.call, draft.output = call, draft.choose("output", flava_match)
+    draft.call = draft.choose("call", flava_match)
     draft.words(layer=parts.named(draft.model, "flava.text_model.embeddings.word_embeddings"))
     layer, at = deep(draft.model, "flava.image_model")
     picture(draft, "pixel_values", layer, at)
-    draft.note("judged", "both logits of the match", "output.itm_logits")
+    draft.note("judged", "both logits of the match", "itm_head of the joint encoder")
     draft.note("attention", "none", "the modalities meet in one map")
     return draft.finish("two encoders and a joint one")
 

@@ -34,6 +34,8 @@ def deep(model: nn.Module, tower: str = "") -> tuple[str | None, dict[str, objec
             return None, {}
         special = parts.front_tokens(model.get_submodule(holder))
         return blocks[-2] if len(blocks) > 1 else holder, {"layout": "NTD", "positions": slice(special, None)}
+    if parts.is_a(model, "Cvt.*") and parts.named(model, f"{prefix}.encoder.stages.1"):  # after the last stage only the class is read
+        return f"{prefix}.encoder.stages.{len(model.get_submodule(f'{prefix}.encoder.stages')) - 2}", {"layout": "NCHW"}
     if parts.self_attention(model, prefix):  # tokens whose order is not known; the patches themselves are laid out as the picture
         return _patches(model, prefix), {"layout": "NCHW"}
     last = parts.named(model, *(".".join(filter(None, (prefix, path))) for path in LAST_MAPS))
@@ -133,19 +135,17 @@ def naflex(draft: Draft) -> None:
             return batch
         height, width = same_rows(require_tensor(batch.get("spatial_shapes"), "spatial_shapes"), "spatial_shapes").tolist()
         cut = patches[:, : height * width].unflatten(2, (side, side, channels)).unflatten(1, (height, width))
-        return {**batch, "pixel_values": cut.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)}
+        rest = {key: value for key, value in batch.items() if key not in ("spatial_shapes", "pixel_attention_mask")}
+        return {**rest, "pixel_values": cut.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)}
 
     def with_patches(model: nn.Module, inputs: dict) -> object:
         pixels = inputs["pixel_values"]  # (N, C, H, W)
         n, _, height, width = pixels.shape
         patches = pixels.unflatten(3, (width // side, side)).unflatten(2, (height // side, side)).permute(0, 2, 4, 3, 5, 1)
         patches = patches.flatten(3).flatten(1, 2)  # (N, P, D)
-        seen = inputs.get("pixel_attention_mask")
-        rest = 0 if seen is None else seen.shape[1] - patches.shape[1]
         shapes = torch.tensor([[height // side, width // side]], device=pixels.device).expand(n, 2)
-        full = torch.ones(patches.shape[:2], dtype=torch.long, device=pixels.device) if seen is None else seen
-        given = {**inputs, "pixel_values": nn.functional.pad(patches, (0, 0, 0, rest)), "spatial_shapes": shapes,
-                 "pixel_attention_mask": full}
+        given = {**inputs, "pixel_values": patches, "spatial_shapes": shapes,
+                 "pixel_attention_mask": torch.ones(patches.shape[:2], dtype=torch.long, device=pixels.device)}
         return inner(model, given) if inner else model(**given)
 
     draft.steps.append(pictures_of)
