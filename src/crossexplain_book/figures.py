@@ -241,23 +241,23 @@ def example(image, heat, words: Sequence[str], scores, *, alt: str, caption: str
     if scores.shape != (len(words),):
         raise ValueError(f"got {len(words)} words and scores of shape {scores.shape}, expected one score a word.")
     (sentence,) = shares_of([words], [scores], [title], None if cues is None else [cues])
-    as_text = bool(sentence.absent())
-    lines = [] if as_text else wrapped(sentence, per_line)
+    absent = sentence.absent()
+    lines = [] if absent else wrapped(sentence, per_line)
     width, above, below = 8.2, 2.55, 0.36 * height(lines) + 0.1  # inches
     high = above + below
     with matplotlib.rc_context(STYLE):  # places are given, not found: an explorer draws this at every click
         figure = Figure(figsize=(width, high), facecolor=PAPER)
         axes = [figure.add_axes((left / width, (below + 0.12) / high, 2.1 / width, 2.1 / high)) for left in (0.05, 2.4, 4.75)]
         bar = figure.add_axes((7.0 / width, (below + 0.22) / high, 0.12 / width, 1.9 / high))
-        strip = None if as_text else figure.add_axes((0.05 / width, 0.05 / high, (width - 0.1) / width, (below - 0.1) / high))
+        strip = None if absent else figure.add_axes((0.05 / width, 0.05 / high, (width - 0.1) / width, (below - 0.1) / high))
     _draw_row(axes, bar, image, heat, signed[0], largest, label)
     if strip is not None:
         draw(strip, lines, per_line, signed[1])
     picture = Picture(figure, alt=alt, caption=caption, name=name, crop=False)
-    if not as_text:
+    if not absent:
         return picture
     below_it = markup([sentence], "The words of this example, each with its score", signed[1])
-    return HtmlPicture(picture.html() + below_it, alt=alt, caption=caption, name=name)
+    return HtmlPicture(picture.html() + below_it, alt=alt, caption=caption, name=name, absent=absent)
 
 
 def _draw_row(axes, bar, image, heat, signed: bool, largest: float | None, label: str) -> None:

@@ -155,15 +155,29 @@ class HtmlPicture(Shown):
         HTML that holds the alternative text.
     alt, caption, name : str
         As for :class:`Shown`.
+    absent : str
+        The characters of the words that no installed font can draw, if this is why it is HTML.
     """
 
-    def __init__(self, markup: str, *, alt: str, caption: str, name: str):
+    def __init__(self, markup: str, *, alt: str, caption: str, name: str, absent: str = ""):
         super().__init__(alt=alt, caption=caption, name=name)
-        self.markup = markup
+        self.markup, self.absent = markup, absent
 
     def html(self) -> str:
         """Return the markup."""
         return self.markup
+
+    def png(self) -> bytes:
+        """Refuse: a browser draws this picture, with fonts that are not here.
+
+        Raises
+        ------
+        InputError
+            Always; it names the characters that no installed font can draw.
+        """
+        reason = f"no installed font can draw {named(self.absent)}" if self.absent else "it was made as text"
+        raise InputError(f"the picture {self.name!r} is HTML and has no PNG: {reason}; show it in a notebook, write it with "
+                         ".save('words.html'), or install a font that has the characters, such as Noto Sans of that script.")
 
     def save(self, path: str | Path) -> Path:
         """Write a page that holds the picture, whole or not at all, and return its path."""

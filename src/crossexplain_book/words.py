@@ -90,8 +90,8 @@ def tokens(sentences: Sequence[Sequence[str]], scores, *, alt: str, caption: str
         If a sentence has not one score, or not one cue, for each of its tokens.
     """
     parts = shares_of(sentences, scores, titles, cues, shared)
-    if any(sentence.absent() for sentence in parts):
-        return HtmlPicture(markup(parts, alt, signed), alt=alt, caption=caption, name=name)
+    if absent := "".join(dict.fromkeys("".join(sentence.absent() for sentence in parts))):
+        return HtmlPicture(markup(parts, alt, signed), alt=alt, caption=caption, name=name, absent=absent)
     lines = [line for sentence in parts for line in wrapped(sentence, per_line)]
     figure, axes = sheet(1, 1, 8.2, 0.36 * height(lines) + 0.2)
     draw(axes[0, 0], lines, per_line, signed)

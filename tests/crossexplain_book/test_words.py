@@ -86,6 +86,8 @@ def test_words_that_no_font_has_are_text_for_the_browser(own_fonts, words):
     picture = drawn(*words)
     assert isinstance(picture, HtmlPicture)
     assert [tag.text for tag in BeautifulSoup(picture.html(), "html.parser").select(".ce-token-word")] == words
+    with pytest.raises(InputError, match=r"'fig-x' is HTML and has no PNG: no installed font can draw '.' [(]U[+].*words.html"):
+        picture.png()
 
 
 @pytest.fixture
