@@ -245,6 +245,7 @@ class Question:
         gradients, allow_unused
             As for :func:`~crossexplain.gradients.capture.capture`.
         """
+        self.test()  # and with it all that capture would check
         rows = len(self.modalities[0].value(inputs))
 
         def one(output: object) -> Tensor:
@@ -252,7 +253,7 @@ class Question:
 
         def read() -> Captured:
             target = one if self.scored else follow
-            return capture(self.model, inputs, self.layers, target, gradients, allow_unused, self.any_mode)
+            return capture(self.model, inputs, self.layers, target, gradients, allow_unused, any_mode=True)
 
         captured, self.sharing = shared(self.model, self.layers, read) if self.sharing else (read(), False)
         self.passes += rows * (3 if gradients else 1)
@@ -341,7 +342,7 @@ class Question:
         """
         everyone = torch.arange(len(self.target))  # which is found by a pass of its own, before this one
         captured = capture(self.model, self.inputs if inputs is None else inputs, list(dict.fromkeys(layers or self.layers)),
-                           lambda output: self.evidence_of(output, everyone), allow_unused=True, any_mode=self.any_mode)
+                           lambda output: self.evidence_of(output, everyone), allow_unused=True, any_mode=True)
         self.passes += 3 * self.n
         return captured
 

@@ -19,6 +19,7 @@ from crossexplain.gradients.modalities import Inputs, Modality, is_batched, rows
 
 # Share of the largest logit by which one may change when another example joins: half precision changes it by a hundredth.
 TOUCH = 0.05
+REPEATED = 1e-4  # share of the largest logit by which the same row may differ when it is asked again: rounding is less
 SAME = 1e-3  # share of the largest logit by which two ways to cut the inputs may differ and count as one
 FEW = 3  # inputs that may belong to all examples, of which every subset is tried; of more, each alone and all together
 
@@ -120,12 +121,12 @@ def _subsets(keys: Sequence[str]) -> Iterator[tuple[str, ...]]:
 def _answer(model: nn.Module, inputs: Inputs, common: tuple[str, ...], n: int,
             function: Callable[[object], Tensor] | None) -> _Answer:
     """Return what the model says of the first example if it says the same beside another one."""
-    alone = run(model, rows_of(inputs, torch.arange(1), n, common))
-    rows = rows_of(inputs, torch.tensor([0, n - 1]), n, common)
+    one, two = (rows_of(inputs, torch.tensor(rows), n, common) for rows in ([0], [0, n - 1]))
+    alone = run(model, one)
     try:
-        pair = traced(model, rows)
+        pair = traced(model, two)
     except InputError:  # a model that cannot be traced: the end of its output is not seen
-        pair = run(model, rows)
+        pair = run(model, two)
     if function is None:
         first, both = first_tensor(alone), first_tensor(pair)
         path = next((path for path, tensor in tensors_in(pair) if tensor is both), "")
@@ -137,7 +138,17 @@ def _answer(model: nn.Module, inputs: Inputs, common: tuple[str, ...], n: int,
         both, first = scored(function, pair, 2)[:, None], scored(function, alone, 1)[:, None]
         judged, end = "what the target function gives", None
     first, both = first.detach(), both.detach()
-    if (apart := _apart(first[0], both[0])) > TOUCH and not quantised(model):
+    apart = _apart(first[0], both[0])
+    if apart > REPEATED:
+        again = run(model, one)
+        again = as_logits(again, 1) if function is None else scored(function, again, 1)[:, None]
+        if (moved := _apart(first[0], again.detach()[0])) > REPEATED:
+            raise Refusal("not repeatable",
+                          f"The model gives other logits when it is asked again, by {moved:.1%} of their size.",
+                          "What is drawn at random, or kept from one call to the next, would be read as an effect of what is "
+                          "hidden.", "Switch it off: call model.eval(), look for functional dropout and sampling, or fix the "
+                          "seed within the forward pass.")
+    if apart > TOUCH and not quantised(model):
         raise Refusal("examples touch",
                       f"The first example alone has another logit than beside a second one, by {apart:.1%} of its size.",
                       "All views of all examples go through the model as one batch, where they would change each other.",
