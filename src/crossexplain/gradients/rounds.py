@@ -110,10 +110,10 @@ def rounds(model: nn.Module, inputs: Inputs, modalities: Sequence[Modality], *,
 
     if not isinstance(target, (list, tuple)):
         return record(target)
-    whole = all(isinstance(one, Integral) and not isinstance(one, bool) for one in target)
-    if not target or not whole or len(set(target)) < len(target):
-        raise InputError(f"got target={target!r}, expected different labels, as in target=[0, 3, 7], which gives one record a "
-                         "label; for one class an example pass a tensor, torch.tensor(target).")
+    whole_numbers = all(isinstance(label, Integral) and not isinstance(label, bool) for label in target)
+    if not target or not whole_numbers or len(set(target)) < len(target):
+        raise InputError(f"got target={target!r}, expected a list of different labels, as in target=[0, 3, 7], which gives one "
+                         "record for each label; for one class for each example pass a tensor, torch.tensor(target).")
     return {int(label): record(int(label)) for label in target}
 
 
