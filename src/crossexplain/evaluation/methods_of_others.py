@@ -135,13 +135,13 @@ def _at_layers(task: Task, name: str, **settings) -> Scored:
     # DeepLIFT has hooks at all layers, which want a gradient before the places that are read too.
     question, of_layers = task.question, _FromLayers(task.question, frozen=name != "DeepLift")
     method = getattr(library("captum.attr", "captum"), name)(of_layers)
-    everyone = torch.arange(question.n)
-    begin, end = of_layers.ends(everyone)
+    all_rows = torch.arange(question.n)
+    begin, end = of_layers.ends(all_rows)
     if name == "GradientShap":
         values = _one_baseline_each(method, task, end, begin, **settings)
     else:
         end = tuple(part.requires_grad_() for part in end)  # otherwise Captum does it, with a warning
-        values = method.attribute(end, begin, additional_forward_args=everyone, **settings)
+        values = method.attribute(end, begin, additional_forward_args=all_rows, **settings)
     at = dict(zip(of_layers.layers, of_layers.turned(values)))
     return Scored({modality.name: task.per_feature(modality, at[modality.layer]) for modality in question.modalities})
 
@@ -288,10 +288,10 @@ class _OfPictures(nn.Module):
         self.place = nn.Parameter(torch.zeros(0, device=pictures.device))  # grad-cam asks the first parameter for its device
 
     def forward(self, pictures: Tensor) -> Tensor:
-        question, everyone = self.task.question, torch.arange(self.task.question.n)
+        question, all_rows = self.task.question, torch.arange(self.task.question.n)
         with _changed(question.model, self.picture.layer, self._through):
-            output = question.model(**{**question.examples(everyone), self.picture.input: pictures})
-            return question.evidence_of(output, everyone)[:, None]
+            output = question.model(**{**question.examples(all_rows), self.picture.input: pictures})
+            return question.evidence_of(output, all_rows)[:, None]
 
     def _through(self, values: Tensor) -> Tensor:
         """Let the maps in what a layer holds pass by grad-cam's eyes, and leave the rest as it is."""
