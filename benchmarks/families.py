@@ -27,7 +27,7 @@ class Asked:
 
     def __init__(self, animal: zoo.Animal):
         choices = dict(animal.choices)
-        inputs = choices.pop("inputs", None)
+        inputs, self.donors = choices.pop("inputs", None), choices.pop("donors", None)
         self.animal, self.adapted = animal, adapt(animal.model, None, inputs, **choices)
         self.inputs = self.adapted.inputs(animal.batch)
         self.sides = [next(side for side in animal.sides if side.name == m.name) for m in self.adapted.modalities]
@@ -44,8 +44,7 @@ class Asked:
     @property
     def settings(self) -> dict:
         """The baselines, donors and target."""
-        donors = {"donors": self.animal.choices["donors"]} if "donors" in self.animal.choices else {}
-        return {"baselines": self.baselines, "target": self.adapted.target, **donors}
+        return {"baselines": self.baselines, "target": self.adapted.target, "donors": self.donors}
 
     @property
     def tables(self) -> list:
@@ -130,8 +129,7 @@ def four_rounds(asked: Asked) -> bool:
     """The rounds: logits with nothing masked and with each modality masked, and the gradient of round 1."""
     if len(asked.sides) < 2:
         raise InputError("the rounds are about two modalities or more, and there is one.")
-    record = rounds(*asked.arguments, baselines=[asked.baselines], target=asked.adapted.target, progress=False,
-                    **({"donors": asked.settings["donors"]} if "donors" in asked.settings else {}))
+    record = rounds(*asked.arguments, **asked.settings | {"baselines": [asked.baselines]}, progress=False)
     label = record.baselines[0]
     full = record.passes[label, "full"]
     for number in asked.numbers:
@@ -140,9 +138,8 @@ def four_rounds(asked: Asked) -> bool:
             if not asked.close(full.logits[number], asked.animal.logits(asked.animal.model, example)):
                 return False
             for side in asked.sides:
-                one = side.hide(example, range(side.count(example)), example)
-                if not asked.close(record.passes[label, f"{side.name} masked"].logits[number],
-                                   asked.animal.logits(asked.animal.model, one)):
+                views = [asked.animal.logits(asked.animal.model, one) for one in zoo.masked(asked.animal, side, number)]
+                if not asked.close(record.passes[label, f"{side.name} masked"].logits[number], torch.stack(views).mean(dim=0)):
                     return False
         norms = zoo.gradients(asked.animal, number, "norm", of_logit=True)
         found = {name: values * record.scale[name][:, None] for name, values in full.importance.items()}
@@ -154,7 +151,9 @@ def four_rounds(asked: Asked) -> bool:
 def picture_map(asked: Asked) -> bool:
     """Grad-CAM at the layer that the adapter names, summed over the cells."""
     pictures_read = [m for m in asked.adapted.for_maps if isinstance(m, ImageCells)]
-    if not pictures_read or pictures_read[0].layer.startswith("input:"):
+    if not pictures_read:
+        raise InputError("there is no picture.")
+    if pictures_read[0].layer.startswith("input:"):
         raise InputError("no layer is known in which the parts of a picture have their places; it is read at the pixels.")
     model, inputs, _ = asked.arguments
     told = explain(model, inputs, asked.adapted.for_maps, "grad-cam", **asked.settings)
@@ -185,8 +184,8 @@ def word_scores(asked: Asked) -> bool:
 def relevance(asked: Asked) -> bool:
     """Attention maps times their gradients."""
     if not asked.adapted.attention:
-        raise InputError("the attention maps cannot be read: " + "; ".join(
-            f"{what} {why}" for what, chosen, why in asked.adapted.choices if "attention" in what and chosen == "none"))
+        reasons = [why for what, chosen, why in asked.adapted.choices if what.endswith(": attention") or what == "attention"]
+        raise InputError(f"no attention map can be read: {'; '.join(dict.fromkeys(reasons)) or 'the model has none'}.")
     told = explain(*asked.arguments, "attention-relevance", **asked.settings, attention=asked.adapted.attention)
     for name, found in told.values.items():
         if name not in asked.animal.attention:
@@ -225,7 +224,7 @@ def outcome(check: Callable[[Asked], bool], asked: Asked) -> tuple[str, str]:
 
 def judged(name: str) -> list[dict]:
     """Return a line for each method on one animal."""
-    animal = ANIMALS[name]()
+    animal = (ANIMALS.get(name) or pictures.larger()[name])()
     line = {"family": animal.family, "kind": animal.kind}
     try:
         asked = Asked(animal)
@@ -242,7 +241,8 @@ def judged(name: str) -> list[dict]:
 
 def rows(seed: int = 0) -> list[dict]:
     """Judge every family, write the table, and return how many are right, wrong, and broken by another library's error."""
-    lines = [line for name in ANIMALS for line in judged(name)]
+    names = [*ANIMALS, *pictures.larger()]
+    lines = [line for name in names for line in judged(name)]
     with TABLE.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, list(lines[0]), lineterminator="\n")
         writer.writeheader()
@@ -250,7 +250,7 @@ def rows(seed: int = 0) -> list[dict]:
     families = {line["family"] for line in lines if line["outcome"] == RIGHT}
     wrong, foreign = (sum(line["outcome"] == which for line in lines) for which in (WRONG, FOREIGN))
     return [
-        {"id": "adapters.families", "value": len(families), "low": len(families), "high": len(families), "n": len(ANIMALS),
+        {"id": "adapters.families", "value": len(families), "low": len(families), "high": len(families), "n": len(names),
          "unit": "families of models that are explained right"},
         {"id": "adapters.wrong", "value": wrong, "low": wrong, "high": wrong, "n": len(lines), "unit": "answers that are not right"},
         {"id": "adapters.foreign_errors", "value": foreign, "low": foreign, "high": foreign, "n": len(lines),

@@ -1,7 +1,6 @@
 """A small random model of each family, with what is right for it found by hand: loops over single examples and plain autograd.
 
-The weights are frozen, as in the package: with CvT, torch 2.15 on a CPU gives another gradient of the picture, and a wrong one by
-finite differences, where the weights ask for theirs too. Nothing here uses the package: an example is a dictionary of what one example holds (its picture, its unpadded words), a side
+Nothing here uses the package: an example is a dictionary of what one example holds (its picture, its unpadded words), a side
 says how a part of it is hidden, and the model is called one example at a time.
 """
 
@@ -250,6 +249,13 @@ def table(animal: Animal, number: int) -> np.ndarray:
     return values
 
 
+def masked(animal: Animal, side: object, number: int) -> list[Example]:
+    """Return one example with a whole modality hidden, once with that of each donor where it borrows."""
+    example = animal.examples[number]
+    donors = [{**example, "other": other["other"]} for other in animal.examples] if "other" in example else [example]
+    return [side.hide(donor, range(side.count(example)), donor) for donor in (donors if hasattr(side, "baseline") else [example])]
+
+
 def shapley(values: np.ndarray) -> np.ndarray:
     """Return the Shapley values of a table of 2**P values, by the definition."""
     players = int(np.log2(len(values)))
@@ -297,7 +303,9 @@ def at_layer(animal: Animal, example: Example, target: int, layer: str) -> tuple
         tensor = output if isinstance(output, Tensor) else output[0]
         kept.append(tensor if tensor.requires_grad else tensor.detach().requires_grad_())
         handed = kept[-1].clone()  # some models write into it
-        return handed if isinstance(output, Tensor) else (handed, *output[1:])
+        if isinstance(output, Tensor):
+            return handed
+        return (handed, *output[1:]) if type(output) is tuple else type(output)(**{**output, next(iter(output)): handed})
 
     handle = animal.model.get_submodule(path).register_forward_hook(keep)
     try:

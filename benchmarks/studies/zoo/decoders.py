@@ -15,6 +15,7 @@ MROPE = dict(rope_type="default", mrope_section=[1, 1, 2])
 LLAMA = dict(model_type="llama")
 QWEN = dict(depth=2, patch_size=4, spatial_merge_size=2, temporal_patch_size=2, num_heads=2)
 EXTRA = dict(image_token_id=IMAGE, video_token_id=51, vision_start_token_id=52, vision_end_token_id=53)
+TOWER = ("model.vision_model.encoder.layers.0", (0, 2, 2))
 EMBED = "model.language_model.embed_tokens"
 # family -> class, configuration, tokens of a picture, embedding, layer for maps, modules of the words' attention
 MODELS = {
@@ -35,13 +36,14 @@ MODELS = {
         **EXTRA), 4, EMBED, None, "model.language_model.layers.{}.self_attn"),
     "Idefics2": ("Idefics2", dict(text_config=TEXT | dict(model_type="mistral"), vision_config=VISION, perceiver_config=dict(
         resampler_n_latents=4, resampler_depth=1, resampler_n_heads=2, resampler_head_dim=8, num_key_value_heads=1, hidden_size=16),
-        image_token_id=IMAGE), 4, "model.text_model.embed_tokens", None, "model.text_model.layers.{}.self_attn"),
+        image_token_id=IMAGE), 4, "model.text_model.embed_tokens", TOWER, "model.text_model.layers.{}.self_attn"),
     "Idefics3": ("Idefics3", dict(text_config=TEXT | LLAMA, vision_config=VISION, scale_factor=2, image_token_id=IMAGE), 1,
-                 "model.text_model.embed_tokens", None, "model.text_model.layers.{}.self_attn"),
+                 "model.text_model.embed_tokens", TOWER, "model.text_model.layers.{}.self_attn"),
     "SmolVLM": ("SmolVLM", dict(text_config=TEXT | LLAMA, vision_config=VISION, scale_factor=2, image_token_id=IMAGE), 1,
-                "model.text_model.embed_tokens", None, "model.text_model.layers.{}.self_attn"),
+                "model.text_model.embed_tokens", TOWER, "model.text_model.layers.{}.self_attn"),
     "InternVL": ("InternVL", dict(text_config=TEXT | dict(model_type="qwen2"), vision_config=VISION | dict(
-        image_size=[16, 16], patch_size=[8, 8]), image_token_id=IMAGE), 1, EMBED, None, "model.language_model.layers.{}.self_attn"),
+        image_size=[16, 16], patch_size=[8, 8]), image_token_id=IMAGE), 1, EMBED,
+                 ("model.vision_tower.encoder.layer.0", (1, 2, 2)), "model.language_model.layers.{}.self_attn"),
     "BLIP-2": ("Blip2", dict(text_config=dict(model_type="opt", vocab_size=64, hidden_size=16, ffn_dim=32, num_hidden_layers=2,
                                               num_attention_heads=2, max_position_embeddings=64, word_embed_proj_dim=16, pad_token_id=0,
                                               bos_token_id=1, eos_token_id=2), vision_config=VISION,

@@ -26,7 +26,8 @@ DUAL = {
     "MetaCLIP 2": ("MetaClip2", dict(text_config=TEXT | ENDS, vision_config=VISION, projection_dim=16), TOKEN, {}, CLIP_MAP, TOWER),
     "CLIPSeg's pairs": ("CLIPSeg", dict(text_config=TEXT | ENDS, vision_config=VISION, projection_dim=16), TOKEN, {}, CLIP_MAP, TOWER),
     "ALIGN": ("Align", dict(text_config=TEXT, vision_config=dict(width_coefficient=0.1, depth_coefficient=0.1, hidden_dim=16,
-                            image_size=64), projection_dim=32), WORD, {"special": (2, 3), "mask_id": 4}, None, (None, BERTS[1])),
+                            image_size=64), projection_dim=32), WORD, {"special": (2, 3), "mask_id": 4}, ("vision_model.encoder.blocks.6", "NCHW"),
+              (None, BERTS[1])),
     "AltCLIP": ("AltCLIP", dict(text_config=TEXT | ENDS | dict(project_dim=16), vision_config=VISION, projection_dim=16),
                 "text_model.roberta.embeddings.word_embeddings", {"mask_id": 4}, CLIP_MAP, None),
     "Chinese-CLIP": ("ChineseCLIP", dict(text_config=TEXT, vision_config=VISION, projection_dim=16), WORD,
@@ -34,7 +35,8 @@ DUAL = {
     "BLIP's pairs": ("Blip", dict(text_config=TEXT | dict(bos_token_id=2, sep_token_id=3, encoder_hidden_size=16, projection_dim=16),
                                   vision_config=VISION, projection_dim=16), WORD, {"mask_id": 4, "special": (2, 3)}, CLIP_MAP, BERTS),
     "GroupViT": ("GroupViT", dict(text_config=TEXT | ENDS, vision_config=VISION | dict(depths=[1, 1, 1], num_group_tokens=[4, 2, 0],
-                                  num_output_groups=[4, 2, 0])), TOKEN, {}, None, None),
+                                  num_output_groups=[4, 2, 0])), TOKEN, {},
+                 ("vision_model.embeddings.patch_embeddings.projection", "NCHW"), None),
     "ViT and BERT (VisionTextDualEncoder)": (
         "VisionTextDualEncoder", dict(text_config=TEXT | dict(model_type="bert"), vision_config=VISION | dict(model_type="vit"),
                                       projection_dim=16), WORD, {"special": (2, 3), "mask_id": 4},
@@ -88,7 +90,8 @@ def siglip2() -> Animal:
                      spatial_shapes=torch.tensor([[2, 4]])).logits_per_image[0]
 
     words = Words(embedding=TOKEN, how="pad", attention=None, stay=(0, 2, 3))
-    return Animal("SigLIP 2", "dual encoders", model, batch, examples, logits, [Cells("image", "pixel_values"), words])
+    return Animal("SigLIP 2", "dual encoders", model, batch, examples, logits, [Cells("image", "pixel_values"), words],
+                  maps=("vision_model.encoder.layers.0", (0, 2, 4)))
 
 
 def patches(picture: Tensor, side: int) -> Tensor:
@@ -143,6 +146,7 @@ def one_stream(family: str) -> Animal:
             hidden_size=64, num_attention_heads=2, num_hidden_layers=2, text_config=TEXT | ENDS | dict(hidden_size=64, num_hidden_layers=3),
             vision_config=dict(hidden_size=64, num_hidden_layers=3, image_size=SIDE, patch_size=8)))
         embedding = "bridgetower.text_model.embeddings.word_embeddings"
+        maps = ("bridgetower.vision_model.visual.embeddings.patch_embedding", "NCHW")
     elif family == "FLAVA":
         model = transformers.FlavaForPreTraining(transformers.FlavaConfig(
             text_config=TEXT, image_config=VISION, multimodal_config=dict(hidden_size=16, num_hidden_layers=2, num_attention_heads=2,

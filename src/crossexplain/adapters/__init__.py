@@ -49,11 +49,8 @@ def adapt(model: nn.Module, processor: object = None, inputs: Mapping[str, objec
     >>> adapted.modalities[0].input, adapted.layers["image"]
     ('x', 'features')
     """
-    inner = getattr(model, "_orig_mod", model)  # of torch.compile
     if not isinstance(model, nn.Module):
         raise InputError(f"got a model of type {type(model).__name__}, expected a torch.nn.Module.")
+    model = getattr(model, "_orig_mod", model)  # what torch.compile was given: layers of a compiled model are not called
     draft = Draft(model, processor, inputs, choices)
-    for fits, make in FAMILIES:
-        if fits(inner):
-            return make(draft)
-    raise others.unknown(draft)
+    return next(make for fits, make in FAMILIES if fits(model))(draft)

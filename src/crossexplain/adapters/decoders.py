@@ -135,7 +135,7 @@ def _flat(draft: Draft, asked: Answer):
     channels = getattr(vision, "in_channels", None) or getattr(vision, "in_chans", 3)
     image = parts.ids_in(parts.config_of(draft.model), "image_token_id")[0]
 
-    def pictures_of(batch: dict) -> dict:
+    def pictures_of(batch: dict, _: object) -> dict:
         patches = require_tensor(batch.get("pixel_values"), "pixel_values")
         if patches.ndim == 4:
             return batch
@@ -175,7 +175,7 @@ def _flat(draft: Draft, asked: Answer):
 
 def _single(draft: Draft, asked: Answer):
     """Take one picture an example, (N, C, H, W), for a model that is given several, (N, 1, C, H, W)."""
-    def pictures_of(batch: dict) -> dict:
+    def pictures_of(batch: dict, _: object) -> dict:
         pixels = require_tensor(batch.get("pixel_values"), "pixel_values")
         if pixels.ndim == 4:
             return batch
@@ -218,7 +218,7 @@ def _template(draft: Draft, arguments: dict) -> None:
                            torch.as_tensor(part).flatten().tolist(), image) for part in template)
     special = set(arguments["special"][0])
     arguments["special_mask"] = ("template", "template=(before, after)")
-    draft.steps.append(lambda batch: {**batch, "template": template_mask(batch, before, after, image, special)})
+    draft.steps.append(lambda inputs, _: {**inputs, "template": template_mask(inputs, before, after, image, special)})
     draft.note("template", f"{len(before)} tokens before and {len(after)} after the question stay", "your choice")
 
 

@@ -52,7 +52,7 @@ class Adapted:
     attention: dict[str, tuple[str, ...]]
     family: str
     choices: list[tuple[str, str, str]]
-    steps: tuple[Callable[[dict], dict], ...] = field(default=(), repr=False)
+    steps: tuple[Callable[[dict, Batch], dict], ...] = field(default=(), repr=False)
 
     def inputs(self, batch: Batch) -> dict[str, object]:
         """Return what a processor or tokenizer gave as the adapted model takes it, one row an example.
@@ -70,7 +70,7 @@ class Adapted:
         """
         kept = {key: value for key, value in batch.items() if value is not None and key not in ("labels", "offset_mapping")}
         for step in self.steps:
-            kept = step(kept)
+            kept = step(kept, batch)
         return kept
 
     def __str__(self) -> str:
@@ -141,7 +141,7 @@ class Draft:
         self.missing: list[str] = []
         self.rows: list[tuple[str, str, str]] = []
         self.attention: dict[str, tuple[str, ...]] = {}
-        self.steps: list[Callable[[dict], dict]] = []
+        self.steps: list[Callable[[dict, Batch], dict]] = []  # each takes the inputs so far, and what the processor gave
         self.call: Callable | None = None
         self.output: object = None
         self.common: tuple[str, ...] = ()
@@ -177,10 +177,10 @@ class Draft:
     # Words
 
     def words(self, name: str = "text", key: str = "input_ids", layer: str | None = None, extra_special: Iterable[int] = (),
-              mask: str | None = "attention_mask", **arguments: tuple[object, str]) -> Part:
+              mask: str | None = "attention_mask", find: bool = True, **arguments: tuple[object, str]) -> Part:
         """Add a modality of words: which ids are no words, which hides one, and where each has a vector."""
         tokenizer, config = self.tokenizer, parts.text_config(self.model)
-        layer = layer or parts.word_embedding(self.model)
+        layer = layer or (parts.word_embedding(self.model) if find else None)
         if layer is None and not self.chosen("layer", name):
             self.missing.append(f"{name}_layer=...: the name of the layer that embeds the words")
         if tokenizer is not None:
@@ -230,7 +230,7 @@ class Draft:
             from crossexplain.gradients.modalities import word_numbers
 
             part.arguments["words"] = ("word_numbers", "whole_words=True")
-            self.steps.insert(0, lambda batch: {"word_numbers": word_numbers(batch)} | dict(batch))
+            self.steps.append(lambda inputs, batch: {"word_numbers": word_numbers(batch), **inputs})
 
     # Attention
 

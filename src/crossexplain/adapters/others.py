@@ -11,7 +11,7 @@ from crossexplain.adapters import parts
 from crossexplain.adapters.draft import Adapted, Draft, Part, picture
 from crossexplain.adapters.pictures import require_one_target
 from crossexplain.checks import InputError, require_batch, require_finite
-from crossexplain.gradients.modalities import ImageCells, Inputs, Modality, Tokens, Vectors, is_batched
+from crossexplain.gradients.modalities import ImageCells, Inputs, Modality, Vectors, is_batched
 
 
 class Waves(Modality):
@@ -96,7 +96,7 @@ def _sound(draft: Draft) -> Adapted:
 
 def _as_picture(draft: Draft, key: str, what: str) -> None:
     """Read a spectrogram (N, H, W) as a picture of one channel."""
-    def pictures_of(batch: dict) -> dict:
+    def pictures_of(batch: dict, _: object) -> dict:
         return {**batch, key: batch[key][:, None]} if batch[key].ndim == 3 else batch
 
     draft.call = lambda model, inputs: model(**{**inputs, key: inputs[key][:, 0]})
@@ -205,12 +205,8 @@ def _mask_of(draft: Draft, key: str, value: Tensor) -> str | None:
 
 def _own_words(draft: Draft, name: str, key: str, mask: str | None, of_input: dict) -> Part:
     """Add words, read at the layer that embeds them, which one pass finds."""
-    layer = embedded_by(draft.model, draft.given, key)
-    before = len(draft.missing)
-    part = draft.words(name, key, layer, mask=mask)
+    part = draft.words(name, key, embedded_by(draft.model, draft.given, key), mask=mask, find=False)
     part.arguments |= of_input | {"attention": (mask, "the only mask of its shape" if mask else "none")}
-    if layer is None and not draft.chosen("layer", name):
-        draft.missing.insert(before, f"{name}_layer=...: the name of the layer that gives each of {key!r} a vector")
     return part
 
 
@@ -235,19 +231,20 @@ def embedded_by(model: nn.Module, given: dict, key: str) -> str | None:
 def unknown(draft: Draft, strange: Iterable[str] = ()) -> InputError:
     """Return what to say of a model that is not known: what came, and the lines to type instead."""
     model = draft.model
+    if hasattr(parts.config_of(model), "to_dict") and not strange:
+        headed = parts.is_a(model, r".*(For[A-Z]|LMHead).*")
+        what = "is of a family that is not known yet" if headed else "gives vectors and no logits"
+        return InputError(f"{type(model).__name__} {what}; load it with a head (AutoModelFor...), or put your own on it, "
+                          "Called(model, output=lambda output: head(output.last_hidden_state[:, 0])), and pass adapt(that, "
+                          "inputs=...) or name the modalities yourself.")
     signature = ", ".join(inspect.signature(model.forward).parameters)
-    which = f" what {', '.join(map(repr, strange))} is;" if strange else ""
+    which = f" what {', '.join(map(repr, strange))} is;" if strange else " what each input is;"
     first = "pass a few examples, adapt(model, inputs=...), or " if draft.given is None else ""
     return InputError(
-        f"{type(model).__name__} is no family that is known, and its forward({signature}) does not say{which or ' what it is;'} "
-        f"{first}name its modalities yourself: rounds(model, inputs, [ImageCells('image', input='...'), Tokens('text', input='...', "
-        "layer='...', mask_id=..., pad_id=..., special=(...))]). Where the output is no logits (N,) or (N, classes), put the model "
-        "into Called(model, output=...).")
+        f"{type(model).__name__} is no family that is known, and its forward({signature}) does not say{which} {first}name its "
+        "modalities yourself: rounds(model, inputs, [ImageCells('image', input='...'), Tokens('text', input='...', layer='...', "
+        "mask_id=..., pad_id=..., special=(...))]). Where the output is no logits (N,) or (N, classes), put the model into "
+        "Called(model, output=...).")
 
 
-def _is_own(model: nn.Module) -> bool:
-    return not hasattr(model, "config") or parts.is_a(model, "Called")
-
-
-LAST = ((_is_own, _own),)
-__all__ = ["FAMILIES", "LAST", "Tokens", "Waves", "embedded_by", "kind_of", "unknown"]
+LAST = ((lambda model: True, _own),)

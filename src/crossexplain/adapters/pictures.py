@@ -1,7 +1,7 @@
 """Pictures: the classifiers of torchvision, transformers and timm."""
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from crossexplain.adapters import parts
 from crossexplain.adapters.draft import Adapted, Draft, picture, require_tensor, same_rows
@@ -9,12 +9,12 @@ from crossexplain.checks import InputError
 
 NAFLEX = "Siglip2.*"
 # Where the last maps of a network of convolutions are, from the whole to its parts; of torchvision, timm and transformers.
-LAST_MAPS = ("layer4", "features", "layers", "conv5", "inception5b", "Mixed_7c", "trunk_output", "blocks", "stages", "bn2",
+LAST_MAPS = ("layer4", "features", "layers", "conv5", "inception5b", "Mixed_7c", "trunk_output", "blocks", "stages", "conv_1x1", "layer",
              "encoder.stages", "encoder.layer", "encoder.layers", "encoder.blocks", "encoder")
 TOKENS = ("ViT.*", "DeiT.*", "Beit.*", "Data2VecVision.*", "Dinov2.*", "IJepa.*", "CLIP.*", "Siglip.*", "MetaClip2.*", "AltCLIP.*",
           "ChineseCLIP.*", "Blip.*", "Flava.*", "VisionTextDual.*", "Llava.*", "PaliGemma.*", "VisionTransformer", "DinoV2.*",
           "CLIPSeg.*", "VipLlava.*", "Idefics.*", "SmolVLM.*", "Gemma3.*", "Git.*", "InternVL.*", "Eva", "DistilledVisionTransformer")
-WINDOWS = ("Swin.*", "DonutSwin.*", "Clap.*")
+WINDOWS = ("Swin.*", "DonutSwin.*", "FocalNet.*")
 
 
 def deep(model: nn.Module, tower: str = "") -> tuple[str | None, dict[str, object]]:
@@ -75,20 +75,16 @@ def _classifier(draft: Draft) -> Adapted:
 
 
 def require_one_target(draft: Draft) -> None:
-    """Choose what is judged of a classifier: the predicted class, its number, or the label that has to be named."""
-    kind = getattr(parts.config_of(draft.model), "problem_type", None)
-    if kind == "multi_label_classification":
+    """Choose what is judged of a classifier: the predicted class, or of a regression and of several labels the number that is named."""
+    config = parts.config_of(draft.model)
+    kind = getattr(config, "problem_type", None)
+    if kind == "multi_label_classification" or kind == "regression" and getattr(config, "num_labels", 1) > 1:
         draft.target = draft.choose("target", need="the number of the label that is judged, since an example may have several")
     elif kind == "regression":
-        draft.target = draft.choose("target", number)
+        draft.target = draft.choose("target", 1)  # of one number: upwards
         draft.note("judged", "the number itself", "config: regression")
     else:
         draft.note("judged", "the logits", "the model's own output")
-
-
-def number(output: object) -> Tensor:
-    """Return the first logit as it is, (N,): of a regression, the number."""
-    return output.logits[:, 0]
 
 
 def _of_library(*packages: str):
@@ -129,7 +125,7 @@ def naflex(draft: Draft) -> None:
     side, channels = config.patch_size, config.num_channels
     inner = draft.call
 
-    def pictures_of(batch: dict) -> dict:
+    def pictures_of(batch: dict, _: object) -> dict:
         patches = require_tensor(batch.get("pixel_values"), "pixel_values")
         if patches.ndim == 4:
             return batch
