@@ -26,7 +26,7 @@ from crossexplain.recipes.scene_batches import Contrasts, Judged, Maps, Pictures
 from crossexplain.recipes.scenes import TEST
 
 NAME = "scenes_decoder"
-PLAN = {"saying": (2, 1e-3), "phrases": (2, 1e-3), "captions": (4, 1e-3)}  # epochs and highest learning rate of each step
+PLAN = {"saying": (1, 1e-3), "phrases": (1, 1e-3), "captions": (3, 1e-3)}  # epochs and highest learning rate of each step
 BEFORE, AFTER = ("does", "the", "picture", "show"), ("?", "answer")  # the prompt: "does the picture show a red ball ? answer"
 IMAGE, ANSWERS = "[IMAGE]", ("yes", "no")
 VOCABULARY = (*scenes.VOCABULARY, *(word for word in (IMAGE, *BEFORE, *AFTER, *ANSWERS) if word not in scenes.VOCABULARY))

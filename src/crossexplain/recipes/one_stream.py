@@ -25,7 +25,7 @@ from crossexplain.recipes.scenes import TEST, ranked
 
 NAME = "scenes_one_stream"
 TRAIN = 18_000  # pictures to train on; the first 6,000 are those of the book
-PLAN = {"words": (2, 1e-3), "phrases": (2, 1e-3), "captions": (4, 1e-3)}  # epochs and highest learning rate of each step
+PLAN = {"words": (1, 1e-3), "phrases": (1, 1e-3), "captions": (3, 1e-3)}  # epochs and highest learning rate of each step
 TWINS = 8  # of a batch: about 80 texts with two pictures each
 MASK = VOCABULARY.index("[MASK]")
 FIRST = 4  # tokens below it are padding, mask, start and end
