@@ -9,6 +9,7 @@ from crossexplain.checks import InputError
 from crossexplain.gradients.called import Called
 from crossexplain.gradients.capture import NoGradient
 from crossexplain.gradients.modalities import ImageCells, Tokens
+from crossexplain.gradients.preflight import preflight
 from crossexplain.gradients.rounds import feature_dividends, rounds
 from crossexplain.gradients.views import FULL, Mask
 from support.known_rules import BASELINES, IMAGES, INPUTS, MODALITIES, RULES, TOKENS, N, Toy
@@ -258,3 +259,27 @@ def test_a_deleted_word_leaves_its_padding_where_the_model_does_not_read():
     with pytest.raises(InputError, match="it reads padding as text"):
         rounds(AtTheEnd(masked=False).eval(), inputs, special, baselines=[baseline], progress=False)
     assert "delete" not in rounds(AtTheEnd(masked=False).eval(), inputs, special, progress=False).baselines[0]
+
+
+def test_a_layer_of_which_the_start_token_alone_is_read_has_no_gradient_at_the_features():
+    class First(Joint):
+        def after(self, row):
+            weights = (row @ row[:, :1].transpose(1, 2)).softmax(dim=1)
+            self.mixed = self.last((weights * row).sum(dim=1, keepdim=True) + row)
+            return self.head(self.mixed[:, 0].tanh())[:, 0]
+
+        def __init__(self):
+            super().__init__()
+            self.last = nn.Linear(5, 5)
+
+    inputs = {key: value[:9] for key, value in INPUTS.items()}
+    for layer, works in (("mix", True), ("last", False)):
+        modalities = [ImageCells(layer=layer, positions=slice(4, 8), patches=(2, 2)),
+                      Tokens(layer=layer, positions=slice(1, 4))]
+        if works:
+            assert rounds(First().eval(), inputs, modalities, progress=False).scale["image"].gt(0).all()
+        else:
+            with pytest.raises(NoGradient, match="'last'.*move by up to"):
+                rounds(First().eval(), inputs, modalities, progress=False)
+        names = preflight(First().eval(), inputs, modalities).names
+        assert ("no gradient" in names) != works
