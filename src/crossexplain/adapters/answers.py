@@ -1,4 +1,4 @@
-"""How likely an answer is after a prompt: what is judged of a model that goes on with a text."""
+"""How likely an answer is after a prompt: what is judged of a generative model."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace

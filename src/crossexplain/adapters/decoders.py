@@ -1,4 +1,4 @@
-"""Models that go on with a text, with a picture in it or without: what is judged is an answer to the prompt."""
+"""Generative models of text, with pictures or without: what is judged is an answer to the prompt."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -48,7 +48,7 @@ def _decoder(draft: Draft) -> Adapted:
     _attention(draft, tower, asked)
     _judged(draft, asked)
     draft.target = None if asked.against else 1  # of one answer the number is followed upwards, of two what is said decides
-    return draft.finish("goes on with a text and a picture" if sees else "goes on with a text")
+    return draft.finish("a generative model of text and pictures" if sees else "a language model")
 
 
 def _asked(draft: Draft) -> Answer:

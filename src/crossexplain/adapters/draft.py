@@ -159,10 +159,6 @@ class Draft:
             return None
         return default
 
-    def source(self, key: str, why: str) -> str:
-        """Return where a choice comes from: the caller, or what is given."""
-        return CHOSEN if key in self.choices else why
-
     def note(self, what: str, chosen: object, why: str = "") -> None:
         """Add a row to the table."""
         self.rows.append((what, str(chosen), why))
@@ -198,10 +194,10 @@ class Draft:
         has_mask = mask is not None and parts.names(self.model, mask) and self._names(mask)
         arguments = {"layout": ("NTD", "of the word embedding")} | arguments
         part = self.add(
-            Tokens, name, layer, input=(key, "forward"), layer=(layer, "the word embedding"), pad_id=(pad_id, of_ids),
+            Tokens, name, layer, input=(key, "model's forward()"), layer=(layer, "the word embedding"), pad_id=(pad_id, of_ids),
             mask_id=(mask_id, of_ids if mask_id is not None else "none is known, so words are not hidden by [MASK]"),
             special=(special, whence), **arguments,
-            attention=(mask if has_mask else None, "forward" if has_mask else "the processor gives none"))
+            attention=(mask if has_mask else None, "model's forward()" if has_mask else "the processor gives none"))
         self._whole_words(part)
         return part
 
@@ -273,7 +269,7 @@ class Draft:
         for_maps = [self._read_for_maps(part) or modality for part, modality in zip(self.parts, modalities)]
         layers = {modality.name: modality.layer for modality in for_maps}
         said = "the predicted class" if target is None else _said(target)
-        rows = [*self._table(modalities, layers), *self.rows, ("target", said, self.source("target", ""))]
+        rows = [*self._table(modalities, layers), *self.rows, ("target", said, CHOSEN if "target" in self.choices else "default")]
         return Adapted(model, modalities, for_maps, target, layers, self.attention, f"{type(self.model).__name__}: {family}",
                        rows, tuple(self.steps))
 
@@ -351,7 +347,7 @@ def _said(value: object) -> str:
 
 
 def picture(draft: Draft, key: str, layer: str | None = None, at: Mapping[str, object] | None = None, name: str = "image",
-            kind: type[Modality] = ImageCells, why: str = "forward") -> Part:
+            kind: type[Modality] = ImageCells, why: str = "model's forward()") -> Part:
     """Add a modality of pictures, read at their pixels."""
     return draft.add(kind, name, layer, at, input=(key, why))
 

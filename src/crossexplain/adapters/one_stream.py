@@ -21,8 +21,8 @@ def _vilt(draft: Draft) -> Adapted:
 
 def _visual_bert(draft: Draft) -> Adapted:
     draft.words(layer=parts.named(draft.model, "visual_bert.embeddings.word_embeddings"))
-    draft.add(Vectors, "image", input=("visual_embeds", "forward: vectors of regions"),
-              attention=("visual_attention_mask" if _given(draft, "visual_attention_mask") else None, "forward"))
+    draft.add(Vectors, "image", input=("visual_embeds", "model's forward(): vectors of regions"),
+              attention=("visual_attention_mask" if _given(draft, "visual_attention_mask") else None, "model's forward()"))
     draft.note("judged", "the logits", "the model's own output")
     draft.note("attention", "none", "one map holds words and regions")
     return draft.finish("one stream of words and regions")
@@ -64,8 +64,8 @@ def _lxmert(draft: Draft) -> Adapted:
     key = "question_answering_score" if parts.is_a(draft.model, ".*QuestionAnswering") else "cross_relationship_score"
     draft.output = draft.choose("output", key)
     draft.words(layer=parts.named(draft.model, "lxmert.embeddings.word_embeddings"))
-    draft.add(Vectors, "image", input=("visual_feats", "forward: vectors of a detector's boxes"),
-              attention=("visual_attention_mask" if _given(draft, "visual_attention_mask") else None, "forward"),
+    draft.add(Vectors, "image", input=("visual_feats", "model's forward(): vectors of a detector's boxes"),
+              attention=("visual_attention_mask" if _given(draft, "visual_attention_mask") else None, "model's forward()"),
               **({"stay": (("visual_pos",), "where the boxes are")} if "stay" in _parameters(Vectors) else {}))
     draft.note("judged", f"output.{key}", "the head of the class")
     draft.maps_of("text", [])

@@ -105,7 +105,7 @@ def _library(draft: Draft) -> Adapted:
         raise InputError(f"{type(model).__name__} gives no logits of classes; name a target, a function of its output that "
                          "returns one number an example, and the modality yourself, as in ImageCells(input='x').")
     layer, at = _library_layer(model)
-    picture(draft, keys[0], layer, at, why="forward")
+    picture(draft, keys[0], layer, at, why="model's forward()")
     require_one_target(draft)
     return draft.finish(f"a classifier of pictures, of {package}")
 
