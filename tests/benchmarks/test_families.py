@@ -8,7 +8,7 @@ from benchmarks.families import ANIMALS, METHODS, REFUSED, RIGHT, Asked, outcome
 from benchmarks.studies import zoo
 from benchmarks.studies.zoo import decoders, pairs, pictures, texts
 
-SLOW = {"Gemma 3", "BridgeTower", "Qwen3-VL", "GroupViT", "torchvision wide ResNet (small)"}  # 5 s and more; the benchmark runs them
+SLOW = {"Gemma 3", "BridgeTower", "Qwen3-VL", "GroupViT", "torchvision wide ResNet (small)"}  # left to the benchmark
 CORE = "game", "exact shapley", "gradient norm", "gradient x input", "feature ablation (Captum)", "preflight"
 
 
@@ -95,7 +95,7 @@ def test_the_layer_for_maps_of_every_classifier_of_torchvision_is_there():
         if name.startswith(("vgg", "vit", "regnet_y_128", "convnext_large")):  # large, and of a kind with the others
             continue
         with torch.device("meta"):
-            model = models.get_model(name, weights=None, **({"init_weights": False} if name in ("googlenet", "inception_v3") else {}))
+            model = models.get_model(name, weights=None)
         layer = adapt(model).layers["image"]
         assert layer and isinstance(model.get_submodule(layer), torch.nn.Module), name
 

@@ -269,7 +269,8 @@ class Draft:
         for_maps = [self._read_for_maps(part) or modality for part, modality in zip(self.parts, modalities)]
         layers = {modality.name: modality.layer for modality in for_maps}
         said = "the predicted class" if target is None else _said(target)
-        rows = [*self._table(modalities, layers), *self.rows, ("target", said, CHOSEN if "target" in self.choices else "default")]
+        last = ("target", said, CHOSEN if "target" in self.choices else "default")
+        rows = [*self._table(modalities, layers), *self.rows, last]
         return Adapted(model, modalities, for_maps, target, layers, self.attention, f"{type(self.model).__name__}: {family}",
                        rows, tuple(self.steps))
 
