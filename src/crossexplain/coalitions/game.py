@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 
 from crossexplain.checks import InputError
 from crossexplain.contract import TwoTowers
-from crossexplain.gradients.called import Called, named_in
+from crossexplain.gradients.called import Called
 from crossexplain.gradients.modalities import Inputs, Modality
 from crossexplain.gradients.question import ROWS, Question, Target
 
@@ -388,7 +388,7 @@ def _plain(model: nn.Module) -> nn.Module | None:
 
 def _towers(question: Question) -> list[_Tower] | None:
     """Return what encodes each modality, or None where the model does not say how it splits."""
-    model, modalities, own = _plain(question.model), question.modalities, named_in(question.model, "drop")
+    model, modalities, own = _plain(question.model), question.modalities, getattr(question.model, "drop", ())
     inputs = [key for key in question.inputs if key not in own]
     # What a function makes of the model's output it need not make of the logits of ``match``.
     if question.scored or len(modalities) != 2 or not isinstance(model, TwoTowers):

@@ -50,7 +50,7 @@ class Called(nn.Module):
         model = require_model(model)
         # One table of layers for both, so that names, weights and modes are those of the model; it is no layer of this one.
         self.__dict__.update({table: getattr(model, table) for table in TABLES})
-        common = _names(common, "common") + named_in(model, "common")
+        common = _names(common, "common") + getattr(model, "common", ()) * isinstance(model, Called)
         # Past the table of layers: a model may have layers named output or drop, which stay its own.
         self.__dict__.update(called=model, call=call, output=output, drop=_names(drop, "drop"), common=common)
 
@@ -81,11 +81,6 @@ class Called(nn.Module):
         if callable(self.output):
             return self.output(output)
         return output if self.output is None else _part(output, self.output)
-
-
-def named_in(model: object, what: str) -> tuple[str, ...]:
-    """Return the inputs that a :class:`Called` names as ``"common"`` or ``"drop"``; none of any other model."""
-    return getattr(model, what) if isinstance(model, Called) else ()
 
 
 def _names(given: Iterable[str], what: str) -> tuple[str, ...]:

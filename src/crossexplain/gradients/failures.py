@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from crossexplain.checks import InputError
-from crossexplain.gradients.called import named_in
 from crossexplain.gradients.evidence import tensors_in
 
 # Methods that ask a model without its gradient.
@@ -51,7 +50,7 @@ def _call_that_fits(model: nn.Module, values: Mapping[str | int, object], by_nam
     own = model.__dict__.get("called", model)
     if own is not model and model.call is not None:
         return None
-    named = {key: value for key, value in values.items() if key not in named_in(model, "drop")}
+    named = {key: value for key, value in values.items() if key not in getattr(model, "drop", ())}
     try:
         signature = inspect.signature(own.forward)
         signature.bind(**named) if by_name else signature.bind(*named.values())

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 
 from crossexplain.checks import InputError, require_one_of
-from crossexplain.gradients.called import named_in
 from crossexplain.gradients.layouts import Place, module_at
 
 Inputs = Mapping[str, object]  # what the model takes by keyword; every tensor with axes has the batch first
@@ -126,7 +125,7 @@ class Modality:
         settled = copy.copy(self)
         settled.place, examples = Place(self.layer), len(self.value(inputs))
         if model is not None and examples:
-            one = rows_of(inputs, torch.arange(1), examples, named_in(model, "common"))
+            one = rows_of(inputs, torch.arange(1), examples, getattr(model, "common", ()))
             settled.place = Place.of(self.layer, model, one)
         settled.settle(inputs)
         return settled

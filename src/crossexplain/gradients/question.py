@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from crossexplain.checks import InputError, class_index, require_eval, require_model
 from crossexplain.gradients import trial
-from crossexplain.gradients.called import Called, named_in
+from crossexplain.gradients.called import Called
 from crossexplain.gradients.capture import Captured, NoGradient, Target, capture, require_target, run
 from crossexplain.gradients.evidence import as_logits, classes, evidence, scored, tensors_in
 from crossexplain.gradients.failures import require_flat, unused
@@ -135,7 +135,7 @@ class Question:
         if isinstance(self._trial, InputError):
             if not self.any_mode:
                 raise self._trial.with_traceback(None)
-            return Trial(None, named_in(self.model, "common"), "output", None)
+            return Trial(None, getattr(self.model, "common", ()), "output", None)
         return self._trial
 
     def problems(self) -> list[Refusal]:

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from crossexplain.checks import InputError
-from crossexplain.gradients.called import named_in
 from crossexplain.gradients.capture import run, traced
 from crossexplain.gradients.evidence import as_logits, first_tensor, keep_axis, probabilities, scored, tensors_in, undo
 from crossexplain.gradients.failures import quantised
@@ -86,7 +85,7 @@ def tried(model: nn.Module, inputs: Inputs, modalities: Sequence[Modality], n: i
     Refusal, InputError
         Where examples cannot be asked about one by one, or it is open which inputs belong to all of them.
     """
-    known = named_in(model, "common")
+    known = getattr(model, "common", ())
     of_modalities = set(chain.from_iterable(keys_of(modality, inputs) for modality in modalities))
     handed_on = tuple(key for key, value in inputs.items() if key in known or not is_batched(value, n))
     open_keys = [key for key in inputs if key not in of_modalities and key not in handed_on]
