@@ -193,8 +193,9 @@ def word_scores(asked: Asked) -> bool:
         asked.inputs,
         words.layer,
         "gradient x input",
-        target if target is not None else "predicted",
+        "predicted" if target is None else target,
         special="keep",
+        positions=words.positions,
     )
     for number in asked.numbers:
         side = next(side for side in asked.sides if side.name == words.name)

@@ -52,12 +52,13 @@ with GradCAM(Logits(model), layers, reshape_transform=lay_out) as cam:
         """
 adapted = adapt(model)
 asked = dict(baselines={"image": "zero", "text": "pad"}, target=1)
-told = explain(adapted.model, batch, adapted.modalities, "feature ablation", **asked)
+parts = adapted.modalities
+told = explain(adapted.model, batch, parts, "feature ablation", **asked)
 values = told.joint().nan_to_num()
 """,
         """
 def score(cells, words):
-    pixels = batch["pixel_values"] * cells.repeat_interleave(16, 2).repeat_interleave(16, 3)
+    pixels = batch["pixel_values"] * nn.functional.interpolate(cells, scale_factor=16)
     hidden = is_word & (words == 0)
     ids = batch["input_ids"].masked_fill(hidden, 0)
     mask = batch["attention_mask"].masked_fill(hidden, 0)
@@ -77,7 +78,8 @@ values = torch.cat([cells.flatten(1), words * is_word], dim=1)
         "shapiq",
         """
 adapted = adapt(model, special=(2, 3), mask_id=4)
-told = explain(adapted.model, batch, adapted.modalities, "exact shapley", target=0)
+words = adapted.modalities
+told = explain(adapted.model, batch, words, "exact shapley", target=0)
 values = told.values["text"].nan_to_num()
 """,
         """
@@ -97,7 +99,7 @@ for row in range(len(ids)):
     with torch.no_grad():
         computer = shapiq.ExactComputer(game, len(places))
         found = computer("SV", 1)
-    values[row, places] = torch.tensor([found[(i,)] for i in range(len(places))]).float()
+    values[row, places] = torch.tensor([found[(i,)] for i in range(len(places))])
 """,
     ),
 }

@@ -31,16 +31,9 @@ def test_a_family_is_right_by_every_method_or_the_method_is_refused(name):
 
 
 @pytest.mark.parametrize("padding", ["left", "right"])
-@pytest.mark.parametrize(("answer", "against"), [((30, 33, 31), ()), ((30, 33), (31, 32, 34)), ((30,), (31,))],
-                         ids=["several tokens", "one answer against another", "one token against another"])
-def test_an_answer_of_several_tokens_follows_the_last_token_that_is_attended(answer, against, padding):
-    animal = decoders.with_pictures("LLaVA", answer, against[:1], padding)
-    if len(against) > 1 or len(answer) > 1 and against:  # by hand each answer for itself
-        one, other = decoders.with_pictures("LLaVA", answer, (), padding), decoders.with_pictures("LLaVA", against, (), padding)
-        animal.logits = lambda model, example: one.logits(model, example) - other.logits(model, example)
-        animal.choices = {"answer": list(answer), "against": list(against)}
-        animal.positive = False
-    require_right(judged(animal), ("rounds", "word scores"))
+@pytest.mark.parametrize(("answer", "against"), [((30, 33, 31), ()), ((30,), (31,))], ids=["several", "one against another"])
+def test_an_answer_follows_the_last_token_that_is_attended(answer, against, padding):
+    require_right(judged(decoders.with_pictures("LLaVA", answer, against, padding)), ("rounds", "word scores", "Grad-CAM"))
 
 
 @pytest.mark.parametrize("make", [
@@ -65,7 +58,7 @@ def test_a_page_with_a_picture_has_both_modalities_and_boxes_that_travel_with_th
 
     torch.manual_seed(0)
     config = transformers.LayoutLMv3Config(**texts.SMALL | {"max_position_embeddings": 40}, input_size=32, patch_size=8,
-                                           coordinate_size=4, shape_size=2, max_2d_position_embeddings=100,
+                                           coordinate_size=2, shape_size=4, max_2d_position_embeddings=100,
                                            max_rel_pos=8, rel_pos_bins=4, max_rel_2d_pos=8, rel_2d_pos_bins=4)
     model = texts.spread(transformers.LayoutLMv3ForSequenceClassification(config).eval(), 0.1)
     rows, boxes = [[2, 11, 12, 13, 3], [2, 21, 22, 23, 3]], torch.randint(1, 50, (2, 5, 2)).sort(dim=2).values
@@ -92,10 +85,11 @@ def test_the_layer_for_maps_of_every_classifier_of_torchvision_is_there():
     from crossexplain import adapt
 
     for name in models.list_models(module=models):
-        if name.startswith(("vgg", "vit", "regnet_y_128", "convnext_large")):  # large, and of a kind with the others
+        if name.startswith(("vgg", "vit", "convnext_large", "regnet")):  # large, or not to be made without memory
             continue
+        own = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
         with torch.device("meta"):
-            model = models.get_model(name, weights=None)
+            model = models.get_model(name, weights=None, **own)
         layer = adapt(model).layers["image"]
         assert layer and isinstance(model.get_submodule(layer), torch.nn.Module), name
 

@@ -140,6 +140,7 @@ def test_a_choice_that_fits_nothing_is_refused_by_name(choices, words):
     (llava, {}, ["answer=...", "against=..."]),
     (llava, {"answer": "yes"}, ["answer='yes' and no tokenizer"]),
     (llava, {"answer": 99}, ["token ids from 0 to 59"]),
+    (llava, {"answer": [5, 6], "against": 7}, ["two passes", "each answer by itself"]),
     (llava, {"answer": 5, "template": "USER: <image>"}, ["what stands before the question and what stands after it"]),
     (lambda: transformers.BertModel(transformers.BertConfig(**SMALL)), {}, ["vectors and no logits", "Called("]),
     (lambda: transformers.BertForTokenClassification(transformers.BertConfig(**SMALL)), {}, ["not known yet"]),
@@ -148,8 +149,8 @@ def test_a_choice_that_fits_nothing_is_refused_by_name(choices, words):
     (lambda: "bert-base-uncased", {}, ["torch.nn.Module"]),
     (lambda: transformers.GPT2ForSequenceClassification(transformers.GPT2Config(
         vocab_size=60, n_embd=16, n_layer=1, n_head=2, pad_token_id=None)), {}, ["pad_token_id"]),
-], ids=["special", "label", "answer", "answer as text", "answer out of range", "template", "no head", "tokens", "flava", "own",
-        "name", "padding"])
+], ids=["special", "label", "answer", "answer as text", "answer out of range", "two answers", "template", "no head", "tokens",
+        "flava", "own", "name", "padding"])
 def test_what_is_not_known_is_refused_with_what_to_pass(model, choices, words):
     with pytest.raises(InputError) as error:
         adapt(model(), **choices)

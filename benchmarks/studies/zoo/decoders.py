@@ -268,7 +268,7 @@ def with_pictures(
         answer,
         against,
         [Cells("image", "pixel_values", (1, 2)), Words(stay=(1, IMAGE), embedding=embedding, how="delete")],
-        maps if len(answer) == 1 else None,
+        maps,
         attention,
     )
 
@@ -378,7 +378,8 @@ def git(answer: tuple[int, ...] = (YES,)) -> Animal:
     batch = {"input_ids": ids, "attention_mask": mask, "pixel_values": torch.rand(2, 3, 16, 16)}
 
     def scores(model: nn.Module, one: Example) -> Tensor:
-        return model(**{key: value for key, value in one.items() if key != "more"}).logits[0].float()
+        given = {key: value for key, value in one.items() if key != "more"}
+        return model(**given).logits[0, -given["input_ids"].shape[1] :].float()  # the patches stand before the words
 
     return _answered(
         "GIT",
@@ -502,7 +503,8 @@ def t5(answer: tuple[int, ...] = (YES, 33)) -> Animal:
 
     def logits(model: nn.Module, one: Example) -> Tensor:
         said = model(**one, decoder_input_ids=torch.tensor([[0, *answer[:-1]]])).logits[0].log_softmax(dim=1)
-        return torch.stack([said[i, number] for i, number in enumerate(answer)]).mean()[None]
+        value = torch.stack([said[i, number] for i, number in enumerate(answer)]).mean()
+        return (value if len(answer) > 1 else value - (1 - value.exp()).log())[None]
 
     side = Words(stay=(3,), embedding="encoder.embed_tokens", how="delete", mask_id=None)
     return Animal(

@@ -1,7 +1,7 @@
 """How likely an answer is after a prompt: what is judged of a generative model."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -21,15 +21,15 @@ def logits_of(model: nn.Module, inputs: dict) -> Tensor:
 class Answer:
     """Calls a model and returns one number a row: how likely an answer is.
 
-    Of one token the log-odds, ``log p - log(1 - p)``; with ``against`` the log-odds of the one against the other. Of several
-    tokens their mean log-probability, each after those before it, less that of ``against`` where there is one.
+    Of one token the log-odds, ``log p - log(1 - p)``; with ``against``, another token, the log-odds of the one against the
+    other. Of several tokens their mean log-probability, each after those before it.
 
     Attributes
     ----------
     ids : tuple of int
         Tokens of the answer.
     against : tuple of int
-        Tokens of another answer, or none.
+        The token of another answer, or none.
     text, mask : str
         Keywords of the prompt's ids and of its attention mask; the answer follows the last token that is attended.
     way : callable
@@ -54,12 +54,12 @@ class Answer:
     @property
     def is_next(self) -> bool:
         """Whether the next token alone is judged."""
-        return len(self.ids) == 1 and len(self.against) < 2
+        return len(self.ids) == 1
 
     @property
     def longest(self) -> int:
         """How many tokens are put after the prompt."""
-        return 0 if self.start is not None or self.is_next else max(len(self.ids), len(self.against))
+        return 0 if self.start is not None or self.is_next else len(self.ids)
 
     def __call__(self, model: nn.Module, inputs: dict) -> Tensor:
         """Return one number a row, (R,)."""
@@ -70,8 +70,7 @@ class Answer:
                 return chosen - scores[:, self.against[0]]
             others = scores.index_fill(1, torch.tensor(self.ids, device=scores.device), -torch.inf)
             return chosen - others.logsumexp(dim=1)
-        value = self._mean(model, inputs)
-        return value - replace(self, ids=self.against, against=())._mean(model, inputs) if self.against else value
+        return self._mean(model, inputs)
 
     def last(self, inputs: dict) -> Tensor:
         """Return the position of each prompt's last token, (R,)."""

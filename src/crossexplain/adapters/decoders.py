@@ -56,6 +56,9 @@ def _asked(draft: Draft) -> Answer:
     model = draft.model
     answer, against = _tokens(draft, "answer"), _tokens(draft, "against") if "against" in draft.choices else ()
     draft.used.add("against")
+    if against and len(answer) + len(against) > 2:
+        raise InputError(f"got an answer of {len(answer)} tokens against one of {len(against)}, which takes two passes of the "
+                         "model, and a gradient is read in one; judge one token against one, or each answer by itself.")
     vqa = parts.is_a(model, "BlipForQuestionAnswering")
     start = _start(draft) if vqa or getattr(parts.config_of(model), "is_encoder_decoder", False) else None
     after_prompt = int(parts.is_a(model, "PaliGemma.*"))  # the prompt's tokens see each other, those of the answer do not
@@ -110,9 +113,13 @@ def _attention(draft: Draft, tower: str, asked: Answer) -> None:
     model = draft.model
     if tower and "positions" in draft.parts[0].at:
         draft.maps_of("image", parts.self_attention(model, tower))
+    if asked.start is not None and hasattr(model, "get_encoder"):  # the prompt is read by the encoder
+        encoder = parts.name_of(model, model.get_encoder()) or ""
+        draft.maps_of("text", parts.self_attention(model, encoder), 2 if parts.is_a(model, "T5.*", "MT5.*", "UMT5.*") else 1)
+        return
     reader = parts.named(model, "model.language_model", "language_model", "model.text_model", "text_model") or ""
     modules = [name for name in parts.self_attention(model, reader) if not (tower and parts.within(name, tower))]
-    # Where an encoder reads, or patches stand in the row before the words, a map is not one of the words.
+    # Where patches or an answer stand in the row beside the words, a map is not one of the words.
     alone = asked.start is None and not asked.longest and not parts.is_a(model, "Git.*", "Blip.*", "Blip2.*")
     draft.maps_of("text", modules if alone else [], why="no map is one of the prompt's words alone")
 
