@@ -218,9 +218,11 @@ def relevance(asked: Asked) -> bool:
     told = explain(*asked.arguments, "attention-relevance", **asked.settings, attention=asked.adapted.attention)
     for name, found in told.values.items():
         if name not in asked.animal.attention:  # of the modules that the adapter names, the maps by hand
-            modules = [module.partition("#")[0].partition("@")[0] for module in asked.adapted.attention[name]]
+            listed = asked.adapted.attention[name]
+            modules = [module.partition("#")[0].partition("@")[0] for module in listed]
+            entry = int(listed[0].partition("#")[2] or 1)
             axes = asked.animal.maps[1] if asked.animal.maps else ()
-            asked.animal.attention[name] = (modules, 1, axes[0] if isinstance(axes, tuple) and axes else 0)
+            asked.animal.attention[name] = (modules, entry, axes[0] if isinstance(axes, tuple) and axes else 0)
         side = next(side for side in asked.sides if side.name == name)
         for number in asked.numbers:
             expected = zoo.relevance_of(asked.animal, number, side)
