@@ -52,7 +52,7 @@ class InARow(Modality):
         for key, value in inputs.items():
             if key not in known and self.fits(value, inputs):
                 raise InputError(f"input {key!r} {tuple(value.shape)} has an entry for each of the {value.shape[1]} "
-                                 f"positions of {self.name}, and nobody said whether it moves with the {self.unit}; pass "
+                                 f"positions of {self.name}, and it is not known whether it moves with the {self.unit}; pass "
                                  f"along=({key!r},) if it belongs to them, stay=({key!r},) if it belongs to the place, "
                                  f"attention={key!r} if it masks padding, or use another baseline.")
         for key in self.along:
