@@ -8,7 +8,7 @@ from crossexplain.checks import InputError
 from crossexplain.evaluation.methods import METHODS, explain, registry
 from crossexplain.evaluation.task import CannotRun, Method, Scored
 from crossexplain.gradients.attention import RELEVANCE
-from crossexplain.gradients.modalities import ImageCells, Tokens, Vectors
+from crossexplain.gradients.modalities import Columns, ImageCells, Tokens, Vectors, Video
 from support.toy import HAND, PARTS, Product
 
 pytestmark = [pytest.mark.filterwarnings("ignore:Setting forward, backward hooks and attributes:UserWarning"),
@@ -228,3 +228,18 @@ def test_a_layer_with_the_words_first_is_read_example_by_example(method, n):
     found = explain(model, {"tokens": tokens}, [Tokens(layer="turned", layout="TND")], method).values["text"]
     expected = torch.arange(1.0, 5).expand(n, 4) * 2 if method == "raw" else value
     assert torch.allclose(found, expected * (2 * (logit > 0).float() - 1)[:, None], atol=1e-4)
+
+
+def test_occlusion_hides_neighbours_of_a_video_together_and_columns_one_by_one():
+    class Corner(nn.Module):
+        """The first place of the first frame counts, and the first two columns."""
+
+        def forward(self, video, table):
+            return video[:, 0, 0, 0, 0] + table[:, 0] + 2 * table[:, 1]
+
+    inputs = {"video": torch.ones(1, 3, 1, 3, 3), "table": torch.ones(1, 3)}
+    parts = [Video("video", "video", grid=(3, 3, 3), layout="NTCHW"), Columns("table", "table")]
+    values = explain(Corner().eval(), inputs, parts, "occlusion", baselines={"video": "zero", "table": "zero"}).values
+    shown = values["video"].reshape(3, 3, 3)  # windows of 2 x 2 x 2 cells, of which one holds the first cell
+    assert shown[0, 0, 0] == 1 and shown[0, 1, 1] == 1 / 4 and not shown[2].any() and not shown[:, 2].any()
+    assert values["table"].tolist() == [[1, 2, 0]]

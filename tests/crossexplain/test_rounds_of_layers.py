@@ -9,8 +9,9 @@ from crossexplain.checks import InputError
 from crossexplain.gradients.called import Called
 from crossexplain.gradients.capture import NoGradient
 from crossexplain.gradients.modalities import ImageCells, Tokens
+from crossexplain.gradients.preflight import preflight
 from crossexplain.gradients.rounds import feature_dividends, rounds
-from crossexplain.gradients.views import FULL
+from crossexplain.gradients.views import FULL, Mask
 from support.known_rules import BASELINES, IMAGES, INPUTS, MODALITIES, RULES, TOKENS, N, Toy
 
 
@@ -222,3 +223,63 @@ def test_what_belongs_to_all_examples_is_handed_on():
     found, plain = (feature_dividends(model, given, MODALITIES, progress=False, baseline="data") for model, given in (
         (Called(Against().eval(), common=("classes",)), {**inputs, "classes": classes}), (Fixed().eval(), inputs)))
     assert all(torch.allclose(values, plain[name], atol=1e-5) for name, values in found.items())
+
+
+class AtTheEnd(nn.Module):
+    """Reads its answer at the last place, with or without a mask of padding."""
+
+    def __init__(self, masked):
+        super().__init__()
+        torch.manual_seed(0)
+        self.masked, self.embedding, self.head = masked, nn.Embedding(12, 4), nn.Linear(5, 1)
+
+    def forward(self, images, tokens, mask):
+        words = self.embedding(tokens)
+        counts = mask[..., None] if self.masked else torch.ones_like(mask)[..., None]
+        read = words[:, -1] + (words * counts).sum(dim=1) / counts.sum(dim=1)
+        return self.head(torch.cat([read.sin(), images.mean(dim=(1, 2, 3))[:, None]], dim=1))[:, 0]
+
+
+def test_a_deleted_word_leaves_its_padding_where_the_model_does_not_read():
+    n, words = 12, TOKENS[:24:2]  # none is padded
+    inputs = {"images": IMAGES[:n], "tokens": words, "mask": torch.ones_like(words)}
+    text, baseline = Tokens(attention="mask"), {"image": "zero", "text": "delete"}
+    keep = {"text": Mask(torch.tensor([True, False, True]), "delete")}
+    with pytest.raises(InputError, match="attend to nothing"):  # of a text without special tokens nothing is left
+        rounds(AtTheEnd(masked=True).eval(), inputs, [ImageCells(), text], baselines=[baseline], progress=False)
+    special = [ImageCells(), Tokens(attention="mask", special=(10,))]
+    model = AtTheEnd(masked=True).eval()
+    record = rounds(model, inputs, special, baselines=[baseline], extra={"gone": keep}, progress=False)
+    with torch.no_grad():  # the second word is a special token, which stays
+        short = model(IMAGES[:n], words, torch.ones_like(words))
+        assert torch.allclose(record.extra["gone"].logits[:, 0], short, atol=1e-5)
+        last = words[:, 1:2]
+        expected = model(IMAGES[:n], last, torch.ones_like(last))
+    assert torch.allclose(record.passes["zero + delete", "text masked"].logits[:, 0], expected, atol=1e-5)
+    with pytest.raises(InputError, match="it reads padding as text"):
+        rounds(AtTheEnd(masked=False).eval(), inputs, special, baselines=[baseline], progress=False)
+    assert "delete" not in rounds(AtTheEnd(masked=False).eval(), inputs, special, progress=False).baselines[0]
+
+
+def test_a_layer_of_which_the_start_token_alone_is_read_has_no_gradient_at_the_features():
+    class First(Joint):
+        def after(self, row):
+            weights = (row @ row[:, :1].transpose(1, 2)).softmax(dim=1)
+            self.mixed = self.last((weights * row).sum(dim=1, keepdim=True) + row)
+            return self.head(self.mixed[:, 0].tanh())[:, 0]
+
+        def __init__(self):
+            super().__init__()
+            self.last = nn.Linear(5, 5)
+
+    inputs = {key: value[:9] for key, value in INPUTS.items()}
+    for layer, works in (("mix", True), ("last", False)):
+        modalities = [ImageCells(layer=layer, positions=slice(4, 8), patches=(2, 2)),
+                      Tokens(layer=layer, positions=slice(1, 4))]
+        if works:
+            assert rounds(First().eval(), inputs, modalities, progress=False).scale["image"].gt(0).all()
+        else:
+            with pytest.raises(NoGradient, match="'last'.*move by up to"):
+                rounds(First().eval(), inputs, modalities, progress=False)
+        names = preflight(First().eval(), inputs, modalities).names
+        assert ("no gradient" in names) != works

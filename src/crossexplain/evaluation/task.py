@@ -17,18 +17,7 @@ from crossexplain.gradients.question import Question
 from crossexplain.gradients.sharing import shared
 
 BUDGET = 256  # coalitions an example, for methods that sample them
-# By how much values that promise to sum to what the evidence gains may miss it, as a share of the largest gain: rounding and
-# regression miss less than a thousandth, DeepLIFT at a layer without a rule much more. And in units of rounding the evidence.
-COMPLETE, ROUNDED = 1e-2, 64
-
-
 LIBRARIES = {"captum": "captum", "shapiq": "shapiq", "grad-cam": "pytorch_grad_cam"}  # package -> module
-
-
-def misses(gap: Tensor, full: Tensor, hidden: Tensor, question: Question) -> bool:
-    """Return whether two evidences that ought to be one differ by more than a small share of what hiding everything changes."""
-    rounding = ROUNDED * torch.finfo(question.whole().dtype).eps * max(full.abs().max(), hidden.abs().max())
-    return bool((gap.abs() > COMPLETE * (full - hidden).abs().max() + rounding).any())
 
 
 class CannotRun(InputError):

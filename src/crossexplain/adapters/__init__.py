@@ -1,0 +1,56 @@
+"""Other people's models, adapted: which parts they have, what is read and hidden, and what is judged.
+
+``adapt`` looks at a model's class, configuration and processor, says what it chose, and refuses what it does not know.
+"""
+
+from collections.abc import Mapping
+
+from torch import nn
+
+from crossexplain.adapters import decoders, dual_encoders, one_stream, others, pictures, texts
+from crossexplain.adapters.draft import Adapted, Draft
+from crossexplain.checks import InputError
+
+__all__ = ["Adapted", "adapt"]
+FAMILIES = (*one_stream.FAMILIES, *dual_encoders.FAMILIES, *decoders.FAMILIES, *others.FAMILIES, *texts.FAMILIES,
+            *pictures.FAMILIES, *others.LAST)
+
+
+def adapt(model: nn.Module, processor: object = None, inputs: Mapping[str, object] | None = None, **choices) -> Adapted:
+    """Return a model of other people's with everything that explaining it takes.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Of transformers, torchvision, timm, open_clip, or one of your own with an input that is recognised.
+    processor : optional
+        Its processor or tokenizer: it knows the ids of [MASK], of the padding, and of what is no word.
+    inputs : mapping of str to Tensor, optional
+        A few examples, as the processor gives them. Where a model of your own is adapted they show what each input is.
+    **choices
+        What is to be other than chosen: ``target``, ``answer`` and ``against`` (of a model that goes on with a text),
+        ``template`` (of its prompt), ``whole_words=True``, ``attention_modules={"text": [...]}``, and every parameter of a
+        modality, as in ``grid=(4, 4)`` or ``text_layer="..."``, ``mask_id=103``, ``special=(101, 102)``.
+
+    Returns
+    -------
+    Adapted
+        ``print`` it to see what was chosen.
+
+    Raises
+    ------
+    InputError
+        For a model that is not known, with the lines to type instead; for what has to be passed; and an unknown choice.
+
+    Examples
+    --------
+    >>> from torchvision.models import squeezenet1_1
+    >>> adapted = adapt(squeezenet1_1(), grid=(3, 3))
+    >>> adapted.modalities[0].input, adapted.layers["image"]
+    ('x', 'features')
+    """
+    if not isinstance(model, nn.Module):
+        raise InputError(f"got a model of type {type(model).__name__}, expected a torch.nn.Module.")
+    model = getattr(model, "_orig_mod", model)  # what torch.compile was given: layers of a compiled model are not called
+    draft = Draft(model, processor, inputs, choices)
+    return next(make for fits, make in FAMILIES if fits(model))(draft)

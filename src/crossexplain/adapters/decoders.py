@@ -1,0 +1,250 @@
+"""Models that go on with a text, with a picture in it or without: what is judged is an answer to the prompt."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from crossexplain.adapters import parts
+from crossexplain.adapters.answers import Answer, logits_of
+from crossexplain.adapters.draft import UNSET, Adapted, Draft, picture, require_tensor, same_rows
+from crossexplain.adapters.pictures import deep
+from crossexplain.checks import InputError
+
+FLAT = ("Qwen2VL.*", "Qwen2_5_VL.*", "Qwen3VL.*", "Qwen3_5For.*", "Glm4v.*", "Glm46V.*", "GlmOcr.*")  # pixel_values of all pictures in a row
+ONE_PICTURE = ("Idefics2.*", "Idefics3.*", "SmolVLM.*")  # pixel_values (N, pictures, C, H, W)
+CROPPED = ("LlavaNext.*", "LlavaOnevision.*", "Mllama.*", "Emu3.*", "Aria.*", "Llama4.*")  # crops of a picture, of several sizes
+IMAGE_TOKENS = r"(image|video|vision|boi|eoi|boa|eoa|audio|fake).*_token_(id|index)|(boi|eoi)_token_(id|index)"
+COUNTS_PADDING = ("GPT2.*", "GPTNeo.*", "OpenAIGPT.*", "GPTBigCode.*", "CodeGen.*", "GPTJ.*", "BioGpt.*")
+
+
+def _goes_on(model: nn.Module) -> bool:
+    heads = r".*For(ConditionalGeneration|CausalLM|Vision2Seq|VisionText2Text|ImageTextToText)|.*LMHeadModel|BlipForQuestionAnswering"
+    return parts.is_a(model, heads) and "input_ids" in parts.keywords(model)
+
+
+def _decoder(draft: Draft) -> Adapted:
+    model = draft.model
+    if parts.is_a(model, *CROPPED):
+        raise InputError(f"{type(model).__name__} is given several crops of a picture, which overlap, so a cell of the picture is "
+                         "no part of its input; use a model that sees the picture as a whole, or wrap this one in Called(model, "
+                         "call), where call cuts the crops itself from pictures (N, C, H, W).")
+    sees = "pixel_values" in parts.keywords(model)
+    answer, against = _tokens(draft, "answer"), _tokens(draft, "against") if "against" in draft.choices else ()
+    draft.used.add("against")
+    encodes = bool(getattr(parts.config_of(model), "is_encoder_decoder", False)) or parts.is_a(model, "BlipForQuestionAnswering")
+    start = _start(draft) if encodes else None
+    asked = Answer(answer or (0,), against, way=_question_answering if parts.is_a(model, "BlipForQuestionAnswering") else logits_of,
+                   start=start, along=(("token_type_ids", 1),) if parts.is_a(model, "PaliGemma.*") else (("token_type_ids", 0),),
+                   places=parts.is_a(model, *COUNTS_PADDING))
+    tower = _tower(model)
+    if sees:
+        layer, at = deep(model, tower) if tower and not parts.is_a(model, *FLAT) else (None, {})
+        picture(draft, "pixel_values", layer, at)
+    draft.call = _flat(draft, asked) if parts.is_a(model, *FLAT) else _single(draft, asked) if parts.is_a(model, *ONE_PICTURE) \
+        else asked
+    # With an answer after the prompt, the layer has more positions than the prompt has tokens.
+    at = {"positions": (slice(0, -asked.longest), "the prompt; the answer stands after it")} if asked.longest else {}
+    part = draft.words(extra_special=_image_tokens(draft), **at)
+    if parts.is_a(model, *FLAT):
+        draft.note("mm_token_type_ids", "from the ids", "so that they fit when words are deleted")
+    _template(draft, part.arguments)
+    _attention(draft, tower)
+    _judged(draft, asked)
+    draft.target = None if against else 1
+    return draft.finish("goes on with a text and a picture" if sees else "goes on with a text")
+
+
+def _start(draft: Draft) -> int:
+    """Return the id with which a decoder begins."""
+    holders = parts.config_of(draft.model), parts.text_config(draft.model), getattr(draft.model, "generation_config", None)
+    known = [number for key in ("decoder_start_token_id", "bos_token_id") for holder in holders
+             for number in parts.numbers(getattr(holder, key, None))]
+    return draft.choose("start", known[0] if known else UNSET, need="the id that the decoder begins with")
+
+
+def _tower(model: nn.Module) -> str:
+    return parts.named(model, "model.vision_tower", "vision_tower", "model.vision_model", "vision_model", "model.visual",
+                       "visual", "git.image_encoder.vision_model") or ""
+
+
+def _tokens(draft: Draft, key: str) -> tuple[int, ...]:
+    """Return the token ids of an answer."""
+    given = draft.choose(key, need="which next word or words are judged: an id, a list of ids, or with a tokenizer a text; and "
+                                   "against=..., to judge one answer against another")
+    if given is None:
+        return ()
+    if isinstance(given, str):
+        if draft.tokenizer is None:
+            raise InputError(f"got {key}={given!r} and no tokenizer; pass the tokenizer or processor, or the ids.")
+        given = draft.tokenizer(given, add_special_tokens=False).input_ids
+    ids = [int(number) for number in (given.flatten().tolist() if isinstance(given, Tensor) else
+                                      given if isinstance(given, Sequence) else [given])]
+    words = getattr(parts.text_config(draft.model), "vocab_size", None)
+    if not ids or any(number < 0 or (words and number >= words) for number in ids):
+        raise InputError(f"got {key}={given!r}, expected token ids from 0 to {words and words - 1}, at least one.")
+    return tuple(ids)
+
+
+def _judged(draft: Draft, asked: Answer) -> None:
+    kind = "log-odds of the next token" if len(asked.ids) == 1 and len(asked.against) < 2 else "mean log-probability of the answer"
+    name = f"{list(asked.ids)}" + (f" against {list(asked.against)}" if asked.against else "")
+    if draft.tokenizer is not None:
+        name = repr(draft.tokenizer.decode(list(asked.ids))) + (f" against {draft.tokenizer.decode(list(asked.against))!r}"
+                                                                if asked.against else "")
+    draft.note("judged", f"{kind}, {name}", "after the last token that is attended")
+
+
+def _image_tokens(draft: Draft) -> list[int]:
+    """Return the ids that hold the place of a picture."""
+    ids = parts.ids_in(parts.config_of(draft.model), IMAGE_TOKENS) + parts.ids_in(parts.text_config(draft.model), IMAGE_TOKENS)
+    for key in ("image_token_id", "video_token_id", "fake_image_token_id", "image_token_index"):
+        ids += [*parts.numbers(getattr(draft.processor, key, None))]
+    return list(dict.fromkeys(ids))
+
+
+def _attention(draft: Draft, tower: str) -> None:
+    model = draft.model
+    if "positions" in (draft.parts[0].at if tower else {}):
+        draft.maps_of("image", parts.self_attention(model, tower))
+    reader = parts.named(model, "model.language_model", "language_model", "model.text_model", "text_model") or ""
+    modules = [name for name in parts.self_attention(model, reader) if not (tower and parts.within(name, tower))]
+    # Of a model with an encoder, or one whose maps hold the picture's patches too, a map is not one of the words.
+    whole = draft.call.start is None if isinstance(draft.call, Answer) else True
+    draft.maps_of("text", modules if whole and not parts.is_a(model, "Git.*", "Blip.*", "Blip2.*") else [])
+
+
+def _question_answering(model: nn.Module, inputs: dict) -> Tensor:
+    """Return the logits of BLIP's decoder, which its model keeps to itself."""
+    kept = []
+    handle = model.text_decoder.register_forward_hook(lambda module, arguments, output: kept.append(output.logits))
+    try:
+        model(**{key: value for key, value in inputs.items() if key != "use_cache"})
+    finally:
+        handle.remove()
+    return kept[-1]
+
+
+# Pictures that the processor cuts
+
+
+def _flat(draft: Draft, asked: Answer):
+    """Turn patches of all pictures in a row, (sum of P, D), into pictures (N, C, H, W), and back for the model."""
+    vision = parts.picture_config(draft.model)
+    side, merge, frames = vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size
+    channels = getattr(vision, "in_channels", None) or getattr(vision, "in_chans", 3)
+    image = parts.ids_in(parts.config_of(draft.model), "image_token_id")[0]
+
+    def pictures_of(batch: dict, _: object) -> dict:
+        patches = require_tensor(batch.get("pixel_values"), "pixel_values")
+        if patches.ndim == 4:
+            return batch
+        grids = require_tensor(batch.get("image_grid_thw"), "image_grid_thw")  # (pictures, 3)
+        if len(grids) != len(batch["input_ids"]) or "pixel_values_videos" in batch:
+            raise InputError(f"got {len(grids)} pictures for {len(batch['input_ids'])} texts, expected one each and no video; "
+                             "wrap the model in Called(model, call) for more.")
+        time, rows, columns = same_rows(grids, "sizes in image_grid_thw").tolist()
+        if time != 1:
+            raise InputError(f"image_grid_thw says {time} points in time, expected 1, a picture.")
+        cut = patches.reshape(len(grids), rows // merge, columns // merge, merge, merge, channels, frames, side, side)
+        pixels = cut[:, :, :, :, :, :, 0].permute(0, 5, 1, 3, 6, 2, 4, 7)  # N, C, then the rows' three parts and the columns'
+        rest = {key: value for key, value in batch.items() if key not in ("image_grid_thw", "mm_token_type_ids")}
+        return {**rest, "pixel_values": pixels.reshape(len(grids), channels, rows * side, columns * side)}
+
+    def with_patches(model: nn.Module, inputs: dict) -> Tensor:
+        pixels = inputs["pixel_values"]
+        n, _, height, width = pixels.shape
+        rows, columns = height // side, width // side
+        cut = pixels.reshape(n, channels, rows // merge, merge, side, columns // merge, merge, side)
+        cut = cut.permute(0, 2, 5, 3, 6, 1, 4, 7)[:, :, :, :, :, :, None].expand(-1, -1, -1, -1, -1, -1, frames, -1, -1)
+        grids = torch.tensor([[1, rows, columns]], device=pixels.device).expand(n, 3)
+        return asked(model, {**inputs, "pixel_values": cut.reshape(n * rows * columns, -1), "image_grid_thw": grids})
+
+    def way(model: nn.Module, inputs: dict) -> Tensor:
+        if parts.takes(model, "mm_token_type_ids"):  # of the ids as they are now, the answer's among them
+            inputs = {**inputs, "mm_token_type_ids": (inputs["input_ids"] == image).int()}
+        return logits_of(model, inputs)
+
+    from dataclasses import replace
+
+    asked = replace(asked, way=way)
+    draft.steps.append(pictures_of)
+    draft.note("  cut", f"patches of {side} x {side} pixels", "Adapted.inputs lays them out as pictures of one size")
+    return with_patches
+
+
+def _single(draft: Draft, asked: Answer):
+    """Take one picture an example, (N, C, H, W), for a model that is given several, (N, 1, C, H, W)."""
+    def pictures_of(batch: dict, _: object) -> dict:
+        pixels = require_tensor(batch.get("pixel_values"), "pixel_values")
+        if pixels.ndim == 4:
+            return batch
+        if pixels.shape[1] != 1:
+            raise InputError(f"got {pixels.shape[1]} pictures or crops an example, expected one; pass do_image_splitting=False to "
+                             "the processor.")
+        return {**batch, "pixel_values": pixels[:, 0]}
+
+    def with_axis(model: nn.Module, inputs: dict) -> Tensor:
+        pixels = inputs["pixel_values"]
+        # A picture of zeros counts as padding and would be left out; the least number above 0 keeps it.
+        empty = (pixels == 0).flatten(1).all(dim=1)[:, None, None, None]
+        pixels = torch.where(empty, torch.finfo(pixels.dtype).tiny, pixels)
+        given = {**inputs, "pixel_values": pixels[:, None]}
+        seen = given.get("pixel_attention_mask")
+        if seen is not None and seen.ndim == 3:
+            given["pixel_attention_mask"] = seen[:, None]
+        return asked(model, given)
+
+    draft.steps.append(pictures_of)
+    return with_axis
+
+
+# The prompt's template
+
+
+def _template(draft: Draft, arguments: dict) -> None:
+    """Keep the prompt's own words in every view, where the caller says what the prompt is without the question."""
+    template = draft.choose("template", None)
+    if template is None:
+        draft.note("template", "none", "template=(before, after) keeps the words round the question in every view")
+        return
+    if not isinstance(template, (tuple, list)) or len(template) != 2 or any(isinstance(part, int) for part in template):
+        raise InputError(f"got template={template!r}, expected what stands before the question and what stands after it, two texts or "
+                         "two lists of ids, as in template=('USER: <image>\\n', ' ASSISTANT:').")
+    if draft.tokenizer is None and any(isinstance(part, str) for part in template):
+        raise InputError("got a template as text and no tokenizer; pass the tokenizer or processor, or the ids.")
+    image = set(_image_tokens(draft))
+    before, after = (_once(draft.tokenizer(part, add_special_tokens=False).input_ids if isinstance(part, str) else
+                           torch.as_tensor(part).flatten().tolist(), image) for part in template)
+    special = set(arguments["special"][0])
+    arguments["special_mask"] = ("template", "template=(before, after)")
+    draft.steps.append(lambda inputs, _: {**inputs, "template": template_mask(inputs, before, after, image, special)})
+    draft.note("template", f"{len(before)} tokens before and {len(after)} after the question stay", "your choice")
+
+
+def _once(ids: list[int], image: set[int]) -> list[int]:
+    """Return ids with a run of one image token, as many as it has patches, as a single one."""
+    return [number for place, number in enumerate(ids) if number not in image or place == 0 or ids[place - 1] != number]
+
+
+def template_mask(batch: dict, before: list[int], after: list[int], image: set[int], special: set[int]) -> Tensor:
+    """Return which tokens are the template's, or padding: bool (N, T). Special tokens may stand in front of it and after it."""
+    ids, attended = batch["input_ids"], batch.get("attention_mask")
+    mask = torch.ones(ids.shape, dtype=torch.bool)
+    for row, numbers in enumerate(ids.tolist()):
+        places = [place for place in range(len(numbers)) if attended is None or attended[row, place]]
+        places = [place for i, place in enumerate(places)
+                  if numbers[place] not in image or i == 0 or numbers[places[i - 1]] != numbers[place]]
+        while places and numbers[places[0]] in special - set(before[:1]):
+            places = places[1:]
+        while places and numbers[places[-1]] in special - set(after[-1:]):
+            places = places[:-1]
+        said, rest = [numbers[place] for place in places], len(places) - len(after)
+        if rest <= len(before) or said[: len(before)] != before or said[rest:] != after:
+            raise InputError(f"the prompt of example {row} is {said}, expected the template {before} ... {after} with a question "
+                             "between; tokenise the template as the prompt is, with the space or line break at its ends.")
+        mask[row, places[len(before) : rest]] = False
+    return mask
+
+
+FAMILIES = ((_goes_on, _decoder),)
