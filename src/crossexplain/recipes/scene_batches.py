@@ -175,3 +175,45 @@ def pair_batches(pairs: Sequence[Pairs], maps: Maps, ends: bool) -> TensorBatche
 def trim(tokens: Tensor) -> Tensor:
     """Cut off the columns after the longest caption: padding changes nothing, but takes time."""
     return tokens[:, : int((tokens != 0).sum(dim=1).max())]
+
+
+class Judged:
+    """Texts, each with a picture of which it is true and one of which it is false, for models that have no towers.
+
+    A model whose modalities meet early has to be asked pair by pair. So each text of a batch of :class:`Contrasts` comes twice,
+    and neither the texts nor the number of questions gives an answer away.
+
+    Parameters
+    ----------
+    texts : Contrasts
+    both : bool
+        False leaves out the pictures of which a text is false.
+    """
+
+    TWIN = 0.7  # how often the false picture is the true one's twin, where the text is false of it: the harder question
+
+    def __init__(self, texts: Contrasts, both: bool = True):
+        self.texts, self.both = texts, both
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def batch(self, indices: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """Return maps (2n, ...), the picture (P,) and the tokens (P, T) of P pairs; and which are true, (P,)."""
+        given, truth = self.texts.batch(indices)
+        longest = max(given[name].shape[1] for name in ("tokens", "more") if name in given)
+        tokens = torch.cat([torch.nn.functional.pad(given[name], (0, longest - given[name].shape[1]))
+                            for name in ("tokens", "more") if name in given])
+        true = truth.T.float()  # (M, 2n)
+        usable = (true.sum(dim=1) > 0) & (true.sum(dim=1) < true.shape[1])
+        true, tokens = true[usable], tokens[usable]
+        picture = true.multinomial(1)[:, 0]
+        if not self.both:
+            return {"maps": given["maps"], "picture": picture, "tokens": tokens}, torch.ones(len(picture), dtype=torch.long)
+        chance = 1 - true
+        twin = picture[:, None] ^ 1  # 2k and 2k + 1
+        others = chance.sum(dim=1, keepdim=True) - chance.gather(1, twin)
+        weight = (self.TWIN / (1 - self.TWIN) * others).clamp(min=1) * chance.gather(1, twin)
+        other = chance.scatter(1, twin, weight).multinomial(1)[:, 0]
+        labels = torch.cat([torch.ones(len(picture), dtype=torch.long), torch.zeros(len(other), dtype=torch.long)])
+        return {"maps": given["maps"], "picture": torch.cat([picture, other]), "tokens": tokens.repeat(2, 1)}, labels
