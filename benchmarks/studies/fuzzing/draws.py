@@ -62,8 +62,8 @@ class Outcome:
 
 def run(source: Source) -> Outcome | None:
     """Draw a scene and a call, and judge the answer; None where the draw does not fit together."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings(record=True):  # thousands of draws would say the same thousands of times
+        warnings.simplefilter("always")
         scene = draw(source, twist)
         name = source.pick("call", [name for name in CALLS for _ in range(WEIGHTS.get(name, 1))])
         try:

@@ -23,7 +23,7 @@ from benchmarks.studies.fuzzing.asking import (
     require_truth,
 )
 from benchmarks.studies.fuzzing.oracle import NoTruth
-from benchmarks.studies.fuzzing.parts import Picture, Words, cell_sums
+from benchmarks.studies.fuzzing.parts import Film, Picture, Table, Words, cell_sums
 from benchmarks.studies.fuzzing.reading import CAMS, SCORES, SIGNED
 from benchmarks.studies.fuzzing.rounding import Views, feature_dividends_by_hand, none_of
 from benchmarks.studies.fuzzing.scenes import Scene
@@ -234,8 +234,8 @@ class Asked:
 
     def _occluded(self, i: int, name: str) -> np.ndarray:
         part, count = self.parts[name], len(self.truth.present(i)[name])
-        shape = np.arange(count).reshape(part.grid if isinstance(part, Picture) else (count,))
-        sides = [min(2, max(side - 1, 1)) for side in shape.shape]
+        shape = np.arange(count).reshape(part.grid if isinstance(part, Picture | Film) else (count,))
+        sides = [1 if isinstance(part, Table) else min(2, max(side - 1, 1)) for side in shape.shape]
         total, times = np.zeros(count), np.zeros(count)
         for start in np.ndindex(*(side - width + 1 for side, width in zip(shape.shape, sides))):
             window = shape[tuple(slice(at, at + width) for at, width in zip(start, sides))].ravel()
