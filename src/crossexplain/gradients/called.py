@@ -50,9 +50,9 @@ class Called(nn.Module):
         model = require_model(model)
         # One table of layers for both, so that names, weights and modes are those of the model; it is no layer of this one.
         self.__dict__.update({table: getattr(model, table) for table in TABLES})
-        self.__dict__["called"] = model
-        self.call, self.output, self.drop = call, output, _names(drop, "drop")
-        self.common = _names(common, "common") + getattr(model, "common", ()) * isinstance(model, Called)
+        common = _names(common, "common") + getattr(model, "common", ()) * isinstance(model, Called)
+        # Past the table of layers: a model may have layers named output or drop, which stay its own.
+        self.__dict__.update(called=model, call=call, output=output, drop=_names(drop, "drop"), common=common)
 
     @property
     def training(self) -> bool:
