@@ -10,12 +10,13 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from crossexplain.checks import InputError, find_layer, require_one_of
+from crossexplain.gradients.called import calling_of
 from crossexplain.gradients.capture import Captured, Target, capture, opened
 from crossexplain.gradients.layouts import Place, path_of
 from crossexplain.gradients.modalities import Tokens, examples_in, in_parts
 from crossexplain.gradients.modality import listed
 from crossexplain.gradients.patches import as_map
-from crossexplain.gradients.reading import Reader, as_row
+from crossexplain.gradients.reading import Reader, as_row, require_still
 from crossexplain.gradients.views import Mask, Views
 
 RELEVANCE, ROLLOUT = "attention-relevance", "attention-rollout"
@@ -268,7 +269,8 @@ def word_by_patch(model: nn.Module, inputs: Mapping[str, object], image_layer: s
     torch.Size([1, 4, 2, 2])
     """
     require_one_of(order, (*ORDERS, None), "order")
-    common = {*listed(common), *getattr(model, "common", ())}
+    require_still(model)
+    common = {*listed(common), *calling_of(model).common}
     n = examples_in(inputs, common)
     image = Reader(model, inputs, n, image_layer or _named(model, "image_layer"), common, layout, grid, positions)
     parts = list(in_parts(inputs, batch_size, n, target, common))
