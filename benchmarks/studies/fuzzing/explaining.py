@@ -88,7 +88,7 @@ class Asked:
 
     def want(self) -> Arrays:
         """Answer by hand."""
-        require_truth(self.scene)
+        require_truth(self.scene, follow=self.follow)
         method = self.method
         group = next(name for name, methods in GROUPS.items() if method in methods)
         every_layer = all(layer_is_read(self.scene, part) for part in self.parts.values())
