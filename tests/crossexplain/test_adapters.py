@@ -6,7 +6,7 @@ import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import nn
 
-from crossexplain import Called, Game, InputError, adapt, explain, rounds
+from crossexplain import Called, Game, InputError, Vectors, adapt, explain, rounds
 
 SMALL = dict(vocab_size=60, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
              max_position_embeddings=40, pad_token_id=0)
@@ -265,3 +265,23 @@ def test_a_tower_of_transformers_in_a_model_of_ones_own_is_read_where_it_embeds(
     logits = model(**inputs)
     (slope,) = torch.autograd.grad(logits[:, 0].sum(), kept)
     assert torch.allclose(told.nan_to_num(), slope.norm(dim=2) * inputs["attention_mask"], atol=1e-5)
+
+
+def test_layers_with_the_names_of_a_wrapper_stay_the_models():
+    class Named(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.output, self.drop, self.common, self.call = nn.Linear(4, 1), nn.Dropout(), nn.Identity(), nn.Tanh()
+
+        def forward(self, seen, heard):
+            return self.output(self.drop(self.call(self.common(seen.sum(dim=1) * heard.sum(dim=1)))))[:, 0]
+
+    torch.manual_seed(0)
+    model = Named().eval()
+    inputs = {"seen": torch.rand(3, 2, 4), "heard": torch.rand(3, 2, 4)}
+    expected = model(**inputs)
+    for asked in (model, Called(model, output=lambda output: output)):
+        parts = [Vectors("image", "seen"), Vectors("sound", "heard")]
+        game = Game(asked, inputs, parts, target=1, progress=False)
+        assert torch.allclose(game.values_of_all()[:, -1], expected.double(), atol=1e-6)
+    assert isinstance(model.output, nn.Linear) and isinstance(model.drop, nn.Dropout)
