@@ -327,7 +327,7 @@ def test_a_model_without_weights_says_so():
 
 def quantised() -> nn.Module:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that this way to quantise is going to move to another package
+        warnings.filterwarnings("ignore", message="torch.ao.quantization is deprecated", category=DeprecationWarning)
         return torch.ao.quantization.quantize_dynamic(Net().eval(), {nn.Linear}, dtype=torch.qint8)
 
 

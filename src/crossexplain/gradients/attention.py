@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from crossexplain.checks import InputError, find_layer, require_one_of
+from crossexplain.gradients.called import calling_of
 from crossexplain.gradients.capture import Captured, Target, capture, opened
 from crossexplain.gradients.layouts import Place, path_of
 from crossexplain.gradients.modalities import Tokens, examples_in, in_parts
@@ -269,7 +270,7 @@ def word_by_patch(model: nn.Module, inputs: Mapping[str, object], image_layer: s
     """
     require_one_of(order, (*ORDERS, None), "order")
     require_still(model)
-    common = {*listed(common), *getattr(model, "common", ())}
+    common = {*listed(common), *calling_of(model).common}
     n = examples_in(inputs, common)
     image = Reader(model, inputs, n, image_layer or _named(model, "image_layer"), common, layout, grid, positions)
     parts = list(in_parts(inputs, batch_size, n, target, common))

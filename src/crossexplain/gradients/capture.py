@@ -24,7 +24,7 @@ from crossexplain.checks import (
     require_finite,
     require_model,
 )
-from crossexplain.gradients.called import Called
+from crossexplain.gradients.called import calling_of
 from crossexplain.gradients.evidence import (
     as_logits,
     classes,
@@ -271,7 +271,7 @@ class _Call:
         values = inputs.items() if self.by_name else enumerate([inputs] if isinstance(inputs, Tensor) else inputs)
         self.values = {name: value.detach() if isinstance(value, Tensor) else value for name, value in values}
         self.opened: dict[str, Tensor] = {}  # by key, the copy of a leaf that the model gets
-        self.common = self.model.common if isinstance(self.model, Called) else ()
+        self.common = calling_of(self.model).common
         first = next((value for name, value in self.values.items()
                       if isinstance(value, Tensor) and value.ndim and name not in self.common), None)
         if first is None:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from crossexplain.checks import InputError, require_methods, require_one_of
 from crossexplain.gradients.attention import METHODS as ATTENTION_METHODS
 from crossexplain.gradients.attention import attention_maps, roll, watched
+from crossexplain.gradients.called import calling_of
 from crossexplain.gradients.capture import ModelInputs, capture
 from crossexplain.gradients.layouts import Place, path_of
 from crossexplain.gradients.reading import Reader, require_still
@@ -128,7 +129,7 @@ def attribute(model: nn.Module, inputs: ModelInputs, layer: str,
     if sign == "against":  # the gradient of minus the score is minus the gradient: no second pass
         captured = replace(captured, gradients={name: -values for name, values in captured.gradients.items()})
     rows = len(captured.score)
-    reader = Reader(model, inputs, rows, layer, getattr(model, "common", ()), layout, patches or grid, positions)
+    reader = Reader(model, inputs, rows, layer, calling_of(model).common, layout, patches or grid, positions)
     heat = {}
     if of_attention:  # one number a token, at the tokens that the first module attends to
         place = reader.place if len(reader.place.alone or ()) == 3 else Place.of(path_of(maps[0]), model)

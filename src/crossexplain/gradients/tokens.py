@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from crossexplain.checks import InputError, require_methods, require_one_of
 from crossexplain.gradients.attention import METHODS as ATTENTION_METHODS
 from crossexplain.gradients.attention import RELEVANCE, attention_maps, roll, watched
+from crossexplain.gradients.called import calling_of
 from crossexplain.gradients.capture import Target, capture
 from crossexplain.gradients.layouts import Place, at_positions, positions_of
 from crossexplain.gradients.modalities import examples_in, in_parts, word_numbers
@@ -122,7 +123,7 @@ def attribute(model: nn.Module, inputs: Mapping[str, Tensor], layer: str, method
     reads = _reads([method] if isinstance(method, str) else method)
     maps = attention_maps(attention) if any(name in ATTENTION_METHODS for name in reads) else []
     require_still(model)
-    common = {*listed(common), *getattr(model, "common", ())}
+    common = {*listed(common), *calling_of(model).common}
     n = len(special_tokens) if special_tokens is not None and special_tokens.ndim else examples_in(inputs, common)
     place = Place.of(layer, model, one_of(inputs, n, common))
     positions, parts = positions_of(positions, "the tokens"), []
