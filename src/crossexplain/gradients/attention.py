@@ -16,7 +16,7 @@ from crossexplain.gradients.layouts import Place, path_of
 from crossexplain.gradients.modalities import Tokens, examples_in, in_parts
 from crossexplain.gradients.modality import listed
 from crossexplain.gradients.patches import as_map
-from crossexplain.gradients.reading import Reader, as_row, require_still
+from crossexplain.gradients.reading import Reader, as_row
 from crossexplain.gradients.views import Mask, Views
 
 RELEVANCE, ROLLOUT = "attention-relevance", "attention-rollout"

@@ -48,7 +48,7 @@ def path_of(layer: str) -> str:
 def module_at(model: nn.Module, layer: str) -> nn.Module | None:
     """Return the module that is read at a place; None at an input, and where there is none of that name."""
     if not at_inputs(layer) and path_of(layer):
-        with suppress(AttributeError):
+        with suppress(AttributeError, RuntimeError):  # a scripted model has no modules to find
             return model.get_submodule(path_of(layer))
     return None
 

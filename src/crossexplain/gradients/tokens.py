@@ -15,7 +15,7 @@ from crossexplain.gradients.capture import Target, capture
 from crossexplain.gradients.layouts import Place, at_positions, positions_of
 from crossexplain.gradients.modalities import examples_in, in_parts, word_numbers
 from crossexplain.gradients.modality import listed
-from crossexplain.gradients.reading import as_row, one_of, require_alone, require_still
+from crossexplain.gradients.reading import as_row, one_of, require_alone
 
 SPECIAL = ("drop", "keep", "show")
 
