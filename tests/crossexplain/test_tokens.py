@@ -268,8 +268,9 @@ def test_what_belongs_to_all_sentences_is_not_cut():
         model.common = ("classes",)  # as of a model that says so itself
         assert torch.allclose(attribute(model, inputs, "words", special="keep", batch_size=4), alone)
         del model.common
-        with pytest.raises(InputError, match="common="):
-            attribute(model, inputs, "words", special="keep", batch_size=4)
+        for few in (1, 4):
+            with pytest.raises(InputError, match="common="):
+                attribute(model, inputs, "words", special="keep", batch_size=few)
     with pytest.raises(InputError, match="different numbers of rows .'input_ids' 6, 'classes' 3.; name those"):
         attribute(model, inputs, "words", special="keep")
 

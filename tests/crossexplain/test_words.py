@@ -93,6 +93,15 @@ def test_boxes_travel_places_stay_and_what_nobody_named_is_refused():
         view(SENTENCES, Tokens(**TEXT, along=["boxes"]), Mask(keep, "delete"))
 
 
+def test_what_belongs_to_all_examples_is_no_input_of_the_words():
+    inputs = {"tokens": torch.tensor([[5, 6, 7], [8, 9, 4], [5, 5, 0]]), "classes": torch.rand(3, 3)}
+    keep = torch.tensor([False, True, True])
+    with pytest.raises(InputError, match="input 'classes'"):
+        view(inputs, Tokens(), Mask(keep, "delete"))
+    seen = view(inputs, Tokens(), Mask(keep, "delete"), common=["classes"])
+    assert seen["tokens"].tolist() == [[6, 7, 0], [9, 4, 0], [5, 0, 0]] and seen["classes"] is inputs["classes"]
+
+
 def test_an_input_of_another_modality_is_no_unknown_input():
     inputs = {"question": PAIRS, "answer": PAIRS.flip(0), "frames": torch.rand(2, 9, 4)}
     modalities = [Tokens("question", "question", special=(2, 3)), Tokens("answer", "answer", special=(2, 3)),

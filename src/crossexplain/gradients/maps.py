@@ -18,7 +18,7 @@ from crossexplain.gradients.attention import attention_maps, roll, watched
 from crossexplain.gradients.called import calling_of
 from crossexplain.gradients.capture import ModelInputs, capture
 from crossexplain.gradients.layouts import Place, path_of
-from crossexplain.gradients.reading import Reader, require_still
+from crossexplain.gradients.reading import Reader
 from crossexplain.gradients.sharing import shared
 
 SIGNS = ("prediction", "for", "against")
@@ -118,7 +118,6 @@ def attribute(model: nn.Module, inputs: ModelInputs, layer: str,
     if sign == "prediction" and target is not None:
         raise InputError('got a target together with sign="prediction", which explains whatever the model predicts; '
                          'pass sign="for" or sign="against" with a target, or leave the target out.')
-    require_still(model)
     of_attention = [name for name in names if name in ATTENTION_METHODS]
     maps = attention_maps(attention) if of_attention else []
     gradients = bool(of_attention) or any(METHODS[name].gradients for name in names)

@@ -6,7 +6,7 @@ A modality adapter is the only thing that knows how a modality is fed to the mod
 your own by subclassing :class:`Modality`.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from torch import Tensor
 
@@ -59,8 +59,9 @@ def features_of(inputs: Inputs, modalities: Sequence[Modality]) -> dict[str, Ten
     return features
 
 
-def without_others(inputs: Inputs, modality: Modality, modalities: Sequence[Modality]) -> dict[str, object]:
-    """Return the inputs without those that belong to other modalities, for what asks about the rest.
+def without_others(inputs: Inputs, modality: Modality, modalities: Sequence[Modality],
+                   common: Collection[str] = ()) -> dict[str, object]:
+    """Return the inputs without those of other modalities, and of all examples, for what asks about the rest.
 
     Raises
     ------
@@ -80,4 +81,5 @@ def without_others(inputs: Inputs, modality: Modality, modalities: Sequence[Moda
                                  "the one whose it is, or to both.")
             theirs -= {key} if isinstance(modality, Tokens) else set()  # of words, not of vectors
         others |= theirs
-    return {key: value for key, value in inputs.items() if key in known or key not in others or key in STAY}
+    others = (others - known - {*STAY}) | ({*common} - named)
+    return {key: value for key, value in inputs.items() if key not in others}

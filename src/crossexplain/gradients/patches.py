@@ -41,7 +41,7 @@ def as_map(values: Tensor, rows: int, place: Place, *, picture: Grid | None = No
     picture : (int, int), optional
         Height and width of the pictures.
     layout : str, optional
-        One of :data:`~crossexplain.gradients.layouts.LAYOUTS`; default, what the kind of the layer and the sizes say.
+        One of ``LAYOUTS``; default, what the kind of the layer and the sizes say.
     patches : (int, int), optional
         Rows and columns of patches.
     positions : slice or sequence of int, optional

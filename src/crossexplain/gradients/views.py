@@ -249,7 +249,7 @@ class Views:
         changed = {}
         for name, change in changes.items():
             modality = self.modalities[name]
-            given = without_others(base, modality, list(self.modalities.values()))
+            given = without_others(base, modality, list(self.modalities.values()), self.common)
             if isinstance(change, Mask):
                 donor = None
                 if change.baseline == "data":
