@@ -269,7 +269,6 @@ def word_by_patch(model: nn.Module, inputs: Mapping[str, object], image_layer: s
     torch.Size([1, 4, 2, 2])
     """
     require_one_of(order, (*ORDERS, None), "order")
-    require_still(model)
     common = {*listed(common), *calling_of(model).common}
     n = examples_in(inputs, common)
     image = Reader(model, inputs, n, image_layer or _named(model, "image_layer"), common, layout, grid, positions)

@@ -122,7 +122,6 @@ def attribute(model: nn.Module, inputs: Mapping[str, Tensor], layer: str, method
     require_one_of(special, SPECIAL, "special")
     reads = _reads([method] if isinstance(method, str) else method)
     maps = attention_maps(attention) if any(name in ATTENTION_METHODS for name in reads) else []
-    require_still(model)
     common = {*listed(common), *calling_of(model).common}
     n = len(special_tokens) if special_tokens is not None and special_tokens.ndim else examples_in(inputs, common)
     place = Place.of(layer, model, one_of(inputs, n, common))
