@@ -2,7 +2,7 @@
 
 Each case builds a model that somebody has asked about, a few lines or a tiny one of transformers, and asserts the right answer,
 found in another way, or a refusal that says what to type; see :mod:`benchmarks.strangers`. A case is wrong where another answer
-or refusal came, and foreign where another library's error did. Half a minute.
+or refusal came, and foreign where another library's error did. It takes half a minute.
 """
 
 from collections import Counter

@@ -35,7 +35,7 @@ def refused(call: Callable[[], object], *words: str, kind: type[InputError] = In
         missing = [word for word in words if word.lower() not in str(error).lower()]
         assert not missing, f"the message lacks {missing}: {error}"
         return error
-    raise AssertionError(f"nothing was refused; {str(value)[:200]} came")
+    raise AssertionError(f"nothing was refused: the call returned {str(value)[:200]}")
 
 
 def right_or_refused(call: Callable[[], object], expected: Tensor | Callable[[object], bool], *words: str) -> None:

@@ -26,7 +26,7 @@ from crossexplain.evaluation.task import CannotRun
 from crossexplain.gradients.tokens import merge_words
 
 NORM = "gradient norm"
-ASKED = (NORM, "cross gradient", "integrated gradients", "occlusion", "shapley sampling", "mm-shap")
+ASKED = (NORM, "cross gradient", "integrated gradients", "feature ablation", "sampled shapley")
 
 
 class _Tensor(nn.Module):
@@ -46,7 +46,7 @@ def outputs_of_hugging_face():
     for make, name in ((vilt, "logits"), (visual_bert, "logits"), (lxmert, "question_answering_score")):
         model, inputs, parts = make(2)
         wrapper, inside = _Tensor(model, name).eval(), [_inside(part) for part in parts]
-        for method in (NORM, "integrated gradients", "occlusion", "exact shapley"):
+        for method in (NORM, "integrated gradients", "exact shapley"):
             expected = _explained(wrapper, inputs, inside, method)
             assert close(_explained(model, inputs, parts, method), expected, 1e-3), (type(model).__name__, method)
 
@@ -155,11 +155,11 @@ def a_flat_dict_for_a_model_that_takes_none():
 def words_first_in_rounds():
     """Layers that hold (T, N, D) in rounds, with more examples than words: right when told, asked for when not."""
     model, inputs = FirstWord(nn.LSTM(4, 4)).eval(), {"images": torch.rand(8, 1, 8, 8), "tokens": torch.randint(2, 20, (8, 5))}
-    record = rounds(model, inputs, [ImageCells(), Tokens(layer="embedding", layout="TND")], target=0, progress=False)
-    full = record.passes[record.baselines[0], "full"]
     expected = by_hand(model, inputs, "embedding")[1].norm(dim=2).T
-    assert close(full.importance["text"] * record.scale["text"][:, None], expected)
-    refused(partial(rounds, model, inputs, [ImageCells(), Tokens()], progress=False), "layout")
+    for layout in ("TND", None):
+        record = rounds(model, inputs, [ImageCells(), Tokens(layout=layout)], target=0, progress=False)
+        full = record.passes[record.baselines[0], "full"]
+        assert close(full.importance["text"] * record.scale["text"][:, None], expected), layout
 
 
 @case("C7")
@@ -233,9 +233,8 @@ def half_precision():
         plain.load_state_dict({key: value.float() for key, value in half.state_dict().items()})  # the same weights
         given = inputs | {"images": inputs["images"].to(kind)}
         single = inputs | {"images": given["images"].float()}
-        for method in ("integrated gradients", "gradient shap", "kernel shap", "shapiq shapley", NORM,
-                       "grad-cam (library)", "eigen-cam (library)", "grad-cam", "eigen-cam", "exact shapley", "occlusion",
-                       "l2"):
+        for method in ("integrated gradients", "gradient shap", "shapiq shapley", NORM, "grad-cam (library)",
+                       "eigen-cam (library)", "grad-cam", "eigen-cam", "occlusion", "l2"):
             expected = _explained(plain, single, parts, method, target=target)
             size = 0.05 * float(expected.nan_to_num().abs().max()) + 1e-3
             right_or_refused(lambda: _explained(half, given, parts, method, target=target),  # noqa: B023
@@ -260,8 +259,7 @@ def a_mask_that_is_missing():
 def a_scripted_model():
     """A scripted model has no layers to read: that is said by every door that reads one."""
     inputs, modalities = pairs(), [ImageCells(), Tokens()]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings(record=True):  # PyTorch's, that this will go
         scripted = torch.jit.script(Pair().eval())
     refused(partial(capture, scripted, inputs, "conv", 1), "script")
     refused(partial(rounds, scripted, inputs, modalities, progress=False), "script")

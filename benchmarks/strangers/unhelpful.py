@@ -144,8 +144,9 @@ def an_output_that_loses_its_batch_axis():
 
     for outputs in (1, 3):
         model, inputs, modalities = Squeezed(outputs=outputs).eval(), pairs(12), [ImageCells(), Tokens()]
-        for door in [*doors(model, inputs, modalities).values(), partial(preflight, model, inputs, modalities)]:
+        for door in doors(model, inputs, modalities).values():
             refused(door, "squeeze")
+        assert any("squeeze" in str(finding) for finding in preflight(model, inputs, modalities))
 
 
 @case("B9")
@@ -210,8 +211,7 @@ def a_traced_model():
     """A traced or scripted model has no layers to read: that is said, and its inputs can still be read."""
     model, inputs = Pair().eval(), pairs()
     expected = capture(model, inputs, "input:images", 1).gradients["input:images"]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings(record=True):  # PyTorch's, that this will go
         traced = torch.jit.trace(model, example_kwarg_inputs=inputs)
     refused(partial(capture, traced, inputs, "conv", 1), "script")
     right_or_refused(lambda: capture(traced, inputs, "input:images", 1).gradients["input:images"], expected, "script")
@@ -256,8 +256,7 @@ def one_call_of_an_encoder_for_two_pictures():
 @case("B17")
 def a_quantised_model():
     """Where quantised layers give no gradient that is said, and what works without one is named and does work."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings(record=True):  # PyTorch's, that this will go
         model = torch.ao.quantization.quantize_dynamic(Pair().eval(), {nn.Linear}, dtype=torch.qint8)
     inputs, modalities = pairs(), [ImageCells(), Tokens()]
     refused(partial(rounds, model, inputs, modalities, progress=False), "quanti")

@@ -133,7 +133,7 @@ def every_module(model: nn.Module) -> list[nn.Module]:
 
     Of a model in :class:`~crossexplain.gradients.called.Called`, these are the model's own.
     """
-    while (inner := model.__dict__.get("called")) is not None:
+    while (inner := model.__dict__.get("wrapped_model")) is not None:
         model = inner
     found = {model: None}
     waiting = [model]

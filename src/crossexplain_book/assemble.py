@@ -1,10 +1,9 @@
-"""Executed pages to the source folder of the book.
+"""Turn executed notebooks into the source folder of the book.
 
 What an executed notebook carries beside its text is put where jupyter-book looks for it: pictures become numbered
 figures with alt text, the finding moves to the top, the budget card is filled in from the run, claims are gathered.
 """
 
-import ast
 import copy
 import csv
 import json
@@ -14,6 +13,7 @@ import shutil
 from pathlib import Path
 
 from crossexplain.files import digest, tree, write_whole
+from crossexplain_book.api import api_pages
 from crossexplain_book.cards import source_tables
 from crossexplain_book.layout import BookError, Build
 from crossexplain_book.page import CLAIM, RUN
@@ -61,12 +61,12 @@ def figure_cell(cell: dict, output: dict, suffix: str) -> dict:
 
 
 def split_figures(cell: dict) -> list[dict]:
-    """Return the cell and, as cells of their own, the pictures that it showed, in the order in which they appeared."""
-    shown, plain = [], []
+    """Return the cell without its pictures, and then each picture in a cell of its own, in the order in which they appeared."""
+    pictures, plain = [], []
     for output in cell["outputs"]:
-        (shown if words_of(output) else plain).append(output)
-    rest = {**cell, "outputs": plain}
-    return [rest, *(figure_cell(cell, output, f"figure-{i}") for i, output in enumerate(shown, start=1))]
+        (pictures if words_of(output) else plain).append(output)
+    remainder = {**cell, "outputs": plain}
+    return [remainder, *(figure_cell(cell, output, f"figure-{i}") for i, output in enumerate(pictures, start=1))]
 
 
 def show_parameters(cell: dict, parameters: dict) -> dict:
@@ -74,7 +74,7 @@ def show_parameters(cell: dict, parameters: dict) -> dict:
     source = text_of(cell)
     for name, value in parameters.items():
         pattern = re.compile(rf"^({re.escape(name)}\s*=\s*)[^#\n]*?(\s*(?:#.*)?)$", re.MULTILINE)
-        source = pattern.sub(lambda found, value=value: f"{found[1]}{value!r}{found[2]}", source)
+        source = pattern.sub(lambda match, value=value: f"{match[1]}{value!r}{match[2]}", source)
     return {**cell, "source": source}
 
 
@@ -165,19 +165,19 @@ def label(chapter: str) -> str:
     return f"(chapter-{int(chapter[:2])})=\n"
 
 
-def missing_page(notebook: Path, why: str) -> str:
-    """Return the page that stands where a chapter has no run: its question, and why there is nothing else."""
+def missing_page(notebook: Path, reason: str) -> str:
+    """Return the page for a chapter that has no run: its question, and the reason why nothing else is shown."""
     try:
         cells = json.loads(notebook.read_text("utf-8"))["cells"]
         heads = [line for cell in cells if cell.get("cell_type") == "markdown" for line in text_of(cell).splitlines()]
     except (ValueError, TypeError, KeyError, AttributeError):  # no notebook, which its run has said
         heads = []
     title = next((line for line in heads if line.startswith("# ")), f"# {notebook.stem}")
-    return f"{label(notebook.stem)}{title}\n\n```{{warning}}\n{why}\n```\n"
+    return f"{label(notebook.stem)}{title}\n\n```{{warning}}\n{reason}\n```\n"
 
 
 def claims_tables(claims: list[dict]) -> str:
-    """Return the claims of the book, and apart from them the paper's, as Markdown."""
+    """Return two tables as Markdown: the claims of the book and those of the paper."""
     parts = []
     for title, paper in (("What this book claims", False), ("What the paper claims", True)):
         rows = [_claim_row(claim) for claim in claims if claim["paper"] == paper]
@@ -193,7 +193,7 @@ def _claim_row(claim: dict) -> tuple:
 
 
 def runtime_table(records: list[ChapterRecord]) -> str:
-    """Return the table of run times as Markdown, with the machine they were taken on."""
+    """Return the table of run times as Markdown, with the machine on which they were measured."""
     rows = [(f"[{int(record.chapter[:2])}](chapter-{int(record.chapter[:2])})", duration(record.seconds),
              f"{record.memory:.2f} GiB", record.threads, record.jobs, record.finished) for record in records]
     machines = sorted({record.machine for record in records})
@@ -202,7 +202,7 @@ def runtime_table(records: list[ChapterRecord]) -> str:
 
 
 def results_table(figures: Path, results: Path) -> str:
-    """Return the measured figures as Markdown tables, one for each command, and links to all that was written."""
+    """Return the measured figures as Markdown tables, one for each command, with links to all files that were written."""
     rows = list(csv.DictReader(figures.open(encoding="utf-8"))) if figures.is_file() else []
     parts = []
     for command in dict.fromkeys(row["command"] for row in rows):
@@ -232,15 +232,19 @@ def checkpoints_table(folder: Path) -> str:
 
 
 def _accuracy(accuracy) -> str:
-    """Return an accuracy, or of many by kind the whole and the worst: the card has them all."""
+    """Return an accuracy as text; where there is one for each kind, the total and the lowest (the card has them all)."""
     if not isinstance(accuracy, dict):
         return f"{accuracy:.3f}" if isinstance(accuracy, float) else str(accuracy)
     numbers = {kind: value for kind, value in accuracy.items() if isinstance(value, (int, float))}
-    whole = next((kind for kind in ("all", "held out") if kind in numbers), None)
-    if whole is None or len(numbers) < 3:
+    if total := next((kind for kind in ("all", "held out") if kind in numbers), None):
+        wholes, kinds = [f"{numbers[total]:.3f}"], {kind: value for kind, value in numbers.items() if kind != total}
+    else:  # "foils, colour" is a kind of "foils"
+        wholes = [f"{kind}: {_accuracy(value)}" for kind, value in accuracy.items() if ", " not in kind]
+        kinds = {kind: value for kind, value in numbers.items() if ", " in kind}
+    if len(kinds) < 2:
         return "; ".join(f"{kind}: {_accuracy(value)}" for kind, value in accuracy.items())
-    worst = min(numbers, key=numbers.get)
-    return f"{numbers[whole]:.3f}; worst of {len(numbers) - 1}: {numbers[worst]:.3f} ({worst})"
+    lowest = min(kinds, key=kinds.get)
+    return "; ".join([*wholes, f"lowest of {len(kinds)} kinds: {kinds[lowest]:.3f} ({lowest})"])
 
 
 def table(header, rows) -> str:
@@ -248,48 +252,6 @@ def table(header, rows) -> str:
     from crossexplain_book.page import table as markdown
 
     return str(markdown(header, rows))
-
-
-def api_pages(root: Path) -> dict[str, str]:
-    """Return the pages that document both packages from their docstrings: an index and one for each part.
-
-    What stands at the top of a package (:class:`crossexplain.intervals.Interval`, :class:`crossexplain.checks.InputError`) is
-    a part of its own.
-    """
-    pages, rows = {}, []
-    for package in sorted(folder for folder in (root / "src").iterdir() if (folder / "__init__.py").is_file()):
-        inner = sorted(folder for folder in package.iterdir() if (folder / "__init__.py").is_file())
-        for folder in [package, *inner]:
-            name = folder.relative_to(root / "src").as_posix().replace("/", ".")
-            pages[f"api/{name}.md"] = _api_page(folder, name)
-            rows.append((f"[{name}]({name}.md)", _first_line(folder / "__init__.py")))
-    pages["api/index.md"] = "# The package\n\n" + table(("part", "what it is for"), rows) + "\n"
-    return pages
-
-
-def _first_line(module: Path) -> str:
-    return (ast.get_docstring(ast.parse(module.read_text("utf-8"))) or "").splitlines()[0]
-
-
-def _api_page(folder: Path, name: str) -> str:
-    package = folder / "__init__.py"
-    text = f"# `{name}`\n\n{_first_line(package)}\n{_door(package, name)}"
-    modules = [(path.stem, f"{name}.{path.stem}") for path in sorted(folder.glob("[!_]*.py"))]
-    if any(isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")
-           for node in ast.parse(package.read_text("utf-8")).body):
-        modules.insert(0, (name.rpartition(".")[2], name))
-    for title, module in modules:
-        text += (f"\n## `{title}`\n\n```{{eval-rst}}\n.. automodule:: {module}\n"
-                 "   :members:\n   :member-order: bysource\n```\n")
-    return text
-
-
-def _door(package: Path, name: str) -> str:
-    """Return the names that a package hands on from its modules, each with a link, as Markdown; empty where it has none."""
-    homes = next((ast.literal_eval(node.value) for node in ast.parse(package.read_text("utf-8")).body
-                  if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "_HOME"), {})
-    links = ", ".join(f"{{py:obj}}`{door} <{home}.{door}>`" for door, home in homes.items())
-    return f"\n`from {name} import ...` gives {links}.\n" if links else ""
 
 
 def assemble(build: Build, notebooks: list[Path], failed: list[str]) -> str:
@@ -317,8 +279,8 @@ def assemble(build: Build, notebooks: list[Path], failed: list[str]) -> str:
         files[f"downloads/{path.name}"] = path
         record = None if path.stem in failed else load_record(build, path.stem)
         if record is None:
-            why = "failed in this build" if path.stem in failed else "was not run in this build"
-            files[f"chapters/{path.stem}.md"] = missing_page(path, f"This chapter {why}.").encode()
+            reason = "failed in this build" if path.stem in failed else "was not run in this build"
+            files[f"chapters/{path.stem}.md"] = missing_page(path, f"This chapter {reason}.").encode()
             continue
         executed = executed_notebook(build, path)
         files[f"chapters/{path.name}"] = json.dumps(page(executed, record), indent=1, ensure_ascii=False).encode()
@@ -339,16 +301,16 @@ def _fill(name: str, content: bytes | Path, tables: dict) -> bytes:
     if not name.endswith(".md") or b"% assembled: " not in data:
         return data
 
-    def fill(found: re.Match) -> str:
-        if found[1] not in tables:
-            raise BookError(f"{name}: nothing is assembled under {found[1]!r}; there are {', '.join(tables)}.")
-        return tables[found[1]]
+    def fill(match: re.Match) -> str:
+        if match[1] not in tables:
+            raise BookError(f"{name}: nothing is assembled under {match[1]!r}; there are {', '.join(tables)}.")
+        return tables[match[1]]
 
     return PLACEHOLDER.sub(fill, data.decode("utf-8")).encode()
 
 
 def _write(folder: Path, files: dict[str, bytes]) -> str:
-    """Bring the folder to exactly these files; what is there already is not touched."""
+    """Make the folder hold exactly these files; files that are right already are left alone."""
     for stale in set(tree(folder)) - {folder / name for name in files}:
         stale.unlink()
     for name, data in files.items():

@@ -1,4 +1,4 @@
-"""The book from beginning to end: run what changed, assemble, let jupyter-book build, say where to open it."""
+"""Build the book from beginning to end: run what changed, assemble the source, call jupyter-book, say where to open it."""
 
 import json
 import re
@@ -48,15 +48,15 @@ def build_book(build: Build, *, names=(), jobs: int = 2, memory: float = 3.5, pa
         say(f"Running {len(chosen)} of {len(all_chapters)} chapters ({build.profile}, {build.size}) into {build.folder}")
         failed = execute(build, chosen, parameters=parameters or {}, jobs=jobs, memory=memory, again=again, say=say)
         key = assemble(build, all_chapters, failed)
-        whole = site(build, key, strict=not failed and len(chosen) == len(all_chapters), say=say)
+        complete = site(build, key, strict=not failed and len(chosen) == len(all_chapters), say=say)
         if results is not None:
             copy_results(build, results)
-    say(f"{'Done' if whole and not failed else 'Not whole'} after {time.monotonic() - started:.0f} s.")
+    say(f"{'Done' if complete and not failed else 'Not whole'} after {time.monotonic() - started:.0f} s.")
     if failed:
         say(f"Chapters that failed: {', '.join(failed)} (see above).")
     if (build.html / "index.html").is_file():
         say(f"Open {(build.html / 'index.html').as_uri()}")
-    return 0 if whole and not failed else 1
+    return 0 if complete and not failed else 1
 
 
 def run_chapters(build: Build, *, names=(), say=print, **how) -> int:
@@ -70,7 +70,7 @@ def run_chapters(build: Build, *, names=(), say=print, **how) -> int:
 
 @contextmanager
 def one_at_a_time(folder: Path, say):
-    """Hold the folder against a second build; wait for one that is running."""
+    """Keep a second build out of the folder; wait for one that is running."""
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / ".lock")
     try:
@@ -85,7 +85,7 @@ def one_at_a_time(folder: Path, say):
 
 
 def site(build: Build, key: str, *, strict: bool, say=print) -> bool:
-    """Build the site from the assembled source unless nothing changed since the last whole one.
+    """Build the site from the assembled source, unless nothing has changed since the last complete build.
 
     Where only the prose of chapters changed since then, jupyter-book goes on from that build and reads these chapters
     alone. The site is built beside the old one and takes its place in one step; its keys are written last.
@@ -95,9 +95,9 @@ def site(build: Build, key: str, *, strict: bool, say=print) -> bool:
     bool
         Whether jupyter-book was content.
     """
-    rest = digest(strict, build.root / "_config.yml", *tree(build.root / "book" / "_ext", "*.py"),
+    settings = digest(strict, build.root / "_config.yml", *tree(build.root / "book" / "_ext", "*.py"),
                   *tree(build.root / "src", "*.py"), build.root / "requirements.lock")
-    keys = {"all": digest(key, rest), "frame": digest(frame(build.source), rest)}
+    keys = {"all": digest(key, settings), "frame": digest(frame(build.source), settings)}
     stamp, work = build.folder / "html.key", build.folder / "work"
     last = _load_keys(stamp) if (build.html / "index.html").is_file() else {}
     if last.get("all") == keys["all"]:
@@ -111,19 +111,19 @@ def site(build: Build, key: str, *, strict: bool, say=print) -> bool:
     command = [sys.executable, "-c", CALL, "build", str(build.source), "--path-output", str(work),
                "--config", str(build.root / "_config.yml"), "--toc", str(build.source / "_toc.yml"), "-q", "-n",
                *(["-W", "--keep-going"] if strict else []), *([] if goes_on else ["--all"])]
-    done = subprocess.run(command, cwd=build.root, capture_output=True, text=True, encoding="utf-8", errors="replace",
+    process = subprocess.run(command, cwd=build.root, capture_output=True, text=True, encoding="utf-8", errors="replace",
                           check=False)
-    (build.folder / "jupyter-book.log").write_text(done.stdout + done.stderr, "utf-8")
-    made = work / "_build" / "html"
-    if not (made / "index.html").is_file():
-        raise SiteError(f"jupyter-book made no pages:\n{(done.stdout + done.stderr)[-4000:]}")
+    (build.folder / "jupyter-book.log").write_text(process.stdout + process.stderr, "utf-8")
+    pages = work / "_build" / "html"
+    if not (pages / "index.html").is_file():
+        raise SiteError(f"jupyter-book made no pages:\n{(process.stdout + process.stderr)[-4000:]}")
     part = build.folder / "html.part"
     shutil.rmtree(part, ignore_errors=True)
-    shutil.copytree(made, part)
+    shutil.copytree(pages, part)
     shutil.rmtree(build.html, ignore_errors=True)
     part.replace(build.html)
-    if done.returncode:
-        say(f"jupyter-book complains:\n{done.stderr[-6000:].strip() or done.stdout[-6000:].strip()}")
+    if process.returncode:
+        say(f"jupyter-book complains:\n{process.stderr[-6000:].strip() or process.stdout[-6000:].strip()}")
         return False
     stamp.write_text(json.dumps(keys))
     return True
@@ -137,7 +137,7 @@ def _load_keys(stamp: Path) -> dict:
 
 
 def frame(source: Path) -> str:
-    """Return a hash of all that one page may show of another: of everything but the plain prose of the chapters.
+    """Return a hash of everything that one page may show of another: all but the plain prose of the chapters.
 
     Of a chapter's text, titles, labels, directives and citations count: other pages link to them, number them, list them.
     """

@@ -49,7 +49,7 @@ def _interrupted(number, frame) -> None:
 
 
 def _absolute_data_folder() -> None:
-    """Let chapters, which run elsewhere, find the folder that the caller named relative to where they are."""
+    """Make the data folder absolute, so that chapters, which run in another folder, find it."""
     if folder := os.environ.get("CROSSEXPLAIN_DATA"):
         os.environ["CROSSEXPLAIN_DATA"] = str(Path(folder).expanduser().absolute())
 
@@ -87,8 +87,8 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def _add(commands, name: str, what: str, function, options) -> None:
-    command = commands.add_parser(name, help=what, description=what[0].upper() + what[1:] + ".")
+def _add(commands, name: str, purpose: str, function, options) -> None:
+    command = commands.add_parser(name, help=purpose, description=purpose[0].upper() + purpose[1:] + ".")
     options(command)
     command.set_defaults(run=function)
 
@@ -165,7 +165,7 @@ def _amount(text: str) -> float:
 
 
 def _folder(text: str) -> Path:
-    """Make sure of the folder now: after an hour of work would be late."""
+    """Check the folder now, and not after an hour of work."""
     try:
         Path(text).mkdir(parents=True, exist_ok=True)
         with TemporaryFile(dir=text):
@@ -212,8 +212,8 @@ def fetch(options) -> int:
     if unknown := [name for name in options.names if name not in store.SOURCES]:
         raise UsageError(f"there is no source {unknown[0]!r}; the sources are {', '.join(store.SOURCES)}.")
     for name in options.names:
-        found = store.fetch(name, ask=(lambda question: True) if options.yes else _ask)
-        say(f"{name}: {found.origin}, {found.path}")
+        source = store.fetch(name, ask=(lambda question: True) if options.yes else _ask)
+        say(f"{name}: {source.origin}, {source.path}")
     return OK
 
 
@@ -230,8 +230,8 @@ def sources(options) -> int:
     from crossexplain_book.sources import sources as all_sources
 
     for entry in all_sources():
-        where = f"{entry.state}, {entry.found.path if entry.found else megabytes(entry.source.size)}"
-        say(f"{entry.source.name:20} {where}")
+        place = f"{entry.state}, {entry.found.path if entry.found else megabytes(entry.source.size)}"
+        say(f"{entry.source.name:20} {place}")
         if entry.problem and not entry.found:
             say(f"{'':20} {entry.problem}")
     return OK
@@ -242,31 +242,31 @@ def doctor(options) -> int:
     say(f"crossexplain {__version__} with Python {platform.python_version()} on {platform.platform()}")
     missing = _say_packages()
     _say_machine()
-    whole = _say_sources()
-    return FAILED if missing or not whole else OK
+    sound = _say_sources()
+    return FAILED if missing or not sound else OK
 
 
 def _say_sources() -> bool:
-    """Say where each source is and what a full run lacks; return whether what is there is whole."""
+    """Say where each source is and what a full run lacks; return whether the files that were found are complete."""
     from crossexplain.data import store
     from crossexplain_book.sources import sources as all_sources
 
     say("sources")
-    whole = True
+    sound = True
     try:
         store.data_folder()
     except store.MissingSource as error:
-        whole = False
+        sound = False
         say(f"  {error}")
         del os.environ["CROSSEXPLAIN_DATA"]  # what follows is what would be found without it
     entries = all_sources()
     for entry in entries:
         say(f"  {entry.source.name:20} {entry.state}{'' if entry.source.chapters else ', no chapter reads it so far'}")
         if entry.broken:
-            whole = False
+            sound = False
             say(f"  {'':20} {entry.problem}")
     _say_lacking([entry.source for entry in entries if not entry.found and entry.source.chapters])
-    return whole
+    return sound
 
 
 def _say_lacking(sources: list) -> None:
@@ -285,10 +285,10 @@ def _say_lacking(sources: list) -> None:
 
 def _say_packages() -> list[str]:
     say("packages")
-    found = provenance.installed((*provenance.PACKAGES, *provenance.TOOLS))
-    for name, number in found.items():
+    versions = provenance.installed((*provenance.PACKAGES, *provenance.TOOLS))
+    for name, number in versions.items():
         say(f"  {name:20} {number or 'missing'}")
-    missing = [name for name, number in found.items() if number is None]
+    missing = [name for name, number in versions.items() if number is None]
     if missing:
         say("  make the environment with `make env`, or install the extras: pip install 'crossexplain[book,test]'")
     return missing
@@ -318,23 +318,23 @@ def _say_machine() -> None:
 
 
 def bench(options) -> int:
-    """Measure and keep the figures."""
+    """Measure figures and keep them."""
     from crossexplain_book import find_root
     from crossexplain_book.bench import benchmarks, drift, load_rows, measure, merge
 
     root = find_root()
-    known = benchmarks(root)
+    files = benchmarks(root)
     if options.list or not options.names:
-        say("\n".join(known) or "There are no benchmarks yet.")
+        say("\n".join(files) or "There are no benchmarks yet.")
         return OK if options.list else USAGE
-    names = list(known) if options.names == ["all"] else options.names
-    if unknown := [name for name in names if name not in known]:
-        raise UsageError(f"there is no benchmark {unknown[0]!r}; there are {', '.join(known)} and all.")
+    names = list(files) if options.names == ["all"] else options.names
+    if unknown := [name for name in names if name not in files]:
+        raise UsageError(f"there is no benchmark {unknown[0]!r}; there are {', '.join(files)} and all.")
     table = root / "data" / "results" / "figures.csv"
     before, outside = load_rows(table), []
     for name in names:
         say(f"{name}")
-        rows = measure(known[name], seed=options.seed, repeats=options.repeats)
+        rows = measure(files[name], seed=options.seed, repeats=options.repeats)
         merge(rows, table)
         for row in rows:
             line = f"  {row['id']:36} {row['value']} [{row['low']}, {row['high']}] {row['unit']}, n = {row['n']}"

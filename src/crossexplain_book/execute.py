@@ -1,4 +1,4 @@
-"""Notebooks to executed pages: two at a time, each in its own processes, nothing done twice, nothing half done."""
+"""Execute notebooks: several at a time, each in processes of its own; nothing is done twice, and nothing is left half done."""
 
 import json
 import os
@@ -76,16 +76,16 @@ class Chapter:
         return time.monotonic() - self.started
 
     def poll(self, bound: float) -> bool:
-        """Take in what the worker said, measure its memory, hold it to ``bound`` GiB; return whether it has ended."""
+        """Read the worker's messages, measure its memory, stop it above ``bound`` GiB; return whether it has ended."""
         ended = self.process.poll() is not None
         self._take_in()
         if not ended:
-            used = memory_of(self.process.pid)
-            self.record.memory = max(self.record.memory, used)
-            if used > bound:
+            memory = memory_of(self.process.pid)
+            self.record.memory = max(self.record.memory, memory)
+            if memory > bound:
                 self.stop()
-                self._fail(f"MemoryError: the chapter used {used:.1f} GiB, its bound is {bound:.1f} GiB; "
-                           f"free what the cell no longer needs, or pass --memory {used * 1.3:.0f}.")
+                self._fail(f"MemoryError: the chapter used {memory:.1f} GiB, its bound is {bound:.1f} GiB; "
+                           f"free what the cell no longer needs, or pass --memory {memory * 1.3:.0f}.")
                 ended = True
         return ended
 
@@ -101,7 +101,7 @@ class Chapter:
         self.failure = self.failure or {"error": error, "source": source, "traceback": traceback}
 
     def finish(self) -> bool:
-        """Keep what the worker made: the page and its record, or the partial notebook; return whether it is whole."""
+        """Keep what the worker made: page and record, or the partial notebook; return whether the chapter is complete."""
         self.process.wait()
         time.sleep(0.05)  # the reader may hold a last line
         self._take_in()
@@ -120,14 +120,14 @@ class Chapter:
 
     def _keep(self) -> None:
         page = self.part.replace(self.build.pages / f"{self.name}.ipynb")
-        used = set(sources_of(json.loads(page.read_text("utf-8"))))
+        names = set(sources_of(json.loads(page.read_text("utf-8"))))
         if self.looked_for.is_file():  # among them what was not found, and so is on no page
-            used |= set(self.looked_for.read_text("utf-8").split())
+            names |= set(self.looked_for.read_text("utf-8").split())
         opened = self.opened.read_text("utf-8").splitlines() if self.opened.is_file() else []
         for stale in (self.build.pages / f"{self.name}.failed.ipynb", self.build.pages / f"{self.name}.log", self.looked_for,
                       self.opened):
             stale.unlink(missing_ok=True)
-        self.record.sources = {name: source_state(name) for name in sorted(used)}
+        self.record.sources = {name: source_state(name) for name in sorted(names)}
         self.record.files = file_states(self.build.root, opened)
         self.record.notebook_hash = digest(page)
         self.record.finished = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
@@ -149,8 +149,8 @@ class Chapter:
     def say_failure(self) -> str:
         """Return the message for a chapter that failed: which cell, its code, the traceback, the partial notebook."""
         failure = self.failure
-        where = f"in cell {self.cell} of {self.total} (id {self.cell_id!r})" if self.cell else "before its first cell"
-        lines = [f"{self.name} failed {where} after {self.elapsed:.0f} s: "
+        place = f"in cell {self.cell} of {self.total} (id {self.cell_id!r})" if self.cell else "before its first cell"
+        lines = [f"{self.name} failed {place} after {self.elapsed:.0f} s: "
                  f"{COLOURS.sub('', failure['error'])}"]
         if failure["source"]:
             lines += ["  the cell:", *("    " + line for line in failure["source"].splitlines())]
@@ -181,7 +181,7 @@ def sources_of(notebook: dict) -> list[str]:
 
 
 def jobs_that_fit(jobs: int, bound: float) -> int:
-    """Return how many chapters may run at once, so that all of them at their bound fit into the memory that is free."""
+    """Return how many chapters may run at once if each of them may need as much memory as its bound allows."""
     free = psutil.virtual_memory().available / GIB
     return max(1, min(jobs, int(free // bound)))
 
@@ -247,7 +247,7 @@ def execute(build: Build, notebooks: list[Path], *, parameters: dict, jobs: int 
 
 
 def in_order(notebooks: list[Path], jobs: int) -> list[Path]:
-    """Return in which order chapters start: one by one as in the book; side by side, the longest notebook first.
+    """Return the order in which chapters start: that of the book, or the longest first where several run side by side.
 
     It tends to run longest, and should not be left to run alone at the end.
     """
@@ -267,12 +267,12 @@ def stale(build: Build) -> list[str]:
 
 
 def _ended(chapter: Chapter, screen) -> bool:
-    whole = chapter.finish()
-    if whole:
+    complete = chapter.finish()
+    if complete:
         screen.line(f"  {chapter.name}: done in {chapter.elapsed:.0f} s, peak memory {chapter.record.memory:.2f} GiB")
     else:
         screen.line("\n" + chapter.say_failure() + "\n")
-    return whole
+    return complete
 
 
 class Screen:
@@ -314,12 +314,12 @@ def parameters_of(notebook: Path) -> list[str]:
 
 def require_parameters(notebooks: list[Path], parameters: dict) -> None:
     """Refuse a parameter that no chapter has: papermill would take it and change nothing."""
-    known = dict.fromkeys(name for path in notebooks for name in parameters_of(path))
-    unknown = [name for name in parameters if name not in known]
-    if unknown and known:
-        near = get_close_matches(unknown[0], known, n=1)
+    names = dict.fromkeys(name for path in notebooks for name in parameters_of(path))
+    unknown = [name for name in parameters if name not in names]
+    if unknown and names:
+        near = get_close_matches(unknown[0], names, n=1)
         raise BookError(f"there is no parameter {unknown[0]!r}{f' (is it {near[0]!r}?)' if near else ''}; the chapters have "
-                        f"{', '.join(known)}.")
+                        f"{', '.join(names)}.")
 
 
 def parse_parameters(words) -> dict:

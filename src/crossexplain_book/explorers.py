@@ -5,11 +5,7 @@ front-end with a kernel shows the controls, every other one the picture of the f
 The book keeps the picture only (:func:`crossexplain_book.assemble.figure_cell`).
 """
 
-import gc
-import html
-from base64 import b64encode
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
@@ -21,235 +17,33 @@ from torch import Tensor, nn
 
 from crossexplain.checks import InputError
 from crossexplain.data import photos
-from crossexplain.evaluation import methods
-from crossexplain.gradients import maps as image_maps
-from crossexplain.gradients import tokens as text_scores
-from crossexplain.gradients.capture import capture
 from crossexplain.gradients.modalities import ImageCells, Tokens
 from crossexplain.gradients.question import Question
 from crossexplain.gradients.sharing import equal_rows_once
 from crossexplain.gradients.verdict import Verdict, verdict
 from crossexplain.gradients.views import FULL, NOTHING, Mask, Views, alone
 from crossexplain_book import figures
-from crossexplain_book.figures import Picture
+from crossexplain_book.controls import Explorer, begin_at_the_right, choice, heading, paragraph, tick_boxes, told_apart
+from crossexplain_book.explained import (
+    Explain,
+    Explained,
+    answer,
+    draw,
+    explain_one,
+    explainer,
+    map_choices,
+    signed_by,
+    strongest,
+    word_choices,
+)
+from crossexplain_book.pictures import Shown
+from crossexplain_book.writing import spelled_out
+
+__all__ = ["CaptionExplorer", "Covered", "Explained", "PairExplorer", "WordExplorer", "answer", "decode", "explainer",
+           "map_choices", "word_choices"]
 
 LARGEST = 10_000_000  # bytes of an upload; what is larger, a server with its usual settings drops without a word
 CORNERS = ("both", "image alone", "text alone", "neither")
-
-
-@dataclass(frozen=True)
-class Explained:
-    """What a model says about one image and one sentence, and why. The record that an explorer draws.
-
-    Attributes
-    ----------
-    image : Tensor, shape (C, H, W), in [0, 1]
-        As the model saw it.
-    words : list of T str
-    logit : float
-        Above 0 for yes.
-    heat : Tensor, shape (h, w)
-        Evidence for the answer, at the resolution at which it was computed.
-    scores : Tensor, shape (T,)
-        One a word; NaN where a word has none.
-    signed : (bool, bool)
-        Whether map and scores have a sign.
-    note : str
-        What was done to the reader's input, if anything.
-    """
-
-    image: Tensor
-    words: list[str]
-    logit: float
-    heat: Tensor
-    scores: Tensor
-    signed: tuple[bool, bool] = (False, False)
-    note: str = ""
-
-    @property
-    def answer(self) -> str:
-        """``"yes"`` or ``"no"``, with the logit."""
-        return answer(self.logit)
-
-
-def answer(logit: float) -> str:
-    """Return a logit in words.
-
-    Examples
-    --------
-    >>> answer(-1.5)
-    'no (logit -1.50)'
-    """
-    return f"{'yes' if logit > 0 else 'no'} (logit {logit:+.2f})"
-
-
-Explain = Callable[[Tensor, str], Explained]  # image (3, H, W) in [0, 1], sentence
-Encode = Callable[[Tensor, str], tuple[Mapping[str, Tensor], Tensor, list[str], str]]
-
-
-def explainer(model: nn.Module, encode: Encode, modalities: tuple[ImageCells, Tokens], *, map_method: str = "grad-cam",
-              word_method: str = "l2") -> Explain:
-    """Make any model with one logit explain an image and a sentence of the reader.
-
-    Parameters
-    ----------
-    model : torch.nn.Module
-        In eval mode; gives one logit an example.
-    encode : callable
-        Takes the image (3, H, W), RGB from 0 to 1, and the sentence; returns the model's inputs as a batch of one, the
-        image (C, H, W) as the model sees it, one word for each feature of the text, and a note to the reader (or "").
-        Raises ValueError, with a message for the reader, for what the model cannot take.
-    modalities : (ImageCells, Tokens)
-        Where to read the model, as for :func:`~crossexplain.gradients.rounds.rounds`.
-    map_method, word_method : str
-        Keys of :func:`map_choices` and :func:`word_choices`.
-
-    Returns
-    -------
-    callable
-        ``explain(image, sentence) -> Explained``, for :class:`CaptionExplorer`.
-
-    Raises
-    ------
-    InputError
-        For methods that are not among them.
-    """
-    for method, choices in ((map_method, map_choices()), (word_method, word_choices())):
-        if method not in (known := [key for _, key in choices]):
-            raise InputError(f"got method {method!r}, expected one of {', '.join(known)}.")
-
-    def explain(image: Tensor, sentence: str) -> Explained:
-        inputs, shown, words, note = encode(image, sentence)
-        logit, heat, scores = _explain(model, inputs, modalities, map_method, word_method)
-        is_word = modalities[1].features(inputs)[0]
-        return Explained(shown, words, logit, heat, scores[is_word], signed_by(map_method, word_method), note)
-
-    return explain
-
-
-def map_choices() -> list[tuple[str, str]]:
-    """Return title and key of every map of the registry."""
-    return [(methods.map_method(key).title, key) for key in image_maps.METHODS]
-
-
-def word_choices() -> list[tuple[str, str]]:
-    """Return title and key of every word score of the registry that needs no attention."""
-    return [(methods.registry()[key].title, key) for key, method in text_scores.METHODS.items() if method.read is not None]
-
-
-def signed_by(map_method: str, word_method: str) -> tuple[bool, bool]:
-    """Return whether the map and the scores of the methods have a sign."""
-    return image_maps.METHODS[map_method].signed, text_scores.METHODS[word_method].signed
-
-
-def _explain(model, inputs, modalities, map_method: str, word_method: str) -> tuple[float, Tensor, Tensor]:
-    """Return logit, map (h, w) and scores (T,) of a batch of one; the pass that gives the scores gives the logit too."""
-    image, text = (modality.layer for modality in modalities)
-    heat = image_maps.attribute(model, inputs, image, map_method)[0]
-    captured = capture(model, inputs, text, "predicted")
-    scores = text_scores.METHODS[word_method].read(captured.activations[text], captured.gradients[text])[0]
-    return float(captured.output.reshape(-1)[0]), heat, scores
-
-
-class Explorer:
-    """What the explorers share: controls, the picture with its words, and a message where something is wrong.
-
-    Attributes
-    ----------
-    widget : ipywidgets.VBox
-        Controls and result.
-    """
-
-    def __init__(self, controls: Sequence[ipw.Widget], watched: Sequence[ipw.Widget]):
-        self._shown, self._said, self._more = ipw.HTML(), ipw.HTML(), ipw.HTML()
-        self._update()  # what is wrong from the beginning is the caller's to hear
-        self.widget = ipw.VBox([*controls, self._said, self._shown, self._more])
-        self._watched = list(watched)
-        self._watch()
-
-    def _watch(self) -> None:
-        for control in self._watched:
-            control.observe(self._follow, names="value")
-
-    def _unwatch(self) -> None:
-        for control in self._watched:
-            control.unobserve(self._follow, names="value")
-
-    def _follow(self, change=None) -> None:
-        """Show the new state; where there is none say why, and show nothing that belongs to another state."""
-        try:
-            with _tidying():
-                self._update()
-        except Exception as error:  # noqa: BLE001 - in a callback it would vanish in the server's log
-            self._shown.value = self._more.value = ""
-            self._said.value = _paragraph(str(error) or type(error).__name__, "alert")
-            if not isinstance(error, ValueError):  # ours, InputError, PhotoError: made for the reader
-                raise
-
-    def _update(self) -> None:
-        raise NotImplementedError
-
-    def _show(self, drawing: Callable[[], Picture], said: str) -> None:
-        self._drawing, picture = drawing, drawing()
-        self._said.value = said
-        data = b64encode(picture.png()).decode()
-        self._shown.value = (f'<img alt="{html.escape(picture.alt)}" src="data:image/png;base64,{data}" '
-                             'style="max-width:100%">')
-
-    @property
-    def picture(self) -> Picture:
-        """The picture of the present state, drawn anew."""
-        return self._drawing()
-
-    @property
-    def said(self) -> str:
-        """What the explorer says in words, as HTML: the prediction, or what is wrong."""
-        return self._said.value
-
-    @property
-    def more(self) -> str:
-        """What it says below the picture, as HTML."""
-        return self._more.value
-
-    def _repr_mimebundle_(self, include=None, exclude=None):
-        data, words = self.picture._repr_mimebundle_()
-        return {**self.widget._repr_mimebundle_(), **data}, words
-
-
-@contextmanager
-def _tidying() -> Iterator[None]:
-    """Let Python look for garbage at the end, among what is new, and not in between.
-
-    A picture is ten thousand objects that hold each other. Found at once they are gone in milliseconds; those that grow old
-    make Python go through all there is every dozen changes, which takes several times as long as an answer.
-    """
-    was = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was:
-            gc.collect(0)
-            gc.enable()
-
-
-def _paragraph(text: str, role: str) -> str:
-    colour = f' style="border-left:4px solid {figures.COLOURS[1]};padding-left:.6rem"' if role == "alert" else ""
-    return f'<p role="{role}"{colour}>{html.escape(text)}</p>'
-
-
-def _chosen(label: str, options, value=None) -> ipw.Dropdown:
-    return ipw.Dropdown(description=label, options=options, value=value, layout={"width": "auto", "max_width": "42rem"},
-                        style={"description_width": "8rem"})
-
-
-def _ticks(labels: Sequence[str], tooltips: Sequence[str]) -> list[ipw.Checkbox]:
-    return [ipw.Checkbox(description=label, tooltip=tip, indent=False, layout={"width": "auto", "margin": "0 .8rem 0 0"})
-            for label, tip in zip(labels, tooltips)]
-
-
-def _head(text: str) -> ipw.HTML:
-    return ipw.HTML(f"<strong>{html.escape(text)}</strong>")
 
 
 @dataclass(frozen=True)
@@ -278,12 +72,12 @@ class Covered:
     @property
     def dividend(self) -> float:
         """What the whole has beyond its parts: v(AB) - v(A) - v(B) + v(0)."""
-        both, one, other, neither = (self.corners[name] for name in CORNERS)
-        return both - one - other + neither
+        total, image, text, empty = (self.corners[name] for name in CORNERS)
+        return total - image - text + empty
 
 
 class PairExplorer(Explorer):
-    """Cover cells of an image and words of its sentence, and see what the model then says and rests on.
+    """Cover cells of an image and words of its sentence, and see what the model says and what its answer rests on.
 
     Parameters
     ----------
@@ -329,7 +123,7 @@ class PairExplorer(Explorer):
         self.order = torch.randperm(len(self.words), generator=torch.Generator().manual_seed(seed))
         self._make_controls(baselines, start)
         rows = ipw.GridBox(self.cells, layout={"grid_template_columns": f"repeat({columns}, max-content)"})
-        controls = [self.pair, self.baseline, self.map, self.word, _head("Cover cells"), rows, _head("Cover words"),
+        controls = [self.pair, self.baseline, self.map, self.word, heading("Cover cells"), rows, heading("Cover words"),
                     self.word_box]
         super().__init__(controls, [self.baseline, self.map, self.word, *self.cells, *self.ticks])
         self.pair.observe(self._another, names="value")
@@ -338,11 +132,11 @@ class PairExplorer(Explorer):
         titles = [" ".join(words) for words in self.words]
         if self.labels is not None:
             titles = [f"{title} ({'true' if label else 'false'})" for title, label in zip(titles, self.labels)]
-        self.pair = _chosen("Pair", [(f"{i + 1}: {title}", i) for i, title in enumerate(titles)], start)
-        self.baseline = _chosen("Stand-in", [(self._named(baseline), i) for i, baseline in enumerate(baselines)], 0)
+        self.pair = choice("Pair", [(f"{i + 1}: {title}", i) for i, title in enumerate(titles)], start)
+        self.baseline = choice("Stand-in", [(self._named(baseline), i) for i, baseline in enumerate(baselines)], 0)
         self.baselines = [self.question.choose(baseline) for baseline in baselines]
-        self.map, self.word = _chosen("Map", map_choices(), "grad-cam"), _chosen("Word scores", word_choices(), "l2")
-        self.cells = _ticks(self.cell_names, [f"cover the cell {name}" for name in self.cell_names])
+        self.map, self.word = choice("Map", map_choices(), "grad-cam"), choice("Word scores", word_choices(), "l2")
+        self.cells = tick_boxes(self.cell_names, [f"cover the cell {name}" for name in self.cell_names])
         self.word_box = ipw.Box(layout={"flex_flow": "row wrap"})
         self._fill_words()
 
@@ -352,9 +146,10 @@ class PairExplorer(Explorer):
         return ", ".join(f"{name}: {stand_in}" for name, stand_in in baseline.items())
 
     def _fill_words(self) -> None:
-        words = self.words[self.pair.value]
-        self.ticks = _ticks(words, [f"cover word {i + 1}, {word}" for i, word in enumerate(words)])
+        words = [spelled_out(word) for word in self.words[self.pair.value]]
+        self.ticks = tick_boxes(words, [f"cover word {i + 1}, {word}" for i, word in enumerate(words)])
         self.word_box.children = self.ticks
+        begin_at_the_right(self.word_box, words)
 
     def _another(self, change=None) -> None:
         """Show another pair, with nothing covered."""
@@ -371,7 +166,7 @@ class PairExplorer(Explorer):
                  [i for i, tick in enumerate(self.ticks) if tick.value], self.baseline.value)
         explained, corners, before = self._explain(*state)
         self._show(partial(self._draw, explained, state), self._say(explained, corners, before, state[0]))
-        self._more.value = self._judged(self._verdict(*state))  # a moment later: it needs more passes
+        self._details.value = self._judged(self._verdict(*state))  # a moment later: it needs more passes
 
     def read(self, pair: int, cells: Sequence[int] = (), words: Sequence[int] = (), baseline: int = 0) -> Covered:
         """Return what is shown for a choice, with the methods that are chosen now.
@@ -392,7 +187,7 @@ class PairExplorer(Explorer):
         return Covered(explained, before, corners, self._verdict(pair, cells, words, baseline), self.judged)
 
     def _keep(self, rows: Tensor, pair: int, cells: Sequence[int], words: Sequence[int]) -> dict[str, Tensor]:
-        """Return what stays in each of the rows: cells by place, words by what they are."""
+        """Return which features stay in each row: a cell is covered by its place, a word wherever it occurs."""
         image, text = (self.question.present[name][rows] for name in self.question.names)  # copies
         image[:, list(cells)] = False
         ids = self.text.value(self.inputs)
@@ -403,14 +198,14 @@ class PairExplorer(Explorer):
         keep[of_pair] = text[of_pair].index_fill(1, hidden, False)
         return {self.image.name: image, self.text.name: keep}
 
-    def _donors(self, pair: int, most: int = 4) -> Tensor:
-        """Return pairs of which neither image nor text is that of this one, at random."""
+    def _donors(self, pair: int, limit: int = 4) -> Tensor:
+        """Return random pairs that have neither the image nor the text of this one."""
         same_image, same_text = ((values == values[pair]).flatten(1).all(dim=1) for values in
                                  (modality.value(self.inputs) for modality in self.question.modalities))
-        others = self.order[~(same_image | same_text)[self.order]]
-        if not len(others):
+        candidates = self.order[~(same_image | same_text)[self.order]]
+        if not len(candidates):
             raise InputError("no other pair has another image and another sentence; pass more pairs.")
-        return others[:most]
+        return candidates[:limit]
 
     def _views(self, rows: Tensor, plan: Mapping) -> dict[str, Tensor]:
         return Views(self.question.examples(rows), self.question.modalities, plan, self.inputs, allow_empty=True).inputs
@@ -426,7 +221,8 @@ class PairExplorer(Explorer):
         row, donors = torch.tensor([pair]), self._donors(pair)
         masks = self._masks(row, state, donors[0])
         inputs = self._views(row, {"covered": masks})
-        logit, heat, scores = _explain(self.question.model, inputs, self.question.modalities, self.map.value, self.word.value)
+        question = self.question
+        logit, heat, scores = explain_one(question.model, inputs, question.modalities, self.map.value, self.word.value)
         scores = scores[self.question.present[self.text.name][pair]]
         scores = scores.index_fill(0, torch.tensor(list(words), dtype=torch.long), torch.nan)
         explained = Explained(self.image.value(inputs)[0], self.words[pair], logit, heat, scores,
@@ -442,11 +238,11 @@ class PairExplorer(Explorer):
         """
         image, text = self.image.name, self.text.name
         plan = {("before", 0): {}, ("both", 0): masks}
-        for draw, donor in enumerate(donors if "data" in baselines.values() else donors[:1]):
-            other = donors[draw - 1]  # where both are borrowed, from two pairs
-            hide = {image: Mask(None, baselines[image], donor), text: Mask(None, baselines[text], other)}
-            plan |= {("image alone", draw): {**masks, text: hide[text]}, ("text alone", draw): {**masks, image: hide[image]},
-                     ("neither", draw): hide}
+        for turn, donor in enumerate(donors if "data" in baselines.values() else donors[:1]):
+            second = donors[turn - 1]  # where both are borrowed, from two pairs
+            hide = {image: Mask(None, baselines[image], donor), text: Mask(None, baselines[text], second)}
+            plan |= {("image alone", turn): {**masks, text: hide[text]}, ("text alone", turn): {**masks, image: hide[image]},
+                     ("neither", turn): hide}
         with equal_rows_once(self.question.model, [self.image.layer]):
             logits = self.question.logits(self._views(rows, plan)).reshape(len(plan), len(rows), 1)
         by_view: dict[str, list[Tensor]] = {}
@@ -455,7 +251,7 @@ class PairExplorer(Explorer):
         return {view: torch.stack(values).mean(dim=0) for view, values in by_view.items()}
 
     def _verdict(self, *state) -> Verdict:
-        """Judge the first pairs with the same covered."""
+        """Return the verdict on the first pairs, with the same cells and words covered in all of them."""
         pair, _, _, baseline = state
         rows, baselines, donors = torch.arange(self.judged), self.baselines[baseline], self._donors(pair)
         logits = self._logits(rows, self._masks(rows, state, donors[0]), baselines, donors)
@@ -464,7 +260,7 @@ class PairExplorer(Explorer):
         by_view = {view: logits[corner] for view, corner in views}
         return verdict({" + ".join(dict.fromkeys(baselines.values())): by_view}, names, draws=200, seed=self.seed)
 
-    def _draw(self, explained: Explained, state: tuple) -> Picture:
+    def _draw(self, explained: Explained, state: tuple) -> Shown:
         pair, cells, words, _ = state
         covered = [self.cell_names[i] for i in cells] + [repr(self.words[pair][i]) for i in words]
         title = " ".join(self.words[pair])
@@ -475,35 +271,16 @@ class PairExplorer(Explorer):
     def _say(self, explained: Explained, corners: Mapping[str, float], before: float, pair: int) -> str:
         truth = "" if self.labels is None else f" The truth is {'yes' if self.labels[pair] else 'no'}."
         answers = f"The model says {explained.answer}; with nothing covered it says {answer(before)}.{truth}"
-        both, one, other, neither = (corners[name] for name in CORNERS)
+        total, image, text, empty = (corners[name] for name in CORNERS)
         parts = ", ".join(f"{name} {value:+.2f}" for name, value in list(corners.items())[1:])
-        return _paragraph(answers, "status") + _paragraph(
-            f"Of what is left: {parts}; the dividend of both together is {both - one - other + neither:+.2f}.", "note")
+        return paragraph(answers, "status") + paragraph(
+            f"Of what is left: {parts}; the dividend of both together is {total - image - text + empty:+.2f}.", "note")
 
     def _judged(self, verdict: Verdict) -> str:
         (reached,) = verdict.reach.values()
         parts = ", ".join(f"{name} {value:.2f}" for name, value in reached.items())
-        return _paragraph(f"Verdict over {reached['sum'].n} pairs with the same cells and words covered: {verdict.answer} "
+        return paragraph(f"Verdict over {reached['sum'].n} pairs with the same cells and words covered: {verdict.answer} "
                           f"(support {verdict.support:.2f}). Accounts for: {parts}.", "status")
-
-
-def strongest(explained: Explained) -> str:
-    """Say in words where the map and the scores of the words are largest."""
-    heat, scores = np.abs(np.asarray(explained.heat)), np.abs(np.asarray(explained.scores))
-    row, column = np.unravel_index(heat.argmax(), heat.shape)
-    place = (f"{('upper', 'middle', 'lower')[3 * row // heat.shape[0]]} "
-             f"{('left', 'centre', 'right')[3 * column // heat.shape[1]]}")
-    where = f"The map is strongest at the {place}" if heat.max() > 0 else "The map is empty"
-    if not np.isfinite(scores).any() or not np.nanmax(scores) > 0:
-        return f"{where}, and no word has a score."
-    return f"{where}, the strongest word is '{explained.words[int(np.nanargmax(scores))]}'."
-
-
-def draw(explained: Explained, *, alt: str, caption: str, name: str) -> Picture:
-    """Draw what was explained: input | map | overlay, and below them the words."""
-    return figures.example(explained.image, explained.heat, explained.words, explained.scores, alt=alt, caption=caption,
-                           name=name, title=f"The model says {explained.answer}", signed=explained.signed,
-                           label="evidence for the answer")
 
 
 class CaptionExplorer(Explorer):
@@ -524,11 +301,12 @@ class CaptionExplorer(Explorer):
     def __init__(self, explain: Explain | Mapping[str, Explain], image: Tensor, sentence: str, *, name: str, caption: str):
         self.models = dict(explain) if isinstance(explain, Mapping) else {"model": explain}
         self.first, self.name, self.caption = image, name, caption
-        self.model = _chosen("Model", list(self.models), next(iter(self.models)))
+        self.model = choice("Model", list(self.models), next(iter(self.models)))
         self.upload = ipw.FileUpload(accept="image/*", multiple=False, description="Upload an image",
                                      tooltip="an image file of at most 10 MB", layout={"width": "auto"})
         self.sentence = ipw.Text(description="Sentence", value=sentence, continuous_update=False,
                                  layout={"width": "auto", "max_width": "42rem"}, style={"description_width": "8rem"})
+        self.sentence.add_class("ce-typed")
         hint = ipw.HTML(f"A JPEG or PNG of at most {LARGEST // 1_000_000} MB; it stays on this machine. "
                         "Press Enter after the sentence.")
         super().__init__([self.model, self.upload, self.sentence, hint], [self.model, self.upload, self.sentence])
@@ -551,8 +329,8 @@ class CaptionExplorer(Explorer):
         alt = (f"An image and the sentence '{' '.join(explained.words)}'. The model says {explained.answer}. "
                f"{strongest(explained)}")
         self._show(partial(draw, explained, alt=alt, caption=self.caption, name=self.name),
-                   _paragraph(f"The model says {explained.answer}.", "status"))
-        self._more.value = _paragraph(explained.note, "note") if explained.note else ""
+                   paragraph(f"The model says {explained.answer}.", "status"))
+        self._details.value = paragraph(explained.note, "note") if explained.note else ""
 
 
 def decode(upload: Mapping) -> Tensor:
@@ -617,8 +395,9 @@ class WordExplorer(Explorer):
             raise InputError("scores hold NaN or infinity; leave out the words that have no map.")
         self.name, self.caption, self.signed, self.label = name, caption, signed, label
         start = int(np.abs(self.scores).max(axis=(1, 2)).argmax()) if start is None else start
-        self.word = ipw.ToggleButtons(options=[(word, i) for i, word in enumerate(self.words)], value=start,
+        self.word = ipw.ToggleButtons(options=[(label, i) for i, label in enumerate(told_apart(self.words))], value=start,
                                       description="Word", style={"button_width": "auto"})
+        begin_at_the_right(self.word, self.words)
         super().__init__([self.word], [self.word])
 
     def _update(self) -> None:
@@ -633,4 +412,5 @@ class WordExplorer(Explorer):
             title=f"Map of word {chosen + 1}, '{self.words[chosen]}'; below, each word's largest patch", label=self.label,
             alt=f"The map of the word '{self.words[chosen]}' over an image: {strongest_patch}.", caption=self.caption,
             name=self.name)
-        self._show(drawing, _paragraph(f"'{self.words[chosen]}': {strongest_patch}.", "status"))
+        self._show(drawing, paragraph(f"'{self.words[chosen]}': {strongest_patch}.", "status"))
+

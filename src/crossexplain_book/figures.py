@@ -1,11 +1,10 @@
 """One figure grammar: input | map | overlay, the same place and colour for the same meaning.
 
-Every function returns a :class:`Picture` and shows nothing. ``alt`` says what the picture shows to a reader who cannot
-see it and states the finding; ``caption`` is one sentence of finding and one of how to read it.
+Every function returns a picture (:class:`~crossexplain_book.figures.Picture`) and shows nothing. ``alt`` says what it
+shows to a reader who cannot see it and states the finding; ``caption`` is one sentence of finding and one of how to read it.
 """
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -13,86 +12,26 @@ from matplotlib.colors import Normalize, TwoSlopeNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from crossexplain.files import write_whole
+from crossexplain_book.pictures import (
+    BOX,
+    COLOURS,
+    INK,
+    MARKERS,
+    PAPER,
+    SEQUENTIAL,
+    SIGNED,
+    STYLE,
+    HtmlPicture,
+    Picture,
+    bare,
+    sheet,
+)
+from crossexplain_book.words import draw, height, markup, shares_of, tokens, tokens_html, wrapped
 
-PAPER = "#fdfdfb"  # opaque and near white: dark themes must not recolour a heat map
-INK = "#22262b"
-SEQUENTIAL = "inferno"  # perceptually uniform: amount of evidence
-SIGNED = "RdBu_r"  # centred at 0: red for, blue against
-COLOURS = ("#33628f", "#c8553d", "#3f8f6b", "#8a5a9e", "#b08a2e", "#5b6770")  # series, told apart without colour too
-MARKERS = ("o", "s", "^", "D", "v", "P")
-BOX = "#38d6c5"
-STYLE = {
-    "font.size": 10,
-    "axes.facecolor": PAPER,
-    "axes.edgecolor": INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlesize": 10,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "legend.frameon": False,
-}
+__all__ = ["BOX", "COLOURS", "INK", "MARKERS", "PAPER", "SEQUENTIAL", "SIGNED", "STYLE", "HtmlPicture", "Picture", "curves",
+           "example", "gallery", "heat_map", "intervals", "maps", "tokens", "tokens_html"]
 
-
-class Picture:
-    """A figure together with the words that a page needs for it.
-
-    Parameters
-    ----------
-    figure : matplotlib.figure.Figure
-    alt : str
-        What it shows, with the finding, for readers who cannot see it.
-    caption : str
-        One sentence of finding and one of how to read it.
-    name : str
-        Label by which the text refers to it, ``fig-...``.
-    dpi : int
-        Dots per inch of the PNG.
-    crop : bool
-        Cut the margins to what is drawn; takes a second drawing.
-
-    Raises
-    ------
-    ValueError
-        If ``alt`` or ``caption`` is empty, or the alt text is too short to state a finding.
-    """
-
-    def __init__(self, figure: Figure, *, alt: str, caption: str, name: str, dpi: int = 110,
-                 crop: bool = True):
-        if len(alt.split()) < 6:
-            raise ValueError(f"alt text {alt!r} has {len(alt.split())} words; say what the picture shows and finds.")
-        if not caption.strip():
-            raise ValueError("the caption is empty; write one sentence of finding and one of how to read the picture.")
-        self.figure, self.alt, self.caption, self.name, self.dpi, self.crop = figure, alt, caption, name, dpi, crop
-        if figure.canvas.manager is not None:  # made by pyplot: keep the notebook from showing it a second time
-            matplotlib.pyplot.close(figure)
-
-    def png(self) -> bytes:
-        """Return the picture as PNG bytes."""
-        from io import BytesIO
-
-        buffer = BytesIO()
-        margins = {"bbox_inches": "tight", "pad_inches": 0.12} if self.crop else {}
-        self.figure.savefig(buffer, format="png", dpi=self.dpi, facecolor=PAPER, **margins)
-        return buffer.getvalue()
-
-    def save(self, path: str | Path) -> Path:
-        """Write the PNG, whole or not at all, and return its path."""
-        return write_whole(path, lambda part: part.write_bytes(self.png()))
-
-    def _repr_mimebundle_(self, include=None, exclude=None):
-        words = {"alt": self.alt, "caption": self.caption, "name": self.name}
-        return {"image/png": self.png(), "text/plain": self.alt}, {"crossexplain": words}
-
-
-def _sheet(rows: int, columns: int, width: float, height: float, **kwargs):
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(width, height), facecolor=PAPER, layout="constrained")
-        axes = figure.subplots(rows, columns, squeeze=False, **kwargs)
-    return figure, axes
+PLAIN = {"parse_math": False}  # of texts that come from data: a dollar sign is a dollar sign
 
 
 def _pixels(image) -> np.ndarray:
@@ -102,10 +41,10 @@ def _pixels(image) -> np.ndarray:
     return np.clip(image[0] if image.shape[0] == 1 else np.moveaxis(image[:3], 0, -1), 0, 1)
 
 
-def _finite(values, what: str) -> np.ndarray:
+def _finite(values, subject: str) -> np.ndarray:
     values = np.asarray(values, dtype=float)
     if not np.isfinite(values).all():
-        raise ValueError(f"{what} {int((~np.isfinite(values)).sum())} values that are NaN or infinite, expected numbers; "
+        raise ValueError(f"{subject} {int((~np.isfinite(values)).sum())} values that are NaN or infinite, expected numbers; "
                          "look for a 0/0 where the map is scaled, or replace them (numpy.nan_to_num).")
     return values
 
@@ -121,7 +60,7 @@ def _show_image(axis, image, extent=None) -> None:
 
 
 def _overlay(axis, image, heat, norm, signed: bool, top: float | None = None) -> None:
-    """Grey picture below, heat above: the hotter, the more opaque, so that the picture stays readable."""
+    """Draw a grey picture and the heat over it; the hotter a place, the more opaque, so that the picture stays readable."""
     pixels = _pixels(image)
     grey = pixels if pixels.ndim == 2 else pixels.mean(axis=-1)
     height, width = grey.shape
@@ -137,16 +76,9 @@ def _draw_box(axis, box) -> None:
         axis.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor=BOX, linewidth=1.8))
 
 
-def _bare(axis) -> None:
-    axis.set_xticks([])
-    axis.set_yticks([])
-    for spine in axis.spines.values():
-        spine.set_visible(False)
-
-
 def maps(images, heats, *, alt: str, caption: str, name: str, titles: Sequence[str] | None = None, boxes=None,
          signed: bool = False, label: str = "evidence") -> Picture:
-    """Draw one row an example: input | map | overlay, with a colour bar.
+    """Draw one row for each example: input | map | overlay, with a colour bar.
 
     Parameters
     ----------
@@ -167,29 +99,29 @@ def maps(images, heats, *, alt: str, caption: str, name: str, titles: Sequence[s
     Picture
     """
     heats = _finite(heats, "the heat maps hold")
-    figure, axes = _sheet(len(heats), 3, 7.2, 2.35 * len(heats))
+    figure, axes = sheet(len(heats), 3, 7.2, 2.35 * len(heats))
     for i, (row, heat) in enumerate(zip(axes, heats)):
         image, norm = np.asarray(images[i], dtype=float), _norm(heat, signed)
         height, width = _pixels(image).shape[:2]
         _show_image(row[0], image, extent=(0, width, height, 0))
-        shown = row[1].imshow(heat, cmap=SIGNED if signed else SEQUENTIAL, norm=norm,
+        heat_image = row[1].imshow(heat, cmap=SIGNED if signed else SEQUENTIAL, norm=norm,
                               extent=(0, width, height, 0), interpolation="nearest")
         _overlay(row[2], image, heat, norm, signed)
-        figure.colorbar(shown, ax=row[2], shrink=0.85, label=label)
+        figure.colorbar(heat_image, ax=row[2], shrink=0.85, label=label)
         for axis, word in zip(row, ("input", "map", "overlay")):
-            _bare(axis)
+            bare(axis)
             if i == 0:
                 axis.set_title(word)
         _draw_box(row[0], None if boxes is None else boxes[i])
         _draw_box(row[2], None if boxes is None else boxes[i])
         if titles is not None:
-            row[0].set_xlabel(titles[i], fontsize=9)
+            row[0].set_xlabel(titles[i], fontsize=9, **PLAIN)
     return Picture(figure, alt=alt, caption=caption, name=name)
 
 
 def gallery(images, heats: Mapping[str, np.ndarray], *, alt: str, caption: str, name: str,
             titles: Sequence[str] | None = None, boxes=None, signed: bool = False, shared: bool = False) -> Picture:
-    """Draw one row an example and one column a method, each map as a share of its own largest value.
+    """Draw one row for each example and one column for each method; a map shows shares of its own largest value.
 
     Parameters
     ----------
@@ -208,7 +140,7 @@ def gallery(images, heats: Mapping[str, np.ndarray], *, alt: str, caption: str, 
 
     heats = {method: _finite(heat, f"the heat maps of {method!r} hold") for method, heat in heats.items()}
     n, columns = len(images), 1 + len(heats)
-    figure, axes = _sheet(n, columns, min(1.55 * columns + 0.7, 13), 1.75 * n + 0.3)
+    figure, axes = sheet(n, columns, min(1.55 * columns + 0.7, 13), 1.75 * n + 0.3)
     norm = TwoSlopeNorm(0, -1, 1) if signed else Normalize(0, 1)
     for i, row in enumerate(axes):
         height, width = _pixels(images[i]).shape[:2]
@@ -219,12 +151,12 @@ def gallery(images, heats: Mapping[str, np.ndarray], *, alt: str, caption: str, 
             top = largest if shared else float(np.abs(scaled).max())
             _overlay(axis, images[i], scaled / (top or 1.0), norm, signed, 1.0 if shared else None)
             if i == 0:
-                axis.set_title(method, fontsize=9)
+                axis.set_title(method, fontsize=9, **PLAIN)
         for axis in row:
-            _bare(axis)
+            bare(axis)
             _draw_box(axis, None if boxes is None else boxes[i])
         if titles is not None:
-            row[0].set_xlabel(titles[i], fontsize=8)
+            row[0].set_xlabel(titles[i], fontsize=8, **PLAIN)
     axes[0, 0].set_title("input", fontsize=9)
     bar = ScalarMappable(norm, SIGNED if signed else SEQUENTIAL)
     figure.colorbar(bar, ax=axes, shrink=0.6, aspect=30, label=f"share of the {'row' if shared else 'map'}'s largest value")
@@ -263,111 +195,23 @@ def heat_map(values, rows: Sequence[str], columns: Sequence[str], *, alt: str, c
         raise ValueError(f"got values of shape {values.shape} for {len(rows)} rows and {len(columns)} columns.")
     top = float(np.nanmax(np.abs(values), initial=0.0)) or 1.0
     scale = {"cmap": SIGNED, "vmin": -top, "vmax": top} if signed else {"cmap": SEQUENTIAL}
-    figure, axes = _sheet(1, 1, 9.2, 0.32 * len(rows) + 1.2)
-    axis = seaborn.heatmap(values, ax=axes[0, 0], xticklabels=columns, yticklabels=rows, annot=bool(numbers), fmt=numbers,
+    figure, axes = sheet(1, 1, 9.2, 0.32 * len(rows) + 1.2)
+    axis = seaborn.heatmap(values, ax=axes[0, 0], annot=bool(numbers), fmt=numbers,
                            annot_kws={"fontsize": 8}, cbar_kws={"label": label}, **scale)
-    axis.set_xticks(axis.get_xticks(), columns, rotation=40, ha="right", rotation_mode="anchor")
+    axis.set_xticks(axis.get_xticks(), columns, rotation=40, ha="right", rotation_mode="anchor", **PLAIN)
+    axis.set_yticks(axis.get_yticks(), rows, **PLAIN)
     for column in bold:
         axis.get_xticklabels()[column].set_fontweight("bold")
     axis.vlines(after, *axis.get_ylim(), color=INK, linewidth=1)
     return Picture(figure, alt=alt, caption=caption, name=name)
 
 
-def tokens(sentences: Sequence[Sequence[str]], scores, *, alt: str, caption: str, name: str,
-           titles: Sequence[str] | None = None, cues=None, signed: bool = False, per_line: int = 62,
-           shared: bool = False) -> Picture:
-    """Draw sentences with every token coloured by its score and the score written below it.
-
-    Parameters
-    ----------
-    sentences : sequence of N sequences of str
-        Tokens or words.
-    scores : sequence of N array_like, shape (T,)
-        Drawn as a share of the sentence's largest absolute score; the number is that share. NaN where there is none.
-    titles : sequence of str, optional
-        One line above each sentence.
-    cues : sequence of N array_like of bool, optional
-        Tokens known to decide: underlined.
-    signed : bool
-        Red for, blue against; otherwise the darker the more.
-    per_line : int
-        Characters before a sentence wraps.
-    shared : bool
-        Draw shares of the largest score of all sentences instead: to compare the same sentence in several rounds.
-
-    Returns
-    -------
-    Picture
-    """
-    lines = []  # (title, [(token, share, is_cue)])
-    largest = max((float(np.nanmax(np.abs(np.asarray(row, dtype=float)))) for row in scores if len(row)), default=1.0)
-    for i, words in enumerate(sentences):
-        values = np.asarray(scores[i], dtype=float)
-        if len(values) != len(words):
-            raise ValueError(f"sentence {i} has {len(words)} tokens and {len(values)} scores; pass one score a token.")
-        shares = values / ((largest if shared else np.nanmax(np.abs(values))) or 1.0)
-        marks = np.zeros(len(words), bool) if cues is None else np.asarray(cues[i], bool)
-        if len(marks) != len(words):
-            raise ValueError(f"sentence {i} has {len(words)} tokens and {len(marks)} cues; pass True or False for each.")
-        lines += _wrapped(words, shares, marks, titles[i] if titles is not None else "", per_line)
-    figure, axes = _sheet(1, 1, 8.2, 0.36 * _height(lines) + 0.2)
-    _draw_tokens(axes[0, 0], lines, per_line, signed)
-    return Picture(figure, alt=alt, caption=caption, name=name)
-
-
-def _wrapped(words, shares, marks, title: str, per_line: int) -> list[tuple]:
-    """Return the lines of one sentence: (title, [(token, share, is_cue)])."""
-    lines = [(title, [])]
-    used = 0
-    for word, share, mark in zip(words, shares, marks):
-        room = max(len(word), 4) + 1
-        if used + room > per_line:
-            lines.append(("", []))
-            used = 0
-        lines[-1][1].append((word, share, mark))
-        used += room
-    return lines
-
-
-def _height(lines) -> float:
-    return sum(1.45 + (0.75 if title else 0.0) for title, _ in lines)
-
-
-def _draw_tokens(axis, lines, per_line: int, signed: bool) -> None:
-    axis.set(xlim=(0, per_line), ylim=(_height(lines), 0))
-    _bare(axis)
-    top = 0.0
-    for title, cells in lines:
-        if title:
-            axis.text(0, top + 0.5, title, fontsize=9, va="center", weight="bold")
-        top += _height([(title, cells)])
-        base, left = top - 1.45, 0.0
-        for word, share, cue in cells:
-            width = max(len(word), 4) + 1 - 0.15
-            _draw_token(axis, word, share, left, base, width, signed)
-            if cue:
-                axis.plot([left, left + width], [base + 0.9] * 2, color=INK, linewidth=1.8)
-            left += width + 0.15
-
-
-def _draw_token(axis, word: str, share: float, left: float, base: float, width: float, signed: bool) -> None:
-    """Draw a word on its colour with the number below; without a score, empty and dashed."""
-    scored = np.isfinite(share)
-    colour = matplotlib.colormaps[SIGNED if signed else "Oranges"]
-    face = (colour(0.5 + 0.42 * share) if signed else colour(0.75 * abs(share))) if scored else (1, 1, 1, 1)
-    edge = {"edgecolor": "none"} if scored else {"edgecolor": INK, "linestyle": ":", "linewidth": 0.8}
-    axis.add_patch(Rectangle((left, base + 0.05), width, 0.8, facecolor=face, **edge))
-    light = 0.299 * face[0] + 0.587 * face[1] + 0.114 * face[2] > 0.5
-    axis.text(left + width / 2, base + 0.45, word, ha="center", va="center", fontsize=8.2, family="monospace",
-              color=INK if light else "white")
-    number = (f"{share:+.2f}" if signed else f"{share:.2f}") if scored else "none"
-    axis.text(left + width / 2, base + 1.08, number, ha="center", va="center", fontsize=6.2)
-
-
 def example(image, heat, words: Sequence[str], scores, *, alt: str, caption: str, name: str, title: str = "",
             signed: tuple[bool, bool] = (False, False), largest: float | None = None, cues=None,
-            label: str = "evidence", per_line: int = 62) -> Picture:
+            label: str = "evidence", per_line: int = 62) -> Picture | HtmlPicture:
     """Draw one example of two modalities: input | map | overlay, and below them its words.
+
+    The words may be of any script; where no installed font has a character, they stand below the picture as text.
 
     Parameters
     ----------
@@ -391,41 +235,47 @@ def example(image, heat, words: Sequence[str], scores, *, alt: str, caption: str
 
     Returns
     -------
-    Picture
+    Picture or HtmlPicture
     """
     heat, scores = np.asarray(heat, dtype=float), np.asarray(scores, dtype=float)
     if scores.shape != (len(words),):
         raise ValueError(f"got {len(words)} words and scores of shape {scores.shape}, expected one score a word.")
-    top = float(np.nanmax(np.abs(scores), initial=0.0))
-    lines = _wrapped(words, scores / (top or 1.0), np.zeros(len(words), bool) if cues is None else cues, title, per_line)
-    width, above, below = 8.2, 2.55, 0.36 * _height(lines) + 0.1  # inches
+    (sentence,) = shares_of([words], [scores], [title], None if cues is None else [cues])
+    absent = sentence.absent()
+    lines = [] if absent else wrapped(sentence, per_line)
+    width, above, below = 8.2, 2.55, 0.36 * height(lines) + 0.1  # inches
     high = above + below
     with matplotlib.rc_context(STYLE):  # places are given, not found: an explorer draws this at every click
         figure = Figure(figsize=(width, high), facecolor=PAPER)
         axes = [figure.add_axes((left / width, (below + 0.12) / high, 2.1 / width, 2.1 / high)) for left in (0.05, 2.4, 4.75)]
         bar = figure.add_axes((7.0 / width, (below + 0.22) / high, 0.12 / width, 1.9 / high))
-        strip = figure.add_axes((0.05 / width, 0.05 / high, (width - 0.1) / width, (below - 0.1) / high))
+        strip = None if absent else figure.add_axes((0.05 / width, 0.05 / high, (width - 0.1) / width, (below - 0.1) / high))
     _draw_row(axes, bar, image, heat, signed[0], largest, label)
-    _draw_tokens(strip, lines, per_line, signed[1])
-    return Picture(figure, alt=alt, caption=caption, name=name, crop=False)
+    if strip is not None:
+        draw(strip, lines, per_line, signed[1])
+    picture = Picture(figure, alt=alt, caption=caption, name=name, crop=False)
+    if not absent:
+        return picture
+    below_it = markup([sentence], "The words of this example, each with its score", signed[1])
+    return HtmlPicture(picture.html() + below_it, alt=alt, caption=caption, name=name, absent=absent)
 
 
 def _draw_row(axes, bar, image, heat, signed: bool, largest: float | None, label: str) -> None:
     norm = _norm(heat if largest is None else np.array([largest]), signed)
     height, width = _pixels(image).shape[:2]
     _show_image(axes[0], image, extent=(0, width, height, 0))
-    shown = axes[1].imshow(heat, cmap=SIGNED if signed else SEQUENTIAL, norm=norm, extent=(0, width, height, 0),
+    heat_image = axes[1].imshow(heat, cmap=SIGNED if signed else SEQUENTIAL, norm=norm, extent=(0, width, height, 0),
                            interpolation="nearest")
     _overlay(axes[2], image, heat, norm, signed, largest)
-    axes[0].figure.colorbar(shown, cax=bar, label=label)
+    axes[0].figure.colorbar(heat_image, cax=bar, label=label)
     for axis, word in zip(axes, ("input", "map", "overlay")):
-        _bare(axis)
+        bare(axis)
         axis.set_title(word, fontsize=10)
 
 
 def intervals(rows, *, alt: str, caption: str, name: str, xlabel: str, baseline: float | None = None,
               baseline_label: str = "chance", logx: bool = False) -> Picture:
-    """Draw values with their intervals, one line each.
+    """Draw values with their intervals, one line for each.
 
     Parameters
     ----------
@@ -443,7 +293,7 @@ def intervals(rows, *, alt: str, caption: str, name: str, xlabel: str, baseline:
     """
     groups = rows if isinstance(next(iter(rows.values())), Mapping) else {"": rows}
     labels = list(dict.fromkeys(label for group in groups.values() for label in group))
-    figure, axes = _sheet(1, 1, 7.2, 0.34 * len(labels) * max(1, 0.55 * len(groups)) + 1.1)
+    figure, axes = sheet(1, 1, 7.2, 0.34 * len(labels) * max(1, 0.55 * len(groups)) + 1.1)
     axis = axes[0, 0]
     for g, (group, entries) in enumerate(groups.items()):
         shift = (g - (len(groups) - 1) / 2) * 0.7 / max(len(groups), 2)
@@ -454,12 +304,17 @@ def intervals(rows, *, alt: str, caption: str, name: str, xlabel: str, baseline:
                       label=group if group and label == next(iter(entries)) else None)
     if baseline is not None:
         axis.axvline(baseline, color=INK, linestyle="--", linewidth=1, label=baseline_label)
-    axis.set(xlabel=xlabel, yticks=range(len(labels)), yticklabels=labels, ylim=(len(labels) - 0.4, -0.6),
-             xscale="log" if logx else "linear")
+    axis.set(xlabel=xlabel, ylim=(len(labels) - 0.4, -0.6), xscale="log" if logx else "linear")
+    axis.set_yticks(range(len(labels)), labels, **PLAIN)
     axis.grid(axis="x", color="#dcdcd6", linewidth=0.7)
     if baseline is not None or len(groups) > 1:
-        axis.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=9)
+        _legend(axis, loc="center left", bbox_to_anchor=(1.01, 0.5))
     return Picture(figure, alt=alt, caption=caption, name=name)
+
+
+def _legend(axis, **place) -> None:
+    for text in axis.legend(fontsize=9, **place).get_texts():
+        text.set(**PLAIN)
 
 
 def _marked(i: int) -> dict[str, str]:
@@ -484,7 +339,7 @@ def curves(series: Mapping[str, tuple], *, alt: str, caption: str, name: str, xl
     -------
     Picture
     """
-    figure, axes = _sheet(1, 1, 7.2, 3.6)
+    figure, axes = sheet(1, 1, 7.2, 3.6)
     axis = axes[0, 0]
     for i, (label, (x, y, *band)) in enumerate(series.items()):
         axis.plot(x, y, markersize=4, label=label, **_marked(i))
@@ -495,5 +350,5 @@ def curves(series: Mapping[str, tuple], *, alt: str, caption: str, name: str, xl
     axis.set(xlabel=xlabel, ylabel=ylabel, yscale="log" if logy else "linear")
     axis.grid(color="#dcdcd6", linewidth=0.7)
     beside = {"loc": "center left", "bbox_to_anchor": (1.01, 0.5)} if len(series) > 5 else {}  # many would hide the lines
-    axis.legend(fontsize=9, **beside)
+    _legend(axis, **beside)
     return Picture(figure, alt=alt, caption=caption, name=name)

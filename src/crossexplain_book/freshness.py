@@ -56,14 +56,14 @@ class Imports:
         out names lazily (it has a ``__getattr__`` and a table from name to module), only the names asked for count.
         """
         waiting = {name for text in code for name in self._imported(_parsed(text), package="")}
-        seen: set[str] = set()
+        visited: set[str] = set()
         while waiting:
             module = waiting.pop()
-            seen.add(module)
+            visited.add(module)
             if module not in self._direct:
                 self._direct[module] = self._of_module(module)
-            waiting |= self._direct[module] - seen
-        return sorted(seen)
+            waiting |= self._direct[module] - visited
+        return sorted(visited)
 
     def files(self, code: Iterable[str]) -> list[Path]:
         """Return the files of the modules that pieces of code reach."""
@@ -93,8 +93,8 @@ class Imports:
             lazy = any(isinstance(node, ast.FunctionDef) and node.name == "__getattr__" for node in body)
             pairs = [pair for node in body if lazy and isinstance(node, ast.Assign | ast.AnnAssign)
                      and isinstance(node.value, ast.Dict) for pair in zip(node.value.keys, node.value.values)]
-            self._tables[module] = {key.value: taken for key, value in pairs if isinstance(key, ast.Constant)
-                                    and (taken := self._first_module(value))}
+            self._tables[module] = {key.value: home for key, value in pairs if isinstance(key, ast.Constant)
+                                    and (home := self._first_module(value))}
         return self._tables[module]
 
     def _first_module(self, value: ast.AST) -> str | None:
@@ -132,7 +132,7 @@ def _names(code: ast.AST, package: str) -> Iterator[str]:
 
 
 def _run_time(node: ast.AST) -> Iterator[ast.AST]:
-    """Yield all nodes but those that only a type checker reads."""
+    """Yield all nodes except those that only a type checker reads."""
     yield node
     for child in ast.iter_child_nodes(node):
         if not (isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test)):

@@ -1,4 +1,4 @@
-"""Where everything of a build stands: the checkout, the chapters, the folders of one profile and size."""
+"""Where the files of a build are: the checkout, the chapters, the folders of one profile and size."""
 
 import os
 import shutil
@@ -9,11 +9,11 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 
 
 class BookError(Exception):
-    """The book cannot be made as asked: the message says why and what to do."""
+    """The book cannot be built as asked; the message says why, and what to do."""
 
 
 class SiteError(BookError):
-    """jupyter-book made no pages of what it was given."""
+    """jupyter-book made no pages from its source."""
 
 
 @dataclass(frozen=True)
@@ -72,13 +72,13 @@ def find_root(start: Path | None = None) -> Path:
     BookError
         If there is none: the package is installed without the book.
     """
-    here = Path(start or Path.cwd()).resolve()
+    beginning = Path(start or Path.cwd()).resolve()
     package = Path(__file__).resolve().parent
-    for folder in (here, *here.parents, *package.parents):
+    for folder in (beginning, *beginning.parents, *package.parents):
         if (folder / "_config.yml").is_file() and (folder / "pyproject.toml").is_file():
             return folder
     raise BookError(
-        f"no book at {here}: expected _config.yml and pyproject.toml in this folder or one above; "
+        f"no book at {beginning}: expected _config.yml and pyproject.toml in this folder or one above; "
         "clone the project and call this from inside it."
     )
 
@@ -97,18 +97,18 @@ def chapters(root: Path, names=()) -> list[Path]:
     BookError
         If a name fits no chapter, or there are no chapters.
     """
-    known = sorted((root / "notebooks").glob("[0-9][0-9]_*.ipynb"))
-    if not known:
+    notebooks = sorted((root / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+    if not notebooks:
         raise BookError(f"there are no chapters in {root / 'notebooks'}; a chapter is a notebook NN_name.ipynb.")
-    wanted = [name for word in names for name in word.split(",") if name]
-    if not wanted:
-        return known
+    labels = [name for word in names for name in word.split(",") if name]
+    if not labels:
+        return notebooks
     chosen = []
-    for name in wanted:
+    for name in labels:
         stem = Path(name).name.removesuffix(".ipynb")
-        fits = [path for path in known if path.stem == stem or path.stem.split("_")[0] == stem]
+        fits = [path for path in notebooks if path.stem == stem or path.stem.split("_")[0] == stem]
         if not fits:
-            raise BookError(f"no chapter {name!r}; there are {', '.join(path.stem for path in known)}.")
+            raise BookError(f"no chapter {name!r}; there are {', '.join(path.stem for path in notebooks)}.")
         chosen += fits
     return sorted(set(chosen))
 
@@ -118,4 +118,4 @@ def chromium() -> str | None:
     named = os.environ.get("CROSSEXPLAIN_BROWSER")
     if named:
         return named
-    return next((found for name in BROWSERS if (found := shutil.which(name))), None)
+    return next((path for name in BROWSERS if (path := shutil.which(name))), None)

@@ -39,7 +39,7 @@ def count(n: int, noun: str, plural: str | None = None) -> str:
 
 
 def out_of(k: int, n: int, noun: str, plural: str | None = None) -> str:
-    """Return ``k`` of ``n`` things in words that read well also for none and for all of them.
+    """Return "``k`` of ``n`` things" in words that also read well for none and for all of them.
 
     Parameters
     ----------
@@ -130,7 +130,7 @@ def table(header, rows) -> Markdown:
 
 
 class Sortable:
-    """A table that is sorted by a click on a heading, or with the keyboard; its script stands on the page itself.
+    """A table that is sorted by a click on a heading or with the keyboard; its script is part of the page.
 
     Without a script it is a plain table in the order in which the rows were given.
 
@@ -187,11 +187,11 @@ document.querySelectorAll(".ce-sortable:not([data-ready])").forEach(function (bo
 
 
 class ClaimError(AssertionError):
-    """A sentence of the book that the run behind the page does not bear out."""
+    """The run does not bear out a sentence of the book."""
 
 
 class Page:
-    """The run behind one page of the book.
+    """The run that produces one page of the book.
 
     Parameters
     ----------
@@ -221,10 +221,10 @@ class Page:
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
-    def source(self, found):
+    def source(self, file):
         """Note where data or weights came from (what ``data.store.find`` returned), and return it unchanged."""
-        self.sources[found.name] = found.origin
-        return found
+        self.sources[file.name] = file.origin
+        return file
 
     def _key(self, key: str) -> str:
         """Return a key that fits the one scheme of the book, ``chapter-thing-what``, or refuse it."""
@@ -295,10 +295,10 @@ class Page:
                 about[0] <= interval.low and interval.high <= about[1],
                 f"at {bound(about[0])}" if about[0] == about[1] else f"between {bound(about[0])} and {bound(about[1])}"),
         }
-        given = [rule for rule in rules.values() if rule]
-        if len(given) != 1:
-            raise ValueError(f"claim {key!r} got {len(given)} rules, expected one of above, below, about.")
-        holds, rule = bool(given[0][0]), given[0][1]
+        chosen = [rule for rule in rules.values() if rule]
+        if len(chosen) != 1:
+            raise ValueError(f"claim {key!r} got {len(chosen)} rules, expected one of above, below, about.")
+        holds, rule = bool(chosen[0][0]), chosen[0][1]
         if not holds and not paper and self.size == "page":
             raise ClaimError(f"claim {key!r} does not hold: {text} {measured(interval, rule, spec, unit, plural)}")
         record = {"claim": key, "text": text, "value": interval.value, "low": interval.low,
@@ -306,8 +306,8 @@ class Page:
                   "chapter": self.chapter, "profile": self.profile, "size": self.size, "spec": spec}
         self.claims.append(record)
         verdict = "holds" if holds else "does not hold"
-        whose = "The paper's claim" if paper else "Claim"
-        words = f"**{whose} {verdict}.** {text} {measured(interval, rule, spec, unit, plural)}"
+        owner = "The paper's claim" if paper else "Claim"
+        words = f"**{owner} {verdict}.** {text} {measured(interval, rule, spec, unit, plural)}"
         return Markdown(words, {CLAIM: record})
 
     def paper(self, rows) -> Markdown:
@@ -369,8 +369,8 @@ class Page:
 def revision() -> str:
     """Return the short git revision of the checkout, followed by ``+`` if files differ, or ``unknown``."""
     def git(*words: str) -> str:
-        done = subprocess.run(["git", *words], capture_output=True, text=True, timeout=10, check=False)
-        return done.stdout.strip() if done.returncode == 0 else ""
+        process = subprocess.run(["git", *words], capture_output=True, text=True, timeout=10, check=False)
+        return process.stdout.strip() if process.returncode == 0 else ""
 
     try:
         head = git("rev-parse", "--short", "HEAD")
@@ -404,17 +404,22 @@ class Quiz:
             if sum(bool(right) for _, right, _ in answers) != 1:
                 raise ValueError(f"question {question!r} needs exactly one right answer.")
 
+    @staticmethod
+    def _text(words: str) -> str:
+        """Return words as HTML; text between backquotes becomes code."""
+        return re.sub("`([^`]+)`", r"<code>\1</code>", html.escape(words))
+
     def _answer(self, q: int, a: int, text: str, right: bool, reply: str) -> str:
         name = f"quiz-{self.chapter}-{q}"
         word, kind = ("Right.", "reply right") if right else ("Not quite.", "reply")
-        return (f'<div><input type="radio" name="{name}" id="{name}-{a}"><label for="{name}-{a}">{html.escape(text)}</label>'
-                f'<p class="{kind}"><strong>{word}</strong> {html.escape(reply)}</p></div>')
+        return (f'<div><input type="radio" name="{name}" id="{name}-{a}"><label for="{name}-{a}">{self._text(text)}</label>'
+                f'<p class="{kind}"><strong>{word}</strong> {self._text(reply)}</p></div>')
 
     def _repr_html_(self) -> str:
         fields = []
         for q, (question, answers) in enumerate(self.questions, start=1):
             choices = "".join(self._answer(q, a, *answer) for a, answer in enumerate(answers))
-            fields.append(f'<fieldset class="ce-quiz"><legend>{q}. {html.escape(question)}</legend>{choices}</fieldset>')
+            fields.append(f'<fieldset class="ce-quiz"><legend>{q}. {self._text(question)}</legend>{choices}</fieldset>')
         return f"<style>{self.STYLE}</style>" + "".join(fields)
 
     def __repr__(self) -> str:

@@ -68,6 +68,7 @@ def of_tokenizer(tokenizer: PreTrainedTokenizerBase, side: int, image: Tensor, s
                  max_length: int | None = None) -> Question:
     """Return the question for a model with this tokenizer, of images with this side in pixels."""
     image, note = square(image, side)
-    read = bert.encode(tokenizer, [sentence], max_length)
-    words = [token.removesuffix("</w>") for token, special in zip(read.tokens[0], read.special[0].tolist()) if not special]
-    return {"images": image[None], **read.of_two_towers}, image, words, note
+    encoding = bert.encode(tokenizer, [sentence], max_length)
+    pieces = zip(encoding.tokens[0], encoding.special[0].tolist())
+    words = [token.removesuffix("</w>") for token, special in pieces if not special]
+    return {"images": image[None], **encoding.of_two_towers}, image, words, note

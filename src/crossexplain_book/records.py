@@ -1,4 +1,4 @@
-"""What is known of a chapter that has run: what it was made from, how long it took, how much memory it needed.
+"""Records of chapters that have run: what it was made from, how long it took, how much memory it needed.
 
 A finished chapter is two files in the build's ``pages`` folder: the executed notebook and its record. The record is
 written last, so that a chapter is either finished or not there.
@@ -15,7 +15,7 @@ from crossexplain_book.layout import Build
 
 @dataclass
 class ChapterRecord:
-    """What is known of one executed chapter."""
+    """The record of one executed chapter."""
 
     chapter: str
     key: str
@@ -32,7 +32,7 @@ class ChapterRecord:
 
 
 def record_path(build: Build, chapter: str) -> Path:
-    """Return where a chapter's record stands."""
+    """Return the path of a chapter's record."""
     return build.pages / f"{chapter}.json"
 
 
@@ -46,14 +46,14 @@ def load_record(build: Build, chapter: str) -> ChapterRecord | None:
     """Return the record of a finished chapter, or None where there is none, or none that fits its notebook."""
     try:
         record = ChapterRecord(**json.loads(record_path(build, chapter).read_text("utf-8")))
-        whole = digest(build.pages / f"{chapter}.ipynb") == record.notebook_hash
+        intact = digest(build.pages / f"{chapter}.ipynb") == record.notebook_hash
     except (OSError, ValueError, TypeError):
         return None
-    return record if whole else None
+    return record if intact else None
 
 
 def is_fresh(build: Build, chapter: str, key: str) -> bool:
-    """Say whether a chapter need not run: it has the same key as then, and finds the same files and sources."""
+    """Return whether a chapter need not run again: its key, its files and its sources are those of the last run."""
     record = load_record(build, chapter)
     return (record is not None and record.key == key
             and record.files == file_states(build.root, (build.root / name for name in record.files))
@@ -65,15 +65,19 @@ def executed_notebook(build: Build, notebook: Path) -> dict:
 
     Prose is no part of a chapter's key. Where the code is no longer that of the run, everything stays as in the run.
     """
-    run, now = ({**whole, "cells": [{**cell, "source": "".join(cell["source"])} for cell in whole["cells"]]}
-                for whole in (json.loads(path.read_text("utf-8")) for path in (build.pages / notebook.name, notebook)))
+    run, current = (_with_text(json.loads(path.read_text("utf-8"))) for path in (build.pages / notebook.name, notebook))
     executed = [cell for cell in run["cells"] if cell["cell_type"] == "code"
                 and "injected-parameters" not in cell["metadata"].get("tags", [])]
-    if [cell["source"] for cell in executed] != [cell["source"] for cell in now["cells"] if cell["cell_type"] == "code"]:
+    if [cell["source"] for cell in executed] != [cell["source"] for cell in current["cells"] if cell["cell_type"] == "code"]:
         return run
     results = iter(executed)
     return {**run, "cells": [{**next(results), "metadata": cell["metadata"]} if cell["cell_type"] == "code" else cell
-                             for cell in now["cells"]]}
+                             for cell in current["cells"]]}
+
+
+def _with_text(notebook: dict) -> dict:
+    """Return a notebook with the source of each cell as one text."""
+    return {**notebook, "cells": [{**cell, "source": "".join(cell["source"])} for cell in notebook["cells"]]}
 
 
 def source_state(name: str) -> dict:
@@ -81,13 +85,13 @@ def source_state(name: str) -> dict:
     from crossexplain.data import store
 
     try:
-        found = store.find(name)
+        source = store.find(name)
     except store.BrokenSource:
         return {"source": "broken", "bytes": 0, "identity": ""}
     except (OSError, ValueError):  # nowhere, not to be fetched, or no longer in the registry
         return {"source": "missing", "bytes": 0, "identity": ""}
-    path = Path(found.path)
+    path = Path(source.path)
     files = tree(path) if path.is_dir() else [path] if path.is_file() else []
     stats = [(file.relative_to(path).as_posix(), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    identity = digest(found.origin, str(path), json.dumps(stats))
-    return {"source": found.origin, "bytes": sum(size for _, size, _ in stats), "identity": identity}
+    identity = digest(source.origin, str(path), json.dumps(stats))
+    return {"source": source.origin, "bytes": sum(size for _, size, _ in stats), "identity": identity}

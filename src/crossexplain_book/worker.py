@@ -15,13 +15,13 @@ from papermill.engines import NBClientEngine, papermill_engines
 from papermill.exceptions import PapermillExecutionError
 
 
-def say(event: str, **what) -> None:
+def say(event: str, **details) -> None:
     """Write one line of the protocol."""
-    print(json.dumps({"event": event, **what}), flush=True)
+    print(json.dumps({"event": event, **details}), flush=True)
 
 
 class Reporting(NBClientEngine):
-    """papermill's engine, saying which cell it is at."""
+    """papermill's engine, which also reports the cell that it runs."""
 
     @classmethod
     def execute_managed_notebook(cls, nb_man, kernel_name, **kwargs):
@@ -51,19 +51,19 @@ def complaint(notebook: str) -> str | None:
     try:
         content = json.loads(Path(notebook).read_text("utf-8"))
     except (OSError, ValueError) as error:
-        why = str(error)
+        reason = str(error)
     else:
         if isinstance(content, dict) and content.get("nbformat") == 4 and isinstance(content.get("cells"), list):
             return None
-        why = "it is JSON without a list of cells in format 4"
-    return f"{Path(notebook).name} is no notebook ({why}); take the file again from git, or from a copy."
+        reason = "it is JSON without a list of cells in format 4"
+    return f"{Path(notebook).name} is no notebook ({reason}); take the file again from git, or from a copy."
 
 
 def main(notebook: str, output: str, parameters: str) -> int:
     """Execute ``notebook`` into ``output``; return 0, or 1 after saying which cell failed."""
     stop_with_the_caller()
-    if why := complaint(notebook):
-        say("failed", cell=None, source="", error=why, traceback="")
+    if reason := complaint(notebook):
+        say("failed", cell=None, source="", error=reason, traceback="")
         return 1
     papermill_engines.register("reporting", Reporting)
     try:

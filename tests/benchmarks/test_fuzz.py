@@ -46,7 +46,7 @@ def test_a_draw_is_repeated_by_its_choices():
 
 @pytest.mark.parametrize(("picks", "fault"), [
     ({"call": "game", "classes": "3"}, "evidence"),
-    ({"call": "explain", "methods": "masks", "classes": "3"}, "evidence"),
+    ({"call": "explain", "methods": "masks", "method": "feature ablation", "classes": "3"}, "evidence"),
     ({"call": "rounds"}, "rows_of"),
 ])
 def test_a_fault_made_on_purpose_is_found(monkeypatch, picks, fault):

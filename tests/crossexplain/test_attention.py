@@ -1,6 +1,15 @@
 import pytest
 import torch
-from transformers import BertConfig, BertModel
+from torch import nn
+from torchvision.models.vision_transformer import VisionTransformer
+from transformers import (
+    BertConfig,
+    BertModel,
+    DebertaV2Config,
+    DebertaV2ForSequenceClassification,
+    T5Config,
+    T5EncoderModel,
+)
 
 from crossexplain.checks import InputError
 from crossexplain.gradients.attention import patch_map, roll, word_by_patch
@@ -136,3 +145,146 @@ def test_cells_keep_the_sum():
     assert torch.allclose(found[0, 1, 2], heat[0, 3:, 6:].sum()) and torch.allclose(found.sum(), heat.sum())
     with pytest.raises(InputError, match="at least one pixel a cell"):
         to_cells(heat, (7, 3))
+
+
+def rolled_by_hand(taken, maps):
+    """Relevance of self-attention, every row read."""
+    total = torch.eye(taken.activations[maps[0]].shape[-1])
+    for name in maps:
+        total = total + (taken.gradients[name] * taken.activations[name]).clamp(min=0).mean(dim=1) @ total
+    return total.mean(dim=1)
+
+
+class OfT5(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.t5 = T5EncoderModel(T5Config(vocab_size=60, d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2,
+                                          attn_implementation="eager"))
+        self.head = nn.Linear(16, 3)
+
+    def forward(self, input_ids):
+        return self.head(self.t5(input_ids=input_ids).last_hidden_state.mean(dim=1))
+
+
+def test_the_entry_that_holds_the_map_can_be_named():
+    model, inputs = OfT5().eval(), {"input_ids": torch.randint(5, 50, (3, 6))}
+    names = [f"t5.encoder.block.{i}.layer.0.SelfAttention" for i in (0, 1)]
+    found = []
+    with model.t5.encoder.block[0].layer[0].SelfAttention.register_forward_hook(lambda m, a, output: found.append(output)):
+        model(**inputs)
+    entry = next(i for i, value in enumerate(found[0]) if isinstance(value, torch.Tensor) and value.ndim == 4
+                 and torch.allclose(value.sum(dim=-1), torch.ones(())))
+    right = [f"{name}#{entry}" for name in names]
+    taken = capture(model, inputs, ["t5.encoder.embed_tokens", *right])
+    scores = text_scores(model, inputs, "t5.encoder.embed_tokens", "attention-relevance", special="keep", attention=right)
+    assert torch.allclose(scores, rolled_by_hand(taken, right), atol=1e-6)
+    for wrong in {1, 2} - {entry}:
+        with pytest.raises(InputError, match=rf"pass attention=\['t5.*SelfAttention#{entry}', ...\]"):
+            text_scores(model, inputs, "t5.encoder.embed_tokens", "attention-relevance", special="keep",
+                        attention=names if wrong == 1 else [f"{name}#{wrong}" for name in names])
+
+
+def test_a_map_that_is_given_on_demand():
+    torch.manual_seed(0)
+    model = DebertaV2ForSequenceClassification(DebertaV2Config(
+        vocab_size=60, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, num_labels=3,
+        max_position_embeddings=32, attn_implementation="eager")).eval()
+    inputs = {"input_ids": torch.randint(5, 50, (3, 6))}
+    names = [f"deberta.encoder.layer.{i}.attention.self" for i in (0, 1)]
+    ask = {"layer": "deberta.embeddings", "method": "attention-relevance", "special": "keep", "attention": names}
+    with pytest.raises(InputError, match="pass output_attentions=True with the inputs"):
+        text_scores(model, inputs, **ask)
+    assert text_scores(model, {**inputs, "output_attentions": True}, **ask).shape == (3, 6)
+
+
+def test_a_map_on_which_nothing_depends():
+    """PyTorch's own attention hands out a copy of its map, or none."""
+    model = VisionTransformer(32, 8, 2, 2, 16, 32, num_classes=3).eval()
+    says = "gives .Tensor, NoneType.*need_weights=False.*no map on which its output depends"
+    with pytest.raises(InputError, match=says):
+        attribute(model, torch.rand(2, 3, 32, 32), "conv_proj", "attention-relevance",
+                  attention=["encoder.layers.encoder_layer_0.self_attention"])
+    encoder = nn.Sequential(nn.Embedding(9, 4), nn.TransformerEncoder(nn.TransformerEncoderLayer(4, 2, 8, batch_first=True), 1),
+                            nn.Flatten(), nn.Linear(12, 2)).eval()
+    with pytest.raises(InputError, match=says):
+        text_scores(encoder, {"input": torch.randint(9, (2, 3))}, "0", "attention-relevance", special="keep",
+                    attention=["1.layers.0.self_attn"])
+
+
+class Attention(nn.Module):
+    """Attention that is written out, with two heads."""
+
+    def __init__(self, heads=2):
+        super().__init__()
+        self.heads, self.read, self.write = heads, nn.Linear(8, 8), nn.Linear(8, 8)
+
+    def forward(self, hidden, context=None):
+        query, key = ((self.read(rows)).unflatten(2, (self.heads, -1)).transpose(1, 2)
+                      for rows in (hidden, hidden if context is None else context))
+        weights = (query @ key.mT / 2).softmax(dim=-1)
+        return self.write((weights @ key).transpose(1, 2).flatten(2)), weights
+
+
+class Crossed(nn.Module):
+    """Words attend to patches once."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.cut, self.words = nn.Conv2d(3, 8, 8, 8), nn.Embedding(20, 8)
+        self.own, self.attend, self.head = Attention(), Attention(), nn.Linear(8, 3)
+
+    def forward(self, images, tokens):
+        words = self.words(tokens)
+        words = words + self.own(words)[0]
+        patches = self.cut(images).flatten(2).transpose(1, 2)
+        return self.head(self.attend(words, patches)[0].square().sum(dim=1))
+
+
+@pytest.mark.parametrize("words", [5, 16])
+def test_cross_attention_is_read_at_what_is_attended_to(words):
+    model, inputs = Crossed().eval(), {"images": torch.rand(2, 3, 32, 32), "tokens": torch.randint(2, 20, (2, words))}
+    taken = capture(model, inputs, ["cut", "attend#1"], "predicted")
+    by_hand = (taken.gradients["attend#1"] * taken.activations["attend#1"]).clamp(min=0).mean(dim=1).mean(dim=1)  # (N, 16)
+    heat = attribute(model, inputs, "cut", "attention-relevance", attention=["attend"])
+    assert heat.shape == (2, 4, 4) and torch.allclose(heat.flatten(1), by_hand, atol=1e-6)
+    with pytest.raises(InputError, match="attention-rollout of cross-attention, expected square ones"):
+        attribute(model, inputs, "cut", "attention-rollout", attention=["attend"])
+    with pytest.raises(InputError, match="got maps of cross-attention .'attend#1'. and of self-attention"):
+        attribute(model, inputs, "words", "attention-relevance", attention=["own", "attend"])
+
+
+def test_maps_of_words_and_patches_in_one_row():
+    """The patches stand first: the image's positions and the words' are told."""
+
+    class Joint(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.cut, self.words, self.row = nn.Conv2d(3, 8, 8, 8), nn.Embedding(20, 8), nn.Identity()
+            self.mix = Attention(1)
+            self.head = nn.Linear(8, 1)
+
+        def forward(self, images, tokens):
+            row = self.row(torch.cat([self.cut(images).flatten(2).transpose(1, 2), self.words(tokens)], dim=1))
+            return self.head(self.mix(row)[0].square().sum(dim=1))[:, 0]
+
+    model, inputs = Joint().eval(), {"images": torch.rand(2, 3, 24, 16), "tokens": torch.randint(2, 20, (2, 4))}
+    taken = capture(model, inputs, ["row", "mix#1"])
+    total = torch.eye(10) + (taken.gradients["mix#1"] * taken.activations["mix#1"]).clamp(min=0)[:, 0]
+    is_read = (taken.gradients["mix#1"][:, 0] != 0).any(dim=2)
+    by_hand = (total * is_read[..., None]).sum(dim=1) / is_read.sum(dim=1, keepdim=True)
+    heat = attribute(model, inputs, "row", ["attention-relevance", "gradient x input"], 1, "for", positive=False,
+                     attention=["mix"], positions=slice(0, 6))
+    assert heat["gradient x input"].shape == (2, 3, 2)
+    assert torch.allclose(heat["attention-relevance"].flatten(1), by_hand[:, :6], atol=1e-6)
+    scores = text_scores(model, inputs, "row", ["attention-relevance", "l2"], special="keep", attention=["mix"],
+                         positions=slice(6, 10))
+    assert torch.allclose(scores["attention-relevance"], by_hand[:, 6:], atol=1e-6)
+    assert torch.allclose(scores["l2"], taken.gradients["row"][:, 6:].norm(dim=2), atol=1e-6)
+    mixed = word_by_patch(model, inputs, "row", "row", words=Tokens(layer="words", positions=slice(6, 10)),
+                          positions=slice(0, 6), order="second")
+    assert mixed.shape == (2, 4, 3, 2)
+    with pytest.raises(InputError, match="positions"):
+        word_by_patch(model, inputs, "row", "row", order="second")

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from crossexplain import Called, Game, capture, explain, preflight, rounds
 from crossexplain.checks import InputError
 from crossexplain.gradients import maps
+from crossexplain.gradients.called import calling_of
 from crossexplain.gradients.modalities import ImageCells, Tokens
 from crossexplain.gradients.question import Question
 from crossexplain.models.clip import small_vit
@@ -337,9 +338,26 @@ def test_layers_weights_and_mode_are_those_of_the_model():
     model.train()
     assert inner.training and inner.clip.training
     model.eval()
-    assert not any(part.training for part in inner.modules()) and model.common == ("b", "a") and model.drop == ("c",)
+    assert not any(part.training for part in inner.modules()) and calling_of(model)[2:] == (("b", "a"), ("c",))
     other = copy.deepcopy(model).double()
-    assert next(other.called.parameters()).dtype == torch.float64 != next(inner.parameters()).dtype
+    assert next(other.wrapped_model.parameters()).dtype == torch.float64 != next(inner.parameters()).dtype
+
+
+def test_layers_may_have_the_names_of_the_wrappers_arguments():
+    class Named(Base):
+        def __init__(self):
+            super().__init__()
+            self.output, self.call, self.drop, self.common = nn.Linear(3, 3), nn.Identity(), nn.Dropout(0.5), nn.Identity()
+
+        def forward(self, images, tokens):
+            return self.common(self.drop(self.call(self.output(self.both(images, tokens)))))
+
+    inner = Named().eval()
+    expected = capture(inner, FLAT, "output", 1)
+    model = Called(Called(inner, output=lambda logits: 2 * logits, drop=("more",)), common=("classes",))
+    assert isinstance(inner.output, nn.Linear) and model.output is inner.output and model.drop is inner.drop
+    assert torch.equal(capture(model, FLAT, "output", 1).gradients["output"], 2 * expected.gradients["output"])
+    assert Game(model, {**FLAT, "more": torch.ones(N)}, PARTS, progress=False).values_of_all().isfinite().all()
 
 
 @pytest.mark.parametrize(("make", "says"), [
@@ -369,23 +387,14 @@ def test_a_wrapped_model_of_two_towers_is_asked_by_its_towers():
     assert torch.allclose(other.values_of_all(), 2 * plain.values_of_all(), atol=1e-4)
 
 
-class Marked(Tokens):
-    """Words of which some are marked by an entry that the model does not take."""
-
-    own = ("marks",)
-
-    def features(self, inputs):
-        return super().features(inputs) & ~inputs["marks"]
-
-
 def test_what_only_a_modality_reads_goes_no_further():
     inner = small_vit(12, 6, side=24, width=16, layers=2).eval()
     given = {"images": torch.rand(2, 3, 24, 24), "tokens": torch.tensor([[2, 5, 7, 3], [2, 6, 8, 3]]),
              "marks": torch.tensor([[False, True, False, False]] * 2)}
-    parts = [ImageCells(), Marked(special=(2, 3), layer=inner.text_layer)]
+    parts = [ImageCells(), Tokens(special=(2, 3), layer=inner.text_layer, special_mask="marks")]
     question = Question(inner, given, parts)
     assert torch.allclose(question.whole()[:, 0], inner(given["images"], given["tokens"]), atol=1e-5)
-    assert question.model.drop == ("marks",) and question.present["text"].sum(dim=1).tolist() == [1, 1]
+    assert calling_of(question.model).drop == ("marks",) and question.present["text"].sum(dim=1).tolist() == [1, 1]
     towers, whole = Game(inner, given, parts, progress=False), Game(inner, given, parts, split=False, progress=False)
     assert towers.splits and torch.allclose(towers.values_of_all(), whole.values_of_all(), atol=1e-4)
     assert question.captured().gradients[inner.text_layer].shape[:2] == (2, 4)

@@ -8,7 +8,7 @@ from crossexplain.checks import InputError
 from crossexplain.evaluation.methods import METHODS, explain, registry
 from crossexplain.evaluation.task import CannotRun, Method, Scored
 from crossexplain.gradients.attention import RELEVANCE
-from crossexplain.gradients.modalities import ImageCells, Tokens, Vectors
+from crossexplain.gradients.modalities import Columns, ImageCells, Tokens, Vectors, Video
 from support.toy import HAND, PARTS, Product
 
 pytestmark = [pytest.mark.filterwarnings("ignore:Setting forward, backward hooks and attributes:UserWarning"),
@@ -203,3 +203,61 @@ def test_whole_modalities_are_swapped_with_all_that_belongs_to_them():
     inputs = {"images": torch.rand(3, 1, 2, 2), "tokens": torch.randint(2, 4, (3, 2)), "question": torch.rand(3)}
     with pytest.raises(CannotRun, match="'question' belong to no modality"):
         explain(Asked().eval(), inputs, PARTS, "dime")
+
+
+class WordsFirst(nn.Module):
+    """Words stand first in the layer, (T, N, D); each counts by its place."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding, self.turned = nn.Embedding(9, 2), nn.Identity()
+
+    def forward(self, tokens):
+        words = self.turned(self.embedding(tokens.t()))
+        return (words.sum(dim=2) * torch.arange(1.0, len(words) + 1)[:, None]).sum(dim=0)
+
+
+@pytest.mark.parametrize("n", [1, 3, 4])
+@pytest.mark.parametrize("method", ["integrated gradients", "gradient shap", "gradient x input", "raw"])
+def test_a_layer_with_the_words_first_is_read_example_by_example(method, n):
+    torch.manual_seed(0)
+    model, tokens = WordsFirst().eval(), torch.randint(2, 9, (n, 4))
+    with torch.no_grad():
+        model.embedding.weight[1] = 0  # the mask says nothing
+        logit, value = model(tokens), model.embedding(tokens).sum(dim=2) * torch.arange(1.0, 5)  # (N, T)
+    found = explain(model, {"tokens": tokens}, [Tokens(layer="turned", layout="TND")], method).values["text"]
+    expected = torch.arange(1.0, 5).expand(n, 4) * 2 if method == "raw" else value
+    assert torch.allclose(found, expected * (2 * (logit > 0).float() - 1)[:, None], atol=1e-4)
+
+
+def test_occlusion_hides_neighbours_of_a_video_together_and_columns_one_by_one():
+    class Corner(nn.Module):
+        """The first place of the first frame counts, and the first two columns."""
+
+        def forward(self, video, table):
+            return video[:, 0, 0, 0, 0] + table[:, 0] + 2 * table[:, 1]
+
+    inputs = {"video": torch.ones(1, 3, 1, 3, 3), "table": torch.ones(1, 3)}
+    parts = [Video("video", "video", grid=(3, 3, 3), layout="NTCHW"), Columns("table", "table")]
+    values = explain(Corner().eval(), inputs, parts, "occlusion", baselines={"video": "zero", "table": "zero"}).values
+    shown = values["video"].reshape(3, 3, 3)  # windows of 2 x 2 x 2 cells, of which one holds the first cell
+    assert shown[0, 0, 0] == 1 and shown[0, 1, 1] == 1 / 4 and not shown[2].any() and not shown[:, 2].any()
+    assert values["table"].tolist() == [[1, 2, 0]]
+
+
+def test_a_method_about_pictures_needs_no_layer_of_the_words():
+    class Bag(nn.Module):
+        """The words have one vector together."""
+
+        def __init__(self):
+            super().__init__()
+            self.bag = nn.EmbeddingBag(9, 1)
+
+        def forward(self, images, tokens):
+            return images.sum(dim=(1, 2, 3)) + self.bag(tokens)[:, 0]
+
+    inputs = {"images": torch.rand(2, 1, 2, 2), "tokens": torch.randint(2, 9, (2, 3))}
+    parts = [ImageCells(), Tokens(layer="bag")]
+    assert explain(Bag().eval(), inputs, parts, "saliency", target=1).values["image"].tolist() == [[1.0] * 4] * 2
+    with pytest.raises(InputError, match="layer 'bag'"):
+        explain(Bag().eval(), inputs, parts, "l2")

@@ -121,7 +121,8 @@ def test_importances_go_to_the_players_and_back():
 
 def test_of_several_classes_the_followed_one_counts_less_the_mean():
     game = of(Whole(classes=3), target=1)
-    assert game.values_of_all()[0, -1] == pytest.approx(-18)
+    assert game.values_of_all()[0, -1] == pytest.approx(-18)  # an index: that column's own logit, here without a mean
+    assert of(Whole(classes=3), target=torch.tensor([1, 2])).values_of_all()[:, -1].tolist() == pytest.approx([-18, 0])
     assert of(Whole(classes=3)).values_of_all()[0, -1] == pytest.approx(18)
     assert of(Whole(), target=0).values_of_all()[0, -1] == pytest.approx(-18), "of one logit, 0 is no"
 
@@ -145,6 +146,34 @@ def test_the_cost_is_told_before_long_work(capsys, monkeypatch):
     assert "96 coalitions need 96 of the whole model" in told.out + told.err and "9600 s" in told.out + told.err
 
 
+def test_players_that_no_example_has_are_none_where_there_are_too_many():
+    """Sentences of at most eight words that are padded to 17."""
+    tokens = torch.zeros(3, 17, dtype=torch.long)
+    for row, count in enumerate((8, 3, 5)):
+        tokens[row, 1 : 1 + count] = torch.arange(2, 2 + count)
+    seen = torch.rand(3, 4, 1, generator=torch.Generator().manual_seed(0))
+    long, short = ({"seen": seen, "tokens": words} for words in (tokens, tokens[:, 1:9]))
+    game, expected = of(Added(), inputs=long), of(Added(), inputs=short)
+    assert game.names == expected.names == ("image",) * 4 + ("text",) * 8
+    assert torch.equal(game.values_of_all(), expected.values_of_all())
+    assert game.owner("text")[0].tolist() == [-1, *range(8), *[-1] * 8]
+    scores = {"image": torch.rand(3, 4), "text": torch.rand(3, 17)}
+    joint = game.joint(scores)
+    by_hand = expected.joint({"image": scores["image"], "text": scores["text"][:, 1:9]})
+    assert torch.equal(joint.nan_to_num(), by_hand.nan_to_num()) and torch.equal(joint.isnan(), by_hand.isnan())
+    back = game.shared(joint)["text"]
+    assert torch.allclose(back, (scores["text"] * (tokens != 0)).double()) and back.shape == (3, 17)
+
+
+def test_very_many_players_are_refused_before_anything_overflows():
+    for count in (600, 4096):
+        tokens = torch.full((1, count), 5)
+        game = of(Added(), inputs={"seen": torch.ones(1, 2, 1), "tokens": tokens})
+        with pytest.raises(InputError, match=rf"{count + 2} players have 2\*\*{count + 2} coalitions, .* hours"):
+            game.values_of_all()
+        assert game.cost().coalitions == 2 ** (count + 2)
+
+
 class Wrong(Added):
     def match(self, seen, said):
         return seen - said
@@ -160,6 +189,11 @@ class Wrong(Added):
     (lambda: of(Whole(spoiled=True)).values_of_all(), "NaN or infinity for example 0"),
     (lambda: of(Added(), players={"sound": 3}), "sound"),
     (lambda: of(Added(), players={"text": 0}), "at least 1"),
+    (lambda: of(Added(), players=3), "got players=3, expected a mapping"),
+    (lambda: of(Added(), players={"text": 2.5}), r"dtype torch.float32"),
+    (lambda: of(Added(), players={"text": torch.zeros(0, dtype=torch.long)}), r"expected \(3,\)"),
+    (lambda: of(Added(), target=[0, 1]), "rounds alone takes a list"),
+    (lambda: of(Added(), target="yes"), "expected 'predicted'"),
     (lambda: of(Added(), players={"text": torch.tensor([0, 1])}), r"expected \(3,\)"),
     (lambda: of(Added(), players={"text": torch.tensor([0, -2, 1])}), "never masked"),
     (lambda: of(Added(), baselines={"image": "data"}), "pass them as donors"),

@@ -81,7 +81,7 @@ def test_swin_and_convnext_hold_channels_last_at_some_layers(size):
     convnext = Positional(ConvNeXt([CNBlockConfig(8, 16, 1), CNBlockConfig(16, None, 1)], num_classes=3)).eval()
     for layer in ("net.features.3.0.block.1", "net.features.3.0.block.2", "net.features.3.0.block.5"):
         require_right(convnext, pictures(3, *size), layer, last_to_second)
-    for layer in ("net.features.3.0.block.6", "net.features.2.0", "net.features.0.1"):
+    for layer in ("net.features.3.0.block.6", "net.features.3", "net.features.2.0", "net.features.0.1"):
         require_right(convnext, pictures(3, *size), layer, lambda values: values)
 
 
@@ -92,17 +92,22 @@ def test_as_many_channels_as_rows_and_columns_are_told_apart_by_the_kind_of_the_
     assert capture(swin, {"pixel_values": large}, "net.norm").activations["net.norm"].shape[1:] == (16, 16, 16)
     require_right(swin, large, "net.norm", last_to_second)
     require_right(swin, large, "net.permute", lambda values: values)
-    with pytest.raises(InputError, match="channels second or last; pass layout='NCHW'"):
-        attribute(swin, {"pixel_values": large}, "net.features.3.0", "grad-cam")
-    told = attribute(swin, {"pixel_values": large}, "net.features.3.0", "grad-cam", layout="NHWC")
-    assert told.shape == (3, 16, 16) and attribute(swin, {"pixel_values": images}, "net.norm").shape == (3, 8, 8)
+    require_right(swin, large, "net.features.3.0", last_to_second)  # the corners of the picture tell
+    values = torch.rand(3, 16, 16, 16)
+    for module in (None, swin.net.features[3][0]):  # without the model nothing does
+        with pytest.raises(InputError, match="channels second or last; pass layout='NCHW'"):
+            ImageCells(input="pixel_values", layer="x").read_at(values, {"pixel_values": large}, 3, module=module)
+    told = ImageCells(input="pixel_values", layer="x", layout="NHWC").read_at(values, {"pixel_values": large}, 3)
+    assert torch.allclose(told, summed_by_hand(values.permute(0, 3, 1, 2), (2, 2)))
+    assert attribute(swin, {"pixel_values": images}, "net.norm").shape == (3, 8, 8)
     row = nn.Sequential(nn.Conv2d(3, 8, 4, 4), nn.ReLU(), nn.Dropout(), nn.Flatten(), nn.Linear(512, 3)).eval()
     for layer in ("0", "1", "2"):  # 8 channels on 8 x 8 places
         require_right(Positional(row).eval(), pictures(), f"net.{layer}", lambda values: values)
 
 
 def test_convnext_of_transformers_says_which_norm_has_channels_first():
-    model = ConvNextV2ForImageClassification(ConvNextV2Config(hidden_sizes=[8, 16], depths=[1, 1], num_stages=2, num_labels=3)).eval()
+    config = ConvNextV2Config(hidden_sizes=[8, 16], depths=[1, 1], num_stages=2, num_labels=3)
+    model = ConvNextV2ForImageClassification(config).eval()
     names = [name for name, _ in model.named_modules()]
     block = next(name for name in reversed(names) if name.endswith("layers.0"))
     down = next(name for name in names if name.endswith("stages.1.downsampling_layer.0"))
@@ -118,10 +123,29 @@ def test_windows_inside_an_attention_are_no_map():
     inside = layer.rpartition(".")[0] + ".attn_layer.1"
     shape = capture(model, inputs, inside).activations[inside].shape
     assert shape[1] == shape[2] == 16  # as many windows as places in each: as square as a map
-    with pytest.raises(InputError, match="no map of them by its sizes"):
-        attribute(model, inputs, inside)
+    for second in (inside, inside.replace("blocks.0", "blocks.1")):  # 4 windows of 16 places and 16 channels in the second
+        with pytest.raises(InputError, match="gives .*; pass layout='NCHW' for"):
+            attribute(model, inputs, second)
     block = next(name for name, module in model.named_modules() if type(module).__name__ == "MaxVitBlock")
     require_right(model, inputs["pixel_values"], block, lambda values: values)
+
+
+def test_a_layer_that_treats_both_sides_differently():
+    """8 channels on 8 x 16 places look like 16 channels on 8 x 8 places of a square picture."""
+
+    class Stretched(nn.Module):
+        def __init__(self, stride):
+            super().__init__()
+            torch.manual_seed(0)
+            self.conv, self.keep, self.head = nn.Conv2d(3, 8, 3, stride, 1), nn.Identity(), nn.Linear(8, 3)
+
+        def forward(self, pixel_values):
+            return self.head(self.keep(self.conv(pixel_values)).square().mean(dim=(2, 3)))
+
+    for stride in ((2, 1), (1, 2), (4, 2)):
+        require_right(Stretched(stride).eval(), pictures(3, 16, 16), "keep", lambda values: values)
+    pooled = Positional(nn.Sequential(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d((4, 4)), nn.Flatten(), nn.Linear(128, 3))).eval()
+    require_right(pooled, pictures(3, 16, 32), "net.1", lambda values: values)
 
 
 def patches_of(rows, columns, special):
@@ -159,7 +183,7 @@ def test_a_tower_without_a_class_token_and_one_whose_places_are_merged():
                                                  window_size=4, num_labels=3)).eval()
     require_right(swin, pictures(3, 64, 64), "swin.layernorm", patches_of(8, 8, 0))
     require_right(swin, pictures(3, 32, 64), "swin.layernorm", patches_of(4, 8, 0))
-    window = next(name for name, _ in swin.named_modules() if name.endswith("attention.o_proj") or name.endswith("output.dense"))
+    window = next(name for name, _ in swin.named_modules() if name.endswith(("attention.o_proj", "output.dense")))
     with pytest.raises(InputError, match="expected one row an example.*rows an example, as a layer has that runs on"):
         attribute(swin, {"pixel_values": pictures(3, 64, 64)}, window)
 
@@ -233,6 +257,9 @@ def test_words_and_patches_in_one_row_are_told_apart_by_positions_alone(vilt, wo
         Tokens(**text).settled(inputs, vilt).read_at(held, inputs, 3)
     with pytest.raises(InputError, match="positions of 'input_ids'.* may stand in the same row"):
         ImageCells(**cells).settled(inputs, vilt).read_at(held, inputs, 3)
+    if words > 1:  # the picture and the words are not known there
+        with pytest.raises(InputError, match="which are no patches"):
+            ImageCells(**cells).per_feature(held, 4)
     with pytest.raises(InputError, match="may stand in the same row"):
         attribute(vilt, inputs, layer)
     with pytest.raises(InputError, match="positions=slice"):

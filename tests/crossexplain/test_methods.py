@@ -272,7 +272,7 @@ def test_what_cannot_run_says_why():
     with pytest.raises(InputError, match="there is no method"):
         explain(model, HAND, PARTS, "magic")
     with pytest.raises(InputError, match="eval"):
-        explain(nn.Sequential(model, nn.Dropout()).train(), HAND, PARTS)
+        explain(Product(), HAND, PARTS)
     with pytest.raises(InputError, match="donors"):
         explain(model, HAND, PARTS, baselines={"image": "data"})
 

@@ -1,4 +1,4 @@
-"""PyTorch's modes around, inside and at the making of a model: gradients are those of autograd by hand, or it is said why not."""
+"""PyTorch's modes around, inside and at the making of a model: right by hand, or it is said why not."""
 
 import warnings
 
@@ -327,7 +327,7 @@ def test_a_model_without_weights_says_so():
 
 def quantised() -> nn.Module:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that this way to quantise is going to move to another package
+        warnings.filterwarnings("ignore", message="torch.ao.quantization is deprecated", category=DeprecationWarning)
         return torch.ao.quantization.quantize_dynamic(Net().eval(), {nn.Linear}, dtype=torch.qint8)
 
 
@@ -391,7 +391,7 @@ def test_autocast_around_and_inside(inside):
 
 @pytest.mark.parametrize(("changed", "says"), [
     ({"images": torch.rand(N, 3, 8, 8)}, r"'images' float32 \(., 3, 8, 8\), 'tokens' int64 \(., 3\)\) with RuntimeError"),
-    ({"images": torch.rand(N, 8, 8, 2)}, "fails on its inputs.*compare the shapes"),
+    ({"images": torch.rand(N, 2, 8, 8)}, "fails on its inputs.*compare the shapes"),
     ({"tokens": INPUTS["tokens"] + 5}, "an embedding was asked for a number that it does not have.*know 'embedding' 0 to 8"),
     ({"more": torch.rand(N, 2)}, r"Net.forward takes \(images.*tokens.*\) and is called with the keywords .*'more'"),
 ])

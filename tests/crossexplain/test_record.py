@@ -185,15 +185,37 @@ def test_one_example_does_not_say_what_it_rests_on(rule):
     ({"draws": "four"}, "draws='four', expected"),
     ({"baselines": 3}, "baselines=3, expected a name such as 'data'"),
     ({"baselines": ["zero", 5]}, r"baselines=\['zero', 5\], expected"),
-    ({"target": []}, r"target=\[\], expected different labels"),
-    ({"target": [1, 1, 0]}, r"target=\[1, 1, 0\], expected different labels.*torch.tensor\(target\)"),
-    ({"target": [0, True]}, "expected different labels"),
-    ({"target": [0, 1.5]}, "expected different labels"),
-    ({"target": [[0], [1]]}, "expected different labels"),
+    ({"target": []}, r"target=\[\], expected a list of different labels"),
+    ({"target": [1, 1, 0]}, r"target=\[1, 1, 0\], expected a list of different labels.*torch.tensor\(target\)"),
+    ({"target": [0, True]}, "expected a list of different labels"),
+    ({"target": [0, 1.5]}, "expected a list of different labels"),
+    ({"target": [[0], [1]]}, "expected a list of different labels"),
 ])
 def test_settings_that_are_none(change, says):
     with pytest.raises(InputError, match=says):
         record(lambda a, b: a + b, "ab", **change)
+
+
+def test_a_record_shows_itself_in_a_few_lines():
+    shown = repr(record(lambda a, b: a + b, "ab"))
+    assert shown.splitlines() == [
+        "Record of 120 example(s) with up to 2 of a, 2 of b features", "  baselines: zero, data",
+        "  views: full, a masked, b masked, all masked",
+        "  record.verdict() judges it; record.passes[baseline, view] holds the numbers"]
+
+
+def test_what_is_said_of_numbers_reads_as_sentences():
+    found = record(lambda a, b: 230 + 10 * a + 0 * b, "ab")
+    low, high = (f"{float(value):.4g}" for value in found.passes["zero", FULL].logits.aminmax())
+    same = (f"All 120 logits lie on one side of 0 (from {low} to {high}): if they are a number, such as a price, and no yes or "
+            "no, flips say nothing.")
+    assert found.verdict().reason == ("every baseline says so (zero: a alone (100% of samples); data: a alone (100% of "
+                                      f"samples)). {same}")
+    with pytest.raises(InputError) as refused:
+        found.paper_rule()
+    assert str(refused.value) == (f"the paper's rule asks whether the predicted class changes, which it does in no view. {same}"
+                                  " Pass classes=False to read the gradient norms alone, or examples that the model answers "
+                                  "differently.")
 
 
 def test_groups_are_one_an_example():

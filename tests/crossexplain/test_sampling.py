@@ -197,6 +197,20 @@ def test_an_exclusive_or_has_no_value_and_what_is_not_a_number_stays_with_its_ex
 
 
 def test_a_budget_too_small_and_no_matches_are_refused(products):
-    for wrong in ({"budget": 3}, {"matched": 0}):
+    for wrong in ({"budget": 3}, {"matched": 0}, {"budget": 16.5}, {"budget": "all"}, {"matched": None}):
         with pytest.raises(InputError, match="expected at least 4 masks"):
             sampled_shapley(asked(products), **wrong)
+
+
+def test_more_players_than_can_be_counted_are_refused():
+    class Sum(torch.nn.Module):
+        def forward(self, seen, tokens):
+            return seen.sum(dim=(1, 2)) + tokens.sum(dim=1)
+
+    def game(words):
+        return Game(Sum().eval(), {"seen": torch.ones(1, 2, 1), "tokens": torch.full((1, words), 2)},
+                    [Vectors("image", "seen"), Tokens()], progress=False)
+
+    with pytest.raises(InputError, match="an example has 1202 players, at most 1000 can be estimated; put features in"):
+        sampled_shapley(game(1200))
+    assert sampled_shapley(game(998), budget=4)[0].sum() == pytest.approx(2 + 2 * 998 - 998, rel=1e-6)

@@ -194,8 +194,12 @@ def test_word_pieces_become_words():
     for how, expected in {"sum": [-2.0, 2.0], "max": [-3.0, 2.0], "mean": [-1.0, 2.0]}.items():
         merged = merge_words(scores, words, how)
         assert merged[0].tolist() == expected and merged[1, 0] == 4 and merged[1, 1].isnan()
+        as_they_come = [[None, 0, 0, 1, None], [None, 0, None, None, None]]
+        assert torch.equal(merge_words(scores, as_they_come, how).nan_to_num(7), merged.nan_to_num(7))
     with pytest.raises(InputError, match="one shape"):
         merge_words(scores, words[:1])
+    with pytest.raises(InputError, match="got word numbers as list, expected a tokenizer's encoding or one list for each text"):
+        merge_words(scores, [[0, 1], [0]])
     with pytest.raises(InputError, match="got how 'min', expected one of 'sum', 'max', 'mean'"):
         merge_words(scores, words, "min")
 
@@ -228,3 +232,70 @@ def test_positions_are_no_sentences(sentences, length, rows, first):
 def test_inputs_without_names_are_refused(model):
     with pytest.raises(InputError, match="got inputs as Tensor, expected a mapping from the model's keywords"):
         attribute(model, IDS, LAYER, special="keep")
+
+
+def test_the_pieces_of_a_word_are_scored_together(model):
+    words = [[None, 0, 0, 1, 2, None], [None, 0, 1, None, None, None]]
+    pieces = attribute(model, INPUTS, LAYER, ["l1", "l2"], special="keep")
+    scores = attribute(model, INPUTS, LAYER, ["l1", "l2"], special="keep", words=words)
+    for name, values in scores.items():
+        assert torch.allclose(values[0], torch.stack([pieces[name][0, 1:3].sum(), pieces[name][0, 3], pieces[name][0, 4]]))
+        assert torch.allclose(values[1, :2], pieces[name][1, 1:3]) and values[1, 2].isnan()
+    dropped = torch.zeros_like(SPECIAL)
+    dropped[0, 1:3] = True  # a word that is no part of the sentence
+    assert attribute(model, INPUTS, LAYER, special_tokens=dropped, words=words)[0, 0].isnan()
+
+
+class Classes(nn.Module):
+    """Compares sentences with vectors of the classes, which belong to all sentences."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.words = nn.Embedding(20, 4)
+
+    def forward(self, input_ids, classes):
+        return self.words(input_ids).tanh().mean(dim=1) @ classes.T
+
+
+def test_what_belongs_to_all_sentences_is_not_cut():
+    ids = torch.randint(20, (6, 5), generator=torch.Generator().manual_seed(0))
+    for count in (6, 3):
+        classes = torch.rand(count, 4, generator=torch.Generator().manual_seed(1))
+        model, inputs, ask = Classes(), {"input_ids": ids, "classes": classes}, {"layer": "words", "special": "keep"}
+        alone = torch.cat([attribute(model, {**inputs, "input_ids": row[None]}, **ask, common=["classes"]) for row in ids])
+        assert torch.allclose(attribute(model, inputs, "words", special="keep", common="classes", batch_size=4), alone)
+        model.common = ("classes",)  # as of a model that says so itself
+        assert torch.allclose(attribute(model, inputs, "words", special="keep", batch_size=4), alone)
+        del model.common
+        for few in (1, 4):
+            with pytest.raises(InputError, match="common="):
+                attribute(model, inputs, "words", special="keep", batch_size=few)
+    with pytest.raises(InputError, match="different numbers of rows .'input_ids' 6, 'classes' 3.; name those"):
+        attribute(model, inputs, "words", special="keep")
+
+
+def test_a_list_with_an_entry_a_sentence_is_cut(model):
+    class Named(nn.Module):
+        def __init__(self, inner):
+            super().__init__()
+            self.encoder, self.head, self.inner = inner.encoder, inner.head, [inner]
+
+        def forward(self, names, **inputs):
+            assert len(names) == len(inputs["input_ids"])
+            return self.inner[0](**inputs)
+
+    found = attribute(Named(model), {**INPUTS, "names": ["a", "b"]}, LAYER, special="keep", batch_size=1)
+    assert torch.allclose(found, attribute(model, INPUTS, LAYER, special="keep"), atol=1e-6)
+
+
+def test_a_model_that_draws_at_random_is_refused():
+    model = nn.Sequential(nn.Embedding(9, 4), nn.Flatten(), nn.Dropout(0.5), nn.Linear(12, 2))
+    inputs = {"input": torch.randint(9, (2, 3))}
+    with pytest.raises(InputError, match="train mode.*call model.eval"):
+        attribute(model, inputs, "0", special="keep")
+    model.eval()
+    assert attribute(model, inputs, "0", special="keep").shape == (2, 3)
+    model[2].train()
+    with pytest.raises(InputError, match="1 part.s. of the model .'2'. are in train mode"):
+        attribute(model, inputs, "0", special="keep")

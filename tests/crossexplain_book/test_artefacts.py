@@ -70,18 +70,18 @@ def test_2_our_rounds_find_no_difference_where_nothing_is_masked(ours):
 def test_3_eight_layers_behind_padding_let_nothing_of_the_words_through(published, ours):
     def share(model):
         """Return the text's gradient norm as a multiple of the image's, both as the model's own layers have them."""
-        found = capture(model, INPUTS, ["embedding", model.image_layer]).gradients
-        text, image = (found[name].flatten(1).norm(dim=1).median() for name in ("embedding", model.image_layer))
+        captured = capture(model, INPUTS, ["embedding", model.image_layer]).gradients
+        text, image = (captured[name].flatten(1).norm(dim=1).median() for name in ("embedding", model.image_layer))
         return float(text / image)
 
     assert share(published) < 1e-4 < 1e-2 < share(ours)
 
 
 def test_4_the_published_builder_makes_wrong_labels_and_gives_them_away():
-    one, other = (collages.build(BANK, 4000, "train", seed, as_in_paper=True) for seed in (0, 1))
-    assert wrong_labels(one)["all"] > 0.05 and text_alone(one, other) > 0.55
-    one, other = (collages.build(BANK, 4000, "train", seed) for seed in (0, 1))
-    assert wrong_labels(one)["all"] == 0 and abs(text_alone(one, other) - 0.5) < 0.03
+    first, second = (collages.build(BANK, 4000, "train", seed, as_in_paper=True) for seed in (0, 1))
+    assert wrong_labels(first)["all"] > 0.05 and text_alone(first, second) > 0.55
+    first, second = (collages.build(BANK, 4000, "train", seed) for seed in (0, 1))
+    assert wrong_labels(first)["all"] == 0 and abs(text_alone(first, second) - 0.5) < 0.03
 
 
 def test_5_padding_gets_gradient_in_the_published_model_and_none_in_ours(published, ours):
@@ -95,9 +95,9 @@ def test_6_a_relu_on_the_logit_leaves_no_gradient_where_it_says_no(ours):
     with torch.no_grad():
         raw = seeded(PublishedCnnLstm)(**INPUTS)
         model.fusion[-1].bias -= raw.median()  # half of the pairs say no
-    found = capture(model, INPUTS, model.image_layer)
-    dead = found.gradients[model.image_layer].flatten(1).norm(dim=1) == 0
-    assert dead.any() and torch.equal(dead, found.output == 0)
+    captured = capture(model, INPUTS, model.image_layer)
+    dead = captured.gradients[model.image_layer].flatten(1).norm(dim=1) == 0
+    assert dead.any() and torch.equal(dead, captured.output == 0)
     assert "clamped logit" in preflight(model, INPUTS, modalities(model)).names
     assert (capture(ours, INPUTS, ours.image_layer).gradients[ours.image_layer].flatten(1).norm(dim=1) > 0).all()
 

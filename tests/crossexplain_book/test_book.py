@@ -16,7 +16,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from crossexplain.data.registry import SOURCES, File
 from crossexplain.files import digest
 from crossexplain_book import BookError, Build
-from crossexplain_book.assemble import assemble, claims_tables, page, show_parameters
+from crossexplain_book.assemble import _accuracy, assemble, claims_tables, page, show_parameters
 from crossexplain_book.build import frame
 from crossexplain_book.execute import execute, in_order, parse_parameters
 from crossexplain_book.freshness import Imports, chapter_key
@@ -160,14 +160,15 @@ def test_a_chapter_that_fails_is_named_and_kept_and_the_others_run(build):
     write_notebook(build.root / "notebooks" / "02_good.ipynb", "print(size)")
     (build.root / "notebooks" / "03_corrupt.ipynb").write_text('{"cells": [{"cell')
     failed, lines = ran(build)
-    said = "\n".join(lines)
+    message = "\n".join(lines)
     assert sorted(failed) == ["01_bad", "03_corrupt"]
     identity = nbformat.read(build.root / "notebooks" / "01_bad.ipynb", 4).cells[5]["id"]
-    assert f"(id {identity!r})" in said and "ZeroDivisionError" in said and "answer = x / 0" in said and "\x1b" not in said
+    assert all(part in message for part in (f"(id {identity!r})", "ZeroDivisionError", "answer = x / 0"))
+    assert "\x1b" not in message
     partial = json.loads((build.pages / "01_bad.failed.ipynb").read_text("utf-8"))
     assert any("41" in str(cell.get("outputs")) for cell in partial["cells"])
     assert load_record(build, "01_bad") is None and load_record(build, "02_good") is not None
-    assert "03_corrupt failed before its first cell" in said and "03_corrupt.ipynb is no notebook" in said
+    assert "03_corrupt failed before its first cell" in message and "03_corrupt.ipynb is no notebook" in message
 
     write_notebook(build.root / "notebooks" / "01_bad.ipynb", "x = 41")
     (build.root / "notebooks" / "03_corrupt.ipynb").unlink()
@@ -181,8 +182,8 @@ def test_what_is_no_notebook_is_named_and_has_a_page_that_says_so(build, text):
     broken = build.root / "notebooks" / "01_x.ipynb"
     broken.parent.mkdir()
     broken.write_text(text, "utf-8", errors="surrogateescape")
-    said = complaint(str(broken))
-    assert said.startswith("01_x.ipynb is no notebook (") and "take the file again from git" in said
+    message = complaint(str(broken))
+    assert message.startswith("01_x.ipynb is no notebook (") and "take the file again from git" in message
     assemble(build, chapters(build.root), failed=["01_x"])
     page = (build.source / "chapters" / "01_x.md").read_text("utf-8")
     assert page.startswith("(chapter-1)=\n# 01_x") and "failed" in page
@@ -220,8 +221,8 @@ def test_beside_each_other_the_longest_notebook_is_started_first(build):
 
 def _wait(condition, process=None, seconds: float = 60):
     for _ in range(int(seconds * 10)):
-        if found := condition():
-            return found
+        if result := condition():
+            return result
         assert process is None or process.poll() is None, "the build ended early"
         time.sleep(0.1)
     raise AssertionError("it did not happen in time")
@@ -256,9 +257,9 @@ def test_a_page_is_assembled_from_a_run(build):
     assert not ran(build)[0]
     executed = json.loads((build.pages / "01_a.ipynb").read_text("utf-8"))
     before = json.dumps(executed)
-    made = page(executed, load_record(build, "01_a"))
+    built = page(executed, load_record(build, "01_a"))
     assert json.dumps(executed) == before
-    first, finding, card, parameters, code, second, figure, *_ = made["cells"]
+    first, finding, card, parameters, code, second, figure, *_ = built["cells"]
     assert first["source"].startswith("(chapter-1)=\n# Is it so?")
     assert finding["metadata"]["mystnb"]["figure"] == {"caption": "A. B.", "name": "fig-x"}
     assert finding["metadata"]["mystnb"]["image"]["alt"] == "a picture that is not one"
@@ -267,12 +268,12 @@ def test_a_page_is_assembled_from_a_run(build):
     assert "min" in card["source"] and "GiB" in card["source"] and "downloads/01_a.ipynb" in card["source"]
     assert "size = 'small'  # or" in parameters["source"] and "seed = 0" in parameters["source"]
     assert len(second["outputs"]) == 1 and figure["metadata"]["mystnb"]["figure"]["name"] == "fig-y"
-    assert not any("injected-parameters" in cell["metadata"].get("tags", []) for cell in made["cells"])
-    assert "hide-cell" in made["cells"][-1]["metadata"]["tags"]
-    assert made["cells"][-2]["metadata"]["tags"] == ["publish", "hide-input"]
-    carried = [mime for cell in made["cells"] for output in cell.get("outputs", []) for mime in output.get("data", {})]
+    assert not any("injected-parameters" in cell["metadata"].get("tags", []) for cell in built["cells"])
+    assert "hide-cell" in built["cells"][-1]["metadata"]["tags"]
+    assert built["cells"][-2]["metadata"]["tags"] == ["publish", "hide-input"]
+    carried = [mime for cell in built["cells"] for output in cell.get("outputs", []) for mime in output.get("data", {})]
     assert CLAIM not in carried and RUN not in carried
-    nbformat.validate(nbformat.from_dict(made))
+    nbformat.validate(nbformat.from_dict(built))
 
 
 def test_claims_are_collected_and_a_chapter_without_a_run_is_a_note(build):
@@ -318,8 +319,8 @@ def test_plain_prose_changes_one_page_and_what_others_show_of_it_all(build, line
 def test_the_claims_of_the_paper_stand_apart():
     claim = {"text": "a", "value": 1.0, "low": 1.0, "high": 1.0, "n": 1, "rule": "r", "chapter": "01", "spec": ".1f"}
     text = claims_tables([{**claim, "holds": False, "paper": True}])
-    ours, theirs = text.split("## What the paper claims")
-    assert "None was recorded" in ours and "**no**" in theirs
+    claims, claims_of_paper = text.split("## What the paper claims")
+    assert "None was recorded" in claims and "**no**" in claims_of_paper
 
 
 def test_an_unknown_placeholder_is_an_error(build):
@@ -331,8 +332,8 @@ def test_an_unknown_placeholder_is_an_error(build):
 
 def test_parameters_are_shown_as_they_were():
     cell = {"metadata": {"tags": ["parameters"]}, "source": 'profile = "embedded"  # or full\nprofiles = 3\nn = None'}
-    shown = show_parameters(cell, {"profile": "full", "n": 10, "other": 1})["source"]
-    assert shown == "profile = 'full'  # or full\nprofiles = 3\nn = 10"
+    source = show_parameters(cell, {"profile": "full", "n": 10, "other": 1})["source"]
+    assert source == "profile = 'full'  # or full\nprofiles = 3\nn = 10"
 
 
 def test_parameters_are_read():
@@ -367,3 +368,15 @@ def test_a_record_that_cannot_be_read_is_no_record(build):
     build.pages.mkdir(parents=True)
     record_path(build, "01_a").write_text("{")
     assert load_record(build, "01_a") is None
+
+
+@pytest.mark.parametrize(("accuracy", "words"), [
+    (0.9, "0.900"),
+    ("trained to a plateau", "trained to a plateau"),
+    ({"pure": 0.7934, "shortcut": 0.89}, "pure: 0.793; shortcut: 0.890"),
+    ({"all": 0.998, "even": 0.999, "odd": 0.995}, "0.998; lowest of 2 kinds: 0.995 (odd)"),
+    ({"pairs": 0.98, "foils": 0.9, "foils, side": 0.49, "foils, noun": 0.9},
+     "pairs: 0.980; foils: 0.900; lowest of 2 kinds: 0.490 (foils, side)"),
+])
+def test_an_accuracy_of_many_kinds_is_told_by_the_whole_and_the_lowest(accuracy, words):
+    assert _accuracy(accuracy) == words

@@ -56,8 +56,8 @@ def call(*words: str, **env) -> subprocess.CompletedProcess:
 
 
 def test_help_lists_every_command_and_the_exit_codes():
-    done = call("--help")
-    assert done.returncode == OK and all(name in done.stdout for name in COMMANDS) and "Exit codes" in done.stdout
+    process = call("--help")
+    assert process.returncode == OK and all(name in process.stdout for name in COMMANDS) and "Exit codes" in process.stdout
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -97,8 +97,8 @@ def test_what_came_and_what_was_expected_is_said(words, says, tmp_path, capsys):
 ])
 def test_names_that_do_not_exist_are_answered_with_those_that_do(checkout, words, says, capsys):
     assert main(words) == USAGE
-    said = capsys.readouterr().err
-    assert says in said and len(said.splitlines()) == 1
+    message = capsys.readouterr().err
+    assert says in message and len(message.splitlines()) == 1
 
 
 def test_outside_a_checkout_one_line_says_so(tmp_path, monkeypatch, capsys):
@@ -110,10 +110,10 @@ def test_outside_a_checkout_one_line_says_so(tmp_path, monkeypatch, capsys):
 
 def test_a_command_whose_packages_are_not_installed_says_how_to_get_them(checkout):
     code = "import sys; sys.modules['psutil'] = None; from crossexplain_book.cli import main; sys.exit(main(['book']))"
-    done = subprocess.run([sys.executable, "-c", code], cwd=checkout, capture_output=True, text=True, check=False)
-    assert done.returncode == USAGE and "Traceback" not in done.stderr
-    assert "psutil is not installed, and the command 'book' needs it" in done.stderr
-    assert "make env" in done.stderr and "pip install 'crossexplain[book,test]'" in done.stderr
+    process = subprocess.run([sys.executable, "-c", code], cwd=checkout, capture_output=True, text=True, check=False)
+    assert process.returncode == USAGE and "Traceback" not in process.stderr
+    assert "psutil is not installed, and the command 'book' needs it" in process.stderr
+    assert "make env" in process.stderr and "pip install 'crossexplain[book,test]'" in process.stderr
 
 
 def test_a_missing_source_has_a_code_of_its_own_and_nothing_is_downloaded_unasked(capsys):
@@ -204,25 +204,25 @@ def test_a_verdict_that_was_cut_off_goes_on_where_it_stopped(tmp_path, monkeypat
     spec = importlib.util.spec_from_file_location("verdict", ROOT / "benchmarks" / "verdict.py")
     verdict = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(verdict)
-    done = []
+    measured = []
 
     def stumbling(kind, seed, bank, tower):
-        if len(done) == 8:
+        if len(measured) == 8:
             raise KeyboardInterrupt
-        done.append((seed, kind))
+        measured.append((seed, kind))
         return kind, None
 
     monkeypatch.setattr(verdict, "run", stumbling)
     monkeypatch.setattr(verdict, "judged", lambda kind, record, seed: {"control": kind, "seed": seed,
                                                                           "value": np.float32(seed) / 4})
-    kept = tmp_path / "kept.json"
+    previous = tmp_path / "kept.json"
     with pytest.raises(KeyboardInterrupt):
-        verdict.judge(range(2, 4), kept)
-    done.append(None)
-    lines = verdict.judge(range(2, 4), kept)
-    done.remove(None)
-    assert done == [(seed, kind) for seed in (2, 3) for kind in verdict.controls.ANSWERS] and len(set(done)) == 12
-    assert [(line["seed"], line["control"]) for line in lines] == done and lines[0]["value"] == 0.5
+        verdict.judge(range(2, 4), previous)
+    measured.append(None)
+    lines = verdict.judge(range(2, 4), previous)
+    measured.remove(None)
+    assert measured == [(seed, kind) for seed in (2, 3) for kind in verdict.controls.ANSWERS] and len(set(measured)) == 12
+    assert [(line["seed"], line["control"]) for line in lines] == measured and lines[0]["value"] == 0.5
     assert verdict.partial(0) != verdict.partial(1)
     with pytest.raises(bench.BenchError, match="got seeds 95 to 114.*100 to 108.*start at another"):
         verdict.rows(95)

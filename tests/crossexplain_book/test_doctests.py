@@ -13,5 +13,5 @@ MODULES = [".".join(path.relative_to(above).with_suffix("").parts) for above, pa
 
 @pytest.mark.parametrize("name", MODULES)
 def test_the_examples_of(name):
-    found = doctest.testmod(importlib.import_module(name.removesuffix(".__init__")))
-    assert found.attempted and not found.failed
+    result = doctest.testmod(importlib.import_module(name.removesuffix(".__init__")))
+    assert result.attempted and not result.failed

@@ -92,8 +92,8 @@ def test_a_figure_of_pyplot_is_not_shown_twice():
 
 def test_a_claim_that_the_run_does_not_bear_out_stops_the_page():
     page = Page("01")
-    shown = page.claim("01-better", "It beats chance.", Interval(0.8, 0.7, 0.9, 50), above=0.5)
-    assert "**Claim holds.**" in str(shown) and shown.data[CLAIM]["claim"] == "01-better"
+    claim = page.claim("01-better", "It beats chance.", Interval(0.8, 0.7, 0.9, 50), above=0.5)
+    assert "**Claim holds.**" in str(claim) and claim.data[CLAIM]["claim"] == "01-better"
     with pytest.raises(ClaimError, match="does not hold.*Measured 0.800.* interval to lie above 0.750"):
         page.claim("01-much-better", "It beats it by far.", Interval(0.8, 0.7, 0.9, 50), above=0.75)
     with pytest.raises(ClaimError):
@@ -117,10 +117,10 @@ def test_what_was_measured_for_a_claim_is_one_sentence(rule, needs, n, basis, va
     page = Page("01", size="small")
     words = str(page.claim("01-a", "All is well.", Interval(value, value, value, n), **rule, spec=".2f", unit="reply",
                            plural="replies"))
-    said = f"Measured {value:.2f} [{value:.2f}, {value:.2f}] {basis}; the claim needs the whole interval to lie {needs}."
-    assert words.endswith(f"All is well. {said}")
+    sentence = f"Measured {value:.2f} [{value:.2f}, {value:.2f}] {basis}; the claim needs the whole interval to lie {needs}."
+    assert words.endswith(f"All is well. {sentence}")
     bare = str(page.claim("01-a", "All is well.", Interval(value, value, value, n), **rule, spec=".2f"))
-    assert bare.endswith(said.replace(basis, f"with n = {n:,}"))
+    assert bare.endswith(sentence.replace(basis, f"with n = {n:,}"))
 
 
 @pytest.mark.parametrize("key", ["share", "01", "01-", "02-share", "01.share", "01-the_share", "01-Share", "01--share"])
@@ -143,8 +143,8 @@ def test_numbers_travel_as_glue_and_provenance_names_the_sources(capsys):
     page = Page("01", seed=3)
     page.number("01-share-both", 0.1234, ".1%")
     assert page.numbers == {"01-share-both": "12.3%"}
-    found = SimpleNamespace(name="mnist", origin="folder")
-    assert page.source(found) is found
+    source = SimpleNamespace(name="mnist", origin="folder")
+    assert page.source(source) is source
     text = str(page.provenance())
     assert "| seed | 3 |" in text and "| source of mnist | folder |" in text and "torch" in text
 
@@ -164,9 +164,10 @@ def test_an_exercise_says_what_is_wrong_and_never_stops_the_notebook():
 
 
 def test_a_quiz_has_one_right_answer_and_replies_without_a_script():
-    quiz = Quiz("01", [("Is <b> safe?", [("yes", True, "It is escaped."), ("no", False, "Look again.")])])
+    quiz = Quiz("01", [("Is <b> safe?", [("yes", True, "It is `a < b`."), ("no", False, "Look again.")])])
     page = quiz._repr_html_()
-    assert "Is &lt;b&gt; safe?" in page and "Look again." in page and "<script" not in page and "http" not in page
+    assert "<code>a &lt; b</code>" in page and "Is &lt;b&gt; safe?" in page and "Look again." in page
+    assert "<script" not in page and "http" not in page
     with pytest.raises(ValueError, match="exactly one right"):
         Quiz("01", [("?", [("a", True, ""), ("b", True, "")])])
 
@@ -182,9 +183,9 @@ def test_provenance_carries_the_sources_that_the_run_used():
 
     page = Page("01")
     page.source(SimpleNamespace(name="mnist", origin="data folder"))
-    shown = page.provenance()._repr_mimebundle_()
-    assert shown[RUN] == {"sources": {"mnist": "data folder"}}
-    assert "| source of mnist | data folder |" in shown["text/markdown"]
+    bundle = page.provenance()._repr_mimebundle_()
+    assert bundle[RUN] == {"sources": {"mnist": "data folder"}}
+    assert "| source of mnist | data folder |" in bundle["text/markdown"]
 
 
 def test_eight_series_are_told_apart():

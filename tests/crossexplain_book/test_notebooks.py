@@ -24,8 +24,8 @@ every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: pat
 
 def cells(notebook: Path, kind: str | None = None) -> list[dict]:
     """Return the cells of a notebook, their sources as one string."""
-    read = json.loads(notebook.read_text("utf-8"))["cells"]
-    return [{**cell, "source": "".join(cell["source"])} for cell in read if kind in (None, cell["cell_type"])]
+    listed = json.loads(notebook.read_text("utf-8"))["cells"]
+    return [{**cell, "source": "".join(cell["source"])} for cell in listed if kind in (None, cell["cell_type"])]
 
 
 def tags(cell: dict) -> set[str]:
@@ -40,9 +40,9 @@ def visible(notebook: Path) -> list[dict]:
 
 @every_notebook
 def test_a_notebook_is_kept_clean(path):
-    whole = json.loads(path.read_text("utf-8"))
-    assert whole["metadata"]["kernelspec"]["name"] == "python3"
-    assert set(whole["metadata"]) <= {"kernelspec", "language_info"}, sorted(whole["metadata"])
+    content = json.loads(path.read_text("utf-8"))
+    assert content["metadata"]["kernelspec"]["name"] == "python3"
+    assert set(content["metadata"]) <= {"kernelspec", "language_info"}, sorted(content["metadata"])
     for cell in cells(path, "code"):
         assert not cell["outputs"] and cell["execution_count"] is None, f"{cell['id']}: run `make lint` to strip outputs"
 

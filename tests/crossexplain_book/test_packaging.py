@@ -43,17 +43,17 @@ def test_the_conda_environment_is_in_step():
     listed = yaml.safe_load((ROOT / "environment.yml").read_text("utf-8"))["dependencies"]
     python = next(word.removeprefix("python=") for word in listed if str(word).startswith("python="))
     assert SpecifierSet(PROJECT["requires-python"]).contains(f"{python}.0")
-    wanted = {f"{requirement.name}=={PINS[requirement.name]}" for requirement in requirements("book", "test")}
-    assert set(listed[-1]["pip"]) == wanted | {"--editable ."}
+    expected = {f"{requirement.name}=={PINS[requirement.name]}" for requirement in requirements("book", "test")}
+    assert set(listed[-1]["pip"]) == expected | {"--editable ."}
 
 
 @pytest.fixture(scope="module")
 def distributions(tmp_path_factory) -> Path:
     """Folder with wheel and sdist, built by the build tools of the lock."""
     folder = tmp_path_factory.mktemp("dist")
-    done = subprocess.run([sys.executable, "-m", "hatchling", "build", "-d", str(folder)], cwd=ROOT, capture_output=True,
-                          text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    process = subprocess.run([sys.executable, "-m", "hatchling", "build", "-d", str(folder)], cwd=ROOT, capture_output=True,
+                             text=True, check=False)
+    assert process.returncode == 0, process.stderr
     return folder
 
 
@@ -89,9 +89,9 @@ def test_the_wheel_works_in_an_environment_of_its_own(distributions, tmp_path):
             "from crossexplain.files import embedded_folder;"
             "print(m.__file__); print(sorted(p.name for p in (embedded_folder() / 'checkpoints').iterdir()))")
     clean = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}  # which may name this checkout
-    done = subprocess.run([str(python), "-c", code], cwd=tmp_path, env=clean, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert str(site) in done.stdout and ".safetensors" in done.stdout
+    process = subprocess.run([str(python), "-c", code], cwd=tmp_path, env=clean, capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr
+    assert str(site) in process.stdout and ".safetensors" in process.stdout
     helped = subprocess.run([str(python), "-m", "crossexplain", "--help"], cwd=tmp_path, capture_output=True, text=True,
                             check=False)
     assert helped.returncode == 0 and "book" in helped.stdout

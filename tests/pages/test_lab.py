@@ -109,7 +109,7 @@ def plain(page: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def here():
+def explorers():
     """The explorers in this process."""
     names: dict = {}
     threads = torch.get_num_threads()
@@ -170,7 +170,7 @@ def difference(area, explorer) -> str:
     """Say in what an output differs from an explorer of this process; nothing if it does not."""
     page = area.evaluate("e => ({text: e.innerText, pictures: [...e.querySelectorAll('img')].map(i => [i.alt, i.src])})")
     shown = " ".join(page["text"].split())
-    missing = [text for text in map(plain, (explorer.said, explorer.more)) if text not in shown]
+    missing = [text for text in map(plain, (explorer.message, explorer.details)) if text not in shown]
     if missing:
         return f"expected {missing}, the page says {shown!r}"
     if not explorer._shown.value:
@@ -180,12 +180,12 @@ def difference(area, explorer) -> str:
         return f"expected the text alternative {explorer.picture.alt!r}, got {alt!r}"
     theirs, ours = (np.asarray(Image.open(io.BytesIO(data)).convert("RGB"), dtype=float) for data in
                     (base64.b64decode(source.partition(",")[2]), explorer.picture.png()))
-    same = theirs.shape == ours.shape and np.abs(theirs - ours).mean() < 0.5
-    return "" if same else "another picture than the Python call's"
+    alike = theirs.shape == ours.shape and np.abs(theirs - ours).mean() < 0.5
+    return "" if alike else "another picture than the Python call's"
 
 
-def test_what_is_covered_by_click_and_by_key_is_what_the_python_call_covers(lab, here):
-    pairs, area = here["pairs"], cell_of(lab, 1)
+def test_what_is_covered_by_click_and_by_key_is_what_the_python_call_covers(lab, explorers):
+    pairs, area = explorers["pairs"], cell_of(lab, 1)
     shows(lab, 1, pairs)
     assert "both only" in area.inner_text()
     area.get_by_label("lower left", exact=True).check()
@@ -201,8 +201,8 @@ def test_what_is_covered_by_click_and_by_key_is_what_the_python_call_covers(lab,
         shows(lab, 1, pairs)
 
 
-def test_another_pair_brings_its_own_words(lab, here):
-    pairs, area = here["pairs"], cell_of(lab, 1)
+def test_another_pair_brings_its_own_words(lab, explorers):
+    pairs, area = explorers["pairs"], cell_of(lab, 1)
     area.get_by_label("Pair", exact=True).select_option(index=12)
     pairs.pair.value = 12
     shows(lab, 1, pairs)
@@ -220,10 +220,10 @@ def give(page, number: int, content: bytes, name: str) -> None:
     chooser.value.set_files({"name": name, "mimeType": "image/png", "buffer": content})
 
 
-def test_an_image_and_a_sentence_of_ones_own(lab, here):
-    caption, area = here["caption"], cell_of(lab, 2)
+def test_an_image_and_a_sentence_of_ones_own(lab, explorers):
+    caption, area = explorers["caption"], cell_of(lab, 2)
     stream = io.BytesIO()
-    pixels = here["test"].images([20])[0, 0].numpy()
+    pixels = explorers["test"].images([20])[0, 0].numpy()
     Image.fromarray(np.uint8(255 - 255 * np.kron(pixels, np.ones((2, 2))))).save(stream, "png")
     sentence = area.get_by_label("Sentence", exact=True)
     for name, content in (("größe 1.png", stream.getvalue()), ("notes.txt", b"no image"), ("empty.png", b""),
@@ -233,7 +233,7 @@ def test_an_image_and_a_sentence_of_ones_own(lab, here):
                                  "last_modified": datetime.now(UTC)},)
         shows(lab, 2, caption)
         wrong = {"notes.txt": "cannot be read as an image", "empty.png": "is empty", "large.png": "at most 10 are taken"}
-        assert wrong.get(name, "The model says") in caption.said
+        assert wrong.get(name, "The model says") in caption.message
     for text in ("there are 2 even digit(s) in the picture", "a dog runs", "", "the largest digit is on the left half"):
         sentence.fill(text)
         lab.keyboard.press("Enter")
@@ -244,11 +244,11 @@ def test_an_image_and_a_sentence_of_ones_own(lab, here):
     shows(lab, 2, caption)
 
 
-def test_a_word_is_picked_and_its_map_shown(lab, here):
-    maps, area = here["maps"], cell_of(lab, 3)
+def test_a_word_is_picked_and_its_map_shown(lab, explorers):
+    maps, area = explorers["maps"], cell_of(lab, 3)
     shows(lab, 3, maps)
     area.get_by_role("button", name="lower", exact=True).click()
-    maps.word.value = here["words"][0].index("lower")
+    maps.word.value = explorers["words"][0].index("lower")
     shows(lab, 3, maps)
     lab.keyboard.press("Tab")
     lab.keyboard.press("Space")  # the next word
@@ -256,49 +256,49 @@ def test_a_word_is_picked_and_its_map_shown(lab, here):
     shows(lab, 3, maps)
 
 
-def test_a_photograph_and_a_sentence_through_every_model(lab, here):
-    own, area = here["own"], cell_of(lab, 4)
+def test_a_photograph_and_a_sentence_through_every_model(lab, explorers):
+    own, area = explorers["own"], cell_of(lab, 4)
     shows(lab, 4, own)
     stream = io.BytesIO()
     pixels = np.random.default_rng(0).integers(0, 256, (90, 160, 3), dtype=np.uint8)
     Image.fromarray(pixels).resize((1600, 900)).save(stream, "jpeg")
-    for name, content, said in (("wide.jpg", stream.getvalue(), "middle square of 900 x 900"),
+    for name, content, expected in (("wide.jpg", stream.getvalue(), "middle square of 900 x 900"),
                                 ("half.jpg", stream.getvalue()[:4000], "cannot be read as an image"),
                                 ("wide.jpg", stream.getvalue(), "scaled to 96 x 96")):
         give(lab, 4, content, name)
         own.upload.value = ({"name": name, "type": "image/jpeg", "size": len(content), "content": memoryview(content),
                              "last_modified": datetime.now(UTC)},)
         shows(lab, 4, own)
-        assert said in own.said + own.more
+        assert expected in own.message + own.details
     sentence = area.get_by_label("Sentence", exact=True)
     for text in ("A red ball on the grass.", "a red unicorn on the grass", "two boxes"):
         sentence.fill(text)
         lab.keyboard.press("Enter")
         own.sentence.value = text
         shows(lab, 4, own)
-        assert ("unicorn" in text) == ("alert" in own.said)
+        assert ("unicorn" in text) == ("alert" in own.message)
     for name in ("clip_vit", "fusion"):
         area.get_by_label("Model", exact=True).select_option(name)
         own.model.value = name
         shows(lab, 4, own)
 
 
-def test_a_word_and_its_patches(lab, here):
-    patches, area = here["patches"], cell_of(lab, 5)
+def test_a_word_and_its_patches(lab, explorers):
+    patches, area = explorers["patches"], cell_of(lab, 5)
     shows(lab, 5, patches)
     area.get_by_role("button", name=patches.words[-1], exact=True).last.click()
     patches.word.value = len(patches.words) - 1
     shows(lab, 5, patches)
 
 
-def test_it_follows_at_once(lab, here, record_property):
+def test_it_follows_at_once(lab, explorers, record_property):
     """Measured, not asserted: other programs may be running."""
     area = cell_of(lab, 1)
     box = area.get_by_label("upper right", exact=True)
     seconds = [lab.evaluate(FOLLOWS, box.element_handle()) for _ in range(20)]
-    for what, values in zip(("picture", "verdict"), zip(*seconds)):
-        record_property(f"seconds to the {what}", values)
-        print(f"click to {what}: median {np.median(values):.2f} s, slowest {max(values):.2f} s of {len(values)}")
+    for part, values in zip(("picture", "verdict"), zip(*seconds)):
+        record_property(f"seconds to the {part}", values)
+        print(f"click to {part}: median {np.median(values):.2f} s, slowest {max(values):.2f} s of {len(values)}")
 
 
 def test_nothing_was_asked_of_the_outside_and_nothing_went_wrong(lab):

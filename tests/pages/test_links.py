@@ -61,3 +61,9 @@ def test_every_chapter_can_be_downloaded_and_names_its_run(soups):
         words = soup.get_text(" ")
         for part in ("What this does not show", "provenance", "The paper and this page", "You will be able to"):
             assert part.lower() in words.lower(), f"{path.name} lacks {part!r}"
+
+
+def test_words_in_html_say_what_they_show(soups):
+    short = [f"{path.name}: {group.get('aria-label')!r}" for path, soup in soups.items() for group in soup.select(".ce-tokens")
+             if len(group.get("aria-label", "").split()) < 6]
+    assert not short, "\n".join(short)

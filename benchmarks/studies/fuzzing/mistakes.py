@@ -95,7 +95,7 @@ def _layer(scene: Scene, source: Source):
     door = source.pick("asked", ("capture", "a question"))
     if door == "capture":
         return lambda: capture(scene.model, scene.taken(), name)
-    if name == "":
+    if name == "" or (name.startswith("input:") and part.layer.startswith("input:")):
         raise Skip  # the default
     part.layer = name
     call = _asked(scene, source, ("rounds", "preflight", "cross gradient", "gradient norm", "integrated gradients", "deeplift"))

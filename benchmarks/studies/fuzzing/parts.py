@@ -243,6 +243,10 @@ class Words(Part):
             for t, place in moved.items():
                 row[0, place] = example[key][0, t]
             changed[key] = row
+        if self.side == "left":  # a place is counted from the beginning of the text, which has moved
+            for key in self.stay:
+                places = [max(0, t - len(hidden)) for t in range(count)]
+                changed[key] = example[key][:, places]
         if self.lengths is not None:
             changed[self.lengths] = example[self.lengths] - len(hidden)
         return changed, [[self.offset + moved[t] for t in group if t in moved] for group in self.groups(example)]
@@ -253,14 +257,39 @@ class Words(Part):
         return int(example[self.key][0, t]) != PAD
 
 
+class Sounds(Modality):
+    """An adapter that a reader wrote: each feature is a vector, read as the reader says."""
+
+    baselines = ("zero", "data")
+
+    def __init__(self, name: str, key: str, layer: str | None):
+        self.name, self.input, self.layer = name, key, layer or f"input:{key}"
+
+    def features(self, inputs: Example) -> Tensor:
+        """Return bool (N, F)."""
+        return torch.ones(self.value(inputs).shape[:2], dtype=torch.bool)
+
+    def replace(self, inputs: Example, keep: Tensor, baseline: str, donor: Example | None) -> dict[str, Tensor]:
+        """Return the vectors with those outside ``keep`` replaced."""
+        other = self.value(donor) if baseline == "data" else torch.zeros(())
+        return {self.input: torch.where(keep[..., None], self.value(inputs), other.to(self.value(inputs).dtype))}
+
+    def per_feature(self, values: Tensor, count: int) -> Tensor:
+        """Sum over the dimensions, (N, F)."""
+        return values[:, :count].sum(dim=2)
+
+
 @dataclass
 class Row(Part):
-    """A row of vectors, with or without a mask."""
+    """A row of vectors, with or without a mask; ``by_reader`` has an adapter that a reader wrote."""
 
     mask: str | None = None
+    by_reader: bool = False
 
     def modality(self) -> Modality:
         """Return the adapter of the package."""
+        if self.by_reader:
+            return Sounds(self.name, self.key, None if self.layer.startswith("input:") else self.layer)
         layer = None if self.layer.startswith("input:") else self.layer
         return Vectors(self.name, self.key, layer, **self.declared)
 

@@ -119,7 +119,7 @@ def running_rounds(scene: Scene, source: Source) -> Call:
         return found
 
     def want() -> Arrays:
-        require_truth(scene)
+        require_truth(scene, follow=follow)
         if not all(layer_is_read(scene, part) for part in scene.parts):
             raise NoTruth("no vector a feature")
         found: dict[str, list] = {}
@@ -186,7 +186,7 @@ def dividing(scene: Scene, source: Source) -> Call:
         return {name: array(values) for name, values in found.items()}
 
     def want() -> Arrays:
-        require_truth(scene)
+        require_truth(scene, follow=follow)
         return feature_dividends_by_hand(scene, ways, follow)
 
     return Call(ask, want, expects(scene, follow), size=0.1, of_logits=True)
@@ -216,24 +216,40 @@ def playing(scene: Scene, source: Source) -> Call:
     given, donor = one_donor(source, scene, baselines)
     follow = followed(source, scene)
     sampled, rows = source.pick("sampled", (False, True)), source.pick("batch rows", (512, 1, 5))
+    owners = [list(range(len(present))) for present in scene.truth.present(0).values()]  # the player of each feature
+    grouped = source.pick("players", ("features", "pairs of features"), usual=0.7) == "pairs of features"
+    owners[0] = [f // 2 for f in owners[0]] if grouped else owners[0]
+    players = {scene.parts[0].name: torch.tensor(owners[0])} if grouped else {}
 
     def ask() -> Arrays:
         with scene.mode():
             game = Game(scene.model, scene.inputs, scene.modalities(), baselines=baselines, target=follow.given, donors=given,
-                        rows=rows, progress=False)
+                        players=players, rows=rows, progress=False)
             if sampled:
                 return {"shapley": array(sampled_shapley(game, 1024))}
             return {"values": array(game.values_of_all())}
 
     def want() -> Arrays:
-        require_truth(scene)
-        table = [scene.truth.values(i, baselines, follow.evidence(i), donor) for i in range(scene.n)]
+        require_truth(scene, follow=follow)
+        columns = _of_players(owners)
+        table = [scene.truth.values(i, baselines, follow.evidence(i), donor)[columns] for i in range(scene.n)]
         if not sampled:
             return {"values": np.stack(table)}
-        present = np.array([sum(scene.truth.present(i).values(), []) for i in range(scene.n)])
+        present = np.array([[any(p for p, owner in zip(there, of) if owner == player) for there, of in
+                             zip(scene.truth.present(i).values(), owners) for player in range(max(of) + 1)]
+                            for i in range(scene.n)])
         return {"shapley": np.where(present, np.stack([oracle.shapley(values) for values in table]), np.nan)}
 
     return Call(ask, want, expects(scene, follow), size=0.1, of_logits=True)
+
+
+def _of_players(owners: list[list[int]]) -> list[int]:
+    """Return the coalition of features, as a number, of each coalition of players."""
+    first, player_of = 0, []
+    for of in owners:
+        player_of += [first + owner for owner in of]
+        first += max(of) + 1
+    return [sum(1 << f for f, player in enumerate(player_of) if s >> player & 1) for s in range(2**first)]
 
 
 def reordering(scene: Scene, source: Source) -> Call:
@@ -279,7 +295,7 @@ def checking(scene: Scene, source: Source) -> Call:
         with scene.mode():
             names = set(preflight(scene.model, scene.inputs, scene.modalities()).names)
         return {"in train mode": np.array(float(bool(names & {"dropout on", "batch statistics", "not repeatable"}))),
-                "touching": np.array(float("examples touch" in names)),
+                "touching": np.array(float(bool(names & {"examples touch", "columns change"}))),
                 "a probability": np.array(float(any("probab" in name for name in names)))}
 
     def want() -> Arrays:
@@ -288,7 +304,7 @@ def checking(scene: Scene, source: Source) -> Call:
         train = "train" in scene.unexpected
         touching = scene.net.extra == "touching" or scene.net.output == "similarities" and scene.model is scene.net
         inside = bool(((scene.truth.whole() >= 0) & (scene.truth.whole() <= 1)).all())  # as those of a probability are
-        unknown = train or "table" in scene.unexpected
+        unknown = train or scene.rough or "table" in scene.unexpected
         return {"in train mode": np.array(float(train)), "touching": np.array(np.nan if unknown else float(touching)),
                 "a probability": np.array(np.nan if train or inside else float(is_probability(scene)))}
 

@@ -163,8 +163,8 @@ def _sight(source: Source, n: int, width: int) -> tuple[Part, nn.Module, dict]:
     declared = {"layout": layers[layer]} if layers[layer] else {}
     if layout in ("NTD", "TND"):
         declared["patches"] = (rows, columns)
-    if columns == 2 and channels not in (1, 3) and "layout" not in declared:
-        declared["layout"] = layout  # pictures four pixels wide may be taken for such with their colours last
+    if columns <= 2 and channels not in (1, 3) and "layout" not in declared:
+        declared["layout"] = layout  # pictures of two or four columns may be taken for such with their colours last
     images = torch.randn(n, channels, 2 * rows, 2 * columns)
     name = "input:images" if layer == "pixels" else f"sight.{layer}"
     part = Picture("image", "images", name, layout, declared, ("images",), grid=grid, patches=(rows, columns),
@@ -201,8 +201,8 @@ def _reading(source: Source, n: int, width: int) -> tuple[Part, nn.Module, dict]
     part = Words("text", "tokens", layer, "TND" if kind.endswith("first") else "NTD", declared, special=special, side=side)
     if kind.endswith("first"):
         declared["layout"] = "TND"
-    if side == "left" and all(length == count for length in lengths):
-        declared["padding_side"] = "left"
+    if all(length == count for length in lengths):
+        declared["padding_side"] = side  # which the batch does not show
     if kind.startswith("packed"):
         given["lengths"] = attention.sum(dim=1)
         part.lengths = declared["lengths"] = "lengths"
@@ -270,6 +270,8 @@ def _hearing(source: Source, n: int, width: int) -> tuple[Part, nn.Module, dict]
         given["sound_mask"] = mask
         part.mask = declared["attention"] = "sound_mask"
         part.baselines = ("zero",)
+    else:
+        part.by_reader = source.pick("adapter", ("of the package", "of the reader"), usual=0.7) == "of the reader"
     return part, Hearing(width), given
 
 
@@ -297,6 +299,8 @@ def _joint(source: Source, scene: Scene) -> None:
     start = 0
     for part, (sequence, _) in zip(scene.parts, scene.net.sequences(scene.inputs)):
         length = sequence.shape[1]
+        if isinstance(part, Row):
+            part.by_reader = False  # which reads the first positions
         part.layer, part.layout, part.offset = layer, "NTD", start
         part.declared["layout"] = "NTD"
         part.declared["positions"] = slice(start, start + length)

@@ -28,9 +28,10 @@ def adapt(model: nn.Module, processor: object = None, inputs: Mapping[str, objec
     inputs : mapping of str to Tensor, optional
         A few examples, as the processor gives them. Where a model of your own is adapted they show what each input is.
     **choices
-        What is to be other than chosen: ``target``, ``answer`` and ``against`` (of a model that goes on with a text),
-        ``template`` (of its prompt), ``whole_words=True``, ``attention_modules={"text": [...]}``, and every parameter of a
-        modality, as in ``grid=(4, 4)`` or ``text_layer="..."``, ``mask_id=103``, ``special=(101, 102)``.
+        Choices of your own, in place of what would be chosen: ``target``; ``answer`` and ``against`` (of a generative model);
+        ``template`` (what of its prompt stands before and after the question); ``whole_words=True``;
+        ``attention_modules={"text": [...]}``; and every parameter of a modality, as in ``grid=(4, 4)``,
+        ``text_layer="..."``, ``mask_id=103`` or ``special=(101, 102)``.
 
     Returns
     -------
@@ -49,11 +50,8 @@ def adapt(model: nn.Module, processor: object = None, inputs: Mapping[str, objec
     >>> adapted.modalities[0].input, adapted.layers["image"]
     ('x', 'features')
     """
-    inner = getattr(model, "_orig_mod", model)  # of torch.compile
     if not isinstance(model, nn.Module):
         raise InputError(f"got a model of type {type(model).__name__}, expected a torch.nn.Module.")
+    model = getattr(model, "_orig_mod", model)  # what torch.compile was given: layers of a compiled model are not called
     draft = Draft(model, processor, inputs, choices)
-    for fits, make in FAMILIES:
-        if fits(inner):
-            return make(draft)
-    raise others.unknown(draft)
+    return next(make for fits, make in FAMILIES if fits(model))(draft)

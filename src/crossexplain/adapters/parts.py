@@ -54,6 +54,11 @@ def takes(model: nn.Module, key: str) -> bool:
     return key in parameters or any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
 
 
+def names(model: nn.Module, key: str) -> bool:
+    """Return whether a model's forward names a keyword, or names no input at all, as one that hands on what it is given."""
+    return key in keywords(model) or not keywords(model) and takes(model, key)
+
+
 def name_of(model: nn.Module, part: nn.Module) -> str | None:
     """Return the dotted name of a part of a model."""
     return next((name for name, module in model.named_modules() if module is part and name), None)

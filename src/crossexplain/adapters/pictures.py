@@ -1,7 +1,7 @@
 """Pictures: the classifiers of torchvision, transformers and timm."""
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from crossexplain.adapters import parts
 from crossexplain.adapters.draft import Adapted, Draft, picture, require_tensor, same_rows
@@ -9,18 +9,20 @@ from crossexplain.checks import InputError
 
 NAFLEX = "Siglip2.*"
 # Where the last maps of a network of convolutions are, from the whole to its parts; of torchvision, timm and transformers.
-LAST_MAPS = ("layer4", "features", "layers", "conv5", "inception5b", "Mixed_7c", "trunk_output", "blocks", "stages", "bn2",
-             "encoder.stages", "encoder.layer", "encoder.layers", "encoder.blocks", "encoder")
-TOKENS = ("ViT.*", "DeiT.*", "Beit.*", "Data2VecVision.*", "Dinov2.*", "IJepa.*", "CLIP.*", "Siglip.*", "MetaClip2.*", "AltCLIP.*",
-          "ChineseCLIP.*", "Blip.*", "Flava.*", "VisionTextDual.*", "Llava.*", "PaliGemma.*", "VisionTransformer", "DinoV2.*",
-          "CLIPSeg.*", "VipLlava.*", "Idefics.*", "SmolVLM.*", "Gemma3.*", "Git.*", "InternVL.*", "Eva", "DistilledVisionTransformer")
-WINDOWS = ("Swin.*", "DonutSwin.*", "Clap.*")
+LAST_MAPS = ("layer4", "features", "layers", "conv5", "inception5b", "Mixed_7c", "trunk_output", "blocks", "stages", "conv_1x1",
+             "layer", "encoder.stages", "encoder.layer", "encoder.layers", "encoder.blocks", "encoder")
+# Vision transformers: patches row by row, with special tokens in front of them or none.
+TOKENS = ("ViT.*", "DeiT.*", "Beit.*", "Data2VecVision.*", "Dinov2.*", "IJepa.*", "CLIP.*", "Siglip.*", "MetaClip2.*",
+          "AltCLIP.*", "ChineseCLIP.*", "Blip.*", "Flava.*", "VisionTextDual.*", "Llava.*", "PaliGemma.*", "DinoV2.*",
+          "CLIPSeg.*", "VipLlava.*", "Idefics.*", "SmolVLM.*", "Gemma3.*", "Git.*", "InternVL.*", "VisionTransformer", "Eva")
+WINDOWS = "Swin.*", "DonutSwin.*", "FocalNet.*"  # tokens of places too, of which the last stage is normed as a whole
 
 
 def deep(model: nn.Module, tower: str = "") -> tuple[str | None, dict[str, object]]:
     """Return the last layer in which each part of a picture still has its place, and how it is laid out; or None, {}.
 
-    Of a transformer that is what goes into its last block: after that only the class token is read. Of convolutions the last map.
+    Of a transformer that is what goes into its last block, since after that only the class token is read; of convolutions the
+    last map.
     """
     part = model.get_submodule(tower) if tower else model
     inner = next((name for name, module in part.named_modules() if name and module is getattr(part, "base_model", None)), "")
@@ -34,7 +36,10 @@ def deep(model: nn.Module, tower: str = "") -> tuple[str | None, dict[str, objec
             return None, {}
         special = parts.front_tokens(model.get_submodule(holder))
         return blocks[-2] if len(blocks) > 1 else holder, {"layout": "NTD", "positions": slice(special, None)}
-    if parts.self_attention(model, prefix):  # tokens whose order is not known; the patches themselves are laid out as the picture
+    if parts.is_a(model, "Cvt.*"):  # after the last stage only the class token is read
+        stages = f"{prefix}.encoder.stages"
+        return f"{stages}.{len(model.get_submodule(stages)) - 2}", {"layout": "NCHW"}
+    if parts.self_attention(model, prefix):  # tokens whose order is not known; but patches are cut as the picture is laid out
         return _patches(model, prefix), {"layout": "NCHW"}
     last = parts.named(model, *(".".join(filter(None, (prefix, path))) for path in LAST_MAPS))
     if last is not None and isinstance(model.get_submodule(last), nn.ModuleList):  # a list is never called, its entries are
@@ -49,8 +54,8 @@ def _windows(model: nn.Module, prefix: str) -> tuple[str | None, dict[str, objec
 
 
 def _patches(model: nn.Module, prefix: str) -> str | None:
-    return next((name for name, module in model.named_modules() if parts.within(name, prefix) and isinstance(module, nn.Conv2d)),
-                None)
+    return next((name for name, module in model.named_modules()
+                 if parts.within(name, prefix) and isinstance(module, nn.Conv2d)), None)
 
 
 def _is_classifier(model: nn.Module) -> bool:
@@ -73,20 +78,16 @@ def _classifier(draft: Draft) -> Adapted:
 
 
 def require_one_target(draft: Draft) -> None:
-    """Choose what is judged of a classifier: the predicted class, its number, or the label that has to be named."""
-    kind = getattr(parts.config_of(draft.model), "problem_type", None)
-    if kind == "multi_label_classification":
+    """Choose what is judged of a classifier: the predicted class; the number of a regression; the label that is named."""
+    config = parts.config_of(draft.model)
+    kind = getattr(config, "problem_type", None)
+    if kind == "multi_label_classification" or kind == "regression" and getattr(config, "num_labels", 1) > 1:
         draft.target = draft.choose("target", need="the number of the label that is judged, since an example may have several")
     elif kind == "regression":
-        draft.target = draft.choose("target", number)
+        draft.target = draft.choose("target", 1)  # of one number: upwards
         draft.note("judged", "the number itself", "config: regression")
     else:
         draft.note("judged", "the logits", "the model's own output")
-
-
-def number(output: object) -> Tensor:
-    """Return the first logit as it is, (N,): of a regression, the number."""
-    return output.logits[:, 0]
 
 
 def _of_library(*packages: str):
@@ -104,7 +105,7 @@ def _library(draft: Draft) -> Adapted:
         raise InputError(f"{type(model).__name__} gives no logits of classes; name a target, a function of its output that "
                          "returns one number an example, and the modality yourself, as in ImageCells(input='x').")
     layer, at = _library_layer(model)
-    picture(draft, keys[0], layer, at, why="forward")
+    picture(draft, keys[0], layer, at, why="model's forward()")
     require_one_target(draft)
     return draft.finish(f"a classifier of pictures, of {package}")
 
@@ -127,25 +128,23 @@ def naflex(draft: Draft) -> None:
     side, channels = config.patch_size, config.num_channels
     inner = draft.call
 
-    def pictures_of(batch: dict) -> dict:
+    def pictures_of(batch: dict, _: object) -> dict:
         patches = require_tensor(batch.get("pixel_values"), "pixel_values")
         if patches.ndim == 4:
             return batch
         height, width = same_rows(require_tensor(batch.get("spatial_shapes"), "spatial_shapes"), "spatial_shapes").tolist()
         cut = patches[:, : height * width].unflatten(2, (side, side, channels)).unflatten(1, (height, width))
-        return {**batch, "pixel_values": cut.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)}
+        rest = {key: value for key, value in batch.items() if key not in ("spatial_shapes", "pixel_attention_mask")}
+        return {**rest, "pixel_values": cut.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)}
 
     def with_patches(model: nn.Module, inputs: dict) -> object:
         pixels = inputs["pixel_values"]  # (N, C, H, W)
         n, _, height, width = pixels.shape
         patches = pixels.unflatten(3, (width // side, side)).unflatten(2, (height // side, side)).permute(0, 2, 4, 3, 5, 1)
         patches = patches.flatten(3).flatten(1, 2)  # (N, P, D)
-        seen = inputs.get("pixel_attention_mask")
-        rest = 0 if seen is None else seen.shape[1] - patches.shape[1]
         shapes = torch.tensor([[height // side, width // side]], device=pixels.device).expand(n, 2)
-        full = torch.ones(patches.shape[:2], dtype=torch.long, device=pixels.device) if seen is None else seen
-        given = {**inputs, "pixel_values": nn.functional.pad(patches, (0, 0, 0, rest)), "spatial_shapes": shapes,
-                 "pixel_attention_mask": full}
+        given = {**inputs, "pixel_values": patches, "spatial_shapes": shapes,
+                 "pixel_attention_mask": torch.ones(patches.shape[:2], dtype=torch.long, device=pixels.device)}
         return inner(model, given) if inner else model(**given)
 
     draft.steps.append(pictures_of)

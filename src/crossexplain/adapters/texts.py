@@ -3,11 +3,11 @@
 from torch import nn
 
 from crossexplain.adapters import parts
-from crossexplain.adapters.draft import Adapted, Draft
+from crossexplain.adapters.draft import Adapted, Draft, picture
 from crossexplain.adapters.pictures import require_one_target
 from crossexplain.checks import InputError
 
-DECODERS = ("GPT.*", "Llama.*", "Mistral.*", "Mixtral.*", "Qwen.*", "Gemma.*", "Phi.*", "OPT.*", "Falcon.*", "Bloom.*", "CTRL.*")
+DECODERS = "GPT.*", "Llama.*", "Mistral.*", "Mixtral.*", "Qwen.*", "Gemma.*", "Phi.*", "OPT.*", "Falcon.*", "Bloom.*", "CTRL.*"
 
 
 def _is_classifier(model: nn.Module) -> bool:
@@ -28,6 +28,8 @@ def _classifier(draft: Draft) -> Adapted:
         draft.words(layer=layer)
     if getattr(config, "is_encoder_decoder", False):
         draft.note("  note", "the encoder's reading", "the decoder embeds the words once more; a mask hides them from both")
+    if "pixel_values" in parts.keywords(model):  # a page with its words
+        picture(draft, "pixel_values")
     _attention(draft)
     require_one_target(draft)
     return draft.finish("a classifier of texts")

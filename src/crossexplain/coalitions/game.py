@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 
 from crossexplain.checks import InputError
 from crossexplain.contract import TwoTowers
-from crossexplain.gradients.called import Called
+from crossexplain.gradients.called import Called, calling_of
 from crossexplain.gradients.modalities import Inputs, Modality
 from crossexplain.gradients.question import ROWS, Question, Target
 
@@ -380,15 +380,16 @@ def _subsets(present: Tensor) -> int:
 def _plain(model: nn.Module) -> nn.Module | None:
     """Return a model itself where it stands in a :class:`Called` that changes neither its call nor its output."""
     while isinstance(model, Called):
-        if model.call is not None or model.output is not None:
+        call, output, *_ = calling_of(model)
+        if call is not None or output is not None:
             return None
-        model = model.called
+        model = model.wrapped_model
     return model
 
 
 def _towers(question: Question) -> list[_Tower] | None:
     """Return what encodes each modality, or None where the model does not say how it splits."""
-    model, modalities, own = _plain(question.model), question.modalities, getattr(question.model, "drop", ())
+    model, modalities, own = _plain(question.model), question.modalities, calling_of(question.model).drop
     inputs = [key for key in question.inputs if key not in own]
     # What a function makes of the model's output it need not make of the logits of ``match``.
     if question.scored or len(modalities) != 2 or not isinstance(model, TwoTowers):

@@ -26,7 +26,7 @@ from crossexplain.coalitions.game import Game
 from crossexplain.coalitions.sampling import sampled_shapley
 from crossexplain.evaluation import methods_of_others
 from crossexplain.evaluation.modality_shares import emap, intershap_values, size_shares
-from crossexplain.evaluation.task import BUDGET, CannotRun, Explanation, Method, Scored, Task, misses
+from crossexplain.evaluation.task import BUDGET, CannotRun, Explanation, Method, Scored, Task
 from crossexplain.gradients import attention, maps, tokens
 from crossexplain.gradients.attention import attention_maps, roll
 from crossexplain.gradients.capture import INPUT
@@ -35,6 +35,10 @@ from crossexplain.gradients.modalities import ImageCells, Inputs, Modality, Toke
 from crossexplain.gradients.question import Question, Target
 from crossexplain.gradients.rounds import run_dividends, run_rounds
 
+# By how much values that promise to sum to what the evidence gains may miss it, as a share of the largest gain: rounding and
+# regression miss less than a thousandth, DeepLIFT at a layer without a rule much more. And, of the largest evidence, so many
+# steps of its precision, or of single precision this share.
+COMPLETE, STEPS, ROUNDING = 1e-2, 8, 1e-5
 RENAMED = {  # keys of the version before, which go on with a warning for this one
     "cross": "cross gradient", "carriers": "feature dividends", "round 2": "gradient norm, other masked",
     "gradient-x-input": "gradient x input", "activation-x-gradient": "activation x gradient",
@@ -91,7 +95,8 @@ def explain(model: nn.Module, inputs: Inputs, modalities: Sequence[Modality], me
         modalities = _placed(modalities, options.get("layer"), options.get("patches"))
     budget, seed = _whole_number(BUDGET if budget is None else budget, "budget", 1), _whole_number(seed, "seed", 0)
     question = Question(model, inputs, modalities, baselines=baselines, donors=donors, target=target)
-    question.require_donors()
+    if chosen.hides:
+        question.require_donors()
     chosen.require(question, options.get("attention"))
     question.whole()  # one pass that is no part of the method's cost: it says which class is followed
     before = question.passes
@@ -107,12 +112,12 @@ def explain(model: nn.Module, inputs: Inputs, modalities: Sequence[Modality], me
         if not part[present[name]].isfinite().all():
             raise CannotRun(f"{chosen.title} gave NaN or infinity in {name}.")
     passes = (question.passes - before) / question.n if scored.passes is None else scored.passes
-    found = Explanation(chosen.key, values, scored.pairs, chosen.signed, passes, seconds,
-                        {name: part.shape[1] for name, part in present.items()})
+    explanation = Explanation(chosen.key, values, scored.pairs, chosen.signed, passes, seconds,
+                              {name: part.shape[1] for name, part in present.items()})
     # A game may hold features that are never hidden; quantised layers round by what else is in the batch.
     if chosen.efficient and "game" not in options and not quantised(question.model):
-        _require_complete(chosen, found, question)
-    return found
+        _require_complete(chosen, explanation, question)
+    return explanation
 
 
 def _whole_number(value: object, what: str, least: int) -> int:
@@ -130,19 +135,21 @@ def _run(method: Method, task: Task, options: Mapping[str, object]) -> Scored:
     except Exception as error:
         lines = str(error).strip().splitlines() or ["no reason given"]
         raise CannotRun(f"{method.title} does not run on this model: {type(error).__name__}: {lines[0]}. 'sampled shapley' and "
-                        "'feature ablation' ask for nothing but the model's output with features hidden.") from error
+                        "'feature ablation' need nothing but the model's output.") from error
 
 
-def _require_complete(method: Method, found: Explanation, question: Question) -> None:
+def _require_complete(method: Method, explanation: Explanation, question: Question) -> None:
     """Raise unless the values of each example sum to what its evidence gains over nothing, as the method promises."""
-    everyone = torch.arange(question.n)
-    full, hidden = question.evidence(question.whole(), everyone), question.values(torch.zeros_like(question.joined()), everyone)
-    missed = found.joint().nansum(dim=1) - (full - hidden)
-    if misses(missed, full, hidden, question):
+    all_rows = torch.arange(question.n)
+    full, hidden = question.evidence(question.whole(), all_rows), question.values(torch.zeros_like(question.joined()), all_rows)
+    missed = (explanation.joint().nansum(dim=1) - (full - hidden)).abs().max()
+    gained, size = (full - hidden).abs().max(), max(full.abs().max(), hidden.abs().max())
+    rounding = max(ROUNDING, STEPS * torch.finfo(question.whole().dtype).eps)
+    if missed > COMPLETE * gained + rounding * size:
         reason = "the model has layers without a rule (products, softmax of attention, functional activations)" \
             if method.key == "deeplift" else "the budget is too small, or the model does not repeat itself"
-        share = missed.abs().max() / (full - hidden).abs().max().clamp(min=1e-6)
-        raise CannotRun(f"{method.title.partition(' (')[0]}'s values miss the change of the logit by {share:.0%}: {reason}.")
+        raise CannotRun(f"{method.title.partition(' (')[0]}'s values miss the change of the logit by "
+                        f"{missed / gained.clamp(min=1e-6):.0%}: {reason}.")
 
 
 def find(method: str) -> Method:
@@ -161,8 +168,8 @@ def find(method: str) -> Method:
                       DeprecationWarning, stacklevel=3)
         method = RENAMED[method]
     if method not in known:
-        near = get_close_matches(method.lower(), known, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}? All" if near else "all"
+        nearest = get_close_matches(method.lower(), known, n=1, cutoff=0.5)
+        hint = f"did you mean {nearest[0]!r}? All" if nearest else "all"
         raise InputError(f"there is no method {method!r}; {hint} methods are {', '.join(known)}.")
     return known[method]
 
@@ -174,7 +181,8 @@ def registry() -> dict[str, Method]:
     """
     listed = {key: map_method(key) for key in maps.METHODS}
     listed |= {key: _word_method(key) for key, method in tokens.METHODS.items() if method.read is not None}
-    listed |= {key: Method(key, key.replace("-", " "), line, partial(_attention, key=key), False, ("attention",))
+    listed |= {key: Method(key, key.replace("-", " "), line, partial(_attention, key=key), False, ("attention",),
+                           hides=False)
                for key, line in attention.METHODS.items()}
     return listed | METHODS
 
@@ -183,12 +191,13 @@ def map_method(key: str) -> Method:
     """Return a map of ``crossexplain.gradients.maps.METHODS`` as a method; of an image alone, whatever it is called."""
     method = maps.METHODS[key]
     needs = ("image", "gradient") if method.gradients else ("image",)
-    return Method(key, method.title or key, f"{method.line} ({method.source})", partial(_map, key=key), method.signed, needs)
+    return Method(key, method.title or key, f"{method.line} ({method.source})", partial(_map, key=key), method.signed, needs,
+                  hides=False)
 
 
 def _word_method(key: str) -> Method:
     method = tokens.METHODS[key]
-    return Method(key, key, method.formula, partial(_word_scores, key=key), method.signed, ("text", "gradient"))
+    return Method(key, key, method.formula, partial(_word_scores, key=key), method.signed, ("text", "gradient"), hides=False)
 
 
 # Gradients
@@ -258,11 +267,12 @@ def _attention(task: Task, key: str, attention: Mapping[str, Sequence[str]]) -> 
     for modality in question.modalities:
         if modules := attention.get(modality.name, ()):
             places = attention_maps(modules)
-            rolled = roll(task.captured([modality.layer, *places]), places, key)  # (N, T)
-            there = copy(modality)
-            there.layer, there.layout, there.place = modules[0], "NTD", None
-            there = there.settled(question.inputs, question.model)
-            row = there.laid_out(rolled[..., None].float(), question.inputs, question.n)
+            before = f"{INPUT}{modality.input}" if isinstance(modality, ImageCells) else modality.layer
+            rolled = roll(task.captured([before, *places]), places, key)  # (N, T)
+            at_attention = copy(modality)
+            at_attention.layer, at_attention.layout, at_attention.place = modules[0], "NTD", None
+            at_attention = at_attention.settled(question.inputs, question.model)
+            row = at_attention.laid_out(rolled[..., None].float(), question.inputs, question.n)
             values[modality.name] = maps.to_cells(row[:, 0], modality.grid).flatten(1) if isinstance(modality, ImageCells) \
                 else modality.to_features(row[..., 0], question.inputs)
     return Scored(values)
@@ -304,11 +314,12 @@ def _exact(task: Task, index: str, game: Game | None = None) -> Scored:
 def every_pair(question: Question) -> Tensor:
     """Return the logit of each first with each second modality of the examples, (N, N), of a model with one logit."""
     n, keys = question.n, [modality.keys(question.inputs) for modality in question.modalities]
-    nobodys = [key for key, value in question.examples(torch.arange(1)).items()
+    unassigned = [key for key, value in question.examples(torch.arange(1)).items()
                if value is not question.inputs[key] and not any(key in of for of in keys)]
-    if nobodys:
-        raise CannotRun(f"the inputs {', '.join(map(repr, nobodys))} belong to no modality, so it is open whether they go with "
-                        f"{question.names[0]!r} or {question.names[1]!r} where these are swapped between examples.")
+    if unassigned:
+        raise CannotRun(f"the inputs {', '.join(map(repr, unassigned))} belong to no modality: it is open which they go with "
+                        f"where {question.names[0]!r} and {question.names[1]!r} are swapped; name them there (along=, stay=, "
+                        "lengths=), or say that they belong to all examples: Called(model, common=(...,)).")
     lines = []
     for i in range(n):
         swapped = question.examples(torch.full((n,), i), [key for key in keys[0] if key in question.inputs])
@@ -344,19 +355,19 @@ def _mm_shap(task: Task) -> Scored:
     return Scored({name: part.nan_to_num(even)[:, None] for name, part in of_modality.items()}, None, sampled.passes)
 
 
-TWO, OTHERS = ("two modalities",), ("other modalities", "gradient")
+TWO, OTHERS, GRADIENT = ("two modalities",), ("other modalities",), ("gradient",)
 SWAPPED = (*TWO, "other examples")
 METHODS: dict[str, Method] = {method.key: method for method in (
     Method("gradient norm", "gradient (round 1)", "length of the gradient at each feature", _gradient_norm, False,
-           OTHERS[1:]),
+           GRADIENT, hides=False),
     Method("gradient x input", "gradient x input", "gradient times value, summed (Shrikumar et al. 2016)", _gradient_x_input,
-           True, OTHERS[1:]),
+           True, GRADIENT, hides=False),
     Method("gradient norm, other masked", "gradient, other masked (rounds 2, 3)",
            "length of the gradient with the other modality hidden", partial(_rounds, which="masked"), False, OTHERS),
     Method("cross gradient", "cross gradient", "how much the gradient changes as the other modality is hidden",
            partial(_rounds, which="cross"), False, OTHERS),
     Method("feature dividends", "dividend of the feature", "dividend of each feature with the whole other modality",
-           _feature_dividends, True, OTHERS[:1]),
+           _feature_dividends, True, OTHERS),
     Method("sampled shapley", "sampled Shapley", "a Gaussian process on crossed masks (Rasmussen and Williams 2006)", _sampled,
            True, efficient=True),
     Method("exact shapley", "Shapley, exact", "of all coalitions (Shapley 1953)", partial(_exact, index="shapley"), True,

@@ -1,6 +1,6 @@
 """Explanations by other libraries, each imported when it is asked for: Captum, shapiq and grad-cam."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from math import prod
@@ -54,10 +54,12 @@ class _FromLayers(nn.Module):
         super().__init__()
         self.question, self.model, self.frozen = question, question.model, frozen
         self.layers = list(dict.fromkeys(question.layers))
+        self.axes: dict[str, int] = {}  # which axis of a layer holds the examples
 
     def forward(self, *given: Tensor) -> Tensor:
         *places, examples = given
         rows = self.question.examples(examples)
+        places = self.turned(places)
         with ExitStack() as changes:
             if self.frozen:
                 changes.enter_context(untouched(self.model, gradients=True))
@@ -69,13 +71,30 @@ class _FromLayers(nn.Module):
                     changes.enter_context(_changed(self.model, layer, lambda old, values=values: values.clone()))
             return self.question.evidence_of(self.model(**rows), examples).float()
 
+    def turned(self, values: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Return values at the layers with the examples on the first axis in place of that of the layer, or back."""
+        return tuple(value.transpose(0, self.axes[layer]) for layer, value in zip(self.layers, values))
+
     def ends(self, examples: Tensor) -> list[tuple[Tensor, ...]]:
-        """Return the values at the layers with everything hidden, and with nothing."""
-        question = self.question
+        """Return the values at the layers, examples first, with everything hidden, and with nothing."""
+        question, given = self.question, self.question.examples(examples)
         nothing = question.hidden(~question.joined()[examples], examples)
-        read = [capture(self.model, inputs, self.layers, gradients=False).activations
-                for inputs in (nothing, question.examples(examples))]
-        return [tuple(one[layer].detach().clone().float() for layer in self.layers) for one in read]
+        read = [capture(self.model, inputs, self.layers, gradients=False).activations for inputs in (nothing, given)]
+        self.axes = {m.layer: _axis_of_examples(m, read[1][m.layer], given, len(examples)) for m in question.modalities}
+        return [self.turned([one[layer].float() for layer in self.layers]) for one in read]
+
+
+def _axis_of_examples(modality: Modality, values: Tensor, inputs: dict, n: int) -> int:
+    """Return which axis of a layer holds the examples, the first or the second."""
+    number = torch.arange(n, device=values.device, dtype=torch.float64)  # of each example
+    for axis in (0, 1):
+        if values.ndim > axis and values.shape[axis] == n:
+            numbers = number.view(*[1] * axis, n, *[1] * (values.ndim - axis - 1)).expand_as(values)
+            rows = modality.laid_out(numbers, inputs, n).flatten(1)
+            if len(rows) == n and (rows == number[:, None]).all():
+                return axis
+    raise CannotRun(f"layer {modality.layer!r} gives {tuple(values.shape)} for {n} examples, and none of its first axes holds "
+                    "them, so its values cannot be replaced example by example; read the input, or another layer.")
 
 
 def require_apart(question: Question) -> None:
@@ -91,6 +110,7 @@ def require_apart(question: Question) -> None:
     if changed:
         raise CannotRun(f"the baselines {question.baselines} change {', '.join(map(repr, changed))} too, which cannot go in "
                         "steps from hidden to shown; take another baseline, such as 'mask' for words.")
+    _FromLayers(question).ends(few)  # refuses layers that do not hold the examples one by one
     with opened(question.model, given, question.layers, lambda output: question.of_output(output, len(few)).sum(dim=1)) as read:
         behind = [layer for layer, values in read.activations.items() if not values.is_leaf]
     if behind:
@@ -115,14 +135,14 @@ def _at_layers(task: Task, name: str, **settings) -> Scored:
     # DeepLIFT has hooks at all layers, which want a gradient before the places that are read too.
     question, of_layers = task.question, _FromLayers(task.question, frozen=name != "DeepLift")
     method = getattr(library("captum.attr", "captum"), name)(of_layers)
-    everyone = torch.arange(question.n)
-    begin, end = of_layers.ends(everyone)
+    all_rows = torch.arange(question.n)
+    begin, end = of_layers.ends(all_rows)
     if name == "GradientShap":
         values = _one_baseline_each(method, task, end, begin, **settings)
     else:
         end = tuple(part.requires_grad_() for part in end)  # otherwise Captum does it, with a warning
-        values = method.attribute(end, begin, additional_forward_args=everyone, **settings)
-    at = dict(zip(of_layers.layers, values))
+        values = method.attribute(end, begin, additional_forward_args=all_rows, **settings)
+    at = dict(zip(of_layers.layers, of_layers.turned(values)))
     return Scored({modality.name: task.per_feature(modality, at[modality.layer]) for modality in question.modalities})
 
 
@@ -268,10 +288,10 @@ class _OfPictures(nn.Module):
         self.place = nn.Parameter(torch.zeros(0, device=pictures.device))  # grad-cam asks the first parameter for its device
 
     def forward(self, pictures: Tensor) -> Tensor:
-        question, everyone = self.task.question, torch.arange(self.task.question.n)
+        question, all_rows = self.task.question, torch.arange(self.task.question.n)
         with _changed(question.model, self.picture.layer, self._through):
-            output = question.model(**{**question.examples(everyone), self.picture.input: pictures})
-            return question.evidence_of(output, everyone)[:, None]
+            output = question.model(**{**question.examples(all_rows), self.picture.input: pictures})
+            return question.evidence_of(output, all_rows)[:, None]
 
     def _through(self, values: Tensor) -> Tensor:
         """Let the maps in what a layer holds pass by grad-cam's eyes, and leave the rest as it is."""

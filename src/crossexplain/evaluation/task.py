@@ -17,18 +17,7 @@ from crossexplain.gradients.question import Question
 from crossexplain.gradients.sharing import shared
 
 BUDGET = 256  # coalitions an example, for methods that sample them
-# By how much values that promise to sum to what the evidence gains may miss it, as a share of the largest gain: rounding and
-# regression miss less than a thousandth, DeepLIFT at a layer without a rule much more. And in units of rounding the evidence.
-COMPLETE, ROUNDED = 1e-2, 64
-
-
 LIBRARIES = {"captum": "captum", "shapiq": "shapiq", "grad-cam": "pytorch_grad_cam"}  # package -> module
-
-
-def misses(gap: Tensor, full: Tensor, hidden: Tensor, question: Question) -> bool:
-    """Return whether two evidences that ought to be one differ by more than a small share of what hiding everything changes."""
-    rounding = ROUNDED * torch.finfo(question.whole().dtype).eps * max(full.abs().max(), hidden.abs().max())
-    return bool((gap.abs() > COMPLETE * (full - hidden).abs().max() + rounding).any())
 
 
 class CannotRun(InputError):
@@ -155,6 +144,8 @@ class Method:
         Whether the values of an example sum to its evidence less that with everything hidden.
     whole : bool
         Whether a modality counts as one feature.
+    hides : bool
+        Whether features are hidden, so that under the baseline ``"data"`` there have to be donors.
     fits : callable, optional
         Takes a :class:`~crossexplain.gradients.question.Question` and raises :class:`CannotRun` if the method would explain
         something else on its model; what it asks is no part of the cost.
@@ -168,6 +159,7 @@ class Method:
     needs: tuple[str, ...] = ()
     efficient: bool = False
     whole: bool = False
+    hides: bool = True
     fits: Callable[[Question], None] | None = None
 
     @property
@@ -203,7 +195,8 @@ class Method:
             if need in LIBRARIES:
                 library(LIBRARIES[need], need)
             if need == "gradient":
-                question.reached()
+                kind = next((kinds[other] for other in self.needs if other in kinds), Modality)
+                question.reached([modality.name for modality in question.modalities if isinstance(modality, kind)])
         if self.fits is not None:
             self.fits(question)
 

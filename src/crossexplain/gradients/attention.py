@@ -10,11 +10,13 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from crossexplain.checks import InputError, find_layer, require_one_of
+from crossexplain.gradients.called import calling_of
 from crossexplain.gradients.capture import Captured, Target, capture, opened
 from crossexplain.gradients.layouts import Place, path_of
 from crossexplain.gradients.modalities import Tokens, examples_in, in_parts
+from crossexplain.gradients.modality import listed
 from crossexplain.gradients.patches import as_map
-from crossexplain.gradients.reading import Reader, as_row, require_still
+from crossexplain.gradients.reading import Reader, as_row
 from crossexplain.gradients.views import Mask, Views
 
 RELEVANCE, ROLLOUT = "attention-relevance", "attention-rollout"
@@ -134,18 +136,16 @@ def _require_map(name: str, chosen: bool, module: nn.Module, output: object) -> 
     kinds = ", ".join(type(value).__name__ for value in entries)
     others = [i for i, value in enumerate(entries) if i != entry and _is_map(value)]
     other = f" Entry {others[0]} is a map: pass attention=['{path}#{others[0]}', ...]." if others else ""
+    if isinstance(module, nn.MultiheadAttention):  # its map is a copy, or is not made at all
+        raise InputError(f"layer {path!r} gives ({kinds}): torch.nn.MultiheadAttention, as in torchvision's ViT and in "
+                         "torch.nn.TransformerEncoder (need_weights=False), gives no map on which its output depends; read "
+                         "gradients at the tokens instead, for example by 'gradient x input', or use a model whose attention "
+                         "is written out.")
     if entry >= len(entries) or not isinstance(entries[entry], Tensor):
         advice = "for attention maps of a Hugging Face encoder load it with attn_implementation='eager', or pass " \
                  "output_attentions=True with the inputs where it gives them on demand (DeBERTa)."
-        if isinstance(module, nn.MultiheadAttention):
-            advice = "its caller asks for no map (need_weights=False), as torchvision's ViT and torch.nn.TransformerEncoder " \
-                     "do; for each attention module: module.forward = lambda *a, forward=module.forward, **k: forward(*a, " \
-                     "**k | {'need_weights': True, 'average_attn_weights': False})."
         raise InputError(f"layer {path!r} gives ({kinds}), which has no tensor {entry}; {other.strip() or advice}")
     values = entries[entry]
-    if values.ndim == 3 and isinstance(module, nn.MultiheadAttention) and module.num_heads > 1:
-        raise InputError(f"layer {path!r} gives a map {tuple(values.shape)}, the mean over its heads, expected one a "
-                         "head; call it with average_attn_weights=False.")
     if values.ndim not in (3, 4) or not chosen and not _is_map(values):
         which = other or f" say which entry is the map, as in attention=['{path}#2', ...]."
         raise InputError(f"entry {entry} of layer {path!r} has shape {tuple(values.shape)}, and is no attention map, "
@@ -269,8 +269,8 @@ def word_by_patch(model: nn.Module, inputs: Mapping[str, object], image_layer: s
     torch.Size([1, 4, 2, 2])
     """
     require_one_of(order, (*ORDERS, None), "order")
-    require_still(model)
-    common, n = {*common, *getattr(model, "common", ())}, examples_in(inputs, {*common, *getattr(model, "common", ())})
+    common = {*listed(common), *calling_of(model).common}
+    n = examples_in(inputs, common)
     image = Reader(model, inputs, n, image_layer or _named(model, "image_layer"), common, layout, grid, positions)
     parts = list(in_parts(inputs, batch_size, n, target, common))
     if order != "first":

@@ -1,12 +1,22 @@
 """A model that is called in its own way, and of whose output one part is judged."""
 
 from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
 from crossexplain.checks import InputError, require_model
 
 TABLES = "_modules", "_parameters", "_buffers", "_non_persistent_buffers_set"  # what a module keeps of its layers and weights
+
+
+class Calling(NamedTuple):
+    """How a model is called; the arguments of :class:`Called`."""
+
+    call: Callable[[nn.Module, dict], object] | None = None
+    output: str | int | Callable[[object], object] | None = None
+    common: tuple[str, ...] = ()
+    drop: tuple[str, ...] = ()
 
 
 class Called(nn.Module):
@@ -48,39 +58,48 @@ class Called(nn.Module):
                  drop: Iterable[str] = ()):
         super().__init__()
         model = require_model(model)
-        # One table of layers for both, so that names, weights and modes are those of the model; it is no layer of this one.
+        # Both share one table of layers, so that names, weights and modes are those of the model. What is the wrapper's own has
+        # names that no layer has, and does not go through the table.
         self.__dict__.update({table: getattr(model, table) for table in TABLES})
-        self.__dict__["called"] = model
-        self.call, self.output, self.drop = call, output, _names(drop, "drop")
-        self.common = _names(common, "common") + getattr(model, "common", ()) * isinstance(model, Called)
+        known = calling_of(model).common if isinstance(model, Called) else ()
+        self.__dict__["wrapped_call"] = Calling(call, output, _names(common, "common") + known, _names(drop, "drop"))
+        self.__dict__["wrapped_model"] = model
 
     @property
     def training(self) -> bool:
         """Mode of the model."""
-        return self.called.training
+        return self.wrapped_model.training
 
     @training.setter
     def training(self, mode: bool) -> None:
-        if "called" in self.__dict__:
-            self.called.training = mode
+        if "wrapped_model" in self.__dict__:
+            self.wrapped_model.training = mode
 
     def train(self, mode: bool = True) -> "Called":
         """Put the model into train mode, as it does that itself, or into eval mode."""
-        self.called.train(mode)
+        self.wrapped_model.train(mode)
         return self
 
     def __getattr__(self, name: str) -> object:
-        if "called" not in self.__dict__:  # while it is copied
+        if "wrapped_model" not in self.__dict__:  # while it is copied
             raise AttributeError(name)
-        return getattr(self.called, name)
+        return getattr(self.wrapped_model, name)
 
     def forward(self, **inputs) -> object:
         """Return the part of the model's output that is judged."""
-        inputs = {key: value for key, value in inputs.items() if key not in self.drop}
-        output = self.called(**inputs) if self.call is None else self.call(self.called, inputs)
-        if callable(self.output):
-            return self.output(output)
-        return output if self.output is None else _part(output, self.output)
+        call, part, _, drop = self.wrapped_call
+        inputs = {key: value for key, value in inputs.items() if key not in drop}
+        output = self.wrapped_model(**inputs) if call is None else call(self.wrapped_model, inputs)
+        return output if part is None else part(output) if callable(part) else _part(output, part)
+
+
+def calling_of(model: nn.Module) -> Calling:
+    """Return how a model is called; of one that is not :class:`Called`, with what its own ``common`` names, if it does."""
+    if isinstance(model, Called):
+        return model.wrapped_call
+    common = getattr(model, "common", ())
+    names = isinstance(common, (tuple, list)) and all(isinstance(name, str) for name in common)
+    return Calling(common=tuple(common) if names else ())
 
 
 def _names(given: Iterable[str], what: str) -> tuple[str, ...]:

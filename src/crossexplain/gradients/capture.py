@@ -24,7 +24,7 @@ from crossexplain.checks import (
     require_finite,
     require_model,
 )
-from crossexplain.gradients.called import Called
+from crossexplain.gradients.called import calling_of
 from crossexplain.gradients.evidence import (
     as_logits,
     classes,
@@ -271,9 +271,9 @@ class _Call:
         values = inputs.items() if self.by_name else enumerate([inputs] if isinstance(inputs, Tensor) else inputs)
         self.values = {name: value.detach() if isinstance(value, Tensor) else value for name, value in values}
         self.opened: dict[str, Tensor] = {}  # by key, the copy of a leaf that the model gets
-        common = self.model.common if isinstance(self.model, Called) else ()
+        self.common = calling_of(self.model).common
         first = next((value for name, value in self.values.items()
-                      if isinstance(value, Tensor) and value.ndim and name not in common), None)
+                      if isinstance(value, Tensor) and value.ndim and name not in self.common), None)
         if first is None:
             kinds = ", ".join(type(value).__name__ for value in self.values.values()) or "nothing"
             raise InputError(f"the inputs {list(self.values)} hold no tensor with a batch axis, but {kinds}; pass tensors "
@@ -322,6 +322,21 @@ class _Call:
                 failed_call(error, self.model, self.values, self.by_name)
                 raise
 
+    def require_classes(self, columns: int) -> None:
+        """Raise unless the first example alone has as many columns; where it cannot be asked alone, that is left open."""
+        try:
+            with torch.no_grad():
+                one = {key: value[:1].clone() if isinstance(value, Tensor) and value.ndim and len(value) == self.size
+                       and key not in self.common else value for key, value in self.values.items()}
+                alone = first_tensor(self.model(**one) if self.by_name else self.model(*one.values()))
+        except Exception:  # noqa: BLE001 - whatever a model raises on inputs that are cut where they must not be
+            return
+        if alone.ndim == 2 and alone.shape[1] != columns:
+            raise InputError(f"the output has as many columns as there are examples, {columns}, and {alone.shape[1]} for one "
+                             "example: similarities of all with all, and no classes; for the pairs type model = Called(model, "
+                             "output=lambda output: output.diagonal()), and for an input that belongs to all examples, which "
+                             "would be cut otherwise, model = Called(model, common=('its name',)).")
+
     def layers_that_run(self) -> list[str]:
         """Return the names of the layers that a forward pass calls."""
         called = set()
@@ -352,9 +367,11 @@ def _score(output: object, target: Target, call: _Call, any_mode: bool) -> tuple
     given = first_tensor(output)
     logits = as_logits(given, call.size)
     require_finite(logits, "the model's output")
+    count = logits.shape[1]
     if not any_mode:
         require_logits(end_of(logits.grad_fn))
-    count = logits.shape[1]
+        if count == call.size > 1:
+            call.require_classes(count)
     if target is None and count == 1:
         target = 1
     if target is None or isinstance(target, str):

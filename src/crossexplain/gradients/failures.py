@@ -6,8 +6,10 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from crossexplain.checks import InputError
+from crossexplain.gradients.called import Called, calling_of
 from crossexplain.gradients.evidence import tensors_in
 
 # Methods that ask a model without its gradient.
@@ -47,10 +49,12 @@ def _described(value: object) -> str:
 
 def _call_that_fits(model: nn.Module, values: Mapping[str | int, object], by_name: bool) -> str | None:
     """Return what to say where the inputs do not fit the names that ``forward`` has; None where they do."""
-    own = model.__dict__.get("called", model)
-    if own is not model and model.call is not None:
+    calling, own = calling_of(model), model
+    while isinstance(own, Called):
+        own = own.wrapped_model
+    if calling.call is not None:
         return None
-    named = {key: value for key, value in values.items() if key not in getattr(model, "drop", ())}
+    named = {key: value for key, value in values.items() if key not in calling.drop}
     try:
         signature = inspect.signature(own.forward)
         signature.bind(**named) if by_name else signature.bind(*named.values())
@@ -126,4 +130,5 @@ def _of_quantised(model: nn.Module) -> str:
 def quantised(model: nn.Module) -> list[str]:
     """Return the names of the layers that are quantised, by the names of their kinds."""
     return [name for name, layer in model.named_modules()
-            if "quant" in f"{type(layer).__module__}.{type(layer).__name__}".lower()]
+            if "quant" in f"{type(layer).__module__}.{type(layer).__name__}".lower()
+            and not isinstance(layer, NonDynamicallyQuantizableLinear)]  # which nn.MultiheadAttention has

@@ -1,6 +1,6 @@
 """The checks of the pre-flight: each runs a model on a batch in some way and yields what it finds wrong."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import cached_property
 
@@ -11,9 +11,11 @@ from torch import Tensor, nn
 from crossexplain.checks import InputError, require_eval, require_finite
 from crossexplain.gradients.capture import Captured, capture
 from crossexplain.gradients.evidence import classes
+from crossexplain.gradients.failures import quantised
 from crossexplain.gradients.modalities import Inputs, Modality, Tokens, is_batched
 from crossexplain.gradients.padding import padding_side_of
 from crossexplain.gradients.question import Question
+from crossexplain.gradients.trial import TOUCH
 from crossexplain.gradients.verdict import on_one_side
 from crossexplain.gradients.views import Mask, Views
 from crossexplain.gradients.words import SIDES
@@ -21,8 +23,8 @@ from crossexplain.intervals import mean_interval
 
 VANISHED = 1e-6  # of the largest gradient norm of any modality, in shares
 DEAD = 0.05  # share of examples without any gradient, or that a mask leaves as they are, from which it is no accident
-UNDERFLOWN = 0.05  # share of a gradient's entries that rounding to 0 has taken from which the map is full of holes
-LOUDER = 2.0 ** 10  # what the score is multiplied by to see those; a power of two changes nothing but the exponents
+UNDERFLOWN = 0.05  # share of a gradient's length that rounding to 0 has taken, from which a map is not to be trusted
+LOUDER = 2.0 ** 10  # what the score is multiplied by to see that; a power of two changes nothing but the exponents
 MANY = 12  # examples from which logits on one side of 0 are no accident: 1 of 2,048 of a model that says yes to every second
 SHUFFLES = 5  # how often a modality is shuffled among the examples
 
@@ -30,7 +32,17 @@ Findings = Iterator[tuple[str, str, str]]  # what was seen, why it matters, what
 
 
 class Checks:
-    """One model on one batch; each check yields its findings."""
+    """One model on one batch; each check yields its findings, and is called like them.
+
+    Parameters
+    ----------
+    question : Question
+        In any mode.
+    labels : Tensor, optional
+        Of the examples.
+    seed : int
+        Of shuffles and replaced padding.
+    """
 
     def __init__(self, question: Question, labels: Tensor | None, seed: int):
         self.question, self.seed = question, seed
@@ -47,6 +59,18 @@ class Checks:
             raise InputError(f"labels has {numbers.size} entries, the batch {self.n} examples; pass one each, in the shape "
                              f"({self.n},).")
         return torch.as_tensor(numbers).long()
+
+    def first(self) -> list[Callable[[], Findings]]:
+        """Return the checks without which the others say nothing: the same input has to give the same output."""
+        return [self._dropout_on, self._batch_statistics, self._not_repeatable]
+
+    def others(self) -> list[Callable[[], Findings]]:
+        """Return the checks that compare runs."""
+        checks = [self._examples_touch, self._clamped_logit, self._dead_examples, self._no_gradient, self._vanished_branch,
+                  self._gradient_underflows, self._zero_positions, self._padding_is_read, self._padding_side,
+                  self._mask_is_padding, self._mask_changes_nothing, self._within_0_and_1, self._one_side_of_zero,
+                  self._train_mode]
+        return checks + [self._no_better_than_shuffled, self._no_better_than_a_rival] * (self.labels is not None)
 
     @cached_property
     def captured(self) -> Captured:
@@ -73,7 +97,7 @@ class Checks:
         """Return logits (n, C) without a graph, in the model's present mode."""
         return require_finite(self.question.logits(inputs).float(), "the model's output")
 
-    def dropout_on(self) -> Findings:
+    def _dropout_on(self) -> Findings:
         training = [(name, layer) for name, layer in self.model.named_modules() if layer.training]
         dropping = [name for name, layer in training if isinstance(layer, nn.modules.dropout._DropoutNd) and layer.p > 0]
         dropping += [name for name, layer in training
@@ -83,7 +107,7 @@ class Checks:
                    "Two rounds then differ by luck, and the difference is read as interaction.",
                    "Call model.eval() before you explain.")
 
-    def batch_statistics(self) -> Findings:
+    def _batch_statistics(self) -> Findings:
         by_batch = [name for name, layer in self.model.named_modules()
                     if isinstance(layer, nn.modules.batchnorm._BatchNorm) and (layer.training or layer.running_mean is None)]
         if by_batch:
@@ -91,7 +115,7 @@ class Checks:
                    "An example's logit then depends on the other views in the batch.",
                    "Call model.eval(), or replace batch-norm that keeps no running statistics.")
 
-    def train_mode(self) -> Findings:
+    def _train_mode(self) -> Findings:
         try:
             require_eval(self.model)
         except InputError as error:
@@ -99,7 +123,7 @@ class Checks:
                    "Rounds and methods refuse it: what such a part does in train mode is known to nobody but itself.",
                    "Call model.eval() after the last change to the model; it reaches all parts.")
 
-    def not_repeatable(self) -> Findings:
+    def _not_repeatable(self) -> Findings:
         moved = (self.full - self.run(self.inputs)).abs().amax(dim=1)
         if (moved > self.rounding).any():
             yield (f"The same batch twice: {int((moved > self.rounding).sum())} of {self.n} logits differ, by up to "
@@ -118,12 +142,13 @@ class Checks:
                            "Look for sampling in the forward or backward pass: dropout that is always on, Gumbel, noise.")
                     return
 
-    def examples_touch(self) -> Findings:
-        if self.n < 2:
+    def _examples_touch(self) -> Findings:
+        if self.n < 2 or quantised(self.model):  # which rounds by the largest number in the batch
             return
+        exact = self.question.whole().dtype in (torch.float32, torch.float64)
         alone = self.run(self.question.examples(torch.arange(1)))
         apart = (alone - self.full[:1]).abs().max()
-        if apart > 1e-3 * self._largest():
+        if apart > (1e-3 if exact else TOUCH) * self._largest():
             yield (f"The first example alone has another logit than in the batch, by {apart:.3g}.",
                    "All views run as one batch; views that touch each other explain each other.",
                    "Look for batch-norm without statistics, or a softmax or mean over the batch axis.")
@@ -141,14 +166,14 @@ class Checks:
         found = logit[self._dead].unique().tolist()
         return found if len(found) <= 2 else []
 
-    def clamped_logit(self) -> Findings:
+    def _clamped_logit(self) -> Findings:
         if self._bounds:
             yield (f"{int(self._dead.sum())} of {self.n} examples have the logit {_or(self._bounds)} exactly and a gradient of "
                    "0 at every modality.",
                    "Their maps are 0/0; a ReLU on the logit can say no only where nothing can be explained.",
                    "Remove the ReLU or clamp before the loss (train on the raw logit) or leave these examples out.")
 
-    def dead_examples(self) -> Findings:
+    def _dead_examples(self) -> Findings:
         if self._dead.any() and not self._bounds:
             yield (f"{int(self._dead.sum())} of {self.n} examples have a gradient of 0 at every modality, such as "
                    f"{_listed(self._dead.nonzero()[:, 0].tolist())}.",
@@ -170,7 +195,7 @@ class Checks:
                 moved.append(float((self.run(self._all_masked(modality, baseline)) - self.full).abs().max()))
         return max(moved)
 
-    def no_gradient(self) -> Findings:
+    def _no_gradient(self) -> Findings:
         for name, (norm, moved) in self._faint.items():
             if moved > self.rounding:
                 yield (f"The median gradient norm at {name} is {norm:.2g}, and yet the logits move by up to {moved:.3g} as "
@@ -180,7 +205,7 @@ class Checks:
                        f"Ask about {name} by masks (Game, feature_dividends, explain with 'kernel shap' or 'occlusion'), or "
                        "name a layer after the place where the gradient ends.")
 
-    def vanished_branch(self) -> Findings:
+    def _vanished_branch(self) -> Findings:
         largest = max(float(values.median()) for values in self._norms().values())
         for name, (norm, moved) in self._faint.items():
             if moved <= self.rounding:
@@ -189,20 +214,21 @@ class Checks:
                        f"Nothing of {name} reaches the logit: its map is rounding noise, and normalised it looks real.",
                        f"Mend the branch (fewer layers, no padding in front, normalisation) before you explain {name}.")
 
-    def gradient_underflows(self) -> Findings:
-        if not any((gradient == 0).float().mean() > UNDERFLOWN for gradient in self.captured.gradients.values()):
-            return
+    def _gradient_underflows(self) -> Findings:
         try:
             loud = capture(self.model, self.inputs, list(self.captured.gradients), lambda output: LOUDER * self._followed(
                 self.question.of_output(output, self.n).float()), allow_unused=True, any_mode=True).gradients
         except InputError:  # it leaves the range at the upper end
             return
         for layer, gradient in self.captured.gradients.items():
-            lost = float(((gradient == 0) & (loud[layer] != 0)).float().mean())
+            whole = loud[layer].double() / LOUDER
+            lost = float((gradient.double() - whole).norm() / whole.norm().clamp(min=1e-300))
             if lost > UNDERFLOWN:
-                yield (f"{lost:.0%} of the entries of the gradient at {layer!r} are exactly 0, and are not where the score is "
-                       f"multiplied by {LOUDER:g}.",
-                       "They are below the least number of this precision: maps and norms lose them without a word.",
+                zeros = float((gradient == 0).double().mean())
+                yield (f"The gradient at {layer!r} is off by {lost:.0%} of its length, as is seen where the score is "
+                       f"multiplied by {LOUDER:g} first; {zeros:.0%} of its entries are exactly 0.",
+                       "On the way back it falls below the least number of this precision, and maps and norms lose it without "
+                       "a word.",
                        "Explain a copy in single precision, model.float(), with inputs in single precision.")
 
     def _followed(self, logits: Tensor) -> Tensor:
@@ -210,7 +236,7 @@ class Checks:
         follow = self.captured.target
         return logits[:, 0] if logits.shape[1] == 1 else logits.gather(1, follow[:, None])[:, 0]
 
-    def zero_positions(self) -> Findings:
+    def _zero_positions(self) -> Findings:
         for modality in self.modalities:
             gradient = self.captured.gradients[modality.layer]
             present = self.question.present[modality.name]
@@ -225,7 +251,7 @@ class Checks:
                        "say nothing about the words.",
                        "Read the gradient at the embedding, or at a layer all of whose positions are used.")
 
-    def padding_is_read(self) -> Findings:
+    def _padding_is_read(self) -> Findings:
         for modality in self.modalities:
             if not isinstance(modality, Tokens):
                 continue
@@ -254,19 +280,20 @@ class Checks:
         size = modality.laid_out(self.captured.gradients[modality.layer], self.inputs, self.n).norm(dim=2)  # (N, T)
         return float((size * padding).sum() / size.sum().clamp(min=1e-30))
 
-    def padding_side(self) -> Findings:
+    def _padding_side(self) -> Findings:
         for modality in self.modalities:
-            if not isinstance(modality, Tokens):
-                continue
+            if not isinstance(modality, Tokens) or modality.padding_side is None and modality.real(self.inputs).all():
+                continue  # where nothing is padded, 'delete' asks the model on which side it may
             why = "An answer depends on how far a batch was padded, and a view that deletes a word is not the shorter text."
             try:
-                side = padding_side_of(self.run, modality, self._without_padding(modality))
+                side = padding_side_of(self.run, modality.settled(self.inputs), self._without_padding(modality))
             except InputError as error:
                 yield (f"{str(error)[0].upper()}{str(error)[1:]}", why,
                        "Give the model what tells it the padding, or read its answer at the last word; leave 'delete' aside.")
                 continue
-            if side is not None and modality.side in SIDES and side != modality.side:
-                yield (f"{modality.name} is padded on the {modality.side}, and the model gives what a shorter text gives with "
+            padded = modality.settled(self.inputs).side
+            if side is not None and padded in SIDES and side != padded:
+                yield (f"{modality.name} is padded on the {padded}, and the model gives what a shorter text gives with "
                        f"padding on the {side} alone.", why,
                        f"Pad on the other side: tokenizer.padding_side = {side!r}; or name Tokens(padding_side={side!r}) where "
                        "it was said otherwise.")
@@ -279,7 +306,7 @@ class Checks:
         keys = [key for key in modality.keys(one) if modality.fits(one.get(key), one)]
         return one | {key: one[key][:, stay.to(one[key].device)] for key in keys}
 
-    def mask_is_padding(self) -> Findings:
+    def _mask_is_padding(self) -> Findings:
         for modality in self.modalities:
             if isinstance(modality, Tokens) and modality.mask_id is not None and modality.mask_id == modality.pad_id:
                 yield (f"The mask id of {modality.name} is its padding id, {modality.pad_id}.",
@@ -287,7 +314,7 @@ class Checks:
                        "Name the id of the vocabulary's own mask (tokenizer.mask_token_id); of a vocabulary without one, "
                        "Tokens(mask_id=None).")
 
-    def mask_changes_nothing(self) -> Findings:
+    def _mask_changes_nothing(self) -> Findings:
         for modality in self.modalities:
             baseline = modality.baselines[0]
             masked = self._all_masked(modality, baseline)
@@ -317,7 +344,7 @@ class Checks:
         return torch.stack([(inputs[key] == value).reshape(self.n, -1).all(dim=1).cpu() for key, value in self.inputs.items()
                             if isinstance(value, Tensor) and is_batched(value, self.n)]).all(dim=0)
 
-    def within_0_and_1(self) -> Findings:
+    def _within_0_and_1(self) -> Findings:
         if self._within(0, 1) and not self.question.problems():
             low, high = (float(value) for value in self.full.aminmax())
             yield (f"All {self.n} outputs lie within 0 and 1, from {low:.3g} to {high:.3g}.",
@@ -326,7 +353,7 @@ class Checks:
                    "Ask about the logit: Called(model, output=...) of what the model has before its sigmoid, or "
                    "target=lambda output: output.logit().")
 
-    def one_side_of_zero(self) -> Findings:
+    def _one_side_of_zero(self) -> Findings:
         if self.n >= MANY and not self._within(0, 1) and (same := on_one_side(self.full)):
             yield (same.strip(),
                    "No prediction flips, and the paper's rule has no class to read; the verdict asks how the logits vary "
@@ -336,7 +363,7 @@ class Checks:
     def _within(self, low: float, high: float) -> bool:
         return self.n >= MANY and self.full.shape[1] == 1 and low <= float(self.full.min()) and float(self.full.max()) <= high
 
-    def no_better_than_shuffled(self) -> Findings:
+    def _no_better_than_shuffled(self) -> Findings:
         right = self._right(self.full)
         generator = torch.Generator().manual_seed(self.seed)
         for modality in self.modalities:
@@ -349,7 +376,7 @@ class Checks:
                        f"The model has not learned to use {modality.name}; its gradients there explain nothing.",
                        "Look at the held-out accuracy while training; explain a model that has learned the task.")
 
-    def no_better_than_a_rival(self) -> Findings:
+    def _no_better_than_a_rival(self) -> Findings:
         right = self._right(self.full)
         of_rival = (self.labels == self.labels.mode().values).numpy().astype(float)
         gain, low = self._gain(right, of_rival)

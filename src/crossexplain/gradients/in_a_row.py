@@ -52,7 +52,7 @@ class InARow(Modality):
         for key, value in inputs.items():
             if key not in known and self.fits(value, inputs):
                 raise InputError(f"input {key!r} {tuple(value.shape)} has an entry for each of the {value.shape[1]} "
-                                 f"positions of {self.name}, and nobody said whether it moves with the {self.unit}; pass "
+                                 f"positions of {self.name}, and it is not known whether it moves with the {self.unit}; pass "
                                  f"along=({key!r},) if it belongs to them, stay=({key!r},) if it belongs to the place, "
                                  f"attention={key!r} if it masks padding, or use another baseline.")
         for key in self.along:
@@ -80,22 +80,22 @@ class InARow(Modality):
     def borrow(self, inputs: Inputs, hide: Tensor, donor: Inputs) -> dict[str, Tensor]:
         """Take the hidden (N, T) from the donor: what is at the same place, or all where all are hidden."""
         self.require_no_count(inputs)
-        donor, mine = self.alike(inputs, donor), self.is_word(inputs)
+        donor, present = self.alike(inputs, donor), self.is_word(inputs)
         words = self.is_word(donor)
         # The donor's words are repeated from the first, so that a longer sentence finds a word at every position.
         order = torch.argsort((~words).to(torch.int8), dim=1, stable=True)
-        nth = (torch.cumsum(hide | mine, dim=1) - 1).clamp(min=0) % words.sum(dim=1, keepdim=True)
-        source, whole = order.gather(1, nth), (hide == mine).all(dim=1)
+        rank = (torch.cumsum(hide | present, dim=1) - 1).clamp(min=0) % words.sum(dim=1, keepdim=True)
+        source, whole = order.gather(1, rank), (hide == present).all(dim=1)
         changed = {}
         for key in (self.input, *self.moving(inputs)):
             value = self.entry(inputs, key)
             other = self.entry(donor, key) if key in self.own else require_entry(donor, key, value)
             # A borrowed piece stands for the word that is hidden, and keeps its number.
-            partly = value if key in self.own else chosen(hide, value, moved(other, source))
-            changed[key] = chosen(whole, partly, other)
+            partly = value if key in self.own else select(hide, value, moved(other, source))
+            changed[key] = select(whole, partly, other)
         for key in (self.attention, self.lengths, *self.staying(inputs)):  # those of the other sentence as a whole
             if key is not None:
-                changed[key] = chosen(whole, inputs[key], require_entry(donor, key, inputs[key]))
+                changed[key] = select(whole, inputs[key], require_entry(donor, key, inputs[key]))
         return changed
 
     def real(self, inputs: Inputs) -> Tensor:
@@ -166,10 +166,10 @@ def moved(values: Tensor, order: Tensor) -> Tensor:
     return values.gather(1, order.reshape(order.shape + (1,) * (values.ndim - 2)).expand_as(values))
 
 
-def chosen(where: Tensor, values: Tensor, others: Tensor) -> Tensor:
-    """Return values (N, T, ...), or others where ``where``, (N, T) or (N,), says so."""
-    where = where.to(values.device)
-    return torch.where(where.reshape(where.shape + (1,) * (values.ndim - where.ndim)), others, values)
+def select(mask: Tensor, values: Tensor, instead: Tensor) -> Tensor:
+    """Return values (N, T, ...), and others instead where a mask, (N, T) or (N,), is True."""
+    mask = mask.to(values.device)
+    return torch.where(mask.reshape(mask.shape + (1,) * (values.ndim - mask.ndim)), instead, values)
 
 
 def require_entry(donor: Mapping[str, object], key: str, like: Tensor) -> Tensor:
@@ -182,5 +182,5 @@ def require_entry(donor: Mapping[str, object], key: str, like: Tensor) -> Tensor
 
 def _no_entry(key: str, inputs: Mapping[str, object], what: str, shape: tuple[int, ...]) -> InputError:
     value = inputs.get(key)
-    came = tuple(value.shape) if isinstance(value, Tensor) else "missing" if key not in inputs else type(value).__name__
-    return InputError(f"{what} is {came}, expected {shape}; pass it with the other inputs, padded alike.")
+    description = tuple(value.shape) if isinstance(value, Tensor) else "missing" if key not in inputs else type(value).__name__
+    return InputError(f"{what} is {description}, expected {shape}; pass it with the other inputs, padded alike.")

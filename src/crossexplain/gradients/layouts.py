@@ -4,7 +4,7 @@ The number of examples, the shape of the picture and the kind of the layer say i
 example is run alone, if the model is at hand; what is still open then is refused, and the caller says it by ``layout=``.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,7 +12,7 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from crossexplain.checks import InputError, require_one_of
+from crossexplain.checks import InputError, find_layer, require_one_of
 from crossexplain.gradients.capture import INPUT, run
 from crossexplain.gradients.evidence import first_tensor
 
@@ -48,8 +48,8 @@ def path_of(layer: str) -> str:
 def module_at(model: nn.Module, layer: str) -> nn.Module | None:
     """Return the module that is read at a place; None at an input, and where there is none of that name."""
     if not at_inputs(layer) and path_of(layer):
-        with suppress(AttributeError):
-            return model.get_submodule(path_of(layer))
+        with suppress(InputError):
+            return find_layer(model, path_of(layer))
     return None
 
 
@@ -116,14 +116,17 @@ class Place:
         if self.model is None or self.module is None or inputs is None:
             return None
         kept, number = [], self.layer.partition("#")[0].rpartition("@")[2]
-        handle = self.module.register_forward_hook(lambda module, arguments, output: kept.append(output))
-        try:
+        call = int(number) if number.isdigit() else 0
+
+        def keep(module: nn.Module, arguments: tuple, output: object) -> None:
+            kept.append(first_tensor(output, self.layer).detach().clone())
+            if len(kept) > call:
+                raise _Enough
+
+        # A stranger's model may fail on other or fewer examples, and a scripted one takes no hook: then it cannot tell.
+        with suppress(Exception), self.module.register_forward_hook(keep):
             run(self.model, inputs)
-            return first_tensor(kept[int(number) if number.isdigit() else 0], self.layer).detach()
-        except Exception:  # whatever a stranger's model says to fewer or other examples: then it cannot tell
-            return None
-        finally:
-            handle.remove()
+        return kept[call] if len(kept) > call else None
 
     def rows_inside(self, inputs: object, count: int, most: int = 4) -> list[Tensor]:
         """Return the first values (1, count, D) or (count, 1, D) that modules of the model take, at most so many."""
@@ -131,15 +134,20 @@ class Place:
 
         def keep(module: nn.Module, arguments: tuple, named: dict) -> None:
             given = next((value for value in (*arguments, *named.values()) if isinstance(value, Tensor)), None)
-            if given is not None and given.ndim == 3 and len(kept) < most and sorted(given.shape[:2]) == [1, count]:
+            if given is not None and given.ndim == 3 and sorted(given.shape[:2]) == [1, count]:
                 kept.append(given.detach().clone())
+                if len(kept) == most:
+                    raise _Enough
 
-        with ExitStack() as hooks:
+        with suppress(Exception), ExitStack() as hooks:
             for module in [] if self.model is None or inputs is None else self.model.modules():
                 hooks.enter_context(module.register_forward_pre_hook(keep, with_kwargs=True))
-            with suppress(Exception):  # whatever a stranger's model says to other examples: then it cannot tell
-                run(self.model, inputs)
+            run(self.model, inputs)
         return kept
+
+
+class _Enough(Exception):
+    """What was looked for is found, and the pass can stop."""
 
 
 def channels_of(module: nn.Module | None) -> str | None:
@@ -238,7 +246,8 @@ def _not_one_each(place: Place, shape: tuple[int, ...], rows: int, hint: str = "
     return InputError(f"layer {place.layer!r} gives {shape} for {rows} examples, expected one row an example{hint}.{why}")
 
 
-def map_layout(shape: Sequence[int], place: Place, picture: tuple[int, int] | None) -> str:
+def map_layout(shape: Sequence[int], place: Place, picture: tuple[int, int] | None,
+               look: Callable[[], str | None] = lambda: None) -> str:
     """Return ``"NCHW"`` or ``"NHWC"`` for a layer of four axes whose first are the examples.
 
     Parameters
@@ -248,6 +257,8 @@ def map_layout(shape: Sequence[int], place: Place, picture: tuple[int, int] | No
     picture : (int, int), optional
         Height and width of the pictures that the maps belong to. Without it, only a square map with another number of
         channels is taken for channels second.
+    look : callable
+        Asks the model, where the sizes leave both readings or none; returns a layout, or None.
 
     Raises
     ------
@@ -260,12 +271,14 @@ def map_layout(shape: Sequence[int], place: Place, picture: tuple[int, int] | No
         fitting = [layout for layout, sides in (("NCHW", shape[2:]), ("NHWC", shape[1:3])) if _is_map_of(sides, picture)]
     else:  # taken for square, if that leaves one reading
         fitting = ["NCHW"] if shape[2] == shape[3] != shape[1] else list(MAPS)
-    # Channels may be last; inside an attention the axes before them may be windows and the places in each.
-    possible = {"last": ["NHWC"], None: list(MAPS)}[place.channels]
-    fitting = [layout for layout in possible if (layout in fitting or picture is None and len(possible) == 1)
-               and not (layout == "NHWC" and place.inside_attention)]
-    if len(fitting) == 1:
-        return fitting[0]
+    possible = list(MAPS) if place.channels is None else ["NHWC"]
+    fitting = [layout for layout in possible if layout in fitting or picture is None and len(possible) == 1]
+    # Inside an attention the axes may be windows and the places in each.
+    layout = fitting[0] if len(fitting) == 1 and not place.inside_attention else None
+    if layout is None or place.channels is None and layout == "NHWC":  # channels last by the sizes alone: ask the model
+        layout = look() or layout
+    if layout in possible:
+        return layout
     of = "" if picture is None else f" for pictures of {picture[0]} x {picture[1]} pixels"
     both = "which can be channels second or last" if fitting else "which is no map of them by its sizes"
     raise InputError(f"layer {place.layer!r} gives {tuple(shape)}{of}, {both}; pass layout='NCHW' for (N, channels, height, "

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from crossexplain.checks import InputError, require_methods, require_one_of
 from crossexplain.gradients.attention import METHODS as ATTENTION_METHODS
 from crossexplain.gradients.attention import attention_maps, roll, watched
+from crossexplain.gradients.called import calling_of
 from crossexplain.gradients.capture import ModelInputs, capture
 from crossexplain.gradients.layouts import Place, path_of
-from crossexplain.gradients.reading import Reader, require_still
+from crossexplain.gradients.reading import Reader
 from crossexplain.gradients.sharing import shared
 
 SIGNS = ("prediction", "for", "against")
@@ -117,7 +118,6 @@ def attribute(model: nn.Module, inputs: ModelInputs, layer: str,
     if sign == "prediction" and target is not None:
         raise InputError('got a target together with sign="prediction", which explains whatever the model predicts; '
                          'pass sign="for" or sign="against" with a target, or leave the target out.')
-    require_still(model)
     of_attention = [name for name in names if name in ATTENTION_METHODS]
     maps = attention_maps(attention) if of_attention else []
     gradients = bool(of_attention) or any(METHODS[name].gradients for name in names)
@@ -128,7 +128,7 @@ def attribute(model: nn.Module, inputs: ModelInputs, layer: str,
     if sign == "against":  # the gradient of minus the score is minus the gradient: no second pass
         captured = replace(captured, gradients={name: -values for name, values in captured.gradients.items()})
     rows = len(captured.score)
-    reader = Reader(model, inputs, rows, layer, getattr(model, "common", ()), layout, patches or grid, positions)
+    reader = Reader(model, inputs, rows, layer, calling_of(model).common, layout, patches or grid, positions)
     heat = {}
     if of_attention:  # one number a token, at the tokens that the first module attends to
         place = reader.place if len(reader.place.alone or ()) == 3 else Place.of(path_of(maps[0]), model)

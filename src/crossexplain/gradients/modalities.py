@@ -6,13 +6,13 @@ A modality adapter is the only thing that knows how a modality is fed to the mod
 your own by subclassing :class:`Modality`.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from torch import Tensor
 
 from crossexplain.checks import InputError, require_batch
 from crossexplain.gradients.cells import ImageCells, Video
-from crossexplain.gradients.in_a_row import STAY, TRAVEL, InARow
+from crossexplain.gradients.in_a_row import STAY, TRAVEL
 from crossexplain.gradients.layouts import LAYOUTS
 from crossexplain.gradients.modality import Inputs, Modality, examples_in, in_parts, is_batched, rows_of
 from crossexplain.gradients.patches import SPECIAL_TOKENS
@@ -59,8 +59,9 @@ def features_of(inputs: Inputs, modalities: Sequence[Modality]) -> dict[str, Ten
     return features
 
 
-def without_others(inputs: Inputs, modality: Modality, modalities: Sequence[Modality]) -> dict[str, object]:
-    """Return the inputs without those that belong to other modalities, for what asks about the rest.
+def without_others(inputs: Inputs, modality: Modality, modalities: Sequence[Modality],
+                   common: Collection[str] = ()) -> dict[str, object]:
+    """Return the inputs without those of other modalities, and of all examples, for what asks about the rest.
 
     Raises
     ------
@@ -68,15 +69,17 @@ def without_others(inputs: Inputs, modality: Modality, modalities: Sequence[Moda
         Where an input such as ``token_type_ids`` may belong to two modalities.
     """
     mine, others = modality.keys(inputs), set()
+    named = {modality.input, *getattr(modality, "along", ()), *getattr(modality, "stay", ()), *modality.own}
+    known = {*mine} - {*TRAVEL, *STAY} | named
     for other in modalities:
-        if other is not modality:
-            others |= set(other.keys(inputs))
-            named = {*getattr(modality, "along", ()), *getattr(modality, "stay", ())}
-            shared = [key for key in TRAVEL if key in mine and key in other.keys(inputs)
-                      and key not in {*named, *getattr(other, "along", ()), *getattr(other, "stay", ())}]
-            if shared and isinstance(modality, InARow):
-                raise InputError(f"input {shared[0]!r} can belong to {modality.name} or to {other.name}; pass "
-                                 f"along=({shared[0]!r},) to the one whose it is, or to both.")
-    explicit = {modality.input, *getattr(modality, "along", ()), *getattr(modality, "stay", ()), *modality.own}
-    known = set(mine) - {*TRAVEL, *STAY} | explicit
-    return {key: value for key, value in inputs.items() if key in known or key not in others or key in STAY}
+        if other is modality:
+            continue
+        theirs = {*other.keys(inputs)}
+        for key in {*TRAVEL} & {*mine} & theirs - named - {*getattr(other, "along", ()), *getattr(other, "stay", ())}:
+            if isinstance(modality, Tokens) == isinstance(other, Tokens):
+                raise InputError(f"input {key!r} can belong to {modality.name} or to {other.name}; pass along=({key!r},) to "
+                                 "the one whose it is, or to both.")
+            theirs -= {key} if isinstance(modality, Tokens) else set()  # of words, not of vectors
+        others |= theirs
+    others = (others - known - {*STAY}) | ({*common} - named)
+    return {key: value for key, value in inputs.items() if key not in others}

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from crossexplain.checks import InputError, require_one_of
+from crossexplain.gradients.called import calling_of
 from crossexplain.gradients.layouts import Place, module_at
 
 Inputs = Mapping[str, object]  # what the model takes by keyword; every tensor with axes has the batch first
@@ -125,7 +126,7 @@ class Modality:
         settled = copy.copy(self)
         settled.place, examples = Place(self.layer), len(self.value(inputs))
         if model is not None and examples:
-            one = rows_of(inputs, torch.arange(1), examples, getattr(model, "common", ()))
+            one = rows_of(inputs, torch.arange(1), examples, calling_of(model).common)
             settled.place = Place.of(self.layer, model, one)
         settled.settle(inputs)
         return settled
@@ -188,7 +189,7 @@ def rows_of(inputs: Inputs, rows: Tensor, examples: int, common: Collection[str]
     common : collection of str
         Keys of inputs that belong to all examples, whatever their length: they are handed on.
     """
-    cut = {}
+    cut, common = {}, listed(common)
     for key, value in inputs.items():
         if key in common or not is_batched(value, examples):
             cut[key] = value

@@ -44,15 +44,12 @@ def untouched(model: nn.Module, gradients: bool, *, frozen: bool = True, any_mod
     if any(isinstance(layer, LazyModuleMixin) for layer in special):
         raise InputError("the model has lazy layers, which get their weights from the first batch; call model(**inputs) once "
                          "before it is explained.")
-    flipped, parameters = [], []
-    for layer in layers:
-        for name, value in layer._parameters.items():
-            if value is None:
-                continue
-            if value.is_inference():
-                parameters.append((layer, name, value))
-            elif value.requires_grad == frozen and (frozen or value.is_floating_point()):
-                flipped.append((layer, name, value))
+    weights = [(layer, name, value) for layer in layers if layer._parameters
+               for name, value in layer._parameters.items() if value is not None]
+    parameters = [entry for entry in weights if entry[2].is_inference()]
+    flipped = [entry for entry in weights if entry[2].requires_grad == frozen and (frozen or entry[2].is_floating_point())]
+    if parameters:
+        flipped = [entry for entry in flipped if not entry[2].is_inference()]
     buffers = [(layer, name, buffer, buffer.clone(), _version(buffer)) for layer in layers
                for name, buffer in layer._buffers.items() if buffer is not None]
     # cuDNN refuses the backward pass of a recurrent layer in eval mode; PyTorch's own kernels do not.
@@ -71,8 +68,8 @@ def untouched(model: nn.Module, gradients: bool, *, frozen: bool = True, any_mod
     finally:
         for layer, name, value in flipped:
             value.requires_grad_(frozen)
-            if value.is_meta:  # a model that is offloaded has another after each pass
-                layer._parameters[name].requires_grad_(frozen)
+            if (now := layer._parameters[name]) is not value:  # a model that is offloaded has another one after each pass
+                now.requires_grad_(frozen)
         for layer, name, value in parameters:
             setattr(layer, name, value)
         for layer, name, buffer, saved, version in buffers:

@@ -41,7 +41,7 @@ def as_map(values: Tensor, rows: int, place: Place, *, picture: Grid | None = No
     picture : (int, int), optional
         Height and width of the pictures.
     layout : str, optional
-        One of :data:`~crossexplain.gradients.layouts.LAYOUTS`; default, what the kind of the layer and the sizes say.
+        One of ``LAYOUTS``; default, what the kind of the layer and the sizes say.
     patches : (int, int), optional
         Rows and columns of patches.
     positions : slice or sequence of int, optional
@@ -63,7 +63,7 @@ def as_map(values: Tensor, rows: int, place: Place, *, picture: Grid | None = No
                              "layout='NCHW' or layout='NHWC'.")
         if layout is None and at_inputs(place.layer):
             layout = _layout_of_pictures(values)
-        layout = layout or map_layout(values.shape, place, picture)
+        layout = layout or map_layout(values.shape, place, picture, lambda: _layout_by_corners(place))
         return values if layout == "NCHW" else values.permute(0, 3, 1, 2)
     if values.ndim == 3:
         if layout in MAPS:
@@ -142,6 +142,8 @@ def _fitting(count: int, picture: Grid | None, cells: Grid, special: int = SPECI
         choices = sides_cut(*picture)
     for grids in choices:
         found = {grid for grid in grids if grid[0] * grid[1] in counts and grid[0] >= cells[0] and grid[1] >= cells[1]}
+        if picture is None:  # then they are believed to be patches only if whole ones make a cell
+            found = {grid for grid in found if grid[0] % cells[0] == grid[1] % cells[1] == 0}
         if found:
             return found
     return set()
@@ -229,13 +231,14 @@ def _apart(count: int, grid: Grid, place: Place) -> list[float]:
     Read where a row of so many positions first goes into a module, before the positions have mixed much. Empty where the
     model cannot be asked.
     """
-    keys = [key for key, value in _items(place.one).items()
-            if isinstance(value, Tensor) and value.ndim == 4 and value.is_floating_point()]
-    if len(keys) != 1:
+    key = _picture_in(place)
+    if key is None:
         return []
-    pictures = [_items(place.one)[keys[0]]]
-    pictures += [_changed(pictures[0], grid, last) for last in (False, True)]
-    runs = [place.rows_inside(_with(place.one, keys[0], picture), count) for picture in pictures]
+    picture = _items(place.one)[key]
+    height, width = (side // pieces for side, pieces in zip(picture.shape[2:], grid))
+    last = slice((grid[0] - 1) * height, grid[0] * height), slice((grid[1] - 1) * width, grid[1] * width)
+    pictures = [picture, _changed(picture, (slice(height), slice(width))), _changed(picture, last)]
+    runs = [place.rows_inside(_with(place.one, key, picture), count) for picture in pictures]
     for before, *after in zip(*runs):
         answers = [(values - before).reshape(count, -1).double().norm(dim=1) for values in after
                    if values.shape == before.shape]
@@ -260,12 +263,51 @@ def _with(inputs: object, key: object, value: Tensor) -> object:
     return changed if isinstance(inputs, Mapping) else list(changed.values())
 
 
-def _changed(picture: Tensor, grid: Grid, last: bool) -> Tensor:
-    """Return one picture with the piece of its first or of its last patch changed by noise."""
-    height, width = (side // pieces for side, pieces in zip(picture.shape[2:], grid))
-    rows, columns = ((slice((pieces - 1) * size, pieces * size) if last else slice(size))
-                     for pieces, size in zip(grid, (height, width)))
+def _picture_in(place: Place) -> object | None:
+    """Return the key of the only input of one example that is a picture, None where there is not one."""
+    keys = [key for key, value in _items(place.one).items()
+            if isinstance(value, Tensor) and value.ndim == 4 and value.is_floating_point()]
+    return keys[0] if len(keys) == 1 else None
+
+
+def _changed(picture: Tensor, piece: tuple[slice, slice]) -> Tensor:
+    """Return one picture with a piece changed by noise."""
     other = picture.detach().clone()
-    noise = torch.rand(other[:, :, rows, columns].shape, generator=torch.Generator().manual_seed(0)).to(picture)
-    other[:, :, rows, columns] += noise * picture.std().nan_to_num(0).clamp(min=0.1)
+    noise = torch.rand(other[:, :, *piece].shape, generator=torch.Generator().manual_seed(0)).to(picture)
+    other[:, :, *piece] += noise * picture.std().nan_to_num(0).clamp(min=0.1)
     return other
+
+
+def _layout_by_corners(place: Place) -> str | None:
+    """Return the layout in which a layer answers to the corners of the picture at its own corners, None where it is open."""
+    if "corners" not in place.known:
+        place.known["corners"] = None
+        key, before = _picture_in(place), place.values(place.one)
+        if key is None or before is None or before.ndim != 4:
+            return None
+        picture = _items(place.one)[key]
+        first, last = slice(max(1, min(picture.shape[2:]) // 4)), slice(-max(1, min(picture.shape[2:]) // 4), None)
+        runs = [place.values(_with(place.one, key, _changed(picture, piece)))
+                for piece in ((first, first), (first, last), (last, first))]
+        if all(after is not None and after.shape == before.shape for after in runs):
+            answers = [(after - before).double().square()[0] for after in runs]  # (C, h, w) or (h, w, C)
+            apart = {"NCHW": _apart_at_corners([answer.sum(dim=0) for answer in answers]),
+                     "NHWC": _apart_at_corners([answer.sum(dim=2) for answer in answers])}
+            best, other = sorted(apart, key=apart.__getitem__, reverse=True)
+            place.known["corners"] = best if apart[best] > 2 * max(apart[other], 0) + 1 else None
+    return place.known["corners"]
+
+
+def _apart_at_corners(answers: Sequence[Tensor]) -> float:
+    """Return how much more maps (h, w) answer at the corner that was changed: top left, top right, bottom left."""
+    left, right, bottom = answers
+    if min(left.shape) < 2:
+        return 0.0
+
+    def rather_first(values: Tensor) -> float:
+        halves = values[: len(values) // 2].sum(), values[len(values) // 2 :].sum()
+        return float((halves[0] + TINY).log() - (halves[1] + TINY).log())
+
+    columns = rather_first(left.sum(dim=0)) - rather_first(right.sum(dim=0))
+    rows = rather_first(left.sum(dim=1)) - rather_first(bottom.sum(dim=1))
+    return min(columns, rows)

@@ -1,5 +1,6 @@
 """Which views the rounds ask for, and how features are hidden in them."""
 
+import copy
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral
@@ -8,7 +9,8 @@ import torch
 from torch import Tensor
 
 from crossexplain.checks import InputError
-from crossexplain.gradients.modalities import Inputs, rows_of
+from crossexplain.gradients.modalities import Inputs, Tokens, rows_of
+from crossexplain.gradients.padding import padding_side_of
 from crossexplain.gradients.question import Question
 from crossexplain.gradients.views import FULL, Mask, Views, alone, masked
 
@@ -34,6 +36,7 @@ class Plans:
             raise InputError(f"got the one modality {self.names[0]!r}, expected two or more: for a single one there is no "
                              "other to cover.")
         self.baselines = self._named(baselines)
+        self._find_sides()
         self.donors = question.inputs if question.donors is None else question.donors
         self.size = len(question.modalities[0].value(self.donors))
         if not isinstance(draws, Integral) or draws < 1:
@@ -60,6 +63,18 @@ class Plans:
         if not named:
             raise InputError("got no baseline; leave baselines out for the usual ones.")
         return named
+
+    def _find_sides(self) -> None:
+        """Find where deleted words leave their padding in a batch that has none, or raise where it is read as text."""
+        question, passes = self.question, self.question.passes
+        for i, modality in enumerate(question.modalities):
+            deleted = any(chosen[modality.name] == "delete" for chosen in self.baselines.values())
+            settled = modality.settled(question.inputs) if deleted and isinstance(modality, Tokens) else None
+            if settled is not None and settled.side is None:
+                side = padding_side_of(question.logits, settled, question.examples(torch.arange(1))) or "right"
+                question.modalities[i] = settled = copy.copy(settled)
+                settled.side = settled.padding_side = side
+        question.passes = passes  # a check is no cost of the rounds
 
     def changes(self, label: str, hidden: Mapping[str, Tensor | None]) -> list[dict[str, Mask]]:
         """Return the views, one a draw, that hide features (all where None) of some modalities under a baseline."""

@@ -109,12 +109,7 @@ def preflight(model: nn.Module, inputs: Inputs, modalities: Sequence[Modality], 
     """
     question = Question(model, inputs, modalities, target=target, any_mode=True)
     asked = Checks(question, labels, seed)
-    checks = [asked.dropout_on, asked.batch_statistics, asked.not_repeatable]
-    others = [asked.examples_touch, asked.clamped_logit, asked.dead_examples, asked.no_gradient, asked.vanished_branch,
-              asked.gradient_underflows, asked.zero_positions, asked.padding_is_read, asked.padding_side, asked.mask_is_padding,
-              asked.mask_changes_nothing, asked.within_0_and_1, asked.one_side_of_zero, asked.train_mode]
-    if labels is not None:
-        others += [asked.no_better_than_shuffled, asked.no_better_than_a_rival]
+    checks, others = asked.first(), asked.others()
     findings, ran = _found(checks), [_name(check) for check in checks]
     if not findings:  # what follows compares runs, which says something only where the same input gives the same output
         findings, ran = [Finding(one.check, one.saw, one.why, one.do) for one in question.problems()], [*ran, *TESTED]
@@ -128,4 +123,4 @@ def _found(checks: Sequence[Callable[[], Findings]]) -> list[Finding]:
 
 
 def _name(check: Callable) -> str:
-    return check.__name__.replace("_", " ")
+    return check.__name__.strip("_").replace("_", " ")

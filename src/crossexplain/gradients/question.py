@@ -5,6 +5,7 @@ features, the exact game, sampled values, other libraries' methods, the pre-flig
 models and the same ``target``, and refuse with the same words.
 """
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
@@ -15,12 +16,21 @@ from torch import Tensor, nn
 
 from crossexplain.checks import InputError, class_index, require_eval, require_model
 from crossexplain.gradients import trial
-from crossexplain.gradients.called import Called
+from crossexplain.gradients.called import Called, calling_of
 from crossexplain.gradients.capture import Captured, NoGradient, Target, capture, require_target, run
 from crossexplain.gradients.evidence import as_logits, classes, evidence, scored, tensors_in
 from crossexplain.gradients.failures import require_flat, unused
-from crossexplain.gradients.modalities import Inputs, Modality, features_of, require_modalities, rows_of
+from crossexplain.gradients.modalities import (
+    Inputs,
+    Modality,
+    Tokens,
+    features_of,
+    require_modalities,
+    rows_of,
+    without_others,
+)
 from crossexplain.gradients.modes import eager
+from crossexplain.gradients.padding import padding_side_of
 from crossexplain.gradients.sharing import shared
 from crossexplain.gradients.trial import Refusal, Trial
 
@@ -87,22 +97,23 @@ class Question:
         require_target(target)
         if not isinstance(rows, Integral) or rows < 1:
             raise InputError(f"got rows={rows!r}, expected the most rows to run at once, a whole number from 1.")
-        self.modalities = require_modalities(modalities)
-        own = {key for modality in self.modalities for key in getattr(modality, "own", ())}
+        modalities = require_modalities(modalities)
+        own = {key for modality in modalities for key in modality.own}
         self.model = Called(model, drop=own) if own else model
+        self.modalities = [modality.settled(inputs, self.model) for modality in modalities]
         self.inputs, self.donors, self.rows, self.any_mode, self.passes = inputs, donors, rows, any_mode, 0
         self.sharing = not any_mode
         self.names = [modality.name for modality in self.modalities]
         self.layers = [modality.layer for modality in self.modalities]
         self.present = features_of(inputs, self.modalities)
         self.n = len(next(iter(self.present.values())))
-        self.baselines = self.choose(baselines)
         self._asked = None if isinstance(target, str) else target
         self._function: Callable[[object], Tensor] | None = target if callable(target) else None
         self._logits: Tensor | None = None  # of the whole examples
         self._target: Tensor | None = None
         self._trial: Trial | InputError | None = None
-        self._reached: dict[str, bool] | None = None
+        self._reached: dict[str, bool] = {}
+        self.baselines = self.choose(baselines)
 
     def __len__(self) -> int:
         return self.n
@@ -116,8 +127,20 @@ class Question:
             raise InputError(f"baselines names {', '.join(map(repr, sorted(unknown, key=str)))}, the modalities are "
                              f"{', '.join(map(repr, self.names))}.")
         given = dict.fromkeys(self.names, baselines) if isinstance(baselines, str) else baselines or {}
-        return {modality.name: modality.require_baseline(given.get(modality.name, modality.baselines[0]))
-                for modality in self.modalities}
+        chosen = {modality.name: modality.require_baseline(given.get(modality.name, modality.baselines[0]))
+                  for modality in self.modalities}
+        for i, modality in enumerate(self.modalities):
+            if chosen[modality.name] == "delete" and isinstance(modality, Tokens) and modality.side is None:
+                self.modalities[i] = self._with_side(modality)
+        return chosen
+
+    def _with_side(self, modality: Tokens) -> Tokens:
+        """Return a text of which nothing is padded with the side on which the model does not read padding."""
+        one = self.examples(torch.arange(1))
+        side = padding_side_of(lambda rows: self.of_output(run(self.model, rows), 1), modality, one)
+        known = copy.copy(modality)
+        known.side = side or "right"
+        return known
 
     def require_donors(self) -> None:
         """Raise unless there are examples of the same form to borrow from, where a modality's baseline is ``"data"``."""
@@ -135,7 +158,7 @@ class Question:
         if isinstance(self._trial, InputError):
             if not self.any_mode:
                 raise self._trial.with_traceback(None)
-            return Trial(None, getattr(self.model, "common", ()), "output", None)
+            return Trial(None, calling_of(self.model).common, "output", None)
         return self._trial
 
     def problems(self) -> list[Refusal]:
@@ -234,8 +257,8 @@ class Question:
         self.passes += rows
         return logits
 
-    def read(self, inputs: Inputs, follow: Tensor | None = None, gradients: bool = True,
-             allow_unused: bool = False) -> tuple[Tensor, Captured]:
+    def read(self, inputs: Inputs, follow: Tensor | None = None, gradients: bool = True, allow_unused: bool = False,
+             layers: Sequence[str] | None = None) -> tuple[Tensor, Captured]:
         """Return the logits (R, C) of R rows of inputs and what was captured where the modalities say.
 
         Parameters
@@ -244,17 +267,22 @@ class Question:
             Class whose logit is differentiated; default the only logit, or that of the predicted class.
         gradients, allow_unused
             As for :func:`~crossexplain.gradients.capture.capture`.
+        layers : sequence of str, optional
+            Default the layers of the modalities.
         """
+        self.test()  # and with it all that capture would check
         rows = len(self.modalities[0].value(inputs))
 
-        def one(output: object) -> Tensor:
+        layers = self.layers if layers is None else layers
+
+        def followed(output: object) -> Tensor:
             return self.of_output(output, rows)[:, 0]
 
         def read() -> Captured:
-            target = one if self.scored else follow
-            return capture(self.model, inputs, self.layers, target, gradients, allow_unused, self.any_mode)
+            target = followed if self.scored else follow
+            return capture(self.model, inputs, layers, target, gradients, allow_unused, any_mode=True)
 
-        captured, self.sharing = shared(self.model, self.layers, read) if self.sharing else (read(), False)
+        captured, self.sharing = shared(self.model, layers, read) if self.sharing else (read(), False)
         self.passes += rows * (3 if gradients else 1)
         return captured.score[:, None] if self.scored else as_logits(captured.output, rows), captured
 
@@ -283,8 +311,15 @@ class Question:
         for modality in self.modalities:
             if modality.name in keep:
                 stay = keep[modality.name].to(modality.value(given).device)
-                changed |= modality.replace(given, stay, self.baselines[modality.name], self._donor(modality, examples))
+                donor = self._donor(modality, examples)
+                changed |= self.replaced(modality, given, stay, self.baselines[modality.name], donor)
         return changed
+
+    def replaced(self, modality: Modality, given: Inputs, stay: Tensor, baseline: str, donor: Inputs | None) -> Inputs:
+        """Return the inputs that change when a modality's features outside ``stay`` give way to a baseline."""
+        mine = without_others(given, modality, self.modalities)
+        donor = None if donor is None else without_others(donor, modality, self.modalities)
+        return modality.replace(mine, stay, baseline, donor)
 
     def _donor(self, modality: Modality, examples: Tensor) -> dict[str, object] | None:
         if self.baselines[modality.name] != "data":
@@ -341,35 +376,43 @@ class Question:
         """
         everyone = torch.arange(len(self.target))  # which is found by a pass of its own, before this one
         captured = capture(self.model, self.inputs if inputs is None else inputs, list(dict.fromkeys(layers or self.layers)),
-                           lambda output: self.evidence_of(output, everyone), allow_unused=True, any_mode=self.any_mode)
+                           lambda output: self.evidence_of(output, everyone), allow_unused=True, any_mode=True)
         self.passes += 3 * self.n
         return captured
 
-    def reached(self) -> dict[str, bool]:
-        """Return for each modality whether a gradient reaches it; a gradient of zero is no proof of no influence.
+    def reached(self, names: Sequence[str] | None = None) -> dict[str, bool]:
+        """Return for each modality whether a gradient reaches its features; one of zero is no proof of no influence.
 
-        Looked into once; what it runs counts in ``passes``.
+        Looked into once a modality; what it runs counts in ``passes``.
+
+        Parameters
+        ----------
+        names : sequence of str, optional
+            Modalities that are asked about; the layers of others are not read. Default all.
 
         Raises
         ------
         NoGradient
             Where no gradient reaches a modality, though the logits are others when it is hidden.
         """
-        if self._reached is None:
-            first, few = torch.arange(1), torch.arange(min(self.n, FEW))
-            missing = self._without_gradient(first, self.modalities)
-            missing = self._without_gradient(few, missing) if missing else []
-            for modality in missing:
-                if (moved := self._moved(modality, few)) > 0:
-                    raise NoGradient(f"{unused(self.model, modality.layer)} The gradient there is 0, and with {modality.name} "
-                                     f"hidden the logits of the first {len(few)} example(s) move by up to {moved:.3g}.")
-            self._reached = {modality.name: modality not in missing for modality in self.modalities}
-        return self._reached
+        asked = [modality for modality in self.modalities if names is None or modality.name in names]
+        unknown = [modality for modality in asked if modality.name not in self._reached]
+        few = torch.arange(min(self.n, FEW))
+        missing = self._without_gradient(few[:1], unknown) if unknown else []
+        missing = self._without_gradient(few, missing) if missing else []
+        for modality in missing:
+            if (moved := self._moved(modality, few)) > 0:
+                raise NoGradient(f"{unused(self.model, modality.layer)} The gradient there is 0, and with {modality.name} "
+                                 f"hidden the logits of the first {len(few)} example(s) move by up to {moved:.3g}.")
+        self._reached |= {modality.name: modality not in missing for modality in unknown}
+        return {modality.name: self._reached[modality.name] for modality in asked}
 
     def _without_gradient(self, examples: Tensor, modalities: Sequence[Modality]) -> list[Modality]:
-        """Return those of the modalities whose gradient is 0 in all of some examples."""
-        _, captured = self.read(self.examples(examples), self.follow(examples), allow_unused=True)
-        return [modality for modality in modalities if not captured.gradients[modality.layer].any()]
+        """Return those of the modalities whose gradient is 0 at all features of some examples."""
+        given, layers = self.examples(examples), [modality.layer for modality in modalities]
+        _, captured = self.read(given, self.follow(examples), allow_unused=True, layers=layers)
+        return [modality for modality in modalities
+                if not modality.read_at(captured.gradients[modality.layer].abs().float(), given, len(examples)).any()]
 
     def _moved(self, modality: Modality, examples: Tensor) -> float:
         """Return how far the logits of some examples move when a modality is hidden or taken from another example."""
@@ -379,7 +422,7 @@ class Question:
         for baseline in modality.baselines:
             with suppress(InputError):  # a baseline that cannot hide a whole modality
                 donor = self.examples(examples.roll(1)) if baseline == "data" else None
-                changed = self.logits({**given, **modality.replace(given, nothing, baseline, donor)})
+                changed = self.logits({**given, **self.replaced(modality, given, nothing, baseline, donor)})
                 if not torch.allclose(changed, full, rtol=1e-4, atol=1e-6):
                     moved = max(moved, float((changed - full).abs().max()))
         return moved

@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 import torch
 from torch import Tensor, nn
 
-from crossexplain.checks import InputError, require_eval
+from crossexplain.checks import InputError
 from crossexplain.gradients.capture import run
 from crossexplain.gradients.cells import sides_of
 from crossexplain.gradients.evidence import first_tensor
@@ -106,16 +106,6 @@ def as_row(values: Tensor, rows: int, place: Place, inputs: object, layout: str 
     return row
 
 
-def require_still(model: nn.Module) -> None:
-    """Raise where a part of the model in train mode draws at random or mixes the examples."""
-    for module in model.modules():
-        is_dropout, name = isinstance(module, nn.modules.dropout._DropoutNd), type(module).__name__.lower()
-        share = module.p if is_dropout else getattr(module, "dropout", 0)  # that is drawn to be dropped
-        moves = isinstance(module, nn.modules.batchnorm._BatchNorm | nn.RReLU) or "droppath" in name or "stochastic" in name
-        if module.training and (moves or isinstance(share, float) and share > 0):
-            require_eval(model)
-
-
 def require_alone(model: nn.Module, inputs: Mapping[str, object], output: Tensor, examples: int,
                   common: Collection[str] = ()) -> None:
     """Raise where the first example alone gives another output than among the others: then not all was to be cut.
@@ -125,8 +115,9 @@ def require_alone(model: nn.Module, inputs: Mapping[str, object], output: Tensor
     output : Tensor
         What the model gave for the first of several parts of the batch.
     """
+    few = torch.arange(1 if len(output) > 1 else min(2, examples))  # as many as were not run together
     try:
-        alone = first_tensor(run(model, one_of(inputs, examples, common)))
+        alone = first_tensor(run(model, rows_of(inputs, few, examples, common)))
     except Exception:  # whatever a stranger's model says to one example: then it cannot tell
         return
     near = 1e-3 * float(output.abs().max())

@@ -134,6 +134,12 @@ class Record:
     seed: int = 0
     ends = _renamed("ends", "by_side")
 
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{int(present.sum(dim=1).max())} of {name}" for name, present in self.features.items())
+        views = list(dict.fromkeys([*(view for _, view in self.passes), *self.extra]))
+        return (f"Record of {len(self)} example(s) with up to {counts} features\n  baselines: {', '.join(self.baselines)}\n"
+                f"  views: {', '.join(views)}\n  record.verdict() judges it; record.passes[baseline, view] holds the numbers")
+
     def __len__(self) -> int:
         return len(self.target)
 

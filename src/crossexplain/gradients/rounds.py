@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from crossexplain import moved
 from crossexplain.checks import InputError, require_one_of
-from crossexplain.gradients.capture import Captured
+from crossexplain.gradients.capture import Captured, NoGradient
 from crossexplain.gradients.evidence import classes, evidence
 from crossexplain.gradients.layouts import rows_first
 from crossexplain.gradients.modalities import ImageCells, Inputs, Modality
@@ -110,10 +110,10 @@ def rounds(model: nn.Module, inputs: Inputs, modalities: Sequence[Modality], *,
 
     if not isinstance(target, (list, tuple)):
         return record(target)
-    whole = all(isinstance(one, Integral) and not isinstance(one, bool) for one in target)
-    if not target or not whole or len(set(target)) < len(target):
-        raise InputError(f"got target={target!r}, expected different labels, as in target=[0, 3, 7], which gives one record a "
-                         "label; for one class an example pass a tensor, torch.tensor(target).")
+    whole_numbers = all(isinstance(label, Integral) and not isinstance(label, bool) for label in target)
+    if not target or not whole_numbers or len(set(target)) < len(target):
+        raise InputError(f"got target={target!r}, expected a list of different labels, as in target=[0, 3, 7], which gives one "
+                         "record for each label; for one class for each example pass a tensor, torch.tensor(target).")
     return {int(label): record(int(label)) for label in target}
 
 
@@ -354,11 +354,24 @@ class _Runner:
         fourth = [joined(second[label, partly_masked(name, which)]) for which in self.which]
         return tuple(similarity(*zip(third, one), present) for one in fourth)
 
+    def _require_gradients(self, passes: Mapping[tuple, Pass], largest: Mapping[str, Tensor]) -> None:
+        """Raise where no feature of a modality has a gradient in any view, though the logits move as it is masked."""
+        full = passes[None, FULL].logits
+        for name in (name for name, value in largest.items() if not value.any()):
+            hidden = [one.logits for (_, view), one in passes.items() if view == masked(name)]
+            if not all(torch.allclose(logits, full, rtol=1e-4, atol=1e-6) for logits in hidden):
+                moved = max(float((logits - full).abs().max()) for logits in hidden)
+                modality = self.modality[name]
+                raise NoGradient(f"the gradient at {modality.layer!r} is 0 at all {modality.unit} of {name} in every view, and "
+                                 f"yet the logits move by up to {moved:.3g} as {name} is masked: something else is read after "
+                                 "that layer, such as its class token or its last step; name an earlier layer.")
+
     def record(self, whole: dict) -> Record:
         """Put what all chunks gave under one normalisation."""
         passes = {key: Pass(*one) for key, one in whole["passes"].items()}
         largest = {name: torch.stack([one.importance[name].amax(dim=1) for one in passes.values()]).amax(dim=0)
                    for name in self.names}
+        self._require_gradients(passes, largest)
         scale = {name: value.where(value > 0, 1.0) for name, value in largest.items()}
         passes = {key: one._replace(importance={name: values / scale[name][:, None]
                                                 for name, values in one.importance.items()}) for key, one in passes.items()}

@@ -10,10 +10,12 @@ from torch import Tensor, nn
 from crossexplain.checks import InputError, require_methods, require_one_of
 from crossexplain.gradients.attention import METHODS as ATTENTION_METHODS
 from crossexplain.gradients.attention import RELEVANCE, attention_maps, roll, watched
+from crossexplain.gradients.called import calling_of
 from crossexplain.gradients.capture import Target, capture
 from crossexplain.gradients.layouts import Place, at_positions, positions_of
 from crossexplain.gradients.modalities import examples_in, in_parts, word_numbers
-from crossexplain.gradients.reading import as_row, one_of, require_alone, require_still
+from crossexplain.gradients.modality import listed
+from crossexplain.gradients.reading import as_row, one_of, require_alone
 
 SPECIAL = ("drop", "keep", "show")
 
@@ -120,8 +122,7 @@ def attribute(model: nn.Module, inputs: Mapping[str, Tensor], layer: str, method
     require_one_of(special, SPECIAL, "special")
     reads = _reads([method] if isinstance(method, str) else method)
     maps = attention_maps(attention) if any(name in ATTENTION_METHODS for name in reads) else []
-    require_still(model)
-    common = {*common, *getattr(model, "common", ())}
+    common = {*listed(common), *calling_of(model).common}
     n = len(special_tokens) if special_tokens is not None and special_tokens.ndim else examples_in(inputs, common)
     place = Place.of(layer, model, one_of(inputs, n, common))
     positions, parts = positions_of(positions, "the tokens"), []

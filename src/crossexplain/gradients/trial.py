@@ -12,14 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from crossexplain.checks import InputError
+from crossexplain.gradients.called import calling_of
 from crossexplain.gradients.capture import run, traced
 from crossexplain.gradients.evidence import as_logits, first_tensor, keep_axis, probabilities, scored, tensors_in, undo
 from crossexplain.gradients.failures import quantised
 from crossexplain.gradients.modalities import Inputs, Modality, is_batched, rows_of
 
-# Share of the largest logit by which one may change when another example joins: half precision changes it by a hundredth.
-TOUCH = 0.05
-SAME = 1e-3  # share of the largest logit by which two ways to cut the inputs may differ and count as one
+# Shares of the largest logit. A batch of two may round otherwise than one of one, in half precision by a hundredth. In batches
+# of one size an example's logit is the same to the last digits, whatever stands beside it, and when it is asked for again.
+TOUCH = 0.02
+SAME = 1e-4
 FEW = 3  # inputs that may belong to all examples, of which every subset is tried; of more, each alone and all together
 
 
@@ -84,8 +86,8 @@ def tried(model: nn.Module, inputs: Inputs, modalities: Sequence[Modality], n: i
     Refusal, InputError
         Where examples cannot be asked about one by one, or it is open which inputs belong to all of them.
     """
-    known = getattr(model, "common", ())
-    of_modalities = set(chain.from_iterable(keys_of(modality, inputs) for modality in modalities))
+    known = calling_of(model).common
+    of_modalities = set(chain.from_iterable(modality.keys(inputs) for modality in modalities))
     handed_on = tuple(key for key, value in inputs.items() if key in known or not is_batched(value, n))
     open_keys = [key for key in inputs if key not in of_modalities and key not in handed_on]
     answers, refused = {}, []
@@ -96,19 +98,11 @@ def tried(model: nn.Module, inputs: Inputs, modalities: Sequence[Modality], n: i
             refused.append(error)
     if not answers:
         raise refused[0]
-    (common, answer), *others = answers.items()
+    *others, (common, answer) = answers.items()  # where it makes no difference, what is handed on fits any number of rows
     for more, other in others:
         if _apart(answer.logits, other.logits) > SAME:
             raise _open(sorted(set(more) ^ set(common)), n)
     return Trial(len(answer.logits), (*handed_on, *common), answer.judged, answer.end)
-
-
-def keys_of(modality: Modality, inputs: Inputs) -> tuple[str, ...]:
-    """Return the inputs that belong to a modality, and so to its examples."""
-    if hasattr(modality, "keys"):
-        return tuple(modality.keys(inputs))
-    named = [getattr(modality, name, None) for name in ("input", "attention", "own")]
-    return tuple(chain.from_iterable((keys,) if isinstance(keys, str) else keys or () for keys in named))
 
 
 def _subsets(keys: Sequence[str]) -> Iterator[tuple[str, ...]]:
@@ -120,12 +114,11 @@ def _subsets(keys: Sequence[str]) -> Iterator[tuple[str, ...]]:
 def _answer(model: nn.Module, inputs: Inputs, common: tuple[str, ...], n: int,
             function: Callable[[object], Tensor] | None) -> _Answer:
     """Return what the model says of the first example if it says the same beside another one."""
-    alone = run(model, rows_of(inputs, torch.arange(1), n, common))
-    rows = rows_of(inputs, torch.tensor([0, n - 1]), n, common)
+    alone, two = run(model, rows_of(inputs, torch.arange(1), n, common)), rows_of(inputs, torch.tensor([0, n - 1]), n, common)
     try:
-        pair = traced(model, rows)
+        pair = traced(model, two)
     except InputError:  # a model that cannot be traced: the end of its output is not seen
-        pair = run(model, rows)
+        pair = run(model, two)
     if function is None:
         first, both = first_tensor(alone), first_tensor(pair)
         path = next((path for path, tensor in tensors_in(pair) if tensor is both), "")
@@ -137,12 +130,28 @@ def _answer(model: nn.Module, inputs: Inputs, common: tuple[str, ...], n: int,
         both, first = scored(function, pair, 2)[:, None], scored(function, alone, 1)[:, None]
         judged, end = "what the target function gives", None
     first, both = first.detach(), both.detach()
-    if (apart := _apart(first[0], both[0])) > TOUCH and not quantised(model):
-        raise Refusal("examples touch",
-                      f"The first example alone has another logit than beside a second one, by {apart:.1%} of its size.",
-                      "All views of all examples go through the model as one batch, where they would change each other.",
-                      "Look for batch norm without statistics, or a softmax or mean over the batch axis; an input that belongs "
-                      "to all examples is named by model = Called(model, common=('its name',)).")
+    apart = _apart(first[0], both[0])
+    if apart > SAME:
+
+        def asked(rows: list[int]) -> Tensor:
+            output = run(model, rows_of(inputs, torch.tensor(rows), n, common))
+            logits = as_logits(output, len(rows)) if function is None else scored(function, output, len(rows))[:, None]
+            return logits[0].detach()
+
+        if (moved := _apart(first[0], asked([0]))) > SAME:
+            raise Refusal("not repeatable",
+                          f"The model gives other logits when it is asked again, by {moved:.1%} of their size.",
+                          "What is drawn at random, or kept from one call to the next, would be read as an effect of what is "
+                          "hidden.", "Switch it off: call model.eval(), look for functional dropout and sampling, or fix the "
+                          "seed within the forward pass.")
+        beside = _apart(asked([0, n - 1]), asked([0, 0]))
+        if (beside > SAME or apart > TOUCH) and not quantised(model):
+            raise Refusal("examples touch",
+                          "The first example alone has another logit than beside a second one, by "
+                          f"{max(apart, beside):.1%} of its size.",
+                          "All views of all examples go through the model as one batch, where they would change each other.",
+                          "Look for batch norm without statistics, or a softmax or mean over the batch axis; an input that "
+                          "belongs to all examples is named by model = Called(model, common=('its name',)).")
     return _Answer(first[0], judged, end)
 
 
@@ -160,7 +169,7 @@ def _require_rows(first: Tensor, both: Tensor, path: str) -> None:
         raise Refusal("an axis is dropped",
                       f"The output of two examples has shape {tuple(both.shape)}, that of one {tuple(first.shape)}.",
                       "With one example the model drops the axis of the examples, as .squeeze() does.",
-                      f"{keep_axis(both[0].numel()).capitalize()}.")
+                      f"To keep it, {keep_axis(both[0].numel())}.")
     if first.ndim == both.ndim == 2 and first.shape[1] != both.shape[1]:
         raise Refusal("columns change",
                       f"The model gives {first.shape[1]} column(s) for one example and {both.shape[1]} for two.",
@@ -193,8 +202,10 @@ def require_donors(inputs: Inputs, donors: Inputs | None, modalities: Sequence[M
     borrowing = [modality for modality in modalities if baselines[modality.name] == "data"]
     if borrowing and donors is None:
         raise InputError("the baseline 'data' borrows from other examples; pass them as donors=...")
+    if borrowing and not isinstance(donors, Mapping):
+        raise InputError(f"got donors as {type(donors).__name__}, expected a dict with the entries of the inputs.")
     for modality in borrowing:
-        for key in keys_of(modality, inputs):
+        for key in modality.keys(inputs):
             own, lent = inputs.get(key), donors.get(key)
             if isinstance(own, Tensor) and not (isinstance(lent, Tensor) and lent.shape[1:] == own.shape[1:]):
                 got = f"shape {tuple(lent.shape[1:])} an example" if isinstance(lent, Tensor) else "nothing"

@@ -25,11 +25,11 @@ from crossexplain.intervals import Interval
 ENOUGH = 0.75
 SURE = 0.95  # share of the bootstrap samples that have to agree, as for the 95 % intervals
 FLAT = 1e-9  # standard deviation of the logits, in units of the logit, up to which they do not vary
-# Examples from which on one by one can be judged. What one rests on is measured from the middle of all, a median for each
-# class: of fewer, an example is a large part of its own middle, and of a single one it is the middle itself.
+# Number of examples from which each can be judged by itself. What an example rests on is measured from the middle of all (a
+# median for each class): of fewer, an example is a large part of that middle, and a single one is the middle itself.
 FEWEST = 10
-# Share of all effects from which an interaction of some of more than two modalities is named: less than that has every
-# trained model, since no masked view is what it was trained on.
+# Smallest share of all effects at which an interaction between modalities is named (where there are more than two); every
+# trained model has less than that, since no masked view is what it was trained on.
 NAMED = 0.1
 
 
@@ -76,10 +76,10 @@ class Verdict:
         for baseline, parts in self.reach.items():
             reached = ", ".join(f"{part} {estimate:.2f}" for part, estimate in parts.items())
             flipped = ", ".join(f"{name} masked {estimate:.2f}" for name, estimate in self.flips[baseline].items())
-            together = [f"{_spoken(names)} {share:.2f}" for names, share in self.interactions.get(baseline, {}).items()
-                        if share.value >= NAMED]
+            named = [f"{_spoken(names)} {share:.2f}" for names, share in self.interactions.get(baseline, {}).items()
+                     if share.value >= NAMED]
             lines.append(f"  {baseline}: {self.answers[baseline]}; accounts for {reached}; flips with {flipped}; "
-                         f"interaction {self.strength[baseline]:.2f}" + (f", of {', '.join(together)}" if together else ""))
+                         f"interaction {self.strength[baseline]:.2f}" + (f", of {', '.join(named)}" if named else ""))
         return "\n".join(lines)
 
 
@@ -171,7 +171,7 @@ def leaving(kept: Sequence[str], modalities: Sequence[str]) -> str:
 
 
 def on_one_side(logits: Tensor) -> str:
-    """Return half a sentence about a single logit that is above 0 for all examples, or below; else nothing."""
+    """Return a sentence about a single logit that is above 0 for all examples, or below; else nothing."""
     if logits.shape[1] > 1 or len(logits) < 2 or not ((logits > 0).all() or (logits < 0).all()):
         return ""
     return (f" All {len(logits)} logits lie on one side of 0 (from {float(logits.min()):.4g} to {float(logits.max()):.4g}): "
@@ -192,8 +192,8 @@ def each(logits: Mapping[str, Tensor], modalities: Sequence[str], target: Tensor
     predicted = classes(logits[FULL])
     if len(predicted) < FEWEST:
         raise InputError(f"got {len(predicted)} example(s), expected {FEWEST} or more: what one example rests on is measured "
-                         "from the middle of all examples, and of a few each is a large part of it; run the rounds on more, "
-                         "or compare record.margin(...) of the views.")
+                         "from the middle of all examples, and where there are few, each is a large part of that middle; run "
+                         "the rounds on more, or compare record.margin(...) of the views.")
 
     def from_middle(view: str) -> np.ndarray:
         # The median over all examples would lie in the larger class where a modality alone splits the logits into two.
@@ -230,13 +230,13 @@ def dividends(logits: Mapping[str, Tensor], modalities: Sequence[str], target: T
     Arguments are as for :func:`dividend`. Of a pair that is v(AB) - v(A) - v(B) + v(0), whatever other modalities there are,
     which are masked; of three v(ABC) - v(AB) - v(AC) - v(BC) + v(A) + v(B) + v(C) - v(0).
     """
-    value, found = _values(logits, target), {}
+    value, interactions = _values(logits, target), {}
     for names in itertools.chain(*(itertools.combinations(modalities, order) for order in (2, 3))):
-        parts = {some: leaving(some, modalities)
-                 for order in range(len(names) + 1) for some in itertools.combinations(names, order)}
+        parts = {subset: leaving(subset, modalities)
+                 for order in range(len(names) + 1) for subset in itertools.combinations(names, order)}
         if value.keys() >= set(parts.values()):
-            found[names] = sum((-1) ** (len(names) - len(some)) * value[view] for some, view in parts.items())
-    return found
+            interactions[names] = sum((-1) ** (len(names) - len(subset)) * value[view] for subset, view in parts.items())
+    return interactions
 
 
 def _values(logits: Mapping[str, Tensor], target: Tensor) -> dict[str, np.ndarray]:
@@ -276,21 +276,22 @@ def _judge(logits: Mapping[str, Tensor], modalities: Sequence[str], target: Tens
                                 for name in modalities)
     share = (weights @ interaction) / np.maximum(weights @ effects, 1e-12)  # 0 where nothing has an effect
     flips = {name: weights @ (classes(logits[masked(name)]) != predicted).numpy() for name in modalities}
-    together = _interactions(logits, modalities, target, weights) if len(modalities) > 2 else {}
+    shares = _interactions(logits, modalities, target, weights) if len(modalities) > 2 else {}
     return _Judged(answers[0], float((answers[1:] == answers[0]).mean()),
                    {name: _estimate(values, n) for name, values in reached.items()}, _estimate(1 - reached["sum"], n),
                    _estimate(share, n), {name: _estimate(values, n) for name, values in flips.items()},
-                   {names: _estimate(values, n) for names, values in together.items()})
+                   {names: _estimate(values, n) for names, values in shares.items()})
 
 
 def _interactions(logits: Mapping[str, Tensor], modalities: Sequence[str], target: Tensor,
                   weights: np.ndarray) -> dict[tuple[str, ...], np.ndarray]:
     """Return the mean size of each dividend of two or three modalities as a share of that of all effects, (1 + draws,) each."""
-    value, found = _values(logits, target), dividends(logits, modalities, target)
+    value, interactions = _values(logits, target), dividends(logits, modalities, target)
     single = [value[alone(name, modalities)] - value[NOTHING] for name in modalities]
-    rest = value[FULL] - value[NOTHING] - sum(single) - sum(found.values())  # of more modalities than were looked at
-    effects = weights @ sum(map(np.abs, [*single, *found.values(), rest]))
-    return {names: (weights @ np.abs(values)) / np.maximum(effects, 1e-12) for names, values in found.items()}
+    # Of more modalities than were looked at.
+    remainder = value[FULL] - value[NOTHING] - sum(single) - sum(interactions.values())
+    effects = weights @ sum(map(np.abs, [*single, *interactions.values(), remainder]))
+    return {names: (weights @ np.abs(values)) / np.maximum(effects, 1e-12) for names, values in interactions.items()}
 
 
 def _centred(logits: Tensor) -> np.ndarray:
@@ -355,10 +356,10 @@ def _settle(answers: Mapping[str, str], support: Mapping[str, float]) -> tuple[s
 def _which(judged: Sequence[_Judged], modalities: Sequence[str], answer: str, enough: float) -> str:
     """Return sentences that name which of more than two modalities carry, or interact, under every baseline."""
     carry = [name for name in modalities if all(one.reach[name].value >= enough for one in judged)]
-    together = [_spoken(names) for names in judged[0].interactions
-                if all(one.interactions[names].low >= NAMED for one in judged)]
+    named = [_spoken(names) for names in judged[0].interactions
+             if all(one.interactions[names].low >= NAMED for one in judged)]
     either = f" Each of {' and '.join(carry)} would do." if answer == "either" and carry else ""
-    return either + (f" What interacts: {', '.join(together)}." if together else "")
+    return either + (f" What interacts: {', '.join(named)}." if named else "")
 
 
 def _spoken(names: Iterable[str]) -> str:

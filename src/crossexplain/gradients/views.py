@@ -18,6 +18,7 @@ from crossexplain.gradients.modalities import (
     without_others,
     word_numbers,
 )
+from crossexplain.gradients.modality import listed
 
 FULL, NOTHING = "full", "all masked"  # names of the views that leave everything, and nothing
 
@@ -138,7 +139,7 @@ class Views:
         self.names = list(plan)
         if not self.names:
             raise InputError("the plan has no view; pass for example {'full': {}}.")
-        self.common = common
+        self.common = listed(common)
         self._inputs, self._donors = _with_tensors(inputs, modalities), inputs if donors is None else donors
         self._features = features_of(inputs, modalities)
         self.examples = len(next(iter(self._features.values())))
@@ -248,7 +249,7 @@ class Views:
         changed = {}
         for name, change in changes.items():
             modality = self.modalities[name]
-            given = without_others(base, modality, list(self.modalities.values()))
+            given = without_others(base, modality, list(self.modalities.values()), self.common)
             if isinstance(change, Mask):
                 donor = None
                 if change.baseline == "data":

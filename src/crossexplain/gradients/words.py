@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from crossexplain.checks import InputError, require_one_of
-from crossexplain.gradients.in_a_row import InARow, chosen, moved
+from crossexplain.gradients.in_a_row import InARow, moved, select
 from crossexplain.gradients.modality import Inputs
 
 SIDES, BOTH = ("left", "right"), "both"  # where texts are padded
@@ -56,15 +56,16 @@ class Tokens(InARow):
     Attributes
     ----------
     side : str or None
-        Where ``"delete"`` fills; of a settled modality None means that the batch is not padded.
+        Where ``"delete"`` fills in the batch at hand: ``padding_side`` if it is given, else the side on which the batch is
+        padded, which is None where it is not padded.
 
     Notes
     -----
     Baselines: ``"mask"`` ([MASK] in place of the word), ``"pad"`` ([PAD], not attended), ``"delete"`` (the other words move
     together, and padding fills the end, or the beginning where texts are padded there) and ``"data"`` (the word at that place
-    of another sentence; where every word is hidden, the whole other sentence with its length). Where the padding is a
-    special token too, as CLIP's is the end of the text, a word that gives way to ``"pad"`` stays where it is and is not
-    attended: to read another end of the text would cut it.
+    of another sentence; where every word is hidden, the whole other sentence with its length). Where the padding id is also
+    a special id, as CLIP's end of text, ``"pad"`` leaves the word's id in place and only takes it out of the attention mask:
+    with another end of text in its place the model would read a shorter text.
     """
 
     unit = "tokens"
@@ -81,13 +82,13 @@ class Tokens(InARow):
         self._in_a_row(along, stay, positions, layout)
         self.padding_side = None if padding_side is None else require_one_of(padding_side, SIDES, "padding_side")
         self.side = self.padding_side
-        self.most = 0  # words of an example, at least; the whole batch says it
+        self.longest = 0  # words of an example, at least; the whole batch says it
         self.baselines = (("mask",) if mask_id is not None else ()) + ("pad", "delete", "data")
 
     def settle(self, inputs: Inputs) -> None:
         """Keep on which side the batch is padded, and how many words its longest text has."""
-        self.most, self.side = 0, self.padding_side
-        self.most, self.side = self.features(inputs).shape[1], self.padding_side or self._padded(inputs)
+        self.longest, self.side = 0, self.padding_side
+        self.longest, self.side = self.features(inputs).shape[1], self.padding_side or self._padded(inputs)
         self._require_no_placeholders(inputs)
 
     def features(self, inputs: Inputs) -> Tensor:
@@ -123,11 +124,13 @@ class Tokens(InARow):
         entry = word_numbers(entry) if parameter == "words" and isinstance(entry, list) else entry
         if isinstance(entry, Tensor) and entry.shape == ids.shape:
             return entry.to(ids.device)
-        came = tuple(entry.shape) if isinstance(entry, Tensor) else "missing" if key not in inputs else type(entry).__name__
-        raise InputError(f"the entry {key!r} of the inputs ({parameter}=) is {came}, expected the shape of the ids, "
+        description = "missing" if key not in inputs else type(entry).__name__
+        description = tuple(entry.shape) if isinstance(entry, Tensor) else description
+        raise InputError(f"the entry {key!r} of the inputs ({parameter}=) is {description}, expected the shape of the ids, "
                          f"{tuple(ids.shape)}; encode both in one call.")
 
     def numbers(self, inputs: Inputs) -> Tensor:
+        """Return the number of the word that each token is a piece of, int64 (N, T)."""
         numbers = self._entry(inputs, self.words, "words")
         if numbers.is_floating_point() or numbers.dtype == torch.bool:
             raise InputError(f"the entry {self.words!r} of the inputs (words=) has dtype {numbers.dtype}, expected whole "
@@ -142,9 +145,9 @@ class Tokens(InARow):
         if numbers.shape != values.shape:
             raise InputError(f"got values of shape {tuple(values.shape)} for word numbers of shape {tuple(numbers.shape)}; "
                              "pass the inputs of the rows that were read.")
-        most = max(self.most, int(numbers.max()) + 1, 1)
-        summed = values.new_zeros(len(values), most + 1)  # the last for what is no word
-        return summed.scatter_add(1, numbers.where(numbers >= 0, most).long(), values)[:, :-1]
+        longest = max(self.longest, int(numbers.max()) + 1, 1)
+        summed = values.new_zeros(len(values), longest + 1)  # the last for what is no word
+        return summed.scatter_add(1, numbers.where(numbers >= 0, longest).long(), values)[:, :-1]
 
     def entry(self, inputs: Inputs, key: str) -> Tensor:
         """Return the tensor at a key, word numbers as a tensor too."""
@@ -178,26 +181,26 @@ class Tokens(InARow):
     def delete(self, inputs: Inputs, hide: Tensor) -> dict[str, Tensor]:
         """Move the words that stay together, and fill with padding on its side."""
         self.require_no_count(inputs)
-        travel, left = self.moving(inputs), self._side_of(inputs) == "left"
-        gone = hide.sum(dim=1, keepdim=True)  # (N, 1)
-        order = torch.argsort((~hide if left else hide).to(torch.int8), dim=1, stable=True)
+        travel, fill_left = self.moving(inputs), self._side_of(inputs) == "left"
+        deleted = hide.sum(dim=1, keepdim=True)  # (N, 1)
+        order = torch.argsort((~hide if fill_left else hide).to(torch.int8), dim=1, stable=True)
         place = torch.arange(hide.shape[1], device=hide.device)
-        filled = place < gone if left else place >= hide.shape[1] - gone
-        fill = {self.input: self.pad_id, self.words: -1}
+        padding = place < deleted if fill_left else place >= hide.shape[1] - deleted
+        pad_values = {self.input: self.pad_id, self.words: -1}
         changed = {}
         for key in (self.input, *travel, self.attention):
             if key is not None:
                 value = moved(self.entry(inputs, key), order)
-                empty = torch.full_like(value, fill.get(key, 0), dtype=value.dtype)
-                changed[key] = chosen(filled, value, empty)
-        if left:  # a place is counted from the beginning of the text, which has moved
+                empty = torch.full_like(value, pad_values.get(key, 0), dtype=value.dtype)
+                changed[key] = select(padding, value, empty)
+        if fill_left:  # a place is counted from the beginning of the text, which has moved
             for key in self.staying(inputs):
-                changed[key] = moved(inputs[key], (place - gone).clamp(min=0))
+                changed[key] = moved(inputs[key], (place - deleted).clamp(min=0))
         if self.attention is not None:
             self._something(changed[self.attention], "delete")
         if self.lengths is not None:
             lengths = inputs[self.lengths]
-            changed[self.lengths] = self._some_length(lengths - gone[:, 0].to(lengths), "delete")
+            changed[self.lengths] = self._some_length(lengths - deleted[:, 0].to(lengths), "delete")
         return changed
 
     def _something(self, attended: Tensor, baseline: str) -> Tensor:
