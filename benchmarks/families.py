@@ -19,7 +19,7 @@ from crossexplain.gradients.modalities import ImageCells, Tokens
 
 TABLE = Path(__file__).parent.parent / "data/results/families.csv"
 ANIMALS = {**pairs.ANIMALS, **decoders.ANIMALS, **texts.ANIMALS, **pictures.ANIMALS, **others.ANIMALS}
-RIGHT, WRONG, REFUSED, FOREIGN = "right", "wrong", "refused", "foreign"
+RIGHT, WRONG, REFUSED, FOREIGN, NOT = "right", "wrong", "refused", "foreign", "not for it"
 
 
 class Asked:
@@ -134,10 +134,14 @@ def _sizes(asked: Asked, number: int) -> list[float]:
     return _flat(zoo.gradients(asked.animal, number, "sizes"))
 
 
+class NotForIt(Exception):
+    """A method that is about something that the family has not."""
+
+
 def four_rounds(asked: Asked) -> bool:
     """The rounds: logits with nothing masked and with each modality masked, and the gradient of round 1."""
     if len(asked.sides) < 2:
-        raise InputError("the rounds are about two modalities or more, and there is one.")
+        raise NotForIt("the rounds are about two modalities or more")
     record = rounds(*asked.arguments, **asked.settings | {"baselines": [asked.baselines]}, progress=False)
     label = record.baselines[0]
     full = record.passes[label, "full"]
@@ -163,7 +167,7 @@ def picture_map(asked: Asked) -> bool:
     """Grad-CAM at the layer that the adapter names, summed over the cells."""
     pictures_read = [m for m in asked.adapted.for_maps if isinstance(m, ImageCells)]
     if not pictures_read:
-        raise InputError("there is no picture.")
+        raise NotForIt("there is no picture")
     if pictures_read[0].layer.startswith("input:"):
         raise InputError(
             "no layer is known in which the parts of a picture have their places; it is read at the pixels."
@@ -181,7 +185,7 @@ def word_scores(asked: Asked) -> bool:
     """Gradient times input at the words."""
     words = next((m for m in asked.adapted.modalities if isinstance(m, Tokens)), None)
     if words is None:
-        raise InputError("there are no words.")
+        raise NotForIt("there are no words")
     target = asked.adapted.target
     found = tokens.attribute(
         asked.adapted.model,
@@ -206,11 +210,15 @@ def relevance(asked: Asked) -> bool:
         reasons = [
             why for what, chosen, why in asked.adapted.choices if what.endswith(": attention") or what == "attention"
         ]
-        raise InputError(f"no attention map can be read: {'; '.join(dict.fromkeys(reasons)) or 'the model has none'}.")
+        if not reasons:
+            raise NotForIt("there is no attention")
+        raise InputError(f"no attention map can be read: {'; '.join(dict.fromkeys(reasons))}.")
     told = explain(*asked.arguments, "attention-relevance", **asked.settings, attention=asked.adapted.attention)
     for name, found in told.values.items():
-        if name not in asked.animal.attention:
-            continue
+        if name not in asked.animal.attention:  # of the modules that the adapter names, the maps by hand
+            modules = [module.partition("#")[0].partition("@")[0] for module in asked.adapted.attention[name]]
+            axes = asked.animal.maps[1] if asked.animal.maps else ()
+            asked.animal.attention[name] = (modules, 1, axes[0] if isinstance(axes, tuple) and axes else 0)
         side = next(side for side in asked.sides if side.name == name)
         for number in asked.numbers:
             expected = zoo.relevance_of(asked.animal, number, side)
@@ -243,6 +251,8 @@ def outcome(check: Callable[[Asked], bool], asked: Asked) -> tuple[str, str]:
     """Return what came of a method on an animal, and the reason of a refusal or the error."""
     try:
         return (RIGHT if check(asked) else WRONG), ""
+    except NotForIt as error:
+        return NOT, str(error)
     except InputError as error:
         return REFUSED, str(error)
     except Exception as error:  # the point is to see whose error it is

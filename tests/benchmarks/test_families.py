@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from benchmarks import families
-from benchmarks.families import ANIMALS, METHODS, REFUSED, RIGHT, Asked, outcome
+from benchmarks.families import ANIMALS, METHODS, NOT, REFUSED, RIGHT, Asked, outcome
 from benchmarks.studies import zoo
 from benchmarks.studies.zoo import decoders, pairs, pictures, texts
 
@@ -18,7 +18,7 @@ def judged(animal: zoo.Animal) -> dict[str, tuple[str, str]]:
 
 
 def require_right(came: dict[str, tuple[str, str]], also: tuple[str, ...] = ()) -> None:
-    assert not {method: reason for method, (kind, reason) in came.items() if kind not in (RIGHT, REFUSED)}
+    assert not {method: reason for method, (kind, reason) in came.items() if kind not in (RIGHT, REFUSED, NOT)}
     assert not {method: came[method] for method in (*CORE, *also) if came[method][0] != RIGHT}
 
 
