@@ -19,14 +19,14 @@ from crossexplain.gradients.modalities import ImageCells, Tokens
 
 TABLE = Path(__file__).parent.parent / "data/results/families.csv"
 ANIMALS = {**pairs.ANIMALS, **decoders.ANIMALS, **texts.ANIMALS, **pictures.ANIMALS, **others.ANIMALS}
-RIGHT, WRONG, REFUSED, FOREIGN, NONE = "right", "wrong", "refused", "foreign", ""
+RIGHT, WRONG, REFUSED, FOREIGN = "right", "wrong", "refused", "foreign"
 
 
 class Asked:
     """One animal, adapted, and what is right for it."""
 
     def __init__(self, animal: zoo.Animal):
-        choices = dict(animal.choices)
+        choices = {f"{side.name}_grid": side.grid for side in animal.sides if hasattr(side, "grid")} | animal.choices
         inputs, self.donors = choices.pop("inputs", None), choices.pop("donors", None)
         self.animal, self.adapted = animal, adapt(animal.model, None, inputs, **choices)
         self.inputs = self.adapted.inputs(animal.batch)
@@ -61,7 +61,7 @@ class Asked:
         return found.shape == expected.shape and bool((found - expected).abs().max() <= self.animal.tolerance * size)
 
     def present(self, number: int, values: dict) -> list[list[float]]:
-        """Return the values of the features that an example has, by modality in order; features that it has not are left out."""
+        """Return the values of the features that an example has, by modality in order."""
         listed = []
         for modality in self.adapted.modalities:
             here = modality.features(self.inputs)[number]
@@ -83,19 +83,28 @@ def game(asked: Asked) -> bool:
     found = played.values_of_all()
     for number in asked.numbers:
         here = played.present[number].tolist()
-        columns = [sum(1 << place for bit, place in enumerate(i for i, there in enumerate(here) if there) if index >> bit & 1)
-                   for index in range(len(asked.tables[number]))]
+        columns = [
+            sum(1 << place for bit, place in enumerate(i for i, there in enumerate(here) if there) if index >> bit & 1)
+            for index in range(len(asked.tables[number]))
+        ]
         if not asked.close(found[number, columns], asked.tables[number]):
             return False
     return True
 
 
-def by_explain(method: str, expected: Callable[[Asked, int], list[float]], sizes: Callable | None = None) -> Callable[[Asked], bool]:
+def by_explain(
+    method: str, expected: Callable[[Asked, int], list[float]], sizes: Callable | None = None
+) -> Callable[[Asked], bool]:
     """Return the check of a method of ``explain`` against one number for each feature."""
+
     def check(asked: Asked) -> bool:
         told = explain(*asked.arguments, method, **asked.settings)
-        return all(asked.close(_flat(asked.present(number, told.values)), expected(asked, number), sizes and sizes(asked, number))
-                   for number in asked.numbers)
+        return all(
+            asked.close(
+                _flat(asked.present(number, told.values)), expected(asked, number), sizes and sizes(asked, number)
+            )
+            for number in asked.numbers
+        )
 
     return check
 
@@ -139,7 +148,9 @@ def four_rounds(asked: Asked) -> bool:
                 return False
             for side in asked.sides:
                 views = [asked.animal.logits(asked.animal.model, one) for one in zoo.masked(asked.animal, side, number)]
-                if not asked.close(record.passes[label, f"{side.name} masked"].logits[number], torch.stack(views).mean(dim=0)):
+                if not asked.close(
+                    record.passes[label, f"{side.name} masked"].logits[number], torch.stack(views).mean(dim=0)
+                ):
                     return False
         norms = zoo.gradients(asked.animal, number, "norm", of_logit=True)
         found = {name: values * record.scale[name][:, None] for name, values in full.importance.items()}
@@ -154,7 +165,9 @@ def picture_map(asked: Asked) -> bool:
     if not pictures_read:
         raise InputError("there is no picture.")
     if pictures_read[0].layer.startswith("input:"):
-        raise InputError("no layer is known in which the parts of a picture have their places; it is read at the pixels.")
+        raise InputError(
+            "no layer is known in which the parts of a picture have their places; it is read at the pixels."
+        )
     model, inputs, _ = asked.arguments
     told = explain(model, inputs, asked.adapted.for_maps, "grad-cam", **asked.settings)
     side = next(side for side in asked.sides if side.name == pictures_read[0].name)
@@ -170,8 +183,14 @@ def word_scores(asked: Asked) -> bool:
     if words is None:
         raise InputError("there are no words.")
     target = asked.adapted.target
-    found = tokens.attribute(asked.adapted.model, asked.inputs, words.layer, "gradient x input",
-                             target if target is not None else "predicted", special="keep")
+    found = tokens.attribute(
+        asked.adapted.model,
+        asked.inputs,
+        words.layer,
+        "gradient x input",
+        target if target is not None else "predicted",
+        special="keep",
+    )
     for number in asked.numbers:
         side = next(side for side in asked.sides if side.name == words.name)
         expected = zoo.of_logit(asked.animal, number, side)
@@ -184,7 +203,9 @@ def word_scores(asked: Asked) -> bool:
 def relevance(asked: Asked) -> bool:
     """Attention maps times their gradients."""
     if not asked.adapted.attention:
-        reasons = [why for what, chosen, why in asked.adapted.choices if what.endswith(": attention") or what == "attention"]
+        reasons = [
+            why for what, chosen, why in asked.adapted.choices if what.endswith(": attention") or what == "attention"
+        ]
         raise InputError(f"no attention map can be read: {'; '.join(dict.fromkeys(reasons)) or 'the model has none'}.")
     told = explain(*asked.arguments, "attention-relevance", **asked.settings, attention=asked.adapted.attention)
     for name, found in told.values.items():
@@ -205,10 +226,16 @@ def checked(asked: Asked) -> bool:
 
 
 METHODS: dict[str, Callable[[Asked], bool]] = {
-    "rounds": four_rounds, "game": game, "exact shapley": by_explain("exact shapley", _shapley, _evidence),
-    "gradient norm": by_explain("gradient norm", _norm), "gradient x input": by_explain("gradient x input", _times, _sizes),
-    "feature ablation (Captum)": by_explain("feature ablation", _ablation, _evidence), "Grad-CAM": picture_map, "word scores": word_scores,
-    "attention relevance": relevance, "preflight": checked,
+    "rounds": four_rounds,
+    "game": game,
+    "exact shapley": by_explain("exact shapley", _shapley, _evidence),
+    "gradient norm": by_explain("gradient norm", _norm),
+    "gradient x input": by_explain("gradient x input", _times, _sizes),
+    "feature ablation (Captum)": by_explain("feature ablation", _ablation, _evidence),
+    "Grad-CAM": picture_map,
+    "word scores": word_scores,
+    "attention relevance": relevance,
+    "preflight": checked,
 }
 
 
@@ -231,7 +258,10 @@ def judged(name: str) -> list[dict]:
     except InputError as error:
         return [line | {"method": method, "outcome": REFUSED, "reason": str(error)} for method in METHODS]
     except Exception as error:
-        return [line | {"method": method, "outcome": FOREIGN, "reason": f"{type(error).__name__}: {error}"} for method in METHODS]
+        return [
+            line | {"method": method, "outcome": FOREIGN, "reason": f"{type(error).__name__}: {error}"}
+            for method in METHODS
+        ]
     lines = []
     for method, check in METHODS.items():
         came, reason = outcome(check, asked)
@@ -250,9 +280,28 @@ def rows(seed: int = 0) -> list[dict]:
     families = {line["family"] for line in lines if line["outcome"] == RIGHT}
     wrong, foreign = (sum(line["outcome"] == which for line in lines) for which in (WRONG, FOREIGN))
     return [
-        {"id": "adapters.families", "value": len(families), "low": len(families), "high": len(families), "n": len(names),
-         "unit": "families of models that are explained right"},
-        {"id": "adapters.wrong", "value": wrong, "low": wrong, "high": wrong, "n": len(lines), "unit": "answers that are not right"},
-        {"id": "adapters.foreign_errors", "value": foreign, "low": foreign, "high": foreign, "n": len(lines),
-         "unit": "errors of other libraries"},
+        {
+            "id": "adapters.families",
+            "value": len(families),
+            "low": len(families),
+            "high": len(families),
+            "n": len(names),
+            "unit": "families of models that are explained right",
+        },
+        {
+            "id": "adapters.wrong",
+            "value": wrong,
+            "low": wrong,
+            "high": wrong,
+            "n": len(lines),
+            "unit": "answers that are not right",
+        },
+        {
+            "id": "adapters.foreign_errors",
+            "value": foreign,
+            "low": foreign,
+            "high": foreign,
+            "n": len(lines),
+            "unit": "errors of other libraries",
+        },
     ]

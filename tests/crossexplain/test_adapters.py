@@ -1,4 +1,4 @@
-"""What an adapter chooses, says, takes from the caller and refuses; whether it is right is told by tests/benchmarks/test_families.py."""
+"""What an adapter chooses, says, takes from the caller and refuses. Whether it is right, the tests of the families say."""
 
 import pytest
 import torch
@@ -6,12 +6,12 @@ import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import nn
 
-from crossexplain import Called, Game, InputError, adapt, explain, rounds
+from crossexplain import Called, Game, InputError, Vectors, adapt, explain, rounds
 
 SMALL = dict(vocab_size=60, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
              max_position_embeddings=40, pad_token_id=0)
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "red", "dog", "runs", "##ning", "what", "is", "it", "?", "yes", "no",
-         "USER", "ASSISTANT", ":", "<image>"]
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "red", "dog", "runs", "##ning", "what", "is", "it", "?", "yes",
+         "no", "USER", "ASSISTANT", ":", "<image>"]
 
 
 def tokenizer(**more) -> transformers.PreTrainedTokenizerFast:
@@ -33,7 +33,8 @@ def clip(**more) -> nn.Module:
     torch.manual_seed(0)
     vision = dict(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, image_size=32, patch_size=8)
     text = SMALL | {"bos_token_id": 2, "eos_token_id": 3}
-    return transformers.CLIPModel(transformers.CLIPConfig(text_config=text, vision_config=vision, projection_dim=16, **more)).eval()
+    config = transformers.CLIPConfig(text_config=text, vision_config=vision, projection_dim=16, **more)
+    return transformers.CLIPModel(config).eval()
 
 
 def llava() -> nn.Module:
@@ -70,8 +71,8 @@ def test_a_padding_that_ends_the_text_too_is_special():
 def test_of_a_dual_encoder_each_pair_is_judged_and_the_model_stays_as_it_was():
     model = clip()
     adapted = adapt(model)
-    inputs = {"input_ids": torch.tensor([[2, 11, 12, 3], [2, 21, 22, 3], [2, 31, 32, 3]]), "pixel_values": torch.rand(3, 3, 32, 32),
-              "attention_mask": torch.ones(3, 4, dtype=torch.long)}
+    ids = torch.tensor([[2, 11, 12, 3], [2, 21, 22, 3], [2, 31, 32, 3]])
+    inputs = {"input_ids": ids, "pixel_values": torch.rand(3, 3, 32, 32), "attention_mask": torch.ones_like(ids)}
     assert torch.equal(adapted.model(**inputs), model(**inputs).logits_per_image.diagonal())
     assert [modality.name for modality in adapted.modalities] == ["image", "text"]
     assert adapted.layers == {"image": "vision_model.encoder.layers.0", "text": "text_model.embeddings.token_embedding"}
@@ -110,7 +111,8 @@ def test_whole_words_are_the_features_where_that_is_asked_for():
 def test_every_parameter_of_a_modality_can_be_chosen():
     adapted = adapt(clip(), grid=(4, 4), image_layer="vision_model.embeddings", text_special=(7,), target=1, mask_id=9)
     image, text = adapted.modalities
-    assert (image.grid, image.layer, text.special, text.mask_id, adapted.target) == ((4, 4), "vision_model.embeddings", (7,), 9, 1)
+    assert (image.grid, image.layer) == ((4, 4), "vision_model.embeddings")
+    assert (text.special, text.mask_id, adapted.target) == ((7,), 9, 1)
 
 
 def test_a_layer_for_maps_that_is_chosen_takes_its_layout_along():
@@ -263,3 +265,23 @@ def test_a_tower_of_transformers_in_a_model_of_ones_own_is_read_where_it_embeds(
     logits = model(**inputs)
     (slope,) = torch.autograd.grad(logits[:, 0].sum(), kept)
     assert torch.allclose(told.nan_to_num(), slope.norm(dim=2) * inputs["attention_mask"], atol=1e-5)
+
+
+def test_layers_with_the_names_of_a_wrapper_stay_the_models():
+    class Named(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.output, self.drop, self.common, self.call = nn.Linear(4, 1), nn.Dropout(), nn.Identity(), nn.Tanh()
+
+        def forward(self, seen, heard):
+            return self.output(self.drop(self.call(self.common(seen.sum(dim=1) * heard.sum(dim=1)))))[:, 0]
+
+    torch.manual_seed(0)
+    model = Named().eval()
+    inputs = {"seen": torch.rand(3, 2, 4), "heard": torch.rand(3, 2, 4)}
+    expected = model(**inputs)
+    for asked in (model, Called(model, output=lambda output: output)):
+        parts = [Vectors("image", "seen"), Vectors("sound", "heard")]
+        game = Game(asked, inputs, parts, target=1, progress=False)
+        assert torch.allclose(game.values_of_all()[:, -1], expected.double(), atol=1e-6)
+    assert isinstance(model.output, nn.Linear) and isinstance(model.drop, nn.Dropout)

@@ -29,9 +29,15 @@ class Cells:
 
     def boxes(self, height: int, width: int) -> list[tuple[slice, slice]]:
         """Return the pixels of each cell, row by row: a pixel belongs to the cell in which it begins."""
-        edges = [[-(-i * side // cells) for i in range(cells + 1)] for side, cells in ((height, self.grid[0]), (width, self.grid[1]))]
-        return [(slice(edges[0][i], edges[0][i + 1]), slice(edges[1][j], edges[1][j + 1]))
-                for i in range(self.grid[0]) for j in range(self.grid[1])]
+        edges = [
+            [-(-i * side // cells) for i in range(cells + 1)]
+            for side, cells in ((height, self.grid[0]), (width, self.grid[1]))
+        ]
+        return [
+            (slice(edges[0][i], edges[0][i + 1]), slice(edges[1][j], edges[1][j + 1]))
+            for i in range(self.grid[0])
+            for j in range(self.grid[1])
+        ]
 
     def hide(self, one: Example, features: Sequence[int], example: Example) -> Example:
         """Return the example without some features."""
@@ -43,9 +49,18 @@ class Cells:
 
     def pooled(self, heat: Tensor) -> list[float]:
         """Sum a map (h, w) over each cell; a place that lies in two cells counts in both, as in an average that adapts."""
-        rows, columns = (torch.tensor([[max(0.0, min(place + 1, -(-(i + 1) * side // cells)) - max(place, i * side // cells))
-                                        for place in range(side)] for i in range(cells)])
-                         for side, cells in zip(heat.shape, self.grid))
+        rows, columns = (
+            torch.tensor(
+                [
+                    [
+                        max(0.0, min(place + 1, -(-(i + 1) * side // cells)) - max(place, i * side // cells))
+                        for place in range(side)
+                    ]
+                    for i in range(cells)
+                ]
+            )
+            for side, cells in zip(heat.shape, self.grid)
+        )
         means = (rows / rows.sum(dim=1, keepdim=True)) @ heat @ (columns / columns.sum(dim=1, keepdim=True)).T
         return (means * heat.numel() / means.numel()).flatten().tolist()
 
@@ -69,8 +84,16 @@ class Frames:
     def boxes(self, video: Tensor) -> list[tuple[slice, ...]]:
         """Return the part of the video that each cell is."""
         steps = [side // pieces for side, pieces in zip((video.shape[1], *video.shape[3:]), self.grid)]
-        return [(slice(None), slice(t * steps[0], (t + 1) * steps[0]), slice(None), slice(i * steps[1], (i + 1) * steps[1]),
-                 slice(j * steps[2], (j + 1) * steps[2])) for t, i, j in itertools.product(*map(range, self.grid))]
+        return [
+            (
+                slice(None),
+                slice(t * steps[0], (t + 1) * steps[0]),
+                slice(None),
+                slice(i * steps[1], (i + 1) * steps[1]),
+                slice(j * steps[2], (j + 1) * steps[2]),
+            )
+            for t, i, j in itertools.product(*map(range, self.grid))
+        ]
 
     def hide(self, one: Example, features: Sequence[int], example: Example) -> Example:
         """Return the example without some features."""
@@ -169,7 +192,10 @@ class Stretches:
     def hide(self, one: Example, features: Sequence[int], example: Example) -> Example:
         """Return the example without some features."""
         parts = list(one[self.key].tensor_split(self.pieces, dim=1))
-        return {**one, self.key: torch.cat([part * 0 if i in features else part for i, part in enumerate(parts)], dim=1)}
+        return {
+            **one,
+            self.key: torch.cat([part * 0 if i in features else part for i, part in enumerate(parts)], dim=1),
+        }
 
     def summed(self, values: Tensor) -> list[float]:
         """Sum values over each stretch."""
@@ -253,7 +279,10 @@ def masked(animal: Animal, side: object, number: int) -> list[Example]:
     """Return one example with a whole modality hidden, once with that of each donor where it borrows."""
     example = animal.examples[number]
     donors = [{**example, "other": other["other"]} for other in animal.examples] if "other" in example else [example]
-    return [side.hide(donor, range(side.count(example)), donor) for donor in (donors if hasattr(side, "baseline") else [example])]
+    return [
+        side.hide(donor, range(side.count(example)), donor)
+        for donor in (donors if hasattr(side, "baseline") else [example])
+    ]
 
 
 def shapley(values: np.ndarray) -> np.ndarray:
@@ -270,7 +299,7 @@ def shapley(values: np.ndarray) -> np.ndarray:
 
 
 def gradients(animal: Animal, number: int, power: str, of_logit: bool = False) -> list[list[float]]:
-    """Return for each modality the length of the gradient at each feature (``"norm"``), gradient times value (``"times"``), or the
+    """Return for each modality and feature the length of the gradient (``"norm"``), gradient times value (``"times"``), or the
     sum of the sizes that the latter adds up (``"sizes"``), of which a share is lost by rounding.
 
     The gradient is that of the evidence, or of the logit itself, as the rounds take it.
@@ -284,8 +313,13 @@ def gradients(animal: Animal, number: int, power: str, of_logit: bool = False) -
                 value, slope = value.transpose(0, 1), slope.transpose(0, 1)
             value, slope = (part[0, side.skip :][side.places(example)] for part in (value, slope))
             product = slope * value
-            found.append((slope.norm(dim=1) if power == "norm" else (product if power == "times" else product.abs()).sum(dim=1))
-                         .tolist())
+            found.append(
+                (
+                    slope.norm(dim=1)
+                    if power == "norm"
+                    else (product if power == "times" else product.abs()).sum(dim=1)
+                ).tolist()
+            )
             continue
         value = example[side.key].detach().clone().requires_grad_()
         (slope,) = torch.autograd.grad(judged(animal, {**example, side.key: value}, target), value)
@@ -305,7 +339,9 @@ def at_layer(animal: Animal, example: Example, target: int, layer: str) -> tuple
         handed = kept[-1].clone()  # some models write into it
         if isinstance(output, Tensor):
             return handed
-        return (handed, *output[1:]) if type(output) is tuple else type(output)(**{**output, next(iter(output)): handed})
+        return (
+            (handed, *output[1:]) if type(output) is tuple else type(output)(**{**output, next(iter(output)): handed})
+        )
 
     handle = animal.model.get_submodule(path).register_forward_hook(keep)
     try:
@@ -337,8 +373,10 @@ def relevance(animal: Animal, number: int, name: str) -> Tensor:
     target, kept = follow(animal, example), []
     animal.model.requires_grad_(True)  # so that there is a graph from before the first map
     animal, target = (alone(animal, number), 1) if len(animal.logits(animal.model, example)) > 1 else (animal, target)
-    handles = [animal.model.get_submodule(layer).register_forward_hook(lambda m, a, output: kept.append(output[entry]))
-               for layer in dict.fromkeys(layers)]
+    handles = [
+        animal.model.get_submodule(layer).register_forward_hook(lambda m, a, output: kept.append(output[entry]))
+        for layer in dict.fromkeys(layers)
+    ]
     try:
         score = judged(animal, example, target)
     finally:
@@ -375,7 +413,7 @@ def alone(animal: Animal, number: int) -> Animal:
 
 
 def of_logit(animal: Animal, number: int, side: Words) -> list[float]:
-    """Return gradient times value of the predicted class's logit at each word of one example; of a single no, of its opposite."""
+    """Return gradient times value at each word, of the logit of the predicted class; of a single no, of its opposite."""
     one_logit = len(animal.logits(animal.model, animal.examples[number])) == 1
     target = follow(animal, animal.examples[number]) if one_logit else 1
     value, slope = at_layer(alone(animal, number), animal.examples[number], target, side.embedding)
@@ -390,12 +428,19 @@ def padded(rows: Sequence[Sequence[int]], pad: int = 0, side: str = "right") -> 
     fill = [[pad] * (longest - len(row)) for row in rows]
     ids = torch.tensor([list(row) + more if side == "right" else more + list(row) for row, more in zip(rows, fill)])
     ones = [[1] * len(row) for row in rows]
-    mask = torch.tensor([row + [0] * len(more) if side == "right" else [0] * len(more) + row for row, more in zip(ones, fill)])
+    mask = torch.tensor(
+        [row + [0] * len(more) if side == "right" else [0] * len(more) + row for row, more in zip(ones, fill)]
+    )
     return ids, mask
 
 
-def examples_of(batch: Mapping[str, Tensor], rows: Sequence[Sequence[int]] | None, key: str = "input_ids",
-                attention: str | None = "attention_mask", **along: Sequence[Sequence[int]]) -> list[Example]:
+def examples_of(
+    batch: Mapping[str, Tensor],
+    rows: Sequence[Sequence[int]] | None,
+    key: str = "input_ids",
+    attention: str | None = "attention_mask",
+    **along: Sequence[Sequence[int]],
+) -> list[Example]:
     """Return the examples of a batch one at a time, with their texts unpadded."""
     n = len(next(iter(batch.values())))
     listed = []

@@ -28,9 +28,10 @@ def adapt(model: nn.Module, processor: object = None, inputs: Mapping[str, objec
     inputs : mapping of str to Tensor, optional
         A few examples, as the processor gives them. Where a model of your own is adapted they show what each input is.
     **choices
-        What is to be other than chosen: ``target``, ``answer`` and ``against`` (of a model that goes on with a text),
-        ``template`` (of its prompt), ``whole_words=True``, ``attention_modules={"text": [...]}``, and every parameter of a
-        modality, as in ``grid=(4, 4)`` or ``text_layer="..."``, ``mask_id=103``, ``special=(101, 102)``.
+        Choices of your own, in place of what would be chosen: ``target``; ``answer`` and ``against`` (of a generative model);
+        ``template`` (what of its prompt stands before and after the question); ``whole_words=True``;
+        ``attention_modules={"text": [...]}``; and every parameter of a modality, as in ``grid=(4, 4)``,
+        ``text_layer="..."``, ``mask_id=103`` or ``special=(101, 102)``.
 
     Returns
     -------

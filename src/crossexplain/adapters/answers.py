@@ -1,4 +1,4 @@
-"""How likely an answer is after a prompt: what is judged of a model that goes on with a text."""
+"""How likely an answer is after a prompt: what is judged of a generative model."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -51,9 +51,19 @@ class Answer:
     along: tuple[tuple[str, int], ...] = ()
     places: bool = False
 
+    @property
+    def is_next(self) -> bool:
+        """Whether the next token alone is judged."""
+        return len(self.ids) == 1 and len(self.against) < 2
+
+    @property
+    def longest(self) -> int:
+        """How many tokens are put after the prompt."""
+        return 0 if self.start is not None or self.is_next else max(len(self.ids), len(self.against))
+
     def __call__(self, model: nn.Module, inputs: dict) -> Tensor:
         """Return one number a row, (R,)."""
-        if len(self.ids) == 1 and len(self.against) < 2:
+        if self.is_next:
             scores = self._next(model, inputs)
             chosen = scores[:, self.ids[0]]
             if self.against:
@@ -125,8 +135,3 @@ class Answer:
                 raise InputError(f"input {key!r} has a number for every token of the prompt and none for the answer's; pass an "
                                  "answer of one token, or leave it out.")
         return longer
-
-    @property
-    def longest(self) -> int:
-        """How many tokens are put after the prompt."""
-        return 0 if self.start is not None or max(len(self.ids), len(self.against)) < 2 else max(len(self.ids), len(self.against))

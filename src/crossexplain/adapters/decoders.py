@@ -1,6 +1,7 @@
-"""Models that go on with a text, with a picture in it or without: what is judged is an answer to the prompt."""
+"""Generative models of text, with pictures or without: what is judged is an answer to the prompt."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -11,48 +12,55 @@ from crossexplain.adapters.draft import UNSET, Adapted, Draft, picture, require_
 from crossexplain.adapters.pictures import deep
 from crossexplain.checks import InputError
 
-FLAT = ("Qwen2VL.*", "Qwen2_5_VL.*", "Qwen3VL.*", "Qwen3_5For.*", "Glm4v.*", "Glm46V.*", "GlmOcr.*")  # pixel_values of all pictures in a row
-ONE_PICTURE = ("Idefics2.*", "Idefics3.*", "SmolVLM.*")  # pixel_values (N, pictures, C, H, W)
-CROPPED = ("LlavaNext.*", "LlavaOnevision.*", "Mllama.*", "Emu3.*", "Aria.*", "Llama4.*")  # crops of a picture, of several sizes
+# What the processor gives as pixel_values: patches of all pictures in a row, (N, pictures, C, H, W), or crops that overlap.
+FLAT = "Qwen2VL.*", "Qwen2_5_VL.*", "Qwen3VL.*", "Qwen3_5For.*", "Glm4v.*", "Glm46V.*", "GlmOcr.*"
+ONE_PICTURE = "Idefics2.*", "Idefics3.*", "SmolVLM.*"
+CROPPED = "LlavaNext.*", "LlavaOnevision.*", "Mllama.*", "Emu3.*", "Aria.*", "Llama4.*"
 IMAGE_TOKENS = r"(image|video|vision|boi|eoi|boa|eoa|audio|fake).*_token_(id|index)|(boi|eoi)_token_(id|index)"
-COUNTS_PADDING = ("GPT2.*", "GPTNeo.*", "OpenAIGPT.*", "GPTBigCode.*", "CodeGen.*", "GPTJ.*", "BioGpt.*")
+# Of these the places of tokens are learned, and padding in front would be counted.
+COUNTS_PADDING = "GPT2.*", "GPTNeo.*", "OpenAIGPT.*", "GPTBigCode.*", "CodeGen.*", "GPTJ.*", "BioGpt.*"
+HEADS = (r".*For(ConditionalGeneration|CausalLM|Vision2Seq|VisionText2Text|ImageTextToText)", r".*LMHeadModel",
+         "BlipForQuestionAnswering")
+TOWERS = ("model.vision_tower", "vision_tower", "model.vision_model", "vision_model", "model.visual", "visual",
+          "git.image_encoder.vision_model")
 
 
 def _goes_on(model: nn.Module) -> bool:
-    heads = r".*For(ConditionalGeneration|CausalLM|Vision2Seq|VisionText2Text|ImageTextToText)|.*LMHeadModel|BlipForQuestionAnswering"
-    return parts.is_a(model, heads) and "input_ids" in parts.keywords(model)
+    return parts.is_a(model, *HEADS) and "input_ids" in parts.keywords(model)
 
 
 def _decoder(draft: Draft) -> Adapted:
     model = draft.model
     if parts.is_a(model, *CROPPED):
-        raise InputError(f"{type(model).__name__} is given several crops of a picture, which overlap, so a cell of the picture is "
-                         "no part of its input; use a model that sees the picture as a whole, or wrap this one in Called(model, "
-                         "call), where call cuts the crops itself from pictures (N, C, H, W).")
-    sees = "pixel_values" in parts.keywords(model)
-    answer, against = _tokens(draft, "answer"), _tokens(draft, "against") if "against" in draft.choices else ()
-    draft.used.add("against")
-    encodes = bool(getattr(parts.config_of(model), "is_encoder_decoder", False)) or parts.is_a(model, "BlipForQuestionAnswering")
-    start = _start(draft) if encodes else None
-    asked = Answer(answer or (0,), against, way=_question_answering if parts.is_a(model, "BlipForQuestionAnswering") else logits_of,
-                   start=start, along=(("token_type_ids", 1),) if parts.is_a(model, "PaliGemma.*") else (("token_type_ids", 0),),
-                   places=parts.is_a(model, *COUNTS_PADDING))
-    tower = _tower(model)
+        raise InputError(f"{type(model).__name__} is given several crops of a picture, which overlap, so a cell of the picture "
+                         "is no part of its input; use a model that sees the picture as a whole, or wrap this one in "
+                         "Called(model, call), where call cuts the crops itself from pictures (N, C, H, W).")
+    sees, flat = "pixel_values" in parts.keywords(model), parts.is_a(model, *FLAT)
+    asked, tower = _asked(draft), parts.named(model, *TOWERS) or ""
     if sees:
-        layer, at = deep(model, tower) if tower and not parts.is_a(model, *FLAT) else (None, {})
+        layer, at = deep(model, tower) if tower and not flat else (None, {})
         picture(draft, "pixel_values", layer, at)
-    draft.call = _flat(draft, asked) if parts.is_a(model, *FLAT) else _single(draft, asked) if parts.is_a(model, *ONE_PICTURE) \
-        else asked
+    draft.call = _flat(draft, asked) if flat else _single(draft, asked) if parts.is_a(model, *ONE_PICTURE) else asked
     # With an answer after the prompt, the layer has more positions than the prompt has tokens.
     at = {"positions": (slice(0, -asked.longest), "the prompt; the answer stands after it")} if asked.longest else {}
-    part = draft.words(extra_special=_image_tokens(draft), **at)
-    if parts.is_a(model, *FLAT):
-        draft.note("mm_token_type_ids", "from the ids", "so that they fit when words are deleted")
-    _template(draft, part.arguments)
-    _attention(draft, tower)
+    words = draft.words(extra_special=_image_tokens(draft), **at)
+    _template(draft, words.arguments)
+    _attention(draft, tower, asked)
     _judged(draft, asked)
-    draft.target = None if against else 1
-    return draft.finish("goes on with a text and a picture" if sees else "goes on with a text")
+    draft.target = None if asked.against else 1  # of one answer the number is followed upwards, of two what is said decides
+    return draft.finish("a generative model of text and pictures" if sees else "a language model")
+
+
+def _asked(draft: Draft) -> Answer:
+    """Return what is judged: how likely the caller's answer is."""
+    model = draft.model
+    answer, against = _tokens(draft, "answer"), _tokens(draft, "against") if "against" in draft.choices else ()
+    draft.used.add("against")
+    vqa = parts.is_a(model, "BlipForQuestionAnswering")
+    start = _start(draft) if vqa or getattr(parts.config_of(model), "is_encoder_decoder", False) else None
+    after_prompt = int(parts.is_a(model, "PaliGemma.*"))  # the prompt's tokens see each other, those of the answer do not
+    return Answer(answer, against, way=_question_answering if vqa else logits_of, start=start,
+                  along=(("token_type_ids", after_prompt),), places=parts.is_a(model, *COUNTS_PADDING))
 
 
 def _start(draft: Draft) -> int:
@@ -63,15 +71,10 @@ def _start(draft: Draft) -> int:
     return draft.choose("start", known[0] if known else UNSET, need="the id that the decoder begins with")
 
 
-def _tower(model: nn.Module) -> str:
-    return parts.named(model, "model.vision_tower", "vision_tower", "model.vision_model", "vision_model", "model.visual",
-                       "visual", "git.image_encoder.vision_model") or ""
-
-
 def _tokens(draft: Draft, key: str) -> tuple[int, ...]:
     """Return the token ids of an answer."""
-    given = draft.choose(key, need="which next word or words are judged: an id, a list of ids, or with a tokenizer a text; and "
-                                   "against=..., to judge one answer against another")
+    given = draft.choose(key, need="which next word or words are judged: an id, a list of ids, or with a tokenizer a text; "
+                                   "and against=..., to judge one answer against another")
     if given is None:
         return ()
     if isinstance(given, str):
@@ -87,12 +90,12 @@ def _tokens(draft: Draft, key: str) -> tuple[int, ...]:
 
 
 def _judged(draft: Draft, asked: Answer) -> None:
-    kind = "log-odds of the next token" if len(asked.ids) == 1 and len(asked.against) < 2 else "mean log-probability of the answer"
-    name = f"{list(asked.ids)}" + (f" against {list(asked.against)}" if asked.against else "")
-    if draft.tokenizer is not None:
-        name = repr(draft.tokenizer.decode(list(asked.ids))) + (f" against {draft.tokenizer.decode(list(asked.against))!r}"
-                                                                if asked.against else "")
-    draft.note("judged", f"{kind}, {name}", "after the last token that is attended")
+    def said(ids: tuple[int, ...]) -> str:
+        return str(list(ids)) if draft.tokenizer is None else repr(draft.tokenizer.decode(list(ids)))
+
+    kind = "log-odds of the next token" if asked.is_next else "mean log-probability of the answer"
+    other = f" against {said(asked.against)}" if asked.against else ""
+    draft.note("judged", f"{kind}, {said(asked.ids)}{other}", "after the last token that is attended")
 
 
 def _image_tokens(draft: Draft) -> list[int]:
@@ -103,15 +106,15 @@ def _image_tokens(draft: Draft) -> list[int]:
     return list(dict.fromkeys(ids))
 
 
-def _attention(draft: Draft, tower: str) -> None:
+def _attention(draft: Draft, tower: str, asked: Answer) -> None:
     model = draft.model
-    if "positions" in (draft.parts[0].at if tower else {}):
+    if tower and "positions" in draft.parts[0].at:
         draft.maps_of("image", parts.self_attention(model, tower))
     reader = parts.named(model, "model.language_model", "language_model", "model.text_model", "text_model") or ""
     modules = [name for name in parts.self_attention(model, reader) if not (tower and parts.within(name, tower))]
-    # Of a model with an encoder, or one whose maps hold the picture's patches too, a map is not one of the words.
-    whole = draft.call.start is None if isinstance(draft.call, Answer) else True
-    draft.maps_of("text", modules if whole and not parts.is_a(model, "Git.*", "Blip.*", "Blip2.*") else [])
+    # Where an encoder reads, or patches stand in the row before the words, a map is not one of the words.
+    alone = asked.start is None and not asked.longest and not parts.is_a(model, "Git.*", "Blip.*", "Blip2.*")
+    draft.maps_of("text", modules if alone else [])
 
 
 def _question_answering(model: nn.Module, inputs: dict) -> Tensor:
@@ -128,7 +131,7 @@ def _question_answering(model: nn.Module, inputs: dict) -> Tensor:
 # Pictures that the processor cuts
 
 
-def _flat(draft: Draft, asked: Answer):
+def _flat(draft: Draft, asked: Answer) -> Callable:
     """Turn patches of all pictures in a row, (sum of P, D), into pictures (N, C, H, W), and back for the model."""
     vision = parts.picture_config(draft.model)
     side, merge, frames = vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size
@@ -165,23 +168,22 @@ def _flat(draft: Draft, asked: Answer):
             inputs = {**inputs, "mm_token_type_ids": (inputs["input_ids"] == image).int()}
         return logits_of(model, inputs)
 
-    from dataclasses import replace
-
     asked = replace(asked, way=way)
     draft.steps.append(pictures_of)
     draft.note("  cut", f"patches of {side} x {side} pixels", "Adapted.inputs lays them out as pictures of one size")
+    draft.note("  mm_token_type_ids", "made from the ids", "so that they fit when words are deleted")
     return with_patches
 
 
-def _single(draft: Draft, asked: Answer):
+def _single(draft: Draft, asked: Answer) -> Callable:
     """Take one picture an example, (N, C, H, W), for a model that is given several, (N, 1, C, H, W)."""
     def pictures_of(batch: dict, _: object) -> dict:
         pixels = require_tensor(batch.get("pixel_values"), "pixel_values")
         if pixels.ndim == 4:
             return batch
         if pixels.shape[1] != 1:
-            raise InputError(f"got {pixels.shape[1]} pictures or crops an example, expected one; pass do_image_splitting=False to "
-                             "the processor.")
+            raise InputError(f"got {pixels.shape[1]} pictures or crops an example, expected one; pass do_image_splitting=False "
+                             "to the processor.")
         return {**batch, "pixel_values": pixels[:, 0]}
 
     def with_axis(model: nn.Module, inputs: dict) -> Tensor:
@@ -209,8 +211,8 @@ def _template(draft: Draft, arguments: dict) -> None:
         draft.note("template", "none", "template=(before, after) keeps the words round the question in every view")
         return
     if not isinstance(template, (tuple, list)) or len(template) != 2 or any(isinstance(part, int) for part in template):
-        raise InputError(f"got template={template!r}, expected what stands before the question and what stands after it, two texts or "
-                         "two lists of ids, as in template=('USER: <image>\\n', ' ASSISTANT:').")
+        raise InputError(f"got template={template!r}, expected what stands before the question and what stands after it, two "
+                         "texts or two lists of ids, as in template=('USER: <image>\\n', ' ASSISTANT:').")
     if draft.tokenizer is None and any(isinstance(part, str) for part in template):
         raise InputError("got a template as text and no tokenizer; pass the tokenizer or processor, or the ids.")
     image = set(_image_tokens(draft))
@@ -241,8 +243,8 @@ def template_mask(batch: dict, before: list[int], after: list[int], image: set[i
             places = places[:-1]
         said, rest = [numbers[place] for place in places], len(places) - len(after)
         if rest <= len(before) or said[: len(before)] != before or said[rest:] != after:
-            raise InputError(f"the prompt of example {row} is {said}, expected the template {before} ... {after} with a question "
-                             "between; tokenise the template as the prompt is, with the space or line break at its ends.")
+            raise InputError(f"the prompt of example {row} is {said}, expected the template {before} ... {after} with a "
+                             "question between; tokenise it as the prompt is, with the space or line break at its ends.")
         mask[row, places[len(before) : rest]] = False
     return mask
 

@@ -65,8 +65,8 @@ class Adapted:
         Returns
         -------
         dict
-            Without entries that are None or labels; pictures as (N, C, H, W) where the processor cuts them into patches, and with
-            the entries that the modalities own: which tokens are the prompt's template, which word each token is a piece of.
+            Without entries that are None or labels; with pictures (N, C, H, W) where the processor cuts them into patches, and
+            with what the modalities own: which tokens are the prompt's template, which word each token is a piece of.
         """
         kept = {key: value for key, value in batch.items() if value is not None and key not in ("labels", "offset_mapping")}
         for step in self.steps:
@@ -141,7 +141,7 @@ class Draft:
         self.missing: list[str] = []
         self.rows: list[tuple[str, str, str]] = []
         self.attention: dict[str, tuple[str, ...]] = {}
-        self.steps: list[Callable[[dict, Batch], dict]] = []  # each takes the inputs so far, and what the processor gave
+        self.steps: list[Callable[[dict, Batch], dict]] = []  # of the inputs so far, and of what the processor gave
         self.call: Callable | None = None
         self.output: object = None
         self.common: tuple[str, ...] = ()
@@ -159,17 +159,13 @@ class Draft:
             return None
         return default
 
-    def source(self, key: str, why: str) -> str:
-        """Return where a choice comes from: the caller, or what is given."""
-        return CHOSEN if key in self.choices else why
-
     def note(self, what: str, chosen: object, why: str = "") -> None:
         """Add a row to the table."""
         self.rows.append((what, str(chosen), why))
 
     def add(self, kind: type[Modality], name: str, deep: str | None = None, at: Mapping[str, object] | None = None,
             **arguments: tuple[object, str]) -> Part:
-        """Add a modality; each argument is a pair of a value and where it comes from. ``deep`` and ``at`` are of :class:`Part`."""
+        """Add a modality; each argument is a pair of a value and where it comes from. The others are of :class:`Part`."""
         part = Part(kind, {"name": (name, ""), **arguments}, deep, dict(at or {}))
         self.parts.append(part)
         return part
@@ -178,7 +174,10 @@ class Draft:
 
     def words(self, name: str = "text", key: str = "input_ids", layer: str | None = None, extra_special: Iterable[int] = (),
               mask: str | None = "attention_mask", find: bool = True, **arguments: tuple[object, str]) -> Part:
-        """Add a modality of words: which ids are no words, which hides one, and where each has a vector."""
+        """Add a modality of words: which ids are no words, which hides one, and where each has a vector.
+
+        ``find`` looks for that layer where none is given.
+        """
         tokenizer, config = self.tokenizer, parts.text_config(self.model)
         layer = layer or (parts.word_embedding(self.model) if find else None)
         if layer is None and not self.chosen("layer", name):
@@ -194,10 +193,11 @@ class Draft:
             self.missing.append("pad_id=...: the id of the padding, which also stands where words are deleted")
         has_mask = mask is not None and parts.names(self.model, mask) and self._names(mask)
         arguments = {"layout": ("NTD", "of the word embedding")} | arguments
-        part = self.add(Tokens, name, layer, input=(key, "forward"), layer=(layer, "the word embedding"),
-                        mask_id=(mask_id, of_ids if mask_id is not None else "none is known, so words are not hidden by [MASK]"),
-                        pad_id=(pad_id, of_ids), special=(special, whence),
-                        attention=(mask if has_mask else None, "forward" if has_mask else "the processor gives none"), **arguments)
+        part = self.add(
+            Tokens, name, layer, input=(key, "model's forward()"), layer=(layer, "the word embedding"), pad_id=(pad_id, of_ids),
+            mask_id=(mask_id, of_ids if mask_id is not None else "none is known, so words are not hidden by [MASK]"),
+            special=(special, whence), **arguments,
+            attention=(mask if has_mask else None, "model's forward()" if has_mask else "the processor gives none"))
         self._whole_words(part)
         return part
 
@@ -269,9 +269,10 @@ class Draft:
         for_maps = [self._read_for_maps(part) or modality for part, modality in zip(self.parts, modalities)]
         layers = {modality.name: modality.layer for modality in for_maps}
         said = "the predicted class" if target is None else _said(target)
-        rows = [*self._table(modalities, layers), *self.rows, ("target", said, self.source("target", ""))]
-        return Adapted(model, modalities, for_maps, target, layers, self.attention, f"{type(self.model).__name__}: {family}", rows,
-                       tuple(self.steps))
+        last = ("target", said, CHOSEN if "target" in self.choices else "default")
+        rows = [*self._table(modalities, layers), *self.rows, last]
+        return Adapted(model, modalities, for_maps, target, layers, self.attention, f"{type(self.model).__name__}: {family}",
+                       rows, tuple(self.steps))
 
     def _wants_attentions(self) -> bool:
         modules = [module for listed in self.attention.values() for module in listed]
@@ -303,7 +304,8 @@ class Draft:
         if part.layer is not None and layer == part.layer:  # what goes with our layer goes along
             part.arguments |= {key: (value, "goes with the layer") for key, value in part.at.items()}
         elif layer != part.arguments.get("layer", (None,))[0]:  # and does not go with another
-            part.arguments = {key: pair for key, pair in part.arguments.items() if key not in ("layout", "positions", "patches")}
+            for key in ("layout", "positions", "patches"):
+                part.arguments.pop(key, None)
         part.arguments |= chosen
         return part.kind(**{key: value for key, (value, _) in part.arguments.items()})
 
@@ -346,7 +348,7 @@ def _said(value: object) -> str:
 
 
 def picture(draft: Draft, key: str, layer: str | None = None, at: Mapping[str, object] | None = None, name: str = "image",
-            kind: type[Modality] = ImageCells, why: str = "forward") -> Part:
+            kind: type[Modality] = ImageCells, why: str = "model's forward()") -> Part:
     """Add a modality of pictures, read at their pixels."""
     return draft.add(kind, name, layer, at, input=(key, why))
 
@@ -361,6 +363,6 @@ def require_tensor(value: object, what: str) -> Tensor:
 def same_rows(values: Tensor, what: str) -> Tensor:
     """Return the one row that all rows of a tensor are, or refuse."""
     if not torch.equal(values, values[:1].expand_as(values)):
-        raise InputError(f"the {what} of the examples differ ({values.tolist()[:4]} ...); pass pictures of one size, or explain "
-                         "those of each size by themselves.")
+        raise InputError(f"the {what} of the examples differ ({values.tolist()[:4]} ...); pass pictures of one size, or "
+                         "explain those of each size by themselves.")
     return values[0]

@@ -32,7 +32,7 @@ def _dual(draft: Draft) -> Adapted:
     draft.output = draft.choose("output", pairs)
     draft.note("judged", "each pair's own logit", "the diagonal of the similarities (N, N)")
     if hasattr(model, "get_audio_features"):
-        picture(draft, "input_features", name="sound", why="forward: a spectrogram (N, 1, time, frequency)")
+        picture(draft, "input_features", name="sound", why="model's forward(): a spectrogram (N, 1, time, frequency)")
     elif "pixel_values" in parts.keywords(model):
         layer, at = deep(model, tower)
         picture(draft, "pixel_values", layer, at)

@@ -21,8 +21,8 @@ def _vilt(draft: Draft) -> Adapted:
 
 def _visual_bert(draft: Draft) -> Adapted:
     draft.words(layer=parts.named(draft.model, "visual_bert.embeddings.word_embeddings"))
-    draft.add(Vectors, "image", input=("visual_embeds", "forward: vectors of regions"),
-              attention=("visual_attention_mask" if _given(draft, "visual_attention_mask") else None, "forward"))
+    draft.add(Vectors, "image", input=("visual_embeds", "model's forward(): vectors of regions"),
+              attention=("visual_attention_mask" if _given(draft, "visual_attention_mask") else None, "model's forward()"))
     draft.note("judged", "the logits", "the model's own output")
     draft.note("attention", "none", "one map holds words and regions")
     return draft.finish("one stream of words and regions")
@@ -43,7 +43,7 @@ def _bridge_tower(draft: Draft) -> Adapted:
 
 
 def flava_match(model: nn.Module, inputs: dict) -> Tensor:
-    """Return FLAVA's two logits of a match, (N, 2): its head on the joint encoder, without the pass that reconstructs what is masked."""
+    """Return FLAVA's two logits of a match, (N, 2), without the other pass, which reconstructs what is masked."""
     joint = model.flava(**inputs).multimodal_embeddings
     if joint is None:
         raise InputError("FLAVA gave no joint embeddings; pass pictures and texts both.")
@@ -64,8 +64,8 @@ def _lxmert(draft: Draft) -> Adapted:
     key = "question_answering_score" if parts.is_a(draft.model, ".*QuestionAnswering") else "cross_relationship_score"
     draft.output = draft.choose("output", key)
     draft.words(layer=parts.named(draft.model, "lxmert.embeddings.word_embeddings"))
-    draft.add(Vectors, "image", input=("visual_feats", "forward: vectors of a detector's boxes"),
-              attention=("visual_attention_mask" if _given(draft, "visual_attention_mask") else None, "forward"),
+    draft.add(Vectors, "image", input=("visual_feats", "model's forward(): vectors of a detector's boxes"),
+              attention=("visual_attention_mask" if _given(draft, "visual_attention_mask") else None, "model's forward()"),
               **({"stay": (("visual_pos",), "where the boxes are")} if "stay" in _parameters(Vectors) else {}))
     draft.note("judged", f"output.{key}", "the head of the class")
     draft.maps_of("text", [])
@@ -98,9 +98,9 @@ def blip_similarity(output: object) -> Tensor:
 
 
 def _flava_without_head(draft: Draft) -> Adapted:
-    raise InputError("FlavaModel gives vectors and no logits; use FlavaForPreTraining, whose head says whether text and picture "
-                     "match, or put your own head into Called(model, output=lambda output: head(output.multimodal_embeddings[:, 0])) "
-                     "and pass that with the modalities.")
+    raise InputError("FlavaModel gives vectors and no logits; use FlavaForPreTraining, whose head says whether text and "
+                     "picture match, or put your own on it, Called(model, output=lambda output: "
+                     "head(output.multimodal_embeddings[:, 0])), and pass that with the modalities.")
 
 
 def _is(*patterns: str):

@@ -45,8 +45,8 @@ class Waves(Modality):
         """Return bool (N, F): True where a stretch holds more than padding."""
         samples = self.value(inputs)
         if samples.ndim != 2 or not samples.is_floating_point() or samples.shape[1] < self.stretches:
-            raise InputError(f"got {self.name} as {samples.dtype} {tuple(samples.shape)}, expected floating samples (N, L), at least "
-                             f"{self.stretches} of them; pass stretches=... for fewer.")
+            raise InputError(f"got {self.name} as {samples.dtype} {tuple(samples.shape)}, expected floating samples (N, L), at "
+                             f"least {self.stretches} of them; pass stretches=... for fewer.")
         require_batch(len(samples))
         require_finite(samples, self.name)
         heard = torch.ones_like(samples)
@@ -86,8 +86,8 @@ def _sound(draft: Draft) -> Adapted:
         _as_picture(draft, "input_values", "a spectrogram (N, time, frequency)")
     elif "input_values" in keys:
         mask = "attention_mask" if draft.given is not None and "attention_mask" in draft.given else None
-        draft.add(Waves, "sound", input=("input_values", "forward: samples"), attention=(mask, "the inputs" if mask else
-                                                                                        "none in the inputs that were passed"))
+        whence = "the inputs" if mask else "none in the inputs that were passed"
+        draft.add(Waves, "sound", input=("input_values", "model's forward(): samples"), attention=(mask, whence))
     else:
         _as_picture(draft, "input_features", "a spectrogram (N, frequency, time)")
     require_one_target(draft)
@@ -101,7 +101,7 @@ def _as_picture(draft: Draft, key: str, what: str) -> None:
 
     draft.call = lambda model, inputs: model(**{**inputs, key: inputs[key][:, 0]})
     draft.steps.append(pictures_of)
-    picture(draft, key, name="sound", why=f"forward: {what}, as a picture of one channel")
+    picture(draft, key, name="sound", why=f"model's forward(): {what}, as a picture of one channel")
     draft.note("  inputs", "adapted.inputs(batch)", "gives the spectrogram its channel, (N, 1, H, W)")
 
 
@@ -110,8 +110,9 @@ def _video(draft: Draft) -> Adapted:
 
     key = next((key for key in ("pixel_values", "pixel_values_videos") if key in parts.keywords(draft.model)), None)
     if key is None:
-        raise InputError(f"{type(draft.model).__name__} takes no pixel_values; name the modality yourself, as in Video(input=...).")
-    draft.add(Video, "video", input=(key, "forward: frames"), layout=("NTCHW", "how its processor gives frames"))
+        raise InputError(f"{type(draft.model).__name__} takes no pixel_values; name the modality yourself, as in "
+                         "Video(input=...).")
+    draft.add(Video, "video", input=(key, "model's forward(): frames"), layout=("NTCHW", "how its processor gives frames"))
     require_one_target(draft)
     return draft.finish("a classifier of videos")
 
@@ -159,13 +160,13 @@ def _own(draft: Draft) -> Adapted:
     taken, left = parts.keywords(model), []
     n = _rows(given)
     for key, value in given.items():
-        kind = kind_of(key, value)
+        kind = None if key in _read_alone(draft) else kind_of(key, value)
         if kind is None:
             left.append(key)
         elif key in taken or parts.takes(model, key):
             _add(draft, kind, key, value)
-    masks = [key for key in left if re.search("mask|length|lens|position|type_ids|segment", key)]
-    strange = [key for key in left if key not in masks and is_batched(given[key], n)]
+    known = [key for key in left if re.search("mask|length|lens|position|type_ids|segment", key)]
+    strange = [key for key in left if key not in {*known, *_read_alone(draft)} and is_batched(given[key], n)]
     if strange or not draft.parts:
         raise unknown(draft, strange)
     draft.note("judged", "the output", "one logit, or one for each class")
@@ -205,9 +206,15 @@ def _mask_of(draft: Draft, key: str, value: Tensor) -> str | None:
 
 def _own_words(draft: Draft, name: str, key: str, mask: str | None, of_input: dict) -> Part:
     """Add words, read at the layer that embeds them, which one pass finds."""
-    part = draft.words(name, key, embedded_by(draft.model, draft.given, key), mask=mask, find=False)
+    shown = {other: value for other, value in draft.given.items() if other not in _read_alone(draft)}
+    part = draft.words(name, key, embedded_by(draft.model, shown, key), mask=mask, find=False)
     part.arguments |= of_input | {"attention": (mask, "the only mask of its shape" if mask else "none")}
     return part
+
+
+def _read_alone(draft: Draft) -> set[object]:
+    """Return the keys of inputs that the caller named for a modality, and that the model does not get."""
+    return {value for key, value in draft.choices.items() if re.search(r"(^|_)(special_mask|words)$", key)}
 
 
 @torch.no_grad()
@@ -242,9 +249,9 @@ def unknown(draft: Draft, strange: Iterable[str] = ()) -> InputError:
     first = "pass a few examples, adapt(model, inputs=...), or " if draft.given is None else ""
     return InputError(
         f"{type(model).__name__} is no family that is known, and its forward({signature}) does not say{which} {first}name its "
-        "modalities yourself: rounds(model, inputs, [ImageCells('image', input='...'), Tokens('text', input='...', layer='...', "
-        "mask_id=..., pad_id=..., special=(...))]). Where the output is no logits (N,) or (N, classes), put the model into "
-        "Called(model, output=...).")
+        "modalities yourself: rounds(model, inputs, [ImageCells('image', input='...'), Tokens('text', input='...', "
+        "layer='...', mask_id=..., pad_id=..., special=(...))]). Where the output is no logits (N,) or (N, classes), put the "
+        "model into Called(model, output=...).")
 
 
 LAST = ((lambda model: True, _own),)

@@ -9,18 +9,20 @@ from crossexplain.checks import InputError
 
 NAFLEX = "Siglip2.*"
 # Where the last maps of a network of convolutions are, from the whole to its parts; of torchvision, timm and transformers.
-LAST_MAPS = ("layer4", "features", "layers", "conv5", "inception5b", "Mixed_7c", "trunk_output", "blocks", "stages", "conv_1x1", "layer",
-             "encoder.stages", "encoder.layer", "encoder.layers", "encoder.blocks", "encoder")
-TOKENS = ("ViT.*", "DeiT.*", "Beit.*", "Data2VecVision.*", "Dinov2.*", "IJepa.*", "CLIP.*", "Siglip.*", "MetaClip2.*", "AltCLIP.*",
-          "ChineseCLIP.*", "Blip.*", "Flava.*", "VisionTextDual.*", "Llava.*", "PaliGemma.*", "VisionTransformer", "DinoV2.*",
-          "CLIPSeg.*", "VipLlava.*", "Idefics.*", "SmolVLM.*", "Gemma3.*", "Git.*", "InternVL.*", "Eva", "DistilledVisionTransformer")
-WINDOWS = ("Swin.*", "DonutSwin.*", "FocalNet.*")
+LAST_MAPS = ("layer4", "features", "layers", "conv5", "inception5b", "Mixed_7c", "trunk_output", "blocks", "stages", "conv_1x1",
+             "layer", "encoder.stages", "encoder.layer", "encoder.layers", "encoder.blocks", "encoder")
+# Vision transformers: patches row by row, with special tokens in front of them or none.
+TOKENS = ("ViT.*", "DeiT.*", "Beit.*", "Data2VecVision.*", "Dinov2.*", "IJepa.*", "CLIP.*", "Siglip.*", "MetaClip2.*",
+          "AltCLIP.*", "ChineseCLIP.*", "Blip.*", "Flava.*", "VisionTextDual.*", "Llava.*", "PaliGemma.*", "DinoV2.*",
+          "CLIPSeg.*", "VipLlava.*", "Idefics.*", "SmolVLM.*", "Gemma3.*", "Git.*", "InternVL.*", "VisionTransformer", "Eva")
+WINDOWS = "Swin.*", "DonutSwin.*", "FocalNet.*"  # tokens of places too, of which the last stage is normed as a whole
 
 
 def deep(model: nn.Module, tower: str = "") -> tuple[str | None, dict[str, object]]:
     """Return the last layer in which each part of a picture still has its place, and how it is laid out; or None, {}.
 
-    Of a transformer that is what goes into its last block: after that only the class token is read. Of convolutions the last map.
+    Of a transformer that is what goes into its last block, since after that only the class token is read; of convolutions the
+    last map.
     """
     part = model.get_submodule(tower) if tower else model
     inner = next((name for name, module in part.named_modules() if name and module is getattr(part, "base_model", None)), "")
@@ -34,9 +36,10 @@ def deep(model: nn.Module, tower: str = "") -> tuple[str | None, dict[str, objec
             return None, {}
         special = parts.front_tokens(model.get_submodule(holder))
         return blocks[-2] if len(blocks) > 1 else holder, {"layout": "NTD", "positions": slice(special, None)}
-    if parts.is_a(model, "Cvt.*") and parts.named(model, f"{prefix}.encoder.stages.1"):  # after the last stage only the class is read
-        return f"{prefix}.encoder.stages.{len(model.get_submodule(f'{prefix}.encoder.stages')) - 2}", {"layout": "NCHW"}
-    if parts.self_attention(model, prefix):  # tokens whose order is not known; the patches themselves are laid out as the picture
+    if parts.is_a(model, "Cvt.*"):  # after the last stage only the class token is read
+        stages = f"{prefix}.encoder.stages"
+        return f"{stages}.{len(model.get_submodule(stages)) - 2}", {"layout": "NCHW"}
+    if parts.self_attention(model, prefix):  # tokens whose order is not known; but patches are cut as the picture is laid out
         return _patches(model, prefix), {"layout": "NCHW"}
     last = parts.named(model, *(".".join(filter(None, (prefix, path))) for path in LAST_MAPS))
     if last is not None and isinstance(model.get_submodule(last), nn.ModuleList):  # a list is never called, its entries are
@@ -51,8 +54,8 @@ def _windows(model: nn.Module, prefix: str) -> tuple[str | None, dict[str, objec
 
 
 def _patches(model: nn.Module, prefix: str) -> str | None:
-    return next((name for name, module in model.named_modules() if parts.within(name, prefix) and isinstance(module, nn.Conv2d)),
-                None)
+    return next((name for name, module in model.named_modules()
+                 if parts.within(name, prefix) and isinstance(module, nn.Conv2d)), None)
 
 
 def _is_classifier(model: nn.Module) -> bool:
@@ -75,7 +78,7 @@ def _classifier(draft: Draft) -> Adapted:
 
 
 def require_one_target(draft: Draft) -> None:
-    """Choose what is judged of a classifier: the predicted class, or of a regression and of several labels the number that is named."""
+    """Choose what is judged of a classifier: the predicted class; the number of a regression; the label that is named."""
     config = parts.config_of(draft.model)
     kind = getattr(config, "problem_type", None)
     if kind == "multi_label_classification" or kind == "regression" and getattr(config, "num_labels", 1) > 1:
@@ -102,7 +105,7 @@ def _library(draft: Draft) -> Adapted:
         raise InputError(f"{type(model).__name__} gives no logits of classes; name a target, a function of its output that "
                          "returns one number an example, and the modality yourself, as in ImageCells(input='x').")
     layer, at = _library_layer(model)
-    picture(draft, keys[0], layer, at, why="forward")
+    picture(draft, keys[0], layer, at, why="model's forward()")
     require_one_target(draft)
     return draft.finish(f"a classifier of pictures, of {package}")
 

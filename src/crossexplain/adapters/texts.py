@@ -7,7 +7,7 @@ from crossexplain.adapters.draft import Adapted, Draft, picture
 from crossexplain.adapters.pictures import require_one_target
 from crossexplain.checks import InputError
 
-DECODERS = ("GPT.*", "Llama.*", "Mistral.*", "Mixtral.*", "Qwen.*", "Gemma.*", "Phi.*", "OPT.*", "Falcon.*", "Bloom.*", "CTRL.*")
+DECODERS = "GPT.*", "Llama.*", "Mistral.*", "Mixtral.*", "Qwen.*", "Gemma.*", "Phi.*", "OPT.*", "Falcon.*", "Bloom.*", "CTRL.*"
 
 
 def _is_classifier(model: nn.Module) -> bool:

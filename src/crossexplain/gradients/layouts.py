@@ -12,7 +12,7 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from crossexplain.checks import InputError, require_one_of
+from crossexplain.checks import InputError, find_layer, require_one_of
 from crossexplain.gradients.capture import INPUT, run
 from crossexplain.gradients.evidence import first_tensor
 
@@ -48,8 +48,8 @@ def path_of(layer: str) -> str:
 def module_at(model: nn.Module, layer: str) -> nn.Module | None:
     """Return the module that is read at a place; None at an input, and where there is none of that name."""
     if not at_inputs(layer) and path_of(layer):
-        with suppress(AttributeError, RuntimeError):  # a scripted model has no modules to find
-            return model.get_submodule(path_of(layer))
+        with suppress(InputError):
+            return find_layer(model, path_of(layer))
     return None
 
 
