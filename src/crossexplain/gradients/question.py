@@ -63,7 +63,7 @@ class Question:
     rows : int
         Most rows that go through the model at once; bounds the memory.
     any_mode : bool
-        Accept a model in train mode and one whose test pass finds faults, to say what is wrong with it.
+        Accept a model in train mode and one whose test pass finds faults, so that preflight can say what is wrong with it.
 
     Attributes
     ----------
