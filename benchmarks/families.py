@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.studies import zoo
+from benchmarks.studies import typed, zoo
 from benchmarks.studies.zoo import decoders, others, pairs, pictures, texts
 from crossexplain import Game, InputError, explain, preflight, rounds
 from crossexplain.adapters import adapt
@@ -283,35 +283,24 @@ def rows(seed: int = 0) -> list[dict]:
     """Judge every family, write the table, and return how many are right, wrong, and broken by another library's error."""
     names = [*ANIMALS, *pictures.larger()]
     lines = [line for name in names for line in judged(name)]
-    with TABLE.open("w", encoding="utf-8", newline="") as file:
+    _write(TABLE, lines)
+    _write(TABLE.with_name("typed.csv"), typed.table())
+    families = {line["family"] for line in lines if line["outcome"] == RIGHT}
+    wrong, foreign = (sum(line["outcome"] == which for line in lines) for which in (WRONG, FOREIGN))
+    counts = [
+        ("adapters.families", len(families), len(names), "families of models that are explained right"),
+        ("adapters.wrong", wrong, len(lines), "answers that are not right"),
+        ("adapters.foreign_errors", foreign, len(lines), "errors of other libraries"),
+        *(
+            (f"adapters.lines.{line['library']}", line["lines_there"] / line["lines_here"], 1, f"lines / ours: {line['task']}")
+            for line in typed.table()
+        ),
+    ]
+    return [{"id": key, "value": value, "low": value, "high": value, "n": n, "unit": unit} for key, value, n, unit in counts]
+
+
+def _write(table: Path, lines: list[dict]) -> None:
+    with table.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, list(lines[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(lines)
-    families = {line["family"] for line in lines if line["outcome"] == RIGHT}
-    wrong, foreign = (sum(line["outcome"] == which for line in lines) for which in (WRONG, FOREIGN))
-    return [
-        {
-            "id": "adapters.families",
-            "value": len(families),
-            "low": len(families),
-            "high": len(families),
-            "n": len(names),
-            "unit": "families of models that are explained right",
-        },
-        {
-            "id": "adapters.wrong",
-            "value": wrong,
-            "low": wrong,
-            "high": wrong,
-            "n": len(lines),
-            "unit": "answers that are not right",
-        },
-        {
-            "id": "adapters.foreign_errors",
-            "value": foreign,
-            "low": foreign,
-            "high": foreign,
-            "n": len(lines),
-            "unit": "errors of other libraries",
-        },
-    ]
