@@ -326,8 +326,7 @@ def test_a_model_without_weights_says_so():
 
 
 def quantised() -> nn.Module:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="torch.ao.quantization is deprecated", category=DeprecationWarning)
+    with pytest.warns(DeprecationWarning, match="torch.ao.quantization is deprecated"):
         return torch.ao.quantization.quantize_dynamic(Net().eval(), {nn.Linear}, dtype=torch.qint8)
 
 
