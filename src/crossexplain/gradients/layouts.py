@@ -123,8 +123,9 @@ class Place:
             if len(kept) > call:
                 raise _Enough
 
-        with self.module.register_forward_hook(keep):
-            self._run(inputs)
+        # A stranger's model may fail on other or fewer examples, and a scripted one takes no hook: then it cannot tell.
+        with suppress(Exception), self.module.register_forward_hook(keep):
+            run(self.model, inputs)
         return kept[call] if len(kept) > call else None
 
     def rows_inside(self, inputs: object, count: int, most: int = 4) -> list[Tensor]:
@@ -138,16 +139,11 @@ class Place:
                 if len(kept) == most:
                     raise _Enough
 
-        with ExitStack() as hooks:
+        with suppress(Exception), ExitStack() as hooks:
             for module in [] if self.model is None or inputs is None else self.model.modules():
                 hooks.enter_context(module.register_forward_pre_hook(keep, with_kwargs=True))
-            self._run(inputs)
-        return kept
-
-    def _run(self, inputs: object) -> None:
-        """Run the model until there is enough, or until it fails, as a stranger's model may on other or fewer examples."""
-        with suppress(Exception):
             run(self.model, inputs)
+        return kept
 
 
 class _Enough(Exception):
