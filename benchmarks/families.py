@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.studies import zoo
+from benchmarks.studies import typed, zoo
 from benchmarks.studies.zoo import decoders, others, pairs, pictures, texts
 from crossexplain import Game, InputError, explain, preflight, rounds
 from crossexplain.adapters import adapt
@@ -19,7 +19,7 @@ from crossexplain.gradients.modalities import ImageCells, Tokens
 
 TABLE = Path(__file__).parent.parent / "data/results/families.csv"
 ANIMALS = {**pairs.ANIMALS, **decoders.ANIMALS, **texts.ANIMALS, **pictures.ANIMALS, **others.ANIMALS}
-RIGHT, WRONG, REFUSED, FOREIGN = "right", "wrong", "refused", "foreign"
+RIGHT, WRONG, REFUSED, FOREIGN, NOT = "right", "wrong", "refused", "foreign", "not for it"
 
 
 class Asked:
@@ -134,10 +134,14 @@ def _sizes(asked: Asked, number: int) -> list[float]:
     return _flat(zoo.gradients(asked.animal, number, "sizes"))
 
 
+class NotForIt(Exception):
+    """A method that is about something that the family has not."""
+
+
 def four_rounds(asked: Asked) -> bool:
     """The rounds: logits with nothing masked and with each modality masked, and the gradient of round 1."""
     if len(asked.sides) < 2:
-        raise InputError("the rounds are about two modalities or more, and there is one.")
+        raise NotForIt("the rounds are about two modalities or more")
     record = rounds(*asked.arguments, **asked.settings | {"baselines": [asked.baselines]}, progress=False)
     label = record.baselines[0]
     full = record.passes[label, "full"]
@@ -163,7 +167,7 @@ def picture_map(asked: Asked) -> bool:
     """Grad-CAM at the layer that the adapter names, summed over the cells."""
     pictures_read = [m for m in asked.adapted.for_maps if isinstance(m, ImageCells)]
     if not pictures_read:
-        raise InputError("there is no picture.")
+        raise NotForIt("there is no picture")
     if pictures_read[0].layer.startswith("input:"):
         raise InputError(
             "no layer is known in which the parts of a picture have their places; it is read at the pixels."
@@ -181,7 +185,7 @@ def word_scores(asked: Asked) -> bool:
     """Gradient times input at the words."""
     words = next((m for m in asked.adapted.modalities if isinstance(m, Tokens)), None)
     if words is None:
-        raise InputError("there are no words.")
+        raise NotForIt("there are no words")
     target = asked.adapted.target
     found = tokens.attribute(
         asked.adapted.model,
@@ -206,11 +210,15 @@ def relevance(asked: Asked) -> bool:
         reasons = [
             why for what, chosen, why in asked.adapted.choices if what.endswith(": attention") or what == "attention"
         ]
-        raise InputError(f"no attention map can be read: {'; '.join(dict.fromkeys(reasons)) or 'the model has none'}.")
+        if not reasons:
+            raise NotForIt("there is no attention")
+        raise InputError(f"no attention map can be read: {'; '.join(dict.fromkeys(reasons))}.")
     told = explain(*asked.arguments, "attention-relevance", **asked.settings, attention=asked.adapted.attention)
     for name, found in told.values.items():
-        if name not in asked.animal.attention:
-            continue
+        if name not in asked.animal.attention:  # of the modules that the adapter names, the maps by hand
+            modules = [module.partition("#")[0].partition("@")[0] for module in asked.adapted.attention[name]]
+            axes = asked.animal.maps[1] if asked.animal.maps else ()
+            asked.animal.attention[name] = (modules, 1, axes[0] if isinstance(axes, tuple) and axes else 0)
         side = next(side for side in asked.sides if side.name == name)
         for number in asked.numbers:
             expected = zoo.relevance_of(asked.animal, number, side)
@@ -243,6 +251,8 @@ def outcome(check: Callable[[Asked], bool], asked: Asked) -> tuple[str, str]:
     """Return what came of a method on an animal, and the reason of a refusal or the error."""
     try:
         return (RIGHT if check(asked) else WRONG), ""
+    except NotForIt as error:
+        return NOT, str(error)
     except InputError as error:
         return REFUSED, str(error)
     except Exception as error:  # the point is to see whose error it is
@@ -273,35 +283,24 @@ def rows(seed: int = 0) -> list[dict]:
     """Judge every family, write the table, and return how many are right, wrong, and broken by another library's error."""
     names = [*ANIMALS, *pictures.larger()]
     lines = [line for name in names for line in judged(name)]
-    with TABLE.open("w", encoding="utf-8", newline="") as file:
+    _write(TABLE, lines)
+    _write(TABLE.with_name("typed.csv"), typed.table())
+    families = {line["family"] for line in lines if line["outcome"] == RIGHT}
+    wrong, foreign = (sum(line["outcome"] == which for line in lines) for which in (WRONG, FOREIGN))
+    counts = [
+        ("adapters.families", len(families), len(names), "families of models that are explained right"),
+        ("adapters.wrong", wrong, len(lines), "answers that are not right"),
+        ("adapters.foreign_errors", foreign, len(lines), "errors of other libraries"),
+        *(
+            (f"adapters.lines.{line['library']}", line["lines_there"] / line["lines_here"], 1, f"lines / ours: {line['task']}")
+            for line in typed.table()
+        ),
+    ]
+    return [{"id": key, "value": value, "low": value, "high": value, "n": n, "unit": unit} for key, value, n, unit in counts]
+
+
+def _write(table: Path, lines: list[dict]) -> None:
+    with table.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, list(lines[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(lines)
-    families = {line["family"] for line in lines if line["outcome"] == RIGHT}
-    wrong, foreign = (sum(line["outcome"] == which for line in lines) for which in (WRONG, FOREIGN))
-    return [
-        {
-            "id": "adapters.families",
-            "value": len(families),
-            "low": len(families),
-            "high": len(families),
-            "n": len(names),
-            "unit": "families of models that are explained right",
-        },
-        {
-            "id": "adapters.wrong",
-            "value": wrong,
-            "low": wrong,
-            "high": wrong,
-            "n": len(lines),
-            "unit": "answers that are not right",
-        },
-        {
-            "id": "adapters.foreign_errors",
-            "value": foreign,
-            "low": foreign,
-            "high": foreign,
-            "n": len(lines),
-            "unit": "errors of other libraries",
-        },
-    ]

@@ -214,6 +214,34 @@ def results_table(figures: Path, results: Path) -> str:
     return "\n\n".join(parts if rows else ["None yet.", *parts])
 
 
+def families_tables(kept: Path) -> str:
+    """Return which families of models each method is right for, by kind, and why it is refused for others, as Markdown."""
+    rows = list(csv.DictReader(kept.open(encoding="utf-8"))) if kept.is_file() else []
+    parts = []
+    for kind in dict.fromkeys(row["kind"] for row in rows):
+        lines = []
+        for family in dict.fromkeys(row["family"] for row in rows if row["kind"] == kind):
+            asked = [row for row in rows if row["family"] == family and row["outcome"] != "not for it"]
+            right = [row["method"] for row in asked if row["outcome"] == "right"]
+            others = [f"{row['method']}: {row['outcome']}, {row['reason']}" for row in asked if row["outcome"] != "right"]
+            lines.append((family, f"all {len(asked)}" if len(right) == len(asked) else f"{len(right)} of {len(asked)}",
+                          "<br>".join(others)))
+        parts += [f"### {kind.capitalize()}", table(("family", "methods that are right", "others, with the reason"), lines)]
+    return "\n\n".join(parts) if parts else "Not measured in this checkout."
+
+
+def typed_tables(kept: Path) -> str:
+    """Return what a reader types for the same result here and with another library, as Markdown."""
+    rows = list(csv.DictReader(kept.open(encoding="utf-8"))) if kept.is_file() else []
+    head = ("task", "lines here", "lines with the other library", "library")
+    lines = [(row["task"], row["lines_here"], row["lines_there"], row["library"]) for row in rows]
+    parts = [table(head, lines)] if rows else ["Not measured in this checkout."]
+    for row in rows:
+        parts += [f"### {row['task'][0].upper()}{row['task'][1:]}", f"Here:\n\n```python\n{row['here']}\n```",
+                  f"With {row['library']}:\n\n```python\n{row['there']}\n```"]
+    return "\n\n".join(parts)
+
+
 def _short(text: str) -> str:
     """Return a number with four digits, and anything else as it is."""
     try:
@@ -290,7 +318,8 @@ def assemble(build: Build, notebooks: list[Path], failed: list[str]) -> str:
     figures = build.root / "data" / "results" / "figures.csv"
     files |= {f"downloads/{file.name}": file for file in [*tree(build.results, "*.csv"), figures] if file.is_file()}
     tables = {"claims": claims_tables(claims), "runtime": runtime_table(records),
-              "results": results_table(figures, build.results),
+              "results": results_table(figures, build.results), "families": families_tables(figures.with_name("families.csv")),
+              "typed": typed_tables(figures.with_name("typed.csv")),
               "checkpoints": checkpoints_table(build.root / "data" / "checkpoints")}
     files = {name: _fill(name, content, tables) for name, content in files.items()}
     return _write(build.source, files)

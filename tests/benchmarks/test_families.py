@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from benchmarks import families
-from benchmarks.families import ANIMALS, METHODS, REFUSED, RIGHT, Asked, outcome
-from benchmarks.studies import zoo
+from benchmarks.families import ANIMALS, METHODS, NOT, REFUSED, RIGHT, Asked, outcome
+from benchmarks.studies import typed, zoo
 from benchmarks.studies.zoo import decoders, pairs, pictures, texts
 
 SLOW = {"Gemma 3", "BridgeTower", "Qwen3-VL", "GroupViT", "torchvision wide ResNet (small)"}  # left to the benchmark
@@ -18,7 +18,7 @@ def judged(animal: zoo.Animal) -> dict[str, tuple[str, str]]:
 
 
 def require_right(came: dict[str, tuple[str, str]], also: tuple[str, ...] = ()) -> None:
-    assert not {method: reason for method, (kind, reason) in came.items() if kind not in (RIGHT, REFUSED)}
+    assert not {method: reason for method, (kind, reason) in came.items() if kind not in (RIGHT, REFUSED, NOT)}
     assert not {method: came[method] for method in (*CORE, *also) if came[method][0] != RIGHT}
 
 
@@ -110,6 +110,17 @@ def test_what_is_written_is_what_came_of_it(tmp_path, monkeypatch):
     monkeypatch.setattr(families, "TABLE", tmp_path / "families.csv")
     monkeypatch.setattr(pictures, "larger", dict)
     counts = {row["id"]: row["value"] for row in families.rows()}
-    assert counts == {"adapters.families": 1, "adapters.wrong": 0, "adapters.foreign_errors": 0}
+    assert [counts[f"adapters.{what}"] for what in ("families", "wrong", "foreign_errors")] == [1, 0, 0]
+    assert all(counts[f"adapters.lines.{library}"] > 2 for library in ("grad-cam", "captum", "shapiq"))
     lines = (tmp_path / "families.csv").read_text("utf-8").splitlines()
     assert len(lines) == 1 + len(METHODS) and lines[0] == "family,kind,method,outcome,reason"
+
+
+@pytest.mark.parametrize("task", typed.TASKS)
+def test_what_is_typed_here_and_with_another_library_gives_the_same(task):
+    make, library, here, there = typed.TASKS[task]
+    pytest.importorskip({"grad-cam": "pytorch_grad_cam"}.get(library, library))
+    found, expected = (typed.run(code, make()) for code in (here, there))
+    assert torch.allclose(found, expected, atol=1e-4)
+    assert typed.lines_of(here) < typed.lines_of(there)
+    assert max(map(len, (here + there).splitlines())) <= 88
