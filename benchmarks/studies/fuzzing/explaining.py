@@ -338,7 +338,8 @@ def explaining(scene: Scene, source: Source) -> Call:
         _modules(asked, scene)
         sound = sound and not any("patches" not in part.declared for part in pictures)
     if group == "paths":  # types, masks and lengths cannot go in steps, and other libraries want the examples first
-        masked = any(part.attention or part.lengths or part.along or part.words for part in texts if asked.baselines[part.name] != "mask")
+        moving = [part for part in texts if asked.baselines[part.name] != "mask"]
+        masked = any(part.attention or part.lengths or part.along or part.stay or part.words for part in moving)
         sound = sound and not masked and not any(part.layout == "TND" for part in scene.parts)
     if any("@" in part.layer for part in scene.parts) and group in ("paths", "library", "sums"):
         sound = False  # other libraries do not know the second call of a layer

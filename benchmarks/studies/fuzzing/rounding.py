@@ -295,7 +295,7 @@ def checking(scene: Scene, source: Source) -> Call:
         with scene.mode():
             names = set(preflight(scene.model, scene.inputs, scene.modalities()).names)
         return {"in train mode": np.array(float(bool(names & {"dropout on", "batch statistics", "not repeatable"}))),
-                "touching": np.array(float("examples touch" in names)),
+                "touching": np.array(float(bool(names & {"examples touch", "columns change"}))),
                 "a probability": np.array(float(any("probab" in name for name in names)))}
 
     def want() -> Arrays:

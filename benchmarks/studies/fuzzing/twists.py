@@ -119,6 +119,7 @@ def _declared_probability(scene, source):
     scene.model = Called(scene.net, output=torch.logit).eval()
     scene.notes.add("half precision")  # in which logits would be rounding
     scene.rough = True
+    scene.unexpected.add("probability")  # where the model is sure, its logit is infinite
 
 
 @_is("declared inputs", _untouched)
