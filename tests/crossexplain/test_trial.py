@@ -180,6 +180,15 @@ def test_examples_that_touch_are_refused_and_preflight_finds_them(how):
     assert [found.check for found in Question(model, PAIRS, PARTS, any_mode=True).problems()] == ["examples touch"]
 
 
+@pytest.mark.parametrize("function", [None, lambda output: output[:, 0] - output.mean(dim=1)])
+def test_examples_that_touch_are_seen_where_there_is_but_one(function):
+    one = {key: value[:1] for key, value in PAIRS.items()}
+    for form in (lambda logits: logits - logits.mean(dim=0), lambda logits: logits @ logits.T):
+        for door in doors(Net(form).eval(), one, target=function):
+            with pytest.raises(InputError, match="alone has another logit than beside|1 column.s. for one example and 2 fo"):
+                door()
+
+
 def test_attention_of_pytorch_is_no_quantised_layer():
     """It holds a layer called NonDynamicallyQuantizableLinear, and hides no examples that touch."""
     class Attends(Touching):
