@@ -14,6 +14,7 @@ from benchmarks.studies import typed, zoo
 from benchmarks.studies.zoo import decoders, others, pairs, pictures, texts
 from crossexplain import Game, InputError, explain, preflight, rounds
 from crossexplain.adapters import adapt
+from crossexplain.adapters.draft import NO_ATTENTION
 from crossexplain.gradients import tokens
 from crossexplain.gradients.modalities import ImageCells, Tokens
 
@@ -210,7 +211,7 @@ def relevance(asked: Asked) -> bool:
         reasons = [
             why for what, chosen, why in asked.adapted.choices if what.endswith(": attention") or what == "attention"
         ]
-        if not reasons:
+        if set(reasons) <= {NO_ATTENTION}:
             raise NotForIt("there is no attention")
         raise InputError(f"no attention map can be read: {'; '.join(dict.fromkeys(reasons))}.")
     told = explain(*asked.arguments, "attention-relevance", **asked.settings, attention=asked.adapted.attention)
@@ -285,10 +286,10 @@ def rows(seed: int = 0) -> list[dict]:
     lines = [line for name in names for line in judged(name)]
     _write(TABLE, lines)
     _write(TABLE.with_name("typed.csv"), typed.table())
-    families = {line["family"] for line in lines if line["outcome"] == RIGHT}
+    families = {_without_size(line["family"]) for line in lines if line["outcome"] == RIGHT}
     wrong, foreign = (sum(line["outcome"] == which for line in lines) for which in (WRONG, FOREIGN))
     counts = [
-        ("adapters.families", len(families), len(names), "families of models that are explained right"),
+        ("adapters.families", len(families), len(names), "families of models that are explained right; n models"),
         ("adapters.wrong", wrong, len(lines), "answers that are not right"),
         ("adapters.foreign_errors", foreign, len(lines), "errors of other libraries"),
         *(
@@ -297,6 +298,12 @@ def rows(seed: int = 0) -> list[dict]:
         ),
     ]
     return [{"id": key, "value": value, "low": value, "high": value, "n": n, "unit": unit} for key, value, n, unit in counts]
+
+
+def _without_size(family: str) -> str:
+    """Return a family's name; models of torchvision that differ in their size are one."""
+    kinds = pictures.KINDS if family.startswith("torchvision ") else ()
+    return next((f"torchvision {kind}" for kind in kinds if kind in family), family)
 
 
 def _write(table: Path, lines: list[dict]) -> None:

@@ -184,6 +184,7 @@ def siglip2() -> Animal:
         ),
     )
     model = spread(transformers.Siglip2Model(config).eval(), 0.1)
+    model.set_attn_implementation("eager")
     pixels = torch.rand(2, 3, 16, 32)
     ids = torch.tensor([[2, 11, 12, 13, 3], [2, 21, 22, 3, 0]])
     room = 12  # places for patches, of which 8 are filled

@@ -192,7 +192,7 @@ def hugging_face(family: str) -> Animal:
 
 # Of torchvision: kind -> side of the smallest picture that leaves its last map four places, that layer and its layout.
 KINDS = {
-    "alexnet": (64, ("features", "NCHW")),
+    "alexnet": (96, ("features", "NCHW")),
     "vgg": (64, ("features", "NCHW")),
     "resne": (64, ("layer4", "NCHW")),
     "densenet": (64, ("features", "NCHW")),

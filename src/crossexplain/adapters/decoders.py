@@ -114,7 +114,7 @@ def _attention(draft: Draft, tower: str, asked: Answer) -> None:
     modules = [name for name in parts.self_attention(model, reader) if not (tower and parts.within(name, tower))]
     # Where an encoder reads, or patches stand in the row before the words, a map is not one of the words.
     alone = asked.start is None and not asked.longest and not parts.is_a(model, "Git.*", "Blip.*", "Blip2.*")
-    draft.maps_of("text", modules if alone else [])
+    draft.maps_of("text", modules if alone else [], why="no map is one of the prompt's words alone")
 
 
 def _question_answering(model: nn.Module, inputs: dict) -> Tensor:

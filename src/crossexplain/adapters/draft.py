@@ -14,6 +14,7 @@ from crossexplain.gradients.capture import Target
 from crossexplain.gradients.modalities import ImageCells, Modality, Tokens
 
 CHOSEN = "your choice"
+NO_ATTENTION = "the model has no self-attention"
 UNSET = object()  # of a choice that has no default: without it the adapter refuses
 Batch = Mapping[str, object]
 
@@ -234,14 +235,14 @@ class Draft:
 
     # Attention
 
-    def maps_of(self, name: str, modules: Sequence[str], entry: int = 1) -> None:
-        """Name the self-attention modules of a modality, where they give their maps."""
+    def maps_of(self, name: str, modules: Sequence[str], entry: int = 1, why: str = NO_ATTENTION) -> None:
+        """Name the self-attention modules of a modality, where they give their maps; without any, ``why`` there are none."""
         own = self.choices.get("attention_modules", {})
         if isinstance(own, Mapping) and name in own:
             self.attention[name] = tuple(own[name])
             self.note(f"{name}: attention", f"{len(own[name])} modules", CHOSEN)
         elif not modules:
-            self.note(f"{name}: attention", "none", "no self-attention module was found")
+            self.note(f"{name}: attention", "none", why)
         elif not parts.is_eager(self.model):
             self.note(f"{name}: attention", "none", "its maps are not kept; load the model with attn_implementation='eager'")
         elif parts.wants_attentions(self.model, modules) and not parts.takes(self.model, "output_attentions"):

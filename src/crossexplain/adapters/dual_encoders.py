@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from crossexplain.adapters import parts
 from crossexplain.adapters.draft import Adapted, Draft, picture
-from crossexplain.adapters.pictures import NAFLEX, deep, naflex
+from crossexplain.adapters.pictures import NAFLEX, attention_of, deep, naflex
 from crossexplain.checks import InputError
 
 
@@ -38,7 +38,7 @@ def _dual(draft: Draft) -> Adapted:
         picture(draft, "pixel_values", layer, at)
         if parts.is_a(model, NAFLEX):
             naflex(draft)
-        draft.maps_of("image", parts.self_attention(model, tower) if "positions" in at else [])
+        attention_of(draft, at, tower)
     else:
         raise InputError(f"{type(model).__name__} compares texts with something other than pictures or sounds; wrap it in "
                          "Called(...) and name the modalities yourself.")

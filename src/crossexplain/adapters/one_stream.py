@@ -38,7 +38,7 @@ def _bridge_tower(draft: Draft) -> Adapted:
     patches = next((name for name, module in draft.model.named_modules() if isinstance(module, nn.Conv2d)), None)
     picture(draft, "pixel_values", patches, {"layout": "NCHW"})
     draft.note("judged", "the logits", "output.logits: does the text fit?")
-    draft.maps_of("text", [])
+    draft.maps_of("text", [], why="words and patches look at each other between the maps")
     return draft.finish("two towers with bridges")
 
 
@@ -68,7 +68,7 @@ def _lxmert(draft: Draft) -> Adapted:
               attention=("visual_attention_mask" if _given(draft, "visual_attention_mask") else None, "model's forward()"),
               **({"stay": (("visual_pos",), "where the boxes are")} if "stay" in _parameters(Vectors) else {}))
     draft.note("judged", f"output.{key}", "the head of the class")
-    draft.maps_of("text", [])
+    draft.maps_of("text", [], why="words and boxes look at each other between the maps")
     return draft.finish("words and boxes with cross-attention")
 
 

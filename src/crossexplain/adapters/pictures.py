@@ -1,10 +1,12 @@
 """Pictures: the classifiers of torchvision, transformers and timm."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import nn
 
 from crossexplain.adapters import parts
-from crossexplain.adapters.draft import Adapted, Draft, picture, require_tensor, same_rows
+from crossexplain.adapters.draft import NO_ATTENTION, Adapted, Draft, picture, require_tensor, same_rows
 from crossexplain.checks import InputError
 
 NAFLEX = "Siglip2.*"
@@ -71,10 +73,16 @@ def _classifier(draft: Draft) -> Adapted:
     picture(draft, "pixel_values", layer, at)
     if parts.is_a(model, NAFLEX):
         naflex(draft)
-    # Windows, and keys that were pooled, give maps that are not of every patch with every patch.
-    draft.maps_of("image", parts.self_attention(model) if "positions" in at else [])
+    attention_of(draft, at)
     require_one_target(draft)
     return draft.finish("a classifier of pictures")
+
+
+def attention_of(draft: Draft, at: Mapping[str, object], tower: str = "") -> None:
+    """Name the self-attention modules of a picture's tower where their maps are of every patch with every patch."""
+    modules = parts.self_attention(draft.model, tower)
+    why = "its maps are of windows, or of places that were pooled" if modules else NO_ATTENTION
+    draft.maps_of("image", modules if "positions" in at else [], why=why)
 
 
 def require_one_target(draft: Draft) -> None:

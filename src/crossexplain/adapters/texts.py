@@ -3,7 +3,7 @@
 from torch import nn
 
 from crossexplain.adapters import parts
-from crossexplain.adapters.draft import Adapted, Draft, picture
+from crossexplain.adapters.draft import NO_ATTENTION, Adapted, Draft, picture
 from crossexplain.adapters.pictures import require_one_target
 from crossexplain.checks import InputError
 
@@ -46,7 +46,8 @@ def _attention(draft: Draft) -> None:
         modules = [f"{module}@{call}" for module in modules for call in range(config.num_hidden_layers // len(modules))] \
             if getattr(config, "num_hidden_groups", 1) == 1 and getattr(config, "inner_group_num", 1) == 1 else []
     pooled = parts.is_a(model, "Funnel.*", "Longformer.*", "BigBird.*", "Reformer.*", "Nystromformer.*", "Yoso.*", "Mra.*")
-    draft.maps_of("text", [] if pooled else modules, entry=2 if parts.is_a(model, "T5.*", "MT5.*", "UMT5.*") else 1)
+    why = "its maps are not of every word with every word" if modules and pooled else NO_ATTENTION
+    draft.maps_of("text", [] if pooled else modules, 2 if parts.is_a(model, "T5.*", "MT5.*", "UMT5.*") else 1, why)
 
 
 FAMILIES = ((_is_classifier, _classifier),)
