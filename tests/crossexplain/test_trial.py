@@ -10,7 +10,7 @@ from crossexplain.checks import InputError
 from crossexplain.gradients import maps
 from crossexplain.gradients.capture import NoGradient
 from crossexplain.gradients.failures import quantised
-from crossexplain.gradients.modalities import ImageCells, Tokens
+from crossexplain.gradients.modalities import Columns, ImageCells, Tokens, Vectors
 from crossexplain.gradients.question import Question
 from crossexplain.gradients.rounds import feature_dividends
 
@@ -562,3 +562,14 @@ def test_options_that_do_not_fit(options, says):
 def test_donors_that_do_not_fit(donors, says):
     with pytest.raises(InputError, match=says):
         values_of(Net().eval(), baselines="data", donors=donors)
+
+
+def test_one_example_of_a_table_that_can_only_borrow_is_tried_all_the_same():
+    """A table's first stand-in is another example's row, and there is no other example."""
+    class Table(nn.Module):
+        def forward(self, table, sound):
+            return table.sum(dim=1) + sound.sum(dim=(1, 2))
+
+    inputs = {"table": torch.tensor([[1.0, 2.0]]), "sound": torch.tensor([[[3.0]]])}
+    question = Question(Table().eval(), inputs, [Columns("table", "table"), Vectors("sound", "sound")])
+    assert question.whole().tolist() == [[6.0]]

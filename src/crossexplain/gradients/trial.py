@@ -115,10 +115,13 @@ def _subsets(keys: Sequence[str]) -> Iterator[tuple[str, ...]]:
 def _beside(two: Inputs, modalities: Sequence[Modality]) -> Inputs:
     """Return an example twice with something of the second one hidden, where there is no other example."""
     for modality in modalities:
+        alone = next((baseline for baseline in modality.baselines if baseline != "data"), None)  # nobody to borrow from
+        if alone is None:
+            continue
         with suppress(InputError):
             keep = torch.ones_like(modality.features(two))
             keep[1] = False
-            return two | modality.replace(without_others(two, modality, modalities), keep, modality.baselines[0], None)
+            return two | modality.replace(without_others(two, modality, modalities), keep, alone, None)
     return two
 
 
