@@ -20,6 +20,8 @@ CALL = "import sys; from jupyter_book.cli.main import main; sys.exit(main())"  #
 # Lines of prose that other pages may show: titles, labels, directives with their options, citations.
 FRAME = re.compile(r"^(?:#.*|\(.*\)=|:[\w-]+:.*|[`:]{3,}.*|.*\{cite.*)$", re.MULTILINE)
 
+WAY_BACK = re.compile(r'<a class="viewcode-back" href="([^"]*)">\[docs\]</a>')  # from source code to its API entry
+
 
 def build_book(build: Build, *, names=(), jobs: int = 2, memory: float = 3.5, parameters: dict | None = None,
                again: bool = False, results: Path | None = None, say=print) -> int:
@@ -120,6 +122,7 @@ def site(build: Build, key: str, *, strict: bool, say=print) -> bool:
     part = build.folder / "html.part"
     shutil.rmtree(part, ignore_errors=True)
     shutil.copytree(pages, part)
+    _drop_dead_ways_back(part)
     shutil.rmtree(build.html, ignore_errors=True)
     part.replace(build.html)
     if process.returncode:
@@ -127,6 +130,22 @@ def site(build: Build, key: str, *, strict: bool, say=print) -> bool:
         return False
     stamp.write_text(json.dumps(keys))
     return True
+
+
+def _drop_dead_ways_back(pages: Path) -> None:
+    """Leave out links from source code to API entries that are not there, since a name is documented in one place only."""
+    texts: dict[Path, str] = {}
+    for page in (pages / "_modules").rglob("*.html"):
+
+        def kept(link: re.Match, page: Path = page) -> str:
+            target, _, place = link[1].partition("#")
+            file = (page.parent / target).resolve()
+            if file not in texts:
+                texts[file] = file.read_text("utf-8") if file.is_file() else ""
+            return link[0] if f'id="{place}"' in texts[file] else ""
+
+        code = page.read_text("utf-8")
+        page.write_text(WAY_BACK.sub(kept, code), "utf-8")
 
 
 def _load_keys(stamp: Path) -> dict:

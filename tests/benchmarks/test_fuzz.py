@@ -22,7 +22,7 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-@settings(max_examples=250, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=200, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_a_drawn_model_is_explained_rightly_or_refused(data):
     def choose(name, options, usual):
@@ -34,8 +34,8 @@ def test_a_drawn_model_is_explained_rightly_or_refused(data):
 
 
 def test_most_draws_are_answered():
-    kinds = Counter(outcome.kind for _, outcome in draws.draws(1, 100))
-    assert kinds["right"] >= 50, kinds
+    kinds = Counter(outcome.kind for _, outcome in draws.draws(1, 60))
+    assert kinds["right"] >= 30, kinds
 
 
 def test_a_draw_is_repeated_by_its_choices():

@@ -243,3 +243,21 @@ def test_occlusion_hides_neighbours_of_a_video_together_and_columns_one_by_one()
     shown = values["video"].reshape(3, 3, 3)  # windows of 2 x 2 x 2 cells, of which one holds the first cell
     assert shown[0, 0, 0] == 1 and shown[0, 1, 1] == 1 / 4 and not shown[2].any() and not shown[:, 2].any()
     assert values["table"].tolist() == [[1, 2, 0]]
+
+
+def test_a_method_about_pictures_needs_no_layer_of_the_words():
+    class Bag(nn.Module):
+        """The words have one vector together."""
+
+        def __init__(self):
+            super().__init__()
+            self.bag = nn.EmbeddingBag(9, 1)
+
+        def forward(self, images, tokens):
+            return images.sum(dim=(1, 2, 3)) + self.bag(tokens)[:, 0]
+
+    inputs = {"images": torch.rand(2, 1, 2, 2), "tokens": torch.randint(2, 9, (2, 3))}
+    parts = [ImageCells(), Tokens(layer="bag")]
+    assert explain(Bag().eval(), inputs, parts, "saliency", target=1).values["image"].tolist() == [[1.0] * 4] * 2
+    with pytest.raises(InputError, match="layer 'bag'"):
+        explain(Bag().eval(), inputs, parts, "l2")

@@ -89,3 +89,25 @@ def test_what_does_not_fit_is_refused_with_the_same_words_for_all():
     with pytest.raises(InputError, match="NaN or infinity for example 1"):
         bad = {**INPUTS, "seen": torch.tensor([[[1.0], [2.0]], [[float("inf")], [0.5]]])}
         Question(Sum().eval(), bad, [Tokens()], target=1).values(torch.ones(2, 3, dtype=torch.bool), torch.arange(2))
+
+
+def test_a_layer_that_has_the_sequence_first_is_not_taken_for_one_with_the_examples_first():
+    class SequenceFirst(nn.Module):
+        """One position a picture, which is the same for all examples: (1, 1, D) for one distinct row."""
+
+        def __init__(self):
+            super().__init__()
+            self.turn, self.embedding = Turned(), nn.Embedding.from_pretrained(torch.arange(10.0)[:, None])
+
+        def forward(self, seen, tokens):
+            return self.turn(seen).sum(dim=(0, 2)) * self.embedding(tokens).sum(dim=(1, 2))
+
+    class Turned(nn.Module):
+        def forward(self, seen):
+            return 2 * seen.transpose(0, 1)
+
+    same = {"seen": torch.ones(4, 1, 3), "tokens": torch.tensor([[4, 5], [6, 7], [8, 9], [2, 3]])}
+    question = Question(SequenceFirst().eval(), same, [Vectors("image", "seen", layer="turn", layout="TND"), Tokens()])
+    _, captured = question.read(same)
+    assert captured.activations["turn"].shape == (1, 4, 3) and not question.sharing
+    assert captured.gradients["turn"][0, :, 0].tolist() == [9, 13, 17, 5]

@@ -9,7 +9,8 @@ from crossexplain import Called, Game, capture, explain, preflight, rounds
 from crossexplain.checks import InputError
 from crossexplain.gradients import maps
 from crossexplain.gradients.capture import NoGradient
-from crossexplain.gradients.modalities import ImageCells, Tokens
+from crossexplain.gradients.failures import quantised
+from crossexplain.gradients.modalities import Columns, ImageCells, Tokens, Vectors
 from crossexplain.gradients.question import Question
 from crossexplain.gradients.rounds import feature_dividends
 
@@ -179,6 +180,39 @@ def test_examples_that_touch_are_refused_and_preflight_finds_them(how):
     assert [found.check for found in Question(model, PAIRS, PARTS, any_mode=True).problems()] == ["examples touch"]
 
 
+@pytest.mark.parametrize("function", [None, lambda output: output[:, 0] - output.mean(dim=1)])
+def test_examples_that_touch_are_seen_where_there_is_but_one(function):
+    one = {key: value[:1] for key, value in PAIRS.items()}
+    for form in (lambda logits: logits - logits.mean(dim=0), lambda logits: logits @ logits.T):
+        for door in doors(Net(form).eval(), one, target=function):
+            with pytest.raises(InputError, match="alone has another logit than beside|1 column.s. for one example and 2 fo"):
+                door()
+
+
+def test_attention_of_pytorch_is_no_quantised_layer():
+    """It holds a layer called NonDynamicallyQuantizableLinear, and hides no examples that touch."""
+    class Attends(Touching):
+        def __init__(self):
+            super().__init__("mean")
+            self.encoder = nn.TransformerEncoderLayer(3, 1, batch_first=True)
+
+        def forward(self, images, tokens):
+            return self.encoder(super().forward(images, tokens)[:, None])[:, 0]
+
+    assert not quantised(Attends())
+    with pytest.raises(InputError, match="alone has another logit than beside a second one"):
+        Game(Attends().eval(), PAIRS, PARTS)
+
+
+@pytest.mark.parametrize("share", [0.5, 0.02])
+def test_examples_that_touch_a_little_are_seen_too_and_rounding_is_not(share):
+    touching = Net(lambda logits: logits - share * logits.mean(dim=0)).eval()
+    with pytest.raises(InputError, match="alone has another logit than beside a second one"):
+        Game(touching, PAIRS, PARTS)
+    half = Net().eval().bfloat16()
+    assert Question(half, {**PAIRS, "images": IMAGES.bfloat16()}, PARTS).columns == 3
+
+
 class Drawn(Net):
     """Draws at random in eval mode too, or counts how often it was called."""
 
@@ -243,6 +277,17 @@ def test_an_input_of_all_examples_is_found_whatever_its_length(n, classes):
     rows = torch.arange(14) % n
     assert torch.allclose(question.values(keep, rows), Question(held, some, PARTS).values(keep, rows), atol=1e-4), \
         "nor is it cut where as many rows as it has go through the model"
+
+
+@pytest.mark.parametrize("n", [1, 2, 6])
+def test_a_number_for_all_is_not_cut(n):
+    class Tempered(Net):
+        def forward(self, images, tokens, temperature):
+            return self.both(images, tokens)[:, :2] / temperature
+
+    some, temperature = {key: value[:n] for key, value in PAIRS.items()}, torch.tensor([2.0])
+    expected = values_of(Net(lambda logits: logits[:, :2] / 2).eval(), some)
+    assert torch.allclose(values_of(Tempered().eval(), {**some, "temperature": temperature}), expected, atol=1e-5)
 
 
 class Positions(Net):
@@ -511,9 +556,20 @@ def test_options_that_do_not_fit(options, says):
 
 @pytest.mark.parametrize(("donors", "says"), [
     ({"images": torch.rand(2, 3, 4, 4), "tokens": WORDS[:2]}, r"donors have shape \(3, 4, 4\) an example as 'images'"),
-    ({"tokens": WORDS[:2]}, "donors have nothing as 'images'"),
+    ({"tokens": WORDS[:2]}, "donors have nothing as 'images'"), (3, "got donors as int, expected a dict"),
     ({"images": IMAGES[:2], "tokens": WORDS[:2, :2]}, r"donors have shape \(2,\) an example as 'tokens', the inputs \(3,\)"),
 ])
 def test_donors_that_do_not_fit(donors, says):
     with pytest.raises(InputError, match=says):
         values_of(Net().eval(), baselines="data", donors=donors)
+
+
+def test_one_example_of_a_table_that_can_only_borrow_is_tried_all_the_same():
+    """A table's first stand-in is another example's row, and there is no other example."""
+    class Table(nn.Module):
+        def forward(self, table, sound):
+            return table.sum(dim=1) + sound.sum(dim=(1, 2))
+
+    inputs = {"table": torch.tensor([[1.0, 2.0]]), "sound": torch.tensor([[[3.0]]])}
+    question = Question(Table().eval(), inputs, [Columns("table", "table"), Vectors("sound", "sound")])
+    assert question.whole().tolist() == [[6.0]]

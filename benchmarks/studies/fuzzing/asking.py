@@ -153,11 +153,11 @@ def expects(scene: Scene, follow: Followed | None = None, needed: tuple[str, ...
     return not scene.unexpected - explained
 
 
-def require_truth(scene: Scene, question: bool = True) -> None:
-    """Raise where no answer is right."""
+def require_truth(scene: Scene, question: bool = True, follow: Followed | None = None) -> None:
+    """Raise where no answer is right; what a function makes of a probability is the caller's."""
     if reason := scene.refuse or (question and scene.refuse_modalities):
         raise NoTruth(reason)
-    if question and is_probability(scene):
+    if question and is_probability(scene) and not (follow is not None and follow.of_function):
         raise NoTruth("the output is a probability, which is no logit")
     if question and scene.net.extra == "touching":
         raise NoTruth("the examples touch each other")

@@ -32,7 +32,7 @@ CALLS: dict[str, Callable] = {
     "a mistake": erring, "verdict": judging,
 }
 WEIGHTS = {"explain": 8, "rounds": 3, "game": 2, "a mistake": 2}  # how often a call is drawn; others once
-TOLERANCE, OF_HALF = 1e-4, 0.1
+TOLERANCE, OF_HALF, OF_ROUGH = 1e-4, 0.1, 0.25  # relative: usually, in half precision, and of values rounded by the batch
 RIGHT, REFUSED, REFUSED_PLAIN, WRONG, FOREIGN, LEFT = "right", "refused", "refused plain", "wrong", "foreign", "left behind"
 FAULTS = WRONG, FOREIGN, LEFT
 
@@ -62,8 +62,8 @@ class Outcome:
 
 def run(source: Source) -> Outcome | None:
     """Draw a scene and a call, and judge the answer; None where the draw does not fit together."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings(record=True):  # thousands of draws would say the same thousands of times
+        warnings.simplefilter("always")
         scene = draw(source, twist)
         name = source.pick("call", [name for name in CALLS for _ in range(WEIGHTS.get(name, 1))])
         try:
@@ -88,7 +88,7 @@ def run(source: Source) -> Outcome | None:
             return Outcome(WRONG, f"an answer where none is right ({reason})", source.picks, call.expected)
         tolerance, size = TOLERANCE * call.loose, call.size
         if scene.half or scene.rough:
-            tolerance = OF_HALF
+            tolerance = OF_HALF if scene.half else OF_ROUGH
             size = max(size, float(scene.truth.whole().abs().max())) if call.of_logits else size
         apart = different(got, want, tolerance, size)
         return Outcome(WRONG if apart else RIGHT, apart, source.picks, call.expected)

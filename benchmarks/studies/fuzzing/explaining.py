@@ -23,7 +23,7 @@ from benchmarks.studies.fuzzing.asking import (
     require_truth,
 )
 from benchmarks.studies.fuzzing.oracle import NoTruth
-from benchmarks.studies.fuzzing.parts import Picture, Words, cell_sums
+from benchmarks.studies.fuzzing.parts import Film, Picture, Table, Words, cell_sums
 from benchmarks.studies.fuzzing.reading import CAMS, SCORES, SIGNED
 from benchmarks.studies.fuzzing.rounding import Views, feature_dividends_by_hand, none_of
 from benchmarks.studies.fuzzing.scenes import Scene
@@ -88,7 +88,7 @@ class Asked:
 
     def want(self) -> Arrays:
         """Answer by hand."""
-        require_truth(self.scene)
+        require_truth(self.scene, follow=self.follow)
         method = self.method
         group = next(name for name, methods in GROUPS.items() if method in methods)
         every_layer = all(layer_is_read(self.scene, part) for part in self.parts.values())
@@ -234,8 +234,8 @@ class Asked:
 
     def _occluded(self, i: int, name: str) -> np.ndarray:
         part, count = self.parts[name], len(self.truth.present(i)[name])
-        shape = np.arange(count).reshape(part.grid if isinstance(part, Picture) else (count,))
-        sides = [min(2, max(side - 1, 1)) for side in shape.shape]
+        shape = np.arange(count).reshape(part.grid if isinstance(part, Picture | Film) else (count,))
+        sides = [1 if isinstance(part, Table) else min(2, max(side - 1, 1)) for side in shape.shape]
         total, times = np.zeros(count), np.zeros(count)
         for start in np.ndindex(*(side - width + 1 for side, width in zip(shape.shape, sides))):
             window = shape[tuple(slice(at, at + width) for at, width in zip(start, sides))].ravel()
@@ -336,8 +336,10 @@ def explaining(scene: Scene, source: Source) -> Call:
             asked.want = _refused("one logit is needed")
     if group == "attention":
         _modules(asked, scene)
+        sound = sound and not any("patches" not in part.declared for part in pictures)
     if group == "paths":  # types, masks and lengths cannot go in steps, and other libraries want the examples first
-        masked = any(part.attention or part.lengths or part.along for part in texts if asked.baselines[part.name] != "mask")
+        moving = [part for part in texts if asked.baselines[part.name] != "mask"]
+        masked = any(part.attention or part.lengths or part.along or part.stay or part.words for part in moving)
         sound = sound and not masked and not any(part.layout == "TND" for part in scene.parts)
     if any("@" in part.layer for part in scene.parts) and group in ("paths", "library", "sums"):
         sound = False  # other libraries do not know the second call of a layer

@@ -161,9 +161,8 @@ class Truth:
                 if layer.startswith("input:"):
                     given[layer.removeprefix("input:")] = leaves[layer]
                 else:
-                    handles.append(self.net.get_submodule(layer).register_forward_hook(
-                        lambda module, arguments, output, value=leaves[layer]:
-                        (value.clone(), *output[1:]) if isinstance(output, tuple) else value.clone()))
+                    handles.append(self.net.get_submodule(layer.partition("@")[0]).register_forward_hook(
+                        _replacing(leaves[layer], int(layer.partition("@")[2] or 0))))
             try:
                 with torch.enable_grad():
                     slopes = torch.autograd.grad(score(self.net.logits(given)).sum(), list(leaves.values()), allow_unused=True,
@@ -207,6 +206,18 @@ class Truth:
         found = [float(score(row[None])) for row in rows]
         return np.array([found[numbers[tuple(bool(s >> k & 1) or not mine[k] for k in range(sum(counts)))]]
                          for s in range(2 ** sum(counts))])
+
+
+def _replacing(value: Tensor, number: int) -> Callable:
+    """Return a hook that replaces what one call of a layer gives, counted from 0."""
+    calls = itertools.count()
+
+    def replace(module: nn.Module, arguments: tuple, output: object) -> object:
+        if next(calls) != number:
+            return None
+        return (value.clone(), *output[1:]) if isinstance(output, tuple) else value.clone()
+
+    return replace
 
 
 def _plain(value: object) -> object:

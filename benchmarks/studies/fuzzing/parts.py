@@ -243,6 +243,10 @@ class Words(Part):
             for t, place in moved.items():
                 row[0, place] = example[key][0, t]
             changed[key] = row
+        if self.side == "left":  # a place is counted from the beginning of the text, which has moved
+            for key in self.stay:
+                places = [max(0, t - len(hidden)) for t in range(count)]
+                changed[key] = example[key][:, places]
         if self.lengths is not None:
             changed[self.lengths] = example[self.lengths] - len(hidden)
         return changed, [[self.offset + moved[t] for t in group if t in moved] for group in self.groups(example)]

@@ -119,7 +119,7 @@ def running_rounds(scene: Scene, source: Source) -> Call:
         return found
 
     def want() -> Arrays:
-        require_truth(scene)
+        require_truth(scene, follow=follow)
         if not all(layer_is_read(scene, part) for part in scene.parts):
             raise NoTruth("no vector a feature")
         found: dict[str, list] = {}
@@ -186,7 +186,7 @@ def dividing(scene: Scene, source: Source) -> Call:
         return {name: array(values) for name, values in found.items()}
 
     def want() -> Arrays:
-        require_truth(scene)
+        require_truth(scene, follow=follow)
         return feature_dividends_by_hand(scene, ways, follow)
 
     return Call(ask, want, expects(scene, follow), size=0.1, of_logits=True)
@@ -230,7 +230,7 @@ def playing(scene: Scene, source: Source) -> Call:
             return {"values": array(game.values_of_all())}
 
     def want() -> Arrays:
-        require_truth(scene)
+        require_truth(scene, follow=follow)
         columns = _of_players(owners)
         table = [scene.truth.values(i, baselines, follow.evidence(i), donor)[columns] for i in range(scene.n)]
         if not sampled:
@@ -295,7 +295,7 @@ def checking(scene: Scene, source: Source) -> Call:
         with scene.mode():
             names = set(preflight(scene.model, scene.inputs, scene.modalities()).names)
         return {"in train mode": np.array(float(bool(names & {"dropout on", "batch statistics", "not repeatable"}))),
-                "touching": np.array(float("examples touch" in names)),
+                "touching": np.array(float(bool(names & {"examples touch", "columns change"}))),
                 "a probability": np.array(float(any("probab" in name for name in names)))}
 
     def want() -> Arrays:

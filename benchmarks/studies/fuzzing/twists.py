@@ -118,6 +118,8 @@ def _declared_probability(scene, source):
     scene.net.output = "sigmoid"
     scene.model = Called(scene.net, output=torch.logit).eval()
     scene.notes.add("half precision")  # in which logits would be rounding
+    scene.rough = True
+    scene.unexpected.add("probability")  # where the model is sure, its logit is infinite
 
 
 @_is("declared inputs", _untouched)
@@ -389,7 +391,8 @@ def _offloaded(scene, source):
     scene.unexpected.add("offloaded")
 
 
-@_is("quantised", lambda scene: _untouched(scene) and "double precision" not in scene.notes and not scene.half)
+@_is("quantised", lambda scene: _untouched(scene) and not scene.notes & {"double precision", "half precision"}
+     and "train" not in scene.unexpected)
 def _quantised(scene, source):
     scene.net = torch.ao.quantization.quantize_dynamic(scene.net, {nn.Linear}, torch.qint8)
     scene.model = scene.net

@@ -195,7 +195,8 @@ class Method:
             if need in LIBRARIES:
                 library(LIBRARIES[need], need)
             if need == "gradient":
-                question.reached()
+                kind = next((kinds[other] for other in self.needs if other in kinds), Modality)
+                question.reached([modality.name for modality in question.modalities if isinstance(modality, kind)])
         if self.fits is not None:
             self.fits(question)
 

@@ -34,7 +34,7 @@ from crossexplain.gradients.evidence import (
     require_logits,
     scored,
 )
-from crossexplain.gradients.failures import advice_of_call, failed_call, failed_way_back, unused
+from crossexplain.gradients.failures import advice_of_call, failed_backward, failed_call, unused
 from crossexplain.gradients.modes import untouched
 
 INPUT = "input:"  # prefix of the name of an input, as in "input:images"
@@ -400,7 +400,7 @@ def _differentiate(model: nn.Module, score: Tensor, places: dict[str, Tensor], a
         try:
             slopes = torch.autograd.grad(score.sum(), list(places.values()), allow_unused=True)
         except RuntimeError as error:
-            failed_way_back(error, model)
+            failed_backward(error, model)
             raise
     gradients = {}
     for (name, place), slope in zip(places.items(), slopes):

@@ -12,8 +12,7 @@ from crossexplain.checks import InputError
 from crossexplain.gradients.called import Called, calling_of
 from crossexplain.gradients.evidence import tensors_in
 
-# Methods that ask a model without its gradient.
-WITHOUT = "Game, and explain with 'sampled shapley', 'kernel shap' or 'occlusion', need no gradient"
+GRADIENT_FREE = "Game, and explain with 'sampled shapley', 'kernel shap' or 'occlusion', need no gradient"
 
 
 def failed_call(error: Exception, model: nn.Module, values: Mapping[str | int, object], by_name: bool) -> None:
@@ -21,24 +20,24 @@ def failed_call(error: Exception, model: nn.Module, values: Mapping[str | int, o
     text = " ".join(str(error).split())
     if isinstance(error, (InputError, torch.OutOfMemoryError)) or "out of memory" in text or "allocate memory" in text:
         return
-    held = ", ".join(f"{key!r} {_described(value)}" for key, value in values.items())
-    what = f"the model fails on its inputs ({held}) with {type(error).__name__}: {text[:300].rstrip('.')}"
+    described = ", ".join(f"{key!r} {_described(value)}" for key, value in values.items())
+    failure = f"the model fails on its inputs ({described}) with {type(error).__name__}: {text[:300].rstrip('.')}"
     if isinstance(error, TypeError) and (call := _call_that_fits(model, values, by_name)):
         raise InputError(call) from error
     if "index out of range in self" in text:  # what an embedding on the CPU says
         raise InputError(_unknown_number(model, values)) from error
     if "nference tensor" in text:
-        raise InputError(f"{what}; a tensor that the model holds was made under torch.inference_mode(): make it "
+        raise InputError(f"{failure}; a tensor that the model holds was made under torch.inference_mode(): make it "
                          "outside of it, or hold a .clone() of it.") from error
-    kinds = {parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()}
-    others = [key for key, value in values.items() if isinstance(value, Tensor) and value.is_floating_point()
-              and kinds and value.dtype not in kinds]
-    if others:
-        kind = min(kinds, key=str)
-        raise InputError(f"{what}; the weights are {kind}: convert {', '.join(map(repr, others))} with .to({kind}), or the "
-                         "model with .float().") from error
-    raise InputError(f"{what}; compare the shapes, dtypes and numbers with what it was trained on, and call it by hand on the "
-                     "same inputs.") from error
+    dtypes = {parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()}
+    mismatched = [key for key, value in values.items() if isinstance(value, Tensor) and value.is_floating_point()
+                  and dtypes and value.dtype not in dtypes]
+    if mismatched:
+        dtype = min(dtypes, key=str)
+        raise InputError(f"{failure}; the weights are {dtype}: convert {', '.join(map(repr, mismatched))} with .to({dtype}), "
+                         "or the model with .float().") from error
+    raise InputError(f"{failure}; compare the shapes, dtypes and numbers with what it was trained on, and call it by hand on "
+                     "the same inputs.") from error
 
 
 def _described(value: object) -> str:
@@ -49,20 +48,20 @@ def _described(value: object) -> str:
 
 def _call_that_fits(model: nn.Module, values: Mapping[str | int, object], by_name: bool) -> str | None:
     """Return what to say where the inputs do not fit the names that ``forward`` has; None where they do."""
-    calling, own = calling_of(model), model
-    while isinstance(own, Called):
-        own = own.wrapped_model
-    if calling.call is not None:
-        return None
-    named = {key: value for key, value in values.items() if key not in calling.drop}
+    inner, named = model, dict(values)
+    while isinstance(inner, Called):
+        call, _, _, drop = calling_of(inner)
+        if call is not None:
+            return None
+        inner, named = inner.wrapped_model, {key: value for key, value in named.items() if key not in drop}
     try:
-        signature = inspect.signature(own.forward)
+        signature = inspect.signature(inner.forward)
         signature.bind(**named) if by_name else signature.bind(*named.values())
     except (TypeError, ValueError) as error:
         takes = ", ".join(map(str, signature.parameters.values())) if isinstance(error, TypeError) else "other arguments"
         given = f"the keywords {', '.join(map(repr, named))}" if by_name else f"{len(named)} argument(s)"
-        return (f"{type(own).__name__}.forward takes ({takes}) and is called with {given} ({error}). "
-                f"{advice_of_call(own, tuple(values))}")
+        return (f"{type(inner).__name__}.forward takes ({takes}) and is called with {given} ({error}). "
+                f"{advice_of_call(inner, tuple(values))}")
     return None
 
 
@@ -98,28 +97,30 @@ def require_flat(model: nn.Module, inputs: object) -> None:
 
 
 def _unknown_number(model: nn.Module, values: Mapping[str | int, object]) -> str:
-    held = [f"{name!r} {int(value.min())} to {int(value.max())}" for name, value in values.items()
-            if isinstance(value, Tensor) and not value.is_floating_point() and value.numel()]
-    known = [f"{name!r} 0 to {module.num_embeddings - 1}" for name, module in model.named_modules()
-             if isinstance(module, nn.Embedding)]
-    return (f"an embedding was asked for a number that it does not have: the inputs hold {', '.join(held) or 'none'}, the "
-            f"embeddings know {', '.join(known)}; check the word ids, and the mask and padding ids where words are hidden.")
+    ids = [f"{name!r} {int(value.min())} to {int(value.max())}" for name, value in values.items()
+           if isinstance(value, Tensor) and not value.is_floating_point() and value.numel()]
+    embeddings = [f"{name!r} 0 to {module.num_embeddings - 1}" for name, module in model.named_modules()
+                  if isinstance(module, nn.Embedding)]
+    return (f"an embedding was asked for an id that it does not have: the inputs hold ids {', '.join(ids) or 'none'}, the "
+            f"embeddings have {', '.join(embeddings)}; check the word ids, and the mask and padding ids where words are "
+            "hidden.")
 
 
-def failed_way_back(error: RuntimeError, model: nn.Module) -> None:
+def failed_backward(error: RuntimeError, model: nn.Module) -> None:
     """Raise :class:`InputError` for what the backward pass raised; return where that is no matter of the model."""
     text = " ".join(str(error).split())
     if isinstance(error, torch.OutOfMemoryError) or "out of memory" in text or "allocate memory" in text:
         return
     raise InputError(f"the backward pass fails ({type(error).__name__}: {text[:300].rstrip('.')}); capture a layer after the "
-                     f"step that has no gradient. {_of_quantised(model)}{WITHOUT}.") from error
+                     f"step that has no gradient. {_of_quantised(model)}{GRADIENT_FREE}.") from error
 
 
 def unused(model: nn.Module, place: str) -> str:
     """Return what is said where the target does not depend on a place through anything that has a gradient."""
     return (f"the target does not depend on {place!r} through anything differentiable: its output is unused, "
             "detached, computed under no_grad, or rounded afterwards (of a recurrent layer the "
-            f"states are read, not the output); capture a layer on the way to the output. {_of_quantised(model)}{WITHOUT}.")
+            "states are read, not the output); capture a layer on the way to the output. "
+            f"{_of_quantised(model)}{GRADIENT_FREE}.")
 
 
 def _of_quantised(model: nn.Module) -> str:

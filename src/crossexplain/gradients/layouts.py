@@ -12,7 +12,7 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from crossexplain.checks import InputError, require_one_of
+from crossexplain.checks import InputError, find_layer, require_one_of
 from crossexplain.gradients.capture import INPUT, run
 from crossexplain.gradients.evidence import first_tensor
 
@@ -48,8 +48,8 @@ def path_of(layer: str) -> str:
 def module_at(model: nn.Module, layer: str) -> nn.Module | None:
     """Return the module that is read at a place; None at an input, and where there is none of that name."""
     if not at_inputs(layer) and path_of(layer):
-        with suppress(AttributeError, RuntimeError):  # a scripted model has no modules to find
-            return model.get_submodule(path_of(layer))
+        with suppress(InputError):
+            return find_layer(model, path_of(layer))
     return None
 
 
@@ -123,8 +123,9 @@ class Place:
             if len(kept) > call:
                 raise _Enough
 
-        with self.module.register_forward_hook(keep):
-            self._run(inputs)
+        # A stranger's model may fail on other or fewer examples, and a scripted one takes no hook: then it cannot tell.
+        with suppress(Exception), self.module.register_forward_hook(keep):
+            run(self.model, inputs)
         return kept[call] if len(kept) > call else None
 
     def rows_inside(self, inputs: object, count: int, most: int = 4) -> list[Tensor]:
@@ -138,16 +139,11 @@ class Place:
                 if len(kept) == most:
                     raise _Enough
 
-        with ExitStack() as hooks:
+        with suppress(Exception), ExitStack() as hooks:
             for module in [] if self.model is None or inputs is None else self.model.modules():
                 hooks.enter_context(module.register_forward_pre_hook(keep, with_kwargs=True))
-            self._run(inputs)
-        return kept
-
-    def _run(self, inputs: object) -> None:
-        """Run the model until there is enough, or until it fails, as a stranger's model may on other or fewer examples."""
-        with suppress(Exception):
             run(self.model, inputs)
+        return kept
 
 
 class _Enough(Exception):

@@ -102,10 +102,12 @@ def _one_graph(frozen: bool) -> Iterator[None]:
     - ``torch.inference_mode`` inside the model acts as ``torch.no_grad``; to see the whole graph, neither acts.
     - What ``torch.compile`` made before the hooks were there does not call them: Python runs instead.
     """
-    acts = [(checkpoint, "CheckpointFunction", _Kept), *((checkpoint, name, _kept) for name in GENERATORS),
-            (torch.inference_mode, "__enter__", _enter if frozen else _pass), (torch.inference_mode, "__exit__", _exit)]
-    if not frozen:
-        acts += [(torch.no_grad, "__enter__", _pass), (torch.no_grad, "__exit__", _exit)]
+    acts = [(checkpoint, "CheckpointFunction", _CheckpointFunction),
+            *((checkpoint, name, _checkpoint_generator) for name in GENERATORS)]
+    kinds = [(torch.inference_mode, _inference_enter if frozen else _graph_enter)]
+    kinds += [] if frozen else [(torch.no_grad, _graph_enter)]
+    for kind, enter in kinds:
+        acts += [(kind, "__enter__", enter), (kind, "__exit__", _mode_exit)]
     before = [(place, name, getattr(place, name)) for place, name, _ in acts]
     try:
         for place, name, new in acts:
@@ -123,7 +125,7 @@ def eager() -> AbstractContextManager:
     return torch.compiler.set_stance("force_eager") if made else nullcontext()
 
 
-class _Kept:
+class _CheckpointFunction:
     """A checkpoint that keeps what is computed, of the older kind."""
 
     @staticmethod
@@ -132,19 +134,19 @@ class _Kept:
         return function(*arguments)
 
 
-def _kept(*arguments, **named) -> Iterator[None]:
+def _checkpoint_generator(*arguments, **named) -> Iterator[None]:
     """Do what surrounds a checkpoint of the newer kind: nothing."""
     yield
 
 
-def _enter(mode: torch.inference_mode) -> None:
+def _inference_enter(mode: torch.inference_mode) -> None:
     mode.before = torch.is_grad_enabled()
     torch.set_grad_enabled(mode.before and not mode.mode)
 
 
-def _pass(mode: object) -> None:
+def _graph_enter(mode: object) -> None:
     mode.before = torch.is_grad_enabled()
 
 
-def _exit(mode: object, *error: object) -> None:
+def _mode_exit(mode: object, *error: object) -> None:
     torch.set_grad_enabled(mode.before)

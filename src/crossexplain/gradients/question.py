@@ -63,7 +63,7 @@ class Question:
     rows : int
         Most rows that go through the model at once; bounds the memory.
     any_mode : bool
-        Accept a model in train mode and one whose test pass finds faults, to say what is wrong with it.
+        Accept a model in train mode and one whose test pass finds faults, so that preflight can say what is wrong with it.
 
     Attributes
     ----------
@@ -99,7 +99,8 @@ class Question:
             raise InputError(f"got rows={rows!r}, expected the most rows to run at once, a whole number from 1.")
         modalities = require_modalities(modalities)
         own = {key for modality in modalities for key in modality.own}
-        self.model = Called(model, drop=own) if own else model
+        # A scripted model takes no hook, by which rows are counted.
+        self.model = Called(model, drop=own) if own or isinstance(model, torch.jit.ScriptModule) else model
         self.modalities = [modality.settled(inputs, self.model) for modality in modalities]
         self.inputs, self.donors, self.rows, self.any_mode, self.passes = inputs, donors, rows, any_mode, 0
         self.sharing = not any_mode
@@ -317,9 +318,11 @@ class Question:
 
     def replaced(self, modality: Modality, given: Inputs, stay: Tensor, baseline: str, donor: Inputs | None) -> Inputs:
         """Return the inputs that change when a modality's features outside ``stay`` give way to a baseline."""
-        mine = without_others(given, modality, self.modalities)
-        donor = None if donor is None else without_others(donor, modality, self.modalities)
-        return modality.replace(mine, stay, baseline, donor)
+        # What belongs to all examples is none of what may travel with the words; a modality of another's may read it.
+        common = self.common if hasattr(modality, "along") else ()
+        given, donor = (None if inputs is None else {key: value for key, value in without_others(
+            inputs, modality, self.modalities).items() if key not in common} for inputs in (given, donor))
+        return modality.replace(given, stay, baseline, donor)
 
     def _donor(self, modality: Modality, examples: Tensor) -> dict[str, object] | None:
         if self.baselines[modality.name] != "data":

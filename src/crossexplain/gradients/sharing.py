@@ -86,7 +86,8 @@ class _SharedRows:
         if self.rows is None:
             return None
         (back, distinct), self.rows = self.rows, None
-        if not isinstance(output, Tensor) or len(output) != distinct:
+        either = isinstance(output, Tensor) and output.ndim == 3 and output.shape[1] == distinct  # whose axis is it?
+        if not isinstance(output, Tensor) or len(output) != distinct or either:
             raise InputError(f"{type(module).__name__} gives {type(output).__name__}, expected one tensor with a row an "
                              "example; read the gradient at a layer that does.")
         return output[back]

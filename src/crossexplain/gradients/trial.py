@@ -5,6 +5,7 @@ that is dropped, probabilities in place of logits, and which inputs belong to al
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import chain, combinations
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ from crossexplain.gradients.called import calling_of
 from crossexplain.gradients.capture import run, traced
 from crossexplain.gradients.evidence import as_logits, first_tensor, keep_axis, probabilities, scored, tensors_in, undo
 from crossexplain.gradients.failures import quantised
-from crossexplain.gradients.modalities import Inputs, Modality, is_batched, rows_of
+from crossexplain.gradients.modalities import Inputs, Modality, is_batched, rows_of, without_others
 
 # Shares of the largest logit. A batch of two may round otherwise than one of one, in half precision by a hundredth. In batches
 # of one size an example's logit is the same to the last digits, whatever stands beside it, and when it is asked for again.
@@ -93,7 +94,7 @@ def tried(model: nn.Module, inputs: Inputs, modalities: Sequence[Modality], n: i
     answers, refused = {}, []
     for more in _subsets(open_keys):
         try:
-            answers[more] = _answer(model, inputs, (*handed_on, *more), n, function)
+            answers[more] = _answer(model, inputs, modalities, (*handed_on, *more), n, function)
         except InputError as error:
             refused.append(error)
     if not answers:
@@ -111,10 +112,24 @@ def _subsets(keys: Sequence[str]) -> Iterator[tuple[str, ...]]:
     return chain.from_iterable(combinations(keys, size) for size in sizes)
 
 
-def _answer(model: nn.Module, inputs: Inputs, common: tuple[str, ...], n: int,
+def _beside(two: Inputs, modalities: Sequence[Modality]) -> Inputs:
+    """Return an example twice with something of the second one hidden, where there is no other example."""
+    for modality in modalities:
+        alone = next((baseline for baseline in modality.baselines if baseline != "data"), None)  # nobody to borrow from
+        if alone is None:
+            continue
+        with suppress(InputError):
+            keep = torch.ones_like(modality.features(two))
+            keep[1] = False
+            return two | modality.replace(without_others(two, modality, modalities), keep, alone, None)
+    return two
+
+
+def _answer(model: nn.Module, inputs: Inputs, modalities: Sequence[Modality], common: tuple[str, ...], n: int,
             function: Callable[[object], Tensor] | None) -> _Answer:
     """Return what the model says of the first example if it says the same beside another one."""
-    alone, two = run(model, rows_of(inputs, torch.arange(1), n, common)), rows_of(inputs, torch.tensor([0, n - 1]), n, common)
+    one, two, twins = (rows_of(inputs, torch.tensor(rows), n, common) for rows in ([0], [0, n - 1], [0, 0]))
+    alone, two = run(model, one), two if n > 1 else _beside(two, modalities)
     try:
         pair = traced(model, two)
     except InputError:  # a model that cannot be traced: the end of its output is not seen
@@ -133,18 +148,18 @@ def _answer(model: nn.Module, inputs: Inputs, common: tuple[str, ...], n: int,
     apart = _apart(first[0], both[0])
     if apart > SAME:
 
-        def asked(rows: list[int]) -> Tensor:
-            output = run(model, rows_of(inputs, torch.tensor(rows), n, common))
-            logits = as_logits(output, len(rows)) if function is None else scored(function, output, len(rows))[:, None]
+        def asked(rows: Inputs, count: int = 2) -> Tensor:
+            output = run(model, rows)
+            logits = as_logits(output, count) if function is None else scored(function, output, count)[:, None]
             return logits[0].detach()
 
-        if (moved := _apart(first[0], asked([0]))) > SAME:
+        if (moved := _apart(first[0], asked(one, 1))) > SAME:
             raise Refusal("not repeatable",
                           f"The model gives other logits when it is asked again, by {moved:.1%} of their size.",
                           "What is drawn at random, or kept from one call to the next, would be read as an effect of what is "
                           "hidden.", "Switch it off: call model.eval(), look for functional dropout and sampling, or fix the "
                           "seed within the forward pass.")
-        beside = _apart(asked([0, n - 1]), asked([0, 0]))
+        beside = _apart(asked(two), asked(twins))
         if (beside > SAME or apart > TOUCH) and not quantised(model):
             raise Refusal("examples touch",
                           "The first example alone has another logit than beside a second one, by "
