@@ -55,14 +55,14 @@ def counting(model):
                                              with_kwargs=True)
 
 
-def test_the_test_pass_is_one_and_two_rows_and_does_not_count():
+def test_the_test_pass_is_two_examples_alone_and_together_and_does_not_count():
     model = Net().eval()
     rows, handle = counting(model)
     question = Question(model, PAIRS, PARTS)
     assert not rows, "nothing runs before something is asked"
-    assert question.columns == 3 and sorted(rows) == [1, 2] and question.passes == 0
+    assert question.columns == 3 and sorted(rows) == [1, 1, 2] and question.passes == 0
     question.whole()
-    assert sorted(rows) == [1, 2, 6] and question.passes == 6
+    assert sorted(rows) == [1, 1, 2, 6] and question.passes == 6
     with Question(model, PAIRS, PARTS).counted():
         pass
     handle.remove()
@@ -202,6 +202,33 @@ def test_attention_of_pytorch_is_no_quantised_layer():
     assert not quantised(Attends())
     with pytest.raises(InputError, match="alone has another logit than beside a second one"):
         Game(Attends().eval(), PAIRS, PARTS)
+
+
+@pytest.mark.parametrize("n", [1, 6])
+def test_a_recurrent_layer_that_takes_the_examples_for_steps(n):
+    """The first example is what it is alone; those after it depend on it."""
+    class Steps(Net):
+        def __init__(self):
+            super().__init__()
+            self.lstm = nn.LSTM(4, 4)  # batch_first=False
+
+        def both(self, images, tokens):
+            seen = images.mean(dim=(1, 2, 3))[:, None]
+            return self.head(torch.cat([seen, self.lstm(self.embedding(tokens))[0].mean(dim=1)], dim=1))
+
+    for door in doors(Steps().eval(), {key: value[:n] for key, value in PAIRS.items()}):
+        with pytest.raises(InputError, match="The last example alone has another logit than beside.*batch_first=True"):
+            door()
+
+
+@pytest.mark.parametrize("function", [lambda output: output[:, 0], lambda output: output[:, -1],
+                                      lambda output: output.softmax(dim=1)[:, 0]])
+@pytest.mark.parametrize("n", [1, 6])
+def test_a_function_that_reads_one_column_of_similarities(n, function):
+    model = Net(lambda logits: logits @ logits.T).eval()
+    for door in doors(model, {key: value[:n] for key, value in PAIRS.items()}, target=function):
+        with pytest.raises(InputError, match="alone has another logit than beside"):
+            door()
 
 
 @pytest.mark.parametrize("share", [0.5, 0.02])

@@ -113,61 +113,68 @@ def _subsets(keys: Sequence[str]) -> Iterator[tuple[str, ...]]:
 
 
 def _beside(two: Inputs, modalities: Sequence[Modality]) -> Inputs:
-    """Return an example twice with something of the second one hidden, where there is no other example."""
+    """Return an example twice with something of the second one hidden in every modality, where there is no other example."""
     for modality in modalities:
         alone = next((baseline for baseline in modality.baselines if baseline != "data"), None)  # nobody to borrow from
         if alone is None:
             continue
         with suppress(InputError):
             keep = torch.ones_like(modality.features(two))
-            keep[1] = False
-            return two | modality.replace(without_others(two, modality, modalities), keep, alone, None)
+            keep[1, keep.shape[1] // 2 :] = False
+            two = {**two, **modality.replace(without_others(two, modality, modalities), keep, alone, None)}
     return two
 
 
 def _answer(model: nn.Module, inputs: Inputs, modalities: Sequence[Modality], common: tuple[str, ...], n: int,
             function: Callable[[object], Tensor] | None) -> _Answer:
-    """Return what the model says of the first example if it says the same beside another one."""
-    one, two, twins = (rows_of(inputs, torch.tensor(rows), n, common) for rows in ([0], [0, n - 1], [0, 0]))
+    """Return what the model says of the first example if both examples get the same logits alone and together."""
+    one, two = (rows_of(inputs, torch.tensor(rows), n, common) for rows in ([0], [0, n - 1]))
     alone, two = run(model, one), two if n > 1 else _beside(two, modalities)
     try:
         pair = traced(model, two)
     except InputError:  # a model that cannot be traced: the end of its output is not seen
         pair = run(model, two)
+    end, judged = None, "what the target function gives"
     if function is None:
-        first, both = first_tensor(alone), first_tensor(pair)
-        path = next((path for path, tensor in tensors_in(pair) if tensor is both), "")
-        _require_rows(first, both, path)
-        end = probabilities(both)
-        first, both = as_logits(first, 1), as_logits(both, 2)
-        judged = f"output{path}, {both.shape[1]} column{'s' * (both.shape[1] > 1)}"
-    else:
-        both, first = scored(function, pair, 2)[:, None], scored(function, alone, 1)[:, None]
-        judged, end = "what the target function gives", None
-    first, both = first.detach(), both.detach()
-    apart = _apart(first[0], both[0])
-    if apart > SAME:
+        tensor = first_tensor(pair)
+        path = next((path for path, other in tensors_in(pair) if other is tensor), "")
+        _require_rows(first_tensor(alone), tensor, path)
+        end, judged = probabilities(tensor), f"output{path}"
 
-        def asked(rows: Inputs, count: int = 2) -> Tensor:
-            output = run(model, rows)
-            logits = as_logits(output, count) if function is None else scored(function, output, count)[:, None]
-            return logits[0].detach()
+    def logits_of(output: object, rows: int) -> Tensor:
+        logits = as_logits(output, rows) if function is None else scored(function, output, rows)[:, None]
+        return logits.detach()
 
-        if (moved := _apart(first[0], asked(one, 1))) > SAME:
+    both, first = logits_of(pair, 2), logits_of(alone, 1)
+    _require_alone(model, two, common, both, first, logits_of)
+    return _Answer(first[0], judged if function else f"{judged}, {len(first[0])} column{'s' * (len(first[0]) > 1)}", end)
+
+
+def _require_alone(model: nn.Module, two: Inputs, common: tuple[str, ...], both: Tensor, first: Tensor,
+                   logits_of: Callable[[object, int], Tensor]) -> None:
+    """Raise where one of two examples has other logits alone than beside the other, or when it is asked again."""
+    def asked(*rows: int) -> Tensor:
+        return logits_of(run(model, rows_of(two, torch.tensor(rows), 2, common)), len(rows))
+
+    for row, alone in ((0, first), (1, asked(1))):  # what comes later in a batch may depend on what comes before it
+        apart = _apart(alone[0], both[row])
+        if apart <= SAME:
+            continue
+        if (moved := _apart(alone[0], asked(row)[0])) > SAME:
             raise Refusal("not repeatable",
                           f"The model gives other logits when it is asked again, by {moved:.1%} of their size.",
                           "What is drawn at random, or kept from one call to the next, would be read as an effect of what is "
                           "hidden.", "Switch it off: call model.eval(), look for functional dropout and sampling, or fix the "
                           "seed within the forward pass.")
-        beside = _apart(asked(two), asked(twins))
+        beside = _apart(asked(0, 1)[row], asked(row, row)[row])
         if (beside > SAME or apart > TOUCH) and not quantised(model):
             raise Refusal("examples touch",
-                          "The first example alone has another logit than beside a second one, by "
+                          f"The {('first', 'last')[row]} example alone has another logit than beside a second one, by "
                           f"{max(apart, beside):.1%} of its size.",
                           "All views of all examples go through the model as one batch, where they would change each other.",
-                          "Look for batch norm without statistics, or a softmax or mean over the batch axis; an input that "
-                          "belongs to all examples is named by model = Called(model, common=('its name',)).")
-    return _Answer(first[0], judged, end)
+                          "Look for batch norm without statistics, a softmax or mean over the batch axis, and a recurrent "
+                          "layer that takes the examples for steps (batch_first=True); an input that belongs to all examples "
+                          "is named by model = Called(model, common=('its name',)).")
 
 
 def _apart(first: Tensor, second: Tensor) -> float:
