@@ -41,7 +41,7 @@ def asked(name: str) -> Asked:
     picture = ImageCells(layer=net.image_layer, grid=(GRID, GRID))
     if name == decoder.NAME:
         words = Tokens(input="input_ids", layer=net.text_layer, attention="attention_mask", special_mask="special_mask")
-        return Asked(Called(net, output=decoder.yes), decoder.inputs, [picture, words])
+        return Asked(Called(net, output=decoder.yes, drop=["special_mask"]), decoder.inputs, [picture, words])
     inputs = one_stream.inputs if name == one_stream.NAME else lambda images, captions: scenes.inputs(net, images, captions)
     return Asked(net, inputs, [picture, Tokens(layer=net.text_layer, special=(2, 3))])
 
