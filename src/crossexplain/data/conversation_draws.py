@@ -8,8 +8,8 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from crossexplain.data.conversation_words import FORMS, MODALITIES, NAMES, TASKS, question_words
 from crossexplain.data.conversation_seeds import uniform
+from crossexplain.data.conversation_words import FORMS, MODALITIES, NAMES, TASKS, question_words
 
 T = 8  # most turns
 ONLY, FIRST, SECOND, LAST, TURN = range(len(FORMS))

@@ -1,13 +1,14 @@
 """The frames of generated conversations: a handwritten digit that moves and turns, and clutter."""
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
 from crossexplain.data.conversation_seeds import below, uniform
-from crossexplain.data.digits import load, split
+from crossexplain.data.digits import Digits, load, split
 
 SIDE, K = 20, 3  # pixels of a frame; most frames a turn
 TILE, POSES = 14, 6  # pixels of a digit with its margin; sizes and angles in which each digit is kept
@@ -34,7 +35,7 @@ class Frames:
     @classmethod
     def of(cls, part: str) -> "Frames":
         """Make them of the handwritten digits of one part, which no other part holds."""
-        digits = load("sklearn")
+        digits = _digits()
         indices = split(digits)[part]
         images, labels = torch.from_numpy(digits.images[indices])[:, None], digits.labels[indices]
         generator = torch.Generator().manual_seed(len(part))
@@ -71,6 +72,11 @@ class Frames:
         pose = below(turn + at, 7, POSES)
         canvas[rows[:, None, None], at[:, None, None], corner[0] + window[:, None], corner[1] + window] = self.tiles[tile, pose]
         return canvas
+
+
+@cache
+def _digits() -> Digits:
+    return load("sklearn")
 
 
 def frame_counts(seeds: np.ndarray) -> np.ndarray:

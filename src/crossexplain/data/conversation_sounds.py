@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.fft import rfft
 
 from crossexplain.checks import InputError
 from crossexplain.data.conversation_seeds import below, uniform
@@ -53,7 +54,7 @@ def mel_power(wave: np.ndarray, rate: int = RATE) -> np.ndarray:
     wave = np.pad(wave, [(0, 0)] * (wave.ndim - 1) + [(missing // 2, missing - missing // 2)])
     starts = np.linspace(0, wave.shape[-1] - _WINDOW, STEPS).astype(int)
     pieces = wave[..., starts[:, None] + np.arange(_WINDOW)] * np.hanning(_WINDOW).astype(np.float32)
-    power = np.abs(np.fft.rfft(pieces)) ** 2 / _WINDOW
+    power = np.abs(rfft(pieces)) ** 2 / _WINDOW
     return (power @ _filters().T).swapaxes(-1, -2).astype(np.float32)
 
 
@@ -132,24 +133,24 @@ def _dialled(digit: int, party: int, n: int, rng: np.random.Generator) -> np.nda
     """Return takes (n, SEGMENT) of a digit dialled: the party has its overtones, its balance, its tremor and its decay."""
     own = np.random.default_rng([party, 19])
     second, third, balance, tremor, rate, decay = own.uniform([0, 0, 0.6, 0, 4, 0], [0.5, 0.35, 1.6, 0.6, 18, 6])
-    time = np.arange(SEGMENT) / RATE
     start, long = rng.uniform(0, 0.16, (n, 1)), rng.uniform(0.2, 0.32, (n, 1))
-    since = time - start
-    wave = np.zeros((n, SEGMENT))
+    time = np.arange(SEGMENT, dtype=np.float32) / RATE
+    since = time - start.astype(np.float32)
+    wave = np.zeros((n, SEGMENT), dtype=np.float32)
     for tone, size in zip(TONES[str(digit)], (1.0, balance)):
-        for overtone, strength in enumerate((1.0, second, third), start=1):
-            angle = 2 * np.pi * (overtone * tone * rng.uniform(0.985, 1.015, (n, 1)) * since + rng.random((n, 1)))
-            wave += size * strength * np.sin(angle)
+        angle = (2 * np.pi * tone * rng.uniform(0.985, 1.015, (n, 1))).astype(np.float32) * since
+        sine = np.sin(angle)
+        wave += size * (sine + second * 2 * sine * np.cos(angle) + third * (3 * sine - 4 * sine**3))
     envelope = np.clip(since / 0.01, 0, 1) * np.clip((long - since) / 0.02, 0, 1) * np.exp(-decay * since.clip(0))
     return 0.1 * wave * envelope * (1 + tremor * np.sin(2 * np.pi * rate * time))
 
 
 def _noise(rng: np.random.Generator) -> np.ndarray:
     """Return noises (R, MELS, STEPS): hiss, hum, gliding tones, clicks."""
-    n, time = _NOISES // 4, np.arange(SEGMENT) / RATE
+    n, time = _NOISES // 4, np.arange(SEGMENT, dtype=np.float32) / RATE
     hiss = rng.normal(0, 0.05, (n, SEGMENT)) * (1 + np.sin(2 * np.pi * (rng.uniform(0, 6, (n, 1)) * time + rng.random((n, 1)))))
     hum = sum(0.1 * np.sin(2 * np.pi * i * rng.uniform(90, 200, (n, 1)) * time) for i in (1, 2, 3))
     begin, end = rng.uniform(300, 3000, (2, n, 1))
     glide = 0.15 * np.sin(2 * np.pi * (begin + (end - begin) * time) * time) + rng.normal(0, 0.01, (n, SEGMENT))
     clicks = 0.6 * rng.normal(0, 1, (n, SEGMENT)) * (rng.random((n, SEGMENT)) < 0.003) + rng.normal(0, 0.005, (n, SEGMENT))
-    return mel_power(np.concatenate([hiss, hum, glide, clicks]))
+    return mel_power(np.concatenate([hiss, hum, glide, clicks]).astype(np.float32))
