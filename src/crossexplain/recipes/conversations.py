@@ -206,7 +206,7 @@ def new_model(name: str = "conversations", seed: int = 0) -> ConversationModel:
 
 def train(name: str = "conversations", seed: int = 0, size: str = "page", progress: bool = True, resume: Path | None = None, *,
           data: Conversations | None = None, only: Sequence[str] = MODALITIES,
-          plan: tuple[int, int] | None = None) -> Trained:
+          towers: nn.Module | None = None, plan: tuple[int, int] | None = None) -> Trained:
     """Train a model: towers name digits, then the fusion finds those that a question names, and answers.
 
     Parameters
@@ -218,6 +218,8 @@ def train(name: str = "conversations", seed: int = 0, size: str = "page", progre
     data : Conversations, optional
     only : sequence of str
         What the fusion gets; the other modalities are hidden in all conversations, and have to be in the test.
+    towers : torch.nn.Module, optional
+        Of a model, which have learned to name digits; default, for all but ``"conversations"``, those that travel with the book.
     plan : (int, int), optional
         Epochs and conversations for the fusion; default ``ANSWERING``.
 
@@ -228,10 +230,11 @@ def train(name: str = "conversations", seed: int = 0, size: str = "page", progre
     small, voices = size == "small", name == "conversations_voices"
     data = data or conversations.load("fsdd" if voices else "embedded")
     model, histories, settings = new_model(name, seed), {}, {"seed": seed, "progress": progress, "half": True}
-    if name != "conversations":
+    if towers is None and name != "conversations":
         towers = load_or_train("conversations").model.towers
+    if towers is not None:
         model.towers.load_state_dict(towers.state_dict())
-    for modality in MODALITIES if name == "conversations" else ("sound",) if voices else ():
+    for modality in MODALITIES if towers is None else ("sound",) if voices else ():
         epochs, n = (1, 256) if small else NAMING[modality]
         with seeded(seed):
             namer, held_out = Namer(model.towers[modality]), Turns(data, modality, "validation", 200 if small else 2000).fixed()
