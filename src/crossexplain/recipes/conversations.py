@@ -22,8 +22,6 @@ from crossexplain.data.conversation_frames import frame_counts, frames_with_digi
 from crossexplain.data.conversation_sounds import segment_of_digit
 from crossexplain.data.conversation_words import FIRST_NUMBER, TASKS, turn_words
 from crossexplain.data.conversations import KINDS, MODALITIES, Batch, Conversations
-from crossexplain.gradients.groups import Groups
-from crossexplain.gradients.modalities import Modality, Tokens, Vectors
 from crossexplain.models.conversation import ConversationModel, Tower
 from crossexplain.models.training import TensorBatches, accuracy, binary_loss, fit
 from crossexplain.models.weights import seeded
@@ -38,18 +36,6 @@ RATES = {"naming": 3e-3, "answering": 3e-3}  # the highest learning rates
 PARTS = (NONE + 1, NONE + 1, NONE + 1, len(TASKS), 2, 10)  # what is told beside the answer: digits, task, flipped, threshold
 UNITS = 8 * len(KINDS)  # conversations in the smallest set with all kinds
 TEST = 50 * UNITS  # held-out conversations
-
-
-def modalities(model: ConversationModel) -> list[Modality]:
-    """Return how the words, the frames and the sound of conversations are cut into features and hidden."""
-    return [Tokens("words", "words", model.layers["words"], mask_id=None),
-            *(Vectors(name, name, model.layers[name], attention=f"{name}_present", layout="NTD")
-              for name in ("frames", "sound"))]
-
-
-def groups(batch: Batch, by: str = "turn") -> Groups:
-    """Return the features of conversations in groups: by ``"turn"``, ``"party"`` or ``"chunk"``."""
-    return Groups(*batch.groups(by))
 
 
 class Turns:
