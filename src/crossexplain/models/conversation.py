@@ -88,8 +88,8 @@ class Cells(nn.Module):
     def forward(self, rows: Tensor) -> Tensor:
         """Return vectors (N, F, D) of pictures (N, F, height * width)."""
         if rows.ndim != 3 or rows.shape[2] != self.shape[0] * self.shape[1]:
-            raise InputError(f"got pictures of shape {tuple(rows.shape)}, expected (N, F, {self.shape[0] * self.shape[1]}): each "
-                             f"{self.shape[0]} x {self.shape[1]} in one row.")
+            raise InputError(f"got pictures of shape {tuple(rows.shape)}, expected (N, F, {self.shape[0] * self.shape[1]}): "
+                             f"each {self.shape[0]} x {self.shape[1]} in one row.")
         return self.cnn(rows.reshape(-1, 1, *self.shape)).unflatten(0, rows.shape[:2])
 
 
@@ -113,7 +113,7 @@ class Tower(nn.Module):
         self.block, self.norm = Block(width), nn.LayerNorm(width)
 
     def forward(self, rows: Tensor, present: Tensor) -> Tensor:
-        """Return vectors (N, T, D) of the features (N, T * F, ...) of which ``present`` (N, T * F) tells those that there are."""
+        """Return vectors (N, T, D) of features (N, T * F, ...); ``present`` (N, T * F) tells which there are."""
         if rows.shape[1] % self.each or present.shape != rows.shape[:2]:
             raise InputError(f"got {rows.shape[1]} features and a mask {tuple(present.shape)}, expected a multiple of the "
                              f"{self.each} of a turn and a mask {tuple(rows.shape[:2])}.")
@@ -202,7 +202,7 @@ class Attentive(nn.Module):
         return self.enter[name](vectors) + self.stand(self.address(inputs["party"]))
 
     def states(self, parts: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> Tensor:
-        """Return what the vectors of the question have found, (N, count, D)."""
+        """Return what the vectors of the question have found in the parts, (N, count, D)."""
         context = torch.cat([parts[name] for name in self.enter], dim=1).chunk(len(self.layers), dim=2)  # (N, M T, 2 D) each
         present, states = (inputs["party"] != 0).repeat(1, len(self.enter)), self.question(inputs["question"])
         for layer, pairs in zip(self.layers, context):
@@ -211,7 +211,11 @@ class Attentive(nn.Module):
 
     def join(self, parts: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> Tensor:
         """Return logits (N,)."""
-        return self.head(self.states(parts, inputs))[:, 0]
+        return self.answer(self.states(parts, inputs), inputs)
+
+    def answer(self, states: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Return logits (N,) of what :meth:`states` returns."""
+        return self.head(states)[:, 0]
 
 
 class Summed(nn.Module):
@@ -241,14 +245,21 @@ class Summed(nn.Module):
         seen = self.enter[name](torch.cat([vectors, self.address(inputs["party"]), asked], dim=2))
         return seen * (inputs["party"] != 0)[..., None]
 
+    def states(self, parts: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> Tensor:
+        """Return the sums over the turns of each modality, (N, M, D)."""
+        return torch.stack([parts[name].sum(dim=1) for name in self.enter], dim=1)
+
     def join(self, parts: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> Tensor:
         """Return logits (N,)."""
-        return self.join_pooled({name: parts[name].sum(dim=1) for name in self.enter}, inputs)
+        return self.answer(self.states(parts, inputs), inputs)
 
     def join_pooled(self, pooled: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> Tensor:
         """Return logits (N,) of sums over the turns, each (N, D)."""
-        asked, sums = self.asked(self.question(inputs["question"])), [pooled[name] for name in self.enter]
-        sums = sums if self.late else [torch.cat(sums, dim=1)]
+        return self.answer(torch.stack([pooled[name] for name in self.enter], dim=1), inputs)
+
+    def answer(self, states: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Return logits (N,) of what :meth:`states` returns."""
+        asked, sums = self.asked(self.question(inputs["question"])), states.unbind(1) if self.late else [states.flatten(1)]
         return sum(head(torch.cat([one, asked], dim=1))[:, 0] for head, one in zip(self.heads.values(), sums))
 
 
@@ -300,12 +311,15 @@ class ConversationModel(nn.Module):
 
     def vectors(self, name: str, inputs: Mapping[str, Tensor]) -> Tensor:
         """Return one vector a turn of a modality, (N, T, D), whoever speaks and whatever is asked."""
-        rows = inputs[name]
+        rows, tower, turns = inputs[name], self.towers[name], inputs["party"].shape[1]
+        if rows.shape[1] != turns * tower.each:
+            raise InputError(f"got {rows.shape[1]} features of the {name} for {turns} turns, expected {tower.each} a turn; pad "
+                             "each turn, or leave out the party of turns that are not there.")
         if name == "words":
-            require_tokens(rows, self.towers[name].features.num_embeddings)
-            return self.towers[name](rows, rows != 0)
+            require_tokens(rows, tower.features.num_embeddings)
+            return tower(rows, rows != 0)
         present = inputs.get(f"{name}_present")
-        return self.towers[name](rows, rows.new_ones(rows.shape[:2], dtype=torch.bool) if present is None else present != 0)
+        return tower(rows, rows.new_ones(rows.shape[:2], dtype=torch.bool) if present is None else present != 0)
 
     def encode(self, name: str, inputs: Mapping[str, Tensor]) -> Tensor:
         """Return one vector a turn of a modality, (N, T, D), each from the features of that turn, its party and the question.
@@ -319,7 +333,7 @@ class ConversationModel(nn.Module):
         return self.fusion.part(name, self.vectors(name, inputs), inputs)
 
     def join(self, parts: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> Tensor:
-        """Return the logits (N,) of what :meth:`encode` returns for each modality; ``inputs`` need the question and the party."""
+        """Return the logits (N,) of what :meth:`encode` returns, by modality; ``inputs`` need question and party."""
         return self.fusion.join(parts, inputs)
 
     def join_pooled(self, pooled: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> Tensor:
