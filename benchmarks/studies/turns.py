@@ -266,8 +266,8 @@ SLOW: dict[str, Scores] = {  # asked about fewer conversations: most are of othe
     "integrated gradients (Captum)": of_features("integrated gradients", n_steps=20),
     "gradient SHAP (Captum)": of_features("gradient shap"),
     "DeepLIFT (Captum)": of_features("deeplift"),
-    "KernelSHAP (Captum)": of_groups("kernel shap", budget=128),
-    "Shapley sampling (Captum)": of_groups("shapley sampling", budget=256),
+    "KernelSHAP (Captum)": of_groups("kernel shap", budget=80),
+    "Shapley sampling (Captum)": of_groups("shapley sampling", budget=64),
     "KernelSHAP (shapiq)": of_groups("shapiq shapley", budget=128),
 }
 
