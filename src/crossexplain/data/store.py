@@ -198,7 +198,8 @@ def _find(source: Source, ask: Callable | None, offline: bool = False, trust: bo
     for origin, root, files, remedy in _places(source):
         complaints = [text for file in files if (text := _complaint(root / file.path, file, trust))]
         if not complaints:
-            return Found(source.name, root if source.package else root / (source.folder or files[0].path), origin)
+            within = source.folder or ("" if source.package else files[0].path)
+            return Found(source.name, root / within, origin)
         if origin == "local cache" and source.download and not offline and _allowed(source, ask):
             return _download(source)
         raise BrokenSource(f"{source.name} in the {origin.removeprefix('embedded: ')}: {'; '.join(complaints)}; {remedy}")
