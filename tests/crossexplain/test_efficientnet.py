@@ -15,7 +15,7 @@ from torchvision.models import SqueezeNet1_0_Weights
 from crossexplain.data import photos, store
 from crossexplain.gradients.capture import capture
 from crossexplain.gradients.maps import attribute
-from crossexplain.models.efficientnet import EfficientNetLite0
+from crossexplain.models.efficientnet import EfficientNetLite0, fused
 from crossexplain.models.vgg import load_imagenet
 from crossexplain.models.weights import WeightsError
 
@@ -89,6 +89,17 @@ def test_grad_cam_is_that_of_grad_cam_and_captum(model, images):
         cam(photographs, [ClassifierOutputTarget(int(i)) for i in target])
     for theirs in (captum, torch.from_numpy(kept[0])):
         assert (ours - theirs).abs().max() <= 1e-5 * theirs.abs().max() and theirs.abs().amax(dim=(1, 2)).min() > 0
+
+
+def test_the_fused_copy_gives_the_same_maps_and_needs_eval_mode(model, images):
+    fast = fused(model)
+    assert not any(isinstance(part, torch.nn.BatchNorm2d) for part in fast.modules())
+    with torch.no_grad():
+        maps, expected = fast.tower(images), model.tower(images)
+    assert torch.allclose(maps, expected, atol=1e-4) and expected.std() > 0.1
+    assert any(isinstance(part, torch.nn.BatchNorm2d) for part in model.modules())  # the model is as it was
+    with pytest.raises(ValueError, match="train mode"):
+        fused(EfficientNetLite0.seeded(0))
 
 
 def test_weights_of_another_network_are_refused(tmp_path):

@@ -4,12 +4,16 @@ Tan and Le (2019), in the form for small devices: no squeeze-and-excitation, and
 authors' own, brought to PyTorch; names of entries are those of the published file, see :func:`own_name`.
 """
 
+import copy
+import itertools
 import re
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from crossexplain.checks import require_images
+from crossexplain.checks import require_eval, require_images
 from crossexplain.models.classifier import SMALLEST, CutInTwo
 
 # Number of blocks, side of the kernel, stride of the first block, factor of its inner channels, channels: Table 1 of the paper.
@@ -84,7 +88,6 @@ class EfficientNetLite0(CutInTwo):
 
     Examples
     --------
-    >>> import torch
     >>> model = EfficientNetLite0.seeded(0).eval()
     >>> maps = model.tower(torch.rand(1, 3, 64, 96))
     >>> maps.shape, model.head(maps).shape
@@ -126,3 +129,21 @@ def own_name(key: str) -> str:
     part, _, rest = key.partition(".")
     return f"{ENDS.get(part, part)}.{rest}"
 
+
+def fused(model: EfficientNetLite0) -> EfficientNetLite0:
+    """Return a copy that encodes photographs about twice as fast: the same numbers, batch norm inside the convolutions.
+
+    Memory is laid out channels last, which the convolutions of single channels are fastest on. The copy is for encoding: the
+    layers where batch norm stood are still there, and do nothing.
+
+    Parameters
+    ----------
+    model : EfficientNetLite0
+        In eval mode; stays as it is.
+    """
+    model = copy.deepcopy(require_eval(model))
+    for layers in [part for part in model.modules() if isinstance(part, nn.Sequential)]:
+        for i, (convolution, norm) in enumerate(itertools.pairwise(layers)):
+            if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                layers[i], layers[i + 1] = fuse_conv_bn_eval(convolution, norm), nn.Identity()
+    return model.to(memory_format=torch.channels_last)
