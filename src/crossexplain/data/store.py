@@ -221,7 +221,7 @@ def _places(source: Source) -> Iterator[tuple[str, Path, Sequence[File], str]]:
     distribution, module, within = source.package or (None, "", "")
     if distribution and (spec := find_spec(module)):
         root = Path(spec.origin).parent / within
-        yield f"embedded: {distribution} {version(distribution)}", root, (source.package_file,), "install the package again."
+        yield f"embedded: {distribution} {version(distribution)}", root, source.package_files, "install the package again."
 
 
 def _missing(source: Source) -> str:
