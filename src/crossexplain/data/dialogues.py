@@ -46,8 +46,8 @@ class Dialogue:
         As in its file.
     turns : tuple of Turn
     pairs : tuple of (int, int)
-        Number of a turn with an emotion and of a turn that caused it, both counted from 0. The cause may be the turn itself, and
-        may come later.
+        Number of a turn with an emotion and of a turn that caused it, both counted from 0. The cause may be the turn itself,
+        and may come later.
     """
 
     number: int
@@ -142,7 +142,7 @@ def _pairs(line: str, count: int, where: str) -> tuple[tuple[int, int], ...]:
         raise DialogueError(f"{where}: expected pairs such as '(3,1),(3,3)', or an empty line, got {_shortened(line)}.")
     pairs = [(int(of), int(cause)) for of, cause in _PAIR.findall(line)]
     if wrong := [pair for pair in pairs if not all(1 <= turn <= count for turn in pair)]:
-        raise DialogueError(f"{where}: the pair {wrong[0]} names a turn that is not there; the dialogue has turns 1 to {count}.")
+        raise DialogueError(f"{where}: the pair {wrong[0]} names a turn that is not there; there are turns 1 to {count}.")
     return tuple((of - 1, cause - 1) for of, cause in pairs)
 
 
