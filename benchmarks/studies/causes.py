@@ -194,6 +194,8 @@ def table(case: Case, scores: Mapping[str, np.ndarray | str], seed: int = 0) -> 
         for name, belongs in cases(case, allowed).items():
             chosen = about & belongs
             for (title, metric), hit in found.items():
+                if not np.isfinite(hit[chosen]).any():
+                    continue
                 value, low, high, dialogues = mean_interval(hit[chosen], seed, groups=case.windows.dialogue[chosen])
                 lines.append({"method": title, "question": question, "case": name, "metric": metric, "value": value, "low": low,
                               "high": high, "n": int(np.isfinite(hit[chosen]).sum()), "dialogues": dialogues})
