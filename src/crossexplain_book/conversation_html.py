@@ -26,7 +26,7 @@ def conversation(strip: Strip, keep: Mapping[str, np.ndarray] | None, label: str
     unseen = '<span class="ce-unseen">mute </span>' if keep is None else ""
     heads = "".join(
         f'<th scope="col">{cell("turn", str(t), f"{unseen}turn {t + 1}")}'
-        f'{cell("party", party, f"{unseen}{strip.sign(t)} {html.escape(party)}", f"color:{strip.colour(t)}")}</th>'
+        f'{cell("party", party, f"{unseen}{_sign(strip, t)} {html.escape(party)}", f"color:{strip.colour(t)}")}</th>'
         for t, party in enumerate(strip.parties))
     rows = ""
     for name in strip.names:
@@ -44,6 +44,10 @@ def conversation(strip: Strip, keep: Mapping[str, np.ndarray] | None, label: str
             f"</tr></thead><tbody>{rows}</tbody></table></div>")
 
 
+def _sign(strip: Strip, turn: int) -> str:
+    return f'<span aria-hidden="true">{strip.sign(turn)}</span>'
+
+
 def _part(strip: Strip, name: str, turn: int, clickable: bool) -> str:
     """Return what is said, shown or heard in a turn as HTML; of a button, with what a click does."""
     words = f"the {name} of turn {turn + 1}, {html.escape(strip.parties[turn])}"
@@ -51,12 +55,12 @@ def _part(strip: Strip, name: str, turn: int, clickable: bool) -> str:
         unseen = f'<span class="ce-unseen">mute {words}: </span>' if clickable else ""
         return f'{unseen}<span style="color:{strip.colour(turn)}">{html.escape(" ".join(strip.words[turn]))}</span>'
     if name == "frames":
-        pixels, size = np.concatenate(list(np.nan_to_num(strip.frames[turn], nan=1.0)), axis=1), "width:5.6rem"
+        pixels, size = np.concatenate(list(np.nan_to_num(strip.frames[turn], nan=1.0)), axis=1), "width:5.5rem"
     else:
         finite = strip.sound[np.isfinite(strip.sound)]
         low, high = finite.min(), finite.max()
         pixels = (np.nan_to_num(strip.sound[turn], nan=low).T[::-1] - low) / ((high - low) or 1.0)
-        size = "width:5.6rem;height:3rem"
+        size = "width:5.5rem;height:3rem"
     buffer = BytesIO()
     Image.fromarray(np.uint8(255 * np.clip(pixels, 0, 1))).save(buffer, "png", optimize=True)
     alt = f"{'mute' if clickable else 'here you see'} {words}"
@@ -68,7 +72,7 @@ def dividend_table(dividends: Mapping[tuple[str, ...], float], digits: int) -> s
     subsets = [subset for subset in dividends if subset]
     top = max(abs(dividends[subset]) for subset in subsets) or 1.0
     heads = "".join(f'<th scope="col">{" + ".join(subset)}</th>' for subset in subsets)
-    cells = "".join(f'<td style="background:{_colour(dividends[subset] / top)}">{dividends[subset]:+.{digits}f}</td>'
+    cells = "".join(f'<td style="background:{_colour(dividends[subset] / top)}">{round(dividends[subset], digits) + 0.0:+.{digits}f}</td>'
                     for subset in subsets)
     words = "Dividends of what is left: what each subset adds to the logit beyond all smaller ones, red for yes, blue for no."
     return (f'<p>{words}</p><div class="ce-turns" tabindex="0" role="group" aria-label="Dividends; the table scrolls sideways">'
@@ -106,10 +110,10 @@ STYLE = f"""
 .ce-turns {{overflow-x: auto}}
 .ce-conversation table {{border-collapse: separate; border-spacing: 3px; display: table; width: auto; margin: .3rem 0}}
 .ce-conversation :is(th, td) {{border: 0; padding: 0; text-align: left; vertical-align: top; background: none; color: {INK}}}
-.ce-conversation td {{min-width: 5.6rem; max-width: 7rem}}
+.ce-conversation td {{min-width: 5.5rem; max-width: 7rem; overflow-wrap: anywhere}}
 .ce-conversation tr:first-child td:first-child {{min-width: 0}}
 .ce-conversation tbody th {{vertical-align: middle; font-weight: 400}}
-.ce-conversation thead :is(span, button) {{display: block}}
+.ce-conversation thead :is(th > span, button) {{display: block}}
 .ce-conversation img {{display: block; max-width: none; image-rendering: pixelated}}
 .ce-conversation em {{color: #5f666c; font-size: .8em}}
 .ce-conversation button {{font: inherit; color: {INK}; text-align: left; background: none; border: 1px solid #b9b9b2;
@@ -180,7 +184,7 @@ document.querySelectorAll(".ce-conversation:not([data-ready]) > .ce-one").forEac
     var top = Math.max.apply(null, shown.map(Math.abs)) || 1;
     box.querySelectorAll("td").forEach(function (cell, i) {
       var share = shown[i] / top, end = share > 0 ? [239, 138, 98] : [103, 169, 207];
-      cell.textContent = signed(shown[i]);
+      cell.textContent = signed(Math.abs(shown[i]) < 0.05 ? 0 : shown[i]);
       cell.style.background = "rgb(" + end.map(function (p) { return Math.round(255 + (p - 255) * Math.abs(share)); }) + ")";
     });
   };
