@@ -72,8 +72,8 @@ def dividend_table(dividends: Mapping[tuple[str, ...], float], digits: int) -> s
     subsets = [subset for subset in dividends if subset]
     top = max(abs(dividends[subset]) for subset in subsets) or 1.0
     heads = "".join(f'<th scope="col">{" + ".join(subset)}</th>' for subset in subsets)
-    cells = "".join(f'<td style="background:{_colour(dividends[subset] / top)}">{round(dividends[subset], digits) + 0.0:+.{digits}f}</td>'
-                    for subset in subsets)
+    shown = {subset: f"{round(dividends[subset], digits) + 0.0:+.{digits}f}" for subset in subsets}
+    cells = "".join(f'<td style="background:{_colour(dividends[subset] / top)}">{shown[subset]}</td>' for subset in subsets)
     words = "Dividends of what is left: what each subset adds to the logit beyond all smaller ones, red for yes, blue for no."
     return (f'<p>{words}</p><div class="ce-turns" tabindex="0" role="group" aria-label="Dividends; the table scrolls sideways">'
             f'<table class="ce-dividends"><thead><tr>{heads}</tr></thead><tbody><tr>{cells}</tr></tbody></table></div>')
