@@ -130,7 +130,8 @@ def party_shares(rows: Mapping, *, alt: str, caption: str, name: str, xlabel: st
 def _legend(figure, columns: int = 3) -> None:
     """Draw the legend above the axes, so that they keep the whole width of a narrow page."""
     handles, labels = figure.axes[0].get_legend_handles_labels()
-    for text in figure.legend(handles, labels, loc="outside upper center", ncols=columns, frameon=False, fontsize=9).get_texts():
+    legend = figure.legend(handles, labels, loc="outside upper center", ncols=columns, frameon=False, fontsize=9)
+    for text in legend.get_texts():
         text.set(**PLAIN)
 
 
