@@ -46,7 +46,7 @@ GROUPS = {"gradients": GRADIENTS, "coalitions": COALITIONS, "masks": MASKS, "sum
 
 BUDGET = 512  # as many coalitions as there are: where a method takes so many, its estimate is exact
 FEW = 64  # where only the sum of an estimate is known
-OF_ROUNDING = 1e-2, 0.3  # a difference of two gradients that is a smaller share of them is rounding, in single and half precision
+OF_ROUNDING = 1e-2, 0.3  # a difference of two gradients that is a smaller share of them is rounding, in single and in half
 
 
 class Asked:

@@ -322,13 +322,17 @@ class _Call:
                 failed_call(error, self.model, self.values, self.by_name)
                 raise
 
-    def require_classes(self, columns: int) -> None:
-        """Raise unless the first example alone has as many columns; where it cannot be asked alone, that is left open."""
+    def require_classes(self, columns: int, entry: object | None = None) -> None:
+        """Raise unless the first example alone has as many columns; where it cannot be asked alone, that is left open.
+
+        ``entry`` is the key of the tensor in the output; default the one that is judged.
+        """
         try:
             with torch.no_grad():
                 one = {key: value[:1].clone() if isinstance(value, Tensor) and value.ndim and len(value) == self.size
                        and key not in self.common else value for key, value in self.values.items()}
-                alone = first_tensor(self.model(**one) if self.by_name else self.model(*one.values()))
+                output = self.model(**one) if self.by_name else self.model(*one.values())
+                alone = first_tensor(output) if entry is None else dict(_entries(output))[entry]
         except Exception:  # noqa: BLE001 - whatever a model raises on inputs that are cut where they must not be
             return
         if alone.ndim == 2 and alone.shape[1] != columns:
@@ -337,8 +341,8 @@ class _Call:
                              "output=lambda output: output.diagonal()), and for an input that belongs to all examples, which "
                              "would be cut otherwise, model = Called(model, common=('its name',)).")
 
-    def mixes(self, function: Callable[[object], Tensor], output: object) -> bool:
-        """Return whether a function of an output reads more than the diagonal of a table (N, N) in it."""
+    def mixed(self, function: Callable[[object], Tensor], output: object) -> object | None:
+        """Return the key of a table (N, N) in the output of which a function reads more than the diagonal."""
         for key, value in _entries(output):
             if isinstance(value, Tensor) and value.shape == (self.size, self.size) and value.is_floating_point():
                 with torch.enable_grad():
@@ -346,8 +350,8 @@ class _Call:
                     score = scored(function, _replaced(output, key, table), self.size)
                     slope = torch.autograd.grad(score.sum(), table, allow_unused=True)[0] if score.requires_grad else None
                 if slope is not None and (slope - slope.diagonal().diag()).any():
-                    return True
-        return False
+                    return key
+        return None
 
     def layers_that_run(self) -> list[str]:
         """Return the names of the layers that a forward pass calls."""
@@ -384,8 +388,8 @@ def _score(output: object, target: Target, call: _Call, any_mode: bool) -> tuple
     """Return the output that counts, the number to differentiate, (N,), and the class that it belongs to, (N,)."""
     if callable(target):
         score = require_finite(scored(target, output, call.size), "the target")
-        if not any_mode and call.size > 1 and call.mixes(target, output):
-            call.require_classes(call.size)
+        if not any_mode and call.size > 1 and (entry := call.mixed(target, output)) is not None:
+            call.require_classes(call.size, entry)
         return output if isinstance(output, Tensor) else score, score, None
     require_target(target)
     given = first_tensor(output)

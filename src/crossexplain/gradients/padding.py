@@ -72,8 +72,8 @@ def require_unread(call: Callable[[Inputs], Tensor], modality: Tokens, inputs: I
         return
     padded = call({**inputs, **modality.pad(inputs, ~stay.to(words.device)[None])})
     if truth.isfinite().all() and not _alike(padded, truth):
-        raise InputError(f"with the last word of {modality.name} hidden by 'pad' the model gives {_told(padded)}, and without it "
-                         f"{_told(truth)}: it reads its answer at the place of that word, or reads padding as text; name what "
+        raise InputError(f"with the last word of {modality.name} hidden by 'pad' the model gives {_told(padded)}, and without "
+                         f"it {_told(truth)}: it reads its answer at the place of that word, or reads padding as text; name what "
                          "comes after the words in every view (special=..., special_mask=...), pad on the side on which the "
                          "model leaves padding out, or use the baseline 'delete' or 'data'.")
 
