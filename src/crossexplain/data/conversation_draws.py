@@ -8,11 +8,13 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
+from crossexplain.data.conversation_seeds import uniform
 from crossexplain.data.conversation_words import FORMS, MODALITIES, NAMES, TASKS, question_words
 
 T = 8  # most turns
 ONLY, FIRST, SECOND, LAST, TURN = range(len(FORMS))
 PRESENT = 0.4  # of the turns, in each modality, hold a digit that nobody asks for
+MISSING = 0.1  # of those turns that hold no digit in a modality lack it altogether
 _PAIRS = ((0, 1), (0, 2), (1, 2))
 KIND_MODALITIES = (
     {name: (name,) for name in MODALITIES}
@@ -34,6 +36,8 @@ class Symbols:
         Number of the name of who speaks, from 1; 0 where there is no turn.
     digits : ndarray, shape (N, T, 3), int64
         Said, shown and dialled, in the order of ``MODALITIES``.
+    given : ndarray, shape (N, T, 3), bool
+        Which modalities a turn has at all.
     seeds : ndarray, shape (N, T), int64
         Of what a turn looks and sounds like; it goes where the turn goes.
     task, flipped, threshold : ndarray, shape (N,)
@@ -47,6 +51,7 @@ class Symbols:
 
     party: np.ndarray
     digits: np.ndarray
+    given: np.ndarray
     seeds: np.ndarray
     task: np.ndarray
     flipped: np.ndarray
@@ -193,8 +198,10 @@ class _Base:
             what[exchanged, one], what[exchanged, other] = what[exchanged, other], what[exchanged, one]
         if head == "who":  # what anna said stands where ben had said it
             references[exchanged, 0, 2], references[exchanged, 1, 2] = other, one
-        return Symbols(party, digits, seeds, np.full(n * unit, TASKS.index(task)), flipped[row], threshold[row], references,
-                       question[row], np.full(n * unit, KINDS.index(kind)), row)
+        missing = np.stack([uniform(seeds, 40 + i) for i in range(3)], axis=2) < MISSING
+        given = (digits >= 0) | ~missing & (party > 0)[:, :, None]
+        return Symbols(party, digits, given, seeds, np.full(n * unit, TASKS.index(task)), flipped[row], threshold[row],
+                       references, question[row], np.full(n * unit, KINDS.index(kind)), row)
 
 
 def _choices(task: str, redundant: bool, n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

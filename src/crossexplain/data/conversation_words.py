@@ -4,9 +4,11 @@ The names come first: the number of a name is also the number of the party, so t
 """
 
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 
+from crossexplain.data.conversation_seeds import below, uniform
 from crossexplain.data.vocabulary import read_table, word_numbers
 
 MODALITIES = ("words", "frames", "sound")
@@ -57,6 +59,41 @@ def compact(pieces: Sequence[np.ndarray], length: int) -> np.ndarray:
     order = np.argsort(long == 0, axis=1, kind="stable")[:, :length]
     packed = np.take_along_axis(long, order, axis=1)
     return np.pad(packed, ((0, 0), (0, length - packed.shape[1])))
+
+
+def turn_words(said: np.ndarray, seeds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return what is said in turns, two phrases each, of which one claims the digit.
+
+    Parameters
+    ----------
+    said : ndarray of int, shape (R,)
+        The digit, -1 for small talk alone.
+    seeds : ndarray of int, shape (R,)
+
+    Returns
+    -------
+    words : ndarray, shape (R, L), int64
+    phrase : ndarray, shape (R, L), int64
+        Of which phrase each word is, 0 or 1; -1 behind the last.
+    """
+    claims, talk = _phrases()
+    one, other = below(seeds, 31, len(talk)), below(seeds, 32, len(talk) - 1)
+    other += other >= one
+    claim = claims[below(seeds, 33, len(claims)), below(seeds, 34, claims.shape[1]), np.maximum(said, 0)]
+    claim = np.where(said[:, None] >= 0, claim, talk[one])
+    swap = (uniform(seeds, 35) < 0.5)[:, None]
+    first, second = np.where(swap, talk[other], claim), np.where(swap, claim, talk[other])
+    words = compact([first, second], L)
+    phrase = (np.arange(L) >= (first > 0).sum(axis=1, keepdims=True)).astype(np.int64)
+    return words, np.where(words > 0, phrase, -1)
+
+
+@cache
+def _phrases() -> tuple[np.ndarray, np.ndarray]:
+    """Return claims (templates, things, 10, PHRASE) and small talk (sentences, PHRASE)."""
+    claims = [template.replace("NUMBER", number).replace("THINGS", things[number != "one"])
+              for template in _TABLE["claims"] for things in _TABLE["things"] for number in NUMBERS[:10]]
+    return encode(claims, PHRASE).reshape(-1, len(_TABLE["things"]), 10, PHRASE), encode(_TABLE["talk"], PHRASE)
 
 
 def question_words(task: np.ndarray, flipped: np.ndarray, threshold: np.ndarray, references: np.ndarray, party: np.ndarray,
