@@ -29,9 +29,9 @@ PARTY_SIGNS = "●■▲◆▼★"
 EMPTY = {"frames": "nothing shown", "words": "nothing said", "sound": "silence"}
 DOTS = 150  # an inch of the PNG
 SHOWN = 100  # an inch on the page; the rest makes it sharp on fine screens
-LEAST, MOST = 1.0, 1.55  # inches that a turn is wide
+LEAST, MOST, ALL = 0.83, 1.55, 6.68  # inches that a turn is wide, and all of them: up to eight fit beside both side bars
 NARROW = 4.2  # inches that a strip is wide at least, so that the question and the colour bar fit
-GUTTER, GAP, TEXT, LINE, SPACE = 0.2, 0.1, 7.0, 0.145, 0.042  # all in inches but the size of the text, which is in points
+GUTTER, GAP, TEXT, LINE, SPACE = 0.2, 0.1, 7.0, 0.145, 0.047  # all in inches but the size of the text, which is in points
 FONT = FontProperties(size=TEXT)
 
 
@@ -197,7 +197,7 @@ class _Sheet:
 
     def __init__(self, strip: Strip, signed: bool, largest: float | None):
         self.strip, self.signed = strip, signed
-        self.column = float(np.clip(7.6 / len(strip), LEAST, MOST))  # width of a turn
+        self.column = float(np.clip(ALL / len(strip), LEAST, MOST))  # width of a turn
         self.lines = [_wrapped(words, self.column - GAP) for words in strip.words]
         if strip.values is not None:
             finite = np.abs(np.concatenate([np.nan_to_num(row) for rows in strip.values.values() for row in rows] or [[0.0]]))
@@ -220,7 +220,8 @@ class _Sheet:
         parts = [("input", name, self.heights[name]) for name in names]
         if strip.values is not None:
             parts += [("map", name, self.heights[name] if name != "sound" else 0.26) for name in names if name in strip.values]
-        tall = head + 0.5 + sum(height + 0.08 for *_, height in parts) + (0.28 if strip.values is not None else 0)
+        told = 0.16 * bool(strip.deciding.any())  # room for the word above the frame
+        tall = head + told + 0.5 + sum(height + 0.08 for *_, height in parts) + (0.28 if strip.values is not None else 0)
         below = 0.56 if strip.values is not None else 0.24
         width, high = max(GUTTER + self.column * len(strip) + 0.06, NARROW), tall + below
         with matplotlib.rc_context(STYLE):
@@ -230,7 +231,7 @@ class _Sheet:
         bare(self.axis)
         for i, line in enumerate(question):
             self._text(GUTTER, 0.13 + 0.17 * i, " ".join(asked[k] for k in line), size=8.5, weight="bold")
-        top = head + 0.04
+        top = head + 0.04 + told
         for turn in range(len(strip)):
             self._head(turn, top)
         at, blocks = top + 0.44, [[top, 0.0]]
@@ -277,8 +278,9 @@ class _Sheet:
 
     def _head(self, turn: int, top: float) -> None:
         strip, left = self.strip, self._left(turn)
-        number = f"turn {turn + 1}" + (" · decides" if strip.deciding[turn] else "")
-        self._text(left + 0.02, top + 0.1, number, weight="bold" if strip.deciding[turn] else "normal")
+        self._text(left + 0.02, top + 0.1, f"turn {turn + 1}")
+        if strip.deciding[turn]:
+            self._text(left + (self.column - GAP) / 2, top - 0.09, "decides", weight="bold", ha="center")
         party = _cut(spelled_out(strip.parties[turn]), self.column - GAP - 0.18, 8.0)
         self._text(left + 0.02, top + 0.28, f"{strip.sign(turn)} {party}", size=8, weight="bold", color=strip.colour(turn))
         self.axis.plot([left, left + self.column - GAP], [top + 0.385] * 2, color=strip.colour(turn), linewidth=2)
@@ -334,9 +336,9 @@ class _Sheet:
         for (left, width), value in zip(self._places(name, turn, len(values)), values):
             face, ink = self._look(value)
             self.axis.add_patch(Rectangle((left + 0.01, top), width - 0.02, height, facecolor=face, **_edge(value)))
-            if np.isfinite(value):
+            if np.isfinite(value) and width > 0.26:  # in a narrower one nobody could read it
                 number = f"{round(value, 1) + 0.0:{'+' if self.signed else ''}.1f}"
-                self._text(left + width / 2, top + height / 2, number, size=min(5.8, 17 * width), color=ink, ha="center")
+                self._text(left + width / 2, top + height / 2, number, size=5.6, color=ink, ha="center")
         self._known(name, turn, top, height)
 
     def _words(self, turn: int, top: float, height: float, values) -> None:
