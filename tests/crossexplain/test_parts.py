@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from support.talk import MODALITIES, SIZES, Talk, talks, turns_of
 
 from crossexplain.checks import InputError
 from crossexplain.coalitions.game import Game
 from crossexplain.coalitions.sampling import sampled_shapley
 from crossexplain.coalitions.shapley import shapley
 from crossexplain.gradients.groups import Groups
+from support.talk import MODALITIES, SIZES, Talk, talks, turns_of
 
 INPUTS = talks()
 TURNS = turns_of(INPUTS)

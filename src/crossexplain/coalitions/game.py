@@ -282,7 +282,7 @@ class Game:
 
     @property
     def passes(self) -> int:
-        """How many rows the busiest tower has encoded so far, or the whole model has taken; of parts, how often they were joined."""
+        """How many rows the busiest tower has encoded so far, or the whole model has taken; of parts, how many were joined."""
         return max(self._clock[what][1] for what in (self.question.names if self._towers else [self._last]))
 
     @property

@@ -95,7 +95,7 @@ class Parts:
         return torch.cat(logits)
 
     def _chosen(self, name: str, keep: Tensor, examples: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the different encodings of a modality, (U, T, D) or sums (U, D), and which of them each coalition has, (R,)."""
+        """Return the different encodings of a modality, (U, T, D), or sums (U, D), and which of them each row has, (R,)."""
         owner = self.owner[name][examples]  # (R, T)
         stay = (owner < 0) | keep.gather(1, owner.clamp(min=0))
         some = (stay & self.real[name][examples]).any(dim=1, keepdim=True)

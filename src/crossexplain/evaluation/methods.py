@@ -33,6 +33,7 @@ from crossexplain.gradients.attention import attention_maps, roll
 from crossexplain.gradients.capture import INPUT
 from crossexplain.gradients.failures import quantised
 from crossexplain.gradients.groups import Groups
+from crossexplain.gradients.in_a_row import InARow
 from crossexplain.gradients.modalities import ImageCells, Inputs, Modality, Tokens, require_modalities
 from crossexplain.gradients.question import Question, Target
 from crossexplain.gradients.rounds import run_dividends, run_rounds
@@ -130,7 +131,8 @@ def explain(model: nn.Module, inputs: Inputs, modalities: Sequence[Modality], me
     if groups is None or BY_GROUP in values:
         return explanation
     summed, spoken = task.by_group(values)
-    return replace(explanation, values={BY_GROUP: summed.where(spoken, torch.nan)}, pairs=None, features={BY_GROUP: len(groups)})
+    values = {BY_GROUP: summed.where(spoken, torch.nan)}
+    return replace(explanation, values=values, pairs=None, features={BY_GROUP: len(groups)})
 
 
 def _whole_number(value: object, what: str, least: int) -> int:
@@ -238,7 +240,22 @@ def _rounds(task: Task, which: str) -> Scored:
 
 
 def _feature_dividends(task: Task) -> Scored:
-    return Scored(run_dividends(task.question, progress=False, seed=task.seed))
+    dividends = run_dividends(task.question, groups=task.groups, progress=False, seed=task.seed)
+    return Scored(dividends if task.groups is None else {BY_GROUP: dividends})
+
+
+def _grad_cam_in_time(task: Task) -> Scored:
+    """Weight the dimensions of each vector by their mean gradient over the row, as Grad-CAM does over a map."""
+    read, values = task.captured(task.question.layers), {}
+    for modality in task.question.modalities:
+        if not isinstance(modality, InARow):
+            raise CannotRun(f"Grad-CAM in time reads vectors in a row, and {modality.name} is none; use 'grad-cam'.")
+        activations, slopes = (task.laid_out(modality, of[modality.layer].float()) for of in (read.activations, read.gradients))
+        there = modality.is_word(task.question.inputs)[..., None].to(slopes.device)  # (N, T, 1)
+        weights = (slopes * there).sum(dim=1, keepdim=True) / there.sum(dim=1, keepdim=True)
+        heat = (weights * activations).sum(dim=2).clamp(min=0)
+        values[modality.name] = modality.to_features(heat * there[..., 0], task.question.inputs)
+    return Scored(values)
 
 
 def _placed(modalities: Sequence[Modality], layer: str | None, patches: tuple[int, int] | None) -> list[Modality]:
@@ -389,6 +406,8 @@ METHODS: dict[str, Method] = {method.key: method for method in (
            GRADIENT, hides=False),
     Method("gradient x input", "gradient x input", "gradient times value, summed (Shrikumar et al. 2016)", _gradient_x_input,
            True, GRADIENT, hides=False),
+    Method("grad-cam in time", "Grad-CAM in time", "Grad-CAM over the places of a row (Selvaraju et al. 2017)",
+           _grad_cam_in_time, False, GRADIENT, hides=False),
     Method("gradient norm, other masked", "gradient, other masked (rounds 2, 3)",
            "length of the gradient with the other modality hidden", partial(_rounds, which="masked"), False, OTHERS),
     Method("cross gradient", "cross gradient", "how much the gradient changes as the other modality is hidden",
