@@ -40,7 +40,7 @@ class Frames:
         images, labels = torch.from_numpy(digits.images[indices])[:, None], digits.labels[indices]
         generator = torch.Generator().manual_seed(len(part))
         many = images.repeat_interleave(POSES, 0)
-        tiles = _turned(many, TILE, (0.78, 1.0), 0.4, generator).reshape(-1, POSES, TILE, TILE)
+        tiles = _turned(many, TILE, (0.74, 0.94), 0.4, generator).reshape(-1, POSES, TILE, TILE)
         members = tuple(np.flatnonzero(labels == digit) for digit in range(10))
         return cls(tiles.numpy(), members, _clutter(images, _CLUTTERED, generator).numpy())
 

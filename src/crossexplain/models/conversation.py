@@ -202,7 +202,7 @@ class Attentive(nn.Module):
         return self.enter[name](vectors) + self.stand(self.address(inputs["party"]))
 
     def states(self, parts: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> Tensor:
-        """Return what the vectors of the question have found, (N, count, D)."""
+        """Return what the vectors of the question have found in the parts, (N, count, D)."""
         context = torch.cat([parts[name] for name in self.enter], dim=1).chunk(len(self.layers), dim=2)  # (N, M T, 2 D) each
         present, states = (inputs["party"] != 0).repeat(1, len(self.enter)), self.question(inputs["question"])
         for layer, pairs in zip(self.layers, context):
@@ -211,7 +211,11 @@ class Attentive(nn.Module):
 
     def join(self, parts: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> Tensor:
         """Return logits (N,)."""
-        return self.head(self.states(parts, inputs))[:, 0]
+        return self.answer(self.states(parts, inputs), inputs)
+
+    def answer(self, states: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Return logits (N,) of what :meth:`states` returns."""
+        return self.head(states)[:, 0]
 
 
 class Summed(nn.Module):
@@ -241,14 +245,21 @@ class Summed(nn.Module):
         seen = self.enter[name](torch.cat([vectors, self.address(inputs["party"]), asked], dim=2))
         return seen * (inputs["party"] != 0)[..., None]
 
+    def states(self, parts: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> Tensor:
+        """Return the sums over the turns of each modality, (N, M, D)."""
+        return torch.stack([parts[name].sum(dim=1) for name in self.enter], dim=1)
+
     def join(self, parts: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> Tensor:
         """Return logits (N,)."""
-        return self.join_pooled({name: parts[name].sum(dim=1) for name in self.enter}, inputs)
+        return self.answer(self.states(parts, inputs), inputs)
 
     def join_pooled(self, pooled: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> Tensor:
         """Return logits (N,) of sums over the turns, each (N, D)."""
-        asked, sums = self.asked(self.question(inputs["question"])), [pooled[name] for name in self.enter]
-        sums = sums if self.late else [torch.cat(sums, dim=1)]
+        return self.answer(torch.stack([pooled[name] for name in self.enter], dim=1), inputs)
+
+    def answer(self, states: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Return logits (N,) of what :meth:`states` returns."""
+        asked, sums = self.asked(self.question(inputs["question"])), states.unbind(1) if self.late else [states.flatten(1)]
         return sum(head(torch.cat([one, asked], dim=1))[:, 0] for head, one in zip(self.heads.values(), sums))
 
 

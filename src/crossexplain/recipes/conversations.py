@@ -1,0 +1,313 @@
+"""Chapter 9: a question about a conversation, answered from what was said, shown and heard in each turn.
+
+Each tower first learns to name the digit of one turn, or that there is none. The fusion then learns on conversations that are
+drawn as symbols, with vectors that the towers made of turns with these digits: first to find the digits that a question names,
+and with them to answer it. In some conversations parts are hidden; nothing tells the answer there, so that a model learns to
+say neither yes nor no where what decides is missing.
+
+``data`` of a trained model are the :class:`~crossexplain.data.conversations.Conversations`.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from crossexplain.data import conversations
+from crossexplain.data.conversation_draws import answer, draw, values_of
+from crossexplain.data.conversation_frames import frame_counts, frames_with_digit
+from crossexplain.data.conversation_sounds import segment_of_digit
+from crossexplain.data.conversation_words import FIRST_NUMBER, TASKS, turn_words
+from crossexplain.data.conversations import KINDS, MODALITIES, Batch, Conversations
+from crossexplain.gradients.groups import Groups
+from crossexplain.gradients.modalities import Modality, Tokens, Vectors
+from crossexplain.models.conversation import ConversationModel, Tower
+from crossexplain.models.training import TensorBatches, accuracy, binary_loss, fit
+from crossexplain.models.weights import seeded
+from crossexplain.recipes import Recipe, Trained, by_kind, load_or_train, state_file, with_checkpoint
+
+FUSIONS = {"conversations": "attention", "conversations_early": "early", "conversations_late": "late",
+           "conversations_voices": "attention"}
+NONE = 10  # the class of a turn without a digit
+NAMING = {"words": (2, 6_000), "frames": (6, 12_000), "sound": (4, 8_000)}  # epochs, and turns of an epoch, by tower
+ANSWERING = (5, 150_000)  # epochs, and conversations that are drawn
+RATES = {"naming": 3e-3, "answering": 3e-3}  # the highest learning rates
+PARTS = (NONE + 1, NONE + 1, NONE + 1, len(TASKS), 2, 10)  # what is told beside the answer: digits, task, flipped, threshold
+UNITS = 8 * len(KINDS)  # conversations in the smallest set with all kinds
+TEST = 50 * UNITS  # held-out conversations
+
+
+def modalities(model: ConversationModel) -> list[Modality]:
+    """Return how the words, the frames and the sound of conversations are cut into features and hidden."""
+    return [Tokens("words", "words", model.layers["words"], mask_id=None),
+            *(Vectors(name, name, model.layers[name], attention=f"{name}_present", layout="NTD") for name in ("frames", "sound"))]
+
+
+def groups(batch: Batch, by: str = "turn") -> Groups:
+    """Return the features of conversations in groups: by ``"turn"``, ``"party"`` or ``"chunk"``."""
+    return Groups(*batch.groups(by))
+
+
+class Turns:
+    """Turns by themselves, drawn anew each time: what one modality of them is, and which digit it holds.
+
+    Parameters
+    ----------
+    data : Conversations
+    name : str
+        Of the modality.
+    split : {"train", "validation", "test"}
+    n : int
+        Turns of an epoch.
+    """
+
+    def __init__(self, data: Conversations, name: str, split: str, n: int):
+        self.name, self.n, made = name, n, data.build(split, UNITS, 0)
+        self.frames, self.sounds = made.frames_of, made.sounds_of
+
+    def __len__(self) -> int:
+        return self.n
+
+    def batch(self, indices: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """Return ``rows`` (R, F, ...) with ``present`` (R, F), and the digits (R,), ``NONE`` for none."""
+        n = len(indices)
+        seeds = torch.randint(2**62, (n,)).numpy()
+        digits = torch.where(torch.rand(n) < 0.2, -1, torch.randint(10, (n,)))
+        rows, holding = self._drawn(digits.numpy(), seeds)
+        # In a quarter of the turns all features are hidden or missing, in a quarter some; a digit that is hidden is not there.
+        shares = torch.tensor([0.0, 0.0, 0.4, 1.0])[torch.randint(4, (n, 1))]
+        hidden, missing = torch.rand(holding.shape) < shares, torch.rand(n, 1) < 0.5
+        if self.name == "frames":
+            late = torch.arange(conversations.K) >= torch.from_numpy(frame_counts(seeds))[:, None]
+            hidden, missing = hidden | late, missing | late
+        digits = digits.where((holding & ~hidden).any(dim=1), torch.full_like(digits, NONE))
+        rows = rows.masked_fill(hidden if rows.ndim == 2 else hidden[..., None], 0)
+        return {"rows": rows, "present": rows != 0 if self.name == "words" else ~(hidden & missing)}, digits
+
+    def fixed(self) -> TensorBatches:
+        """Return turns that were drawn once."""
+        return TensorBatches(*self.batch(torch.arange(self.n)))
+
+    def _drawn(self, digits: np.ndarray, seeds: np.ndarray) -> tuple[Tensor, Tensor]:
+        if self.name == "words":
+            rows = turn_words(digits, seeds)[0]
+            holding = (rows == FIRST_NUMBER + digits[:, None]) & (digits[:, None] >= 0)
+        elif self.name == "frames":
+            rows, holding = self.frames.draw(digits, seeds), frames_with_digit(digits, seeds)
+        else:
+            rows = self.sounds.draw(seeds % len(conversations.NAMES), digits, seeds)
+            holding = (np.arange(rows.shape[1]) == segment_of_digit(seeds)[:, None]) & (digits[:, None] >= 0)
+        rows = torch.from_numpy(rows)
+        return rows.flatten(2) if rows.ndim > 2 else rows, torch.from_numpy(holding)
+
+
+class Namer(nn.Module):
+    """A tower with a layer that names the digit of a turn; only used to train the tower.
+
+    Parameters
+    ----------
+    tower : Tower
+    """
+
+    def __init__(self, tower: Tower):
+        super().__init__()
+        self.tower, self.head = tower, nn.Linear(tower.start.shape[1], NONE + 1)
+
+    def forward(self, rows: Tensor, present: Tensor) -> Tensor:
+        """Return logits (R, 11) of turns (R, F, ...)."""
+        return self.head(self.tower(rows, present)[:, 0])
+
+
+class Answerer(nn.Module):
+    """The fusion, with a layer that tells what was asked and found; only used to train the fusion on vectors of turns.
+
+    Parameters
+    ----------
+    model : ConversationModel
+    """
+
+    def __init__(self, model: ConversationModel):
+        super().__init__()
+        self.fusion, self.tell = model.fusion, nn.LazyLinear(sum(PARTS))
+
+    def forward(self, question: Tensor, party: Tensor, **vectors: Tensor) -> Tensor:
+        """Return the logit, then the logits of ``PARTS``, (N, 1 + 50), of vectors (N, T, D) of each modality."""
+        inputs = {"question": question, "party": party}
+        found = self.fusion.states({name: self.fusion.part(name, part, inputs) for name, part in vectors.items()}, inputs)
+        return torch.cat([self.fusion.answer(found, inputs)[:, None], self.tell(found.flatten(1))], dim=1)
+
+
+def answering_loss(outputs: Tensor, labels: Tensor) -> Tensor:
+    """Return the cross-entropy of the answers, and of what is told beside them (-100 where nothing is)."""
+    told = zip(outputs[:, 1:].split(PARTS, dim=1), labels[:, 1:].unbind(1))
+    losses = [nn.functional.cross_entropy(logits, right, ignore_index=-100) for logits, right in told]
+    return binary_loss(outputs[:, 0], labels[:, 0]) + torch.stack(losses).sum()
+
+
+def answering_score(outputs: Tensor, labels: Tensor) -> float:
+    """Return the share of right answers."""
+    return accuracy(outputs[:, 0], labels[:, 0])
+
+
+class Symbolic:
+    """Conversations drawn as symbols, in units of eight, with vectors that the towers made of turns with these digits.
+
+    Parameters
+    ----------
+    bank : dict of str to Tensor, shape (11, B, D)
+        By modality vectors of turns with each digit, and of turns without.
+    n, seed : int
+        How many conversations, and of the draw.
+    only : sequence of str
+        Modalities in which there are digits.
+    """
+
+    def __init__(self, bank: Mapping[str, Tensor], n: int, seed: int, only: Sequence[str] = MODALITIES):
+        symbols = draw(n, KINDS, None, np.random.default_rng([seed, 9]))
+        self.bank, self.gone, values = bank, torch.tensor([name not in only for name in MODALITIES]), values_of(symbols.digits, symbols.references)
+        told = [symbols.task, symbols.flipped, np.where(np.isin(symbols.task, [TASKS.index("above"), TASKS.index("total")]),
+                                                       symbols.threshold % 10, -100)]
+        labels = answer(symbols.task, symbols.flipped, symbols.threshold, values)
+        self.labels = torch.from_numpy(np.column_stack([labels, np.where(values < 0, NONE, values), *told])).long()
+        self.question, self.party, self.digits = (torch.from_numpy(getattr(symbols, name)).unflatten(0, (-1, 8))
+                                                  for name in ("question", "party", "digits"))
+        self.references = torch.from_numpy(symbols.references)
+
+    def __len__(self) -> int:
+        return len(self.party)
+
+    def batch(self, indices: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """Return the inputs of :class:`Answerer` and the labels of its outputs, for units with these numbers."""
+        party, digits, question = (part[indices].flatten(0, 1) for part in (self.party, self.digits, self.question))
+        n, labels = len(party), self.labels.unflatten(0, (-1, 8))[indices].flatten(0, 1)
+        # In a third of the conversations some parts are hidden, in half of these whole modalities too.
+        hidden = torch.rand(n, 1, 1) < 1 / 3
+        shares = torch.tensor([0.2, 0.5])[torch.randint(2, (n, 1, 1))]
+        whole = torch.rand(n, 1, 3) < torch.tensor([0.0, 0.5])[torch.randint(2, (n, 1, 1))]
+        digits = digits.masked_fill(hidden & ((torch.rand(digits.shape) < shares) | whole) | self.gone | (digits < 0), NONE)
+        references = self.references.unflatten(0, (-1, 8))[indices].flatten(0, 1)
+        found = digits[torch.arange(n)[:, None], references[:, :, 2], references[:, :, 0]]
+        labels[:, 1:4] = found.where(references[:, :, 0] >= 0, torch.full_like(found, NONE))
+        vectors = {name: part[digits[:, :, i], torch.randint(part.shape[1], party.shape)]
+                   for i, (name, part) in enumerate(self.bank.items())}
+        return {"question": question, "party": party, **vectors}, labels
+
+
+def new_model(name: str = "conversations", seed: int = 0) -> ConversationModel:
+    """Return a model with random weights."""
+    return ConversationModel(FUSIONS[name], vocabulary=len(conversations.VOCABULARY), parties=len(conversations.NAMES) + 1,
+                             turns=conversations.T, question=conversations.Q, words=conversations.L, frames=conversations.K,
+                             sound=conversations.S, frame=(conversations.SIDE,) * 2,
+                             segment=(conversations.MELS, conversations.STEPS), seed=seed)
+
+
+def train(name: str = "conversations", seed: int = 0, size: str = "page", progress: bool = True, resume: Path | None = None, *,
+          data: Conversations | None = None, only: Sequence[str] = MODALITIES,
+          towers: nn.Module | None = None, plan: tuple[int, int] | None = None) -> Trained:
+    """Train a model: towers name digits, then the fusion finds those that a question names, and answers.
+
+    Parameters
+    ----------
+    name : str
+        Of the recipe. The siblings take the towers of ``"conversations"``, and ``"conversations_voices"`` all but the sound.
+    seed, size, progress, resume
+        As for :class:`crossexplain.recipes.Recipe`.
+    data : Conversations, optional
+    only : sequence of str
+        What the fusion gets; the other modalities are hidden in all conversations, and have to be in the test.
+    towers : torch.nn.Module, optional
+        Of a model, which have learned to name digits; default, for all but ``"conversations"``, those that travel with the book.
+    plan : (int, int), optional
+        Epochs and conversations for the fusion; default ``ANSWERING``.
+
+    Returns
+    -------
+    Trained
+    """
+    small, voices = size == "small", name == "conversations_voices"
+    data = data or conversations.load("fsdd" if voices else "embedded")
+    model, histories, settings = new_model(name, seed), {}, {"seed": seed, "progress": progress, "half": True}
+    if towers is None and name != "conversations":
+        towers = load_or_train("conversations").model.towers
+    if towers is not None:
+        model.towers.load_state_dict(towers.state_dict())
+    for modality in MODALITIES if towers is None else ("sound",) if voices else ():
+        epochs, n = (1, 256) if small else NAMING[modality]
+        with seeded(seed):
+            namer, held_out = Namer(model.towers[modality]), Turns(data, modality, "validation", 200 if small else 2000).fixed()
+        histories[modality] = fit(namer, Turns(data, modality, "train", n), held_out, epochs=epochs, lr=RATES["naming"],
+                                  batch_size=64, loss=nn.functional.cross_entropy, **settings,
+                                  checkpoint=state_file(resume, name, seed, modality))
+    model.requires_grad_(False).eval()
+    epochs, n = plan or ((1, UNITS) if small else ANSWERING)
+    with seeded(seed):
+        answerer, symbols = Answerer(model), Symbolic(bank(model, data, 8 if small else 400), n, seed, only)
+        held_out = seen(model, data.build("validation", UNITS if small else 10 * UNITS, 0), only)
+        answerer(**held_out.batch(torch.arange(2))[0])  # shapes the layer that tells
+    model.fusion.requires_grad_(True)
+    histories["answering"] = fit(answerer, symbols, held_out, epochs=epochs, lr=RATES["answering"], batch_size=30,
+                                 loss=answering_loss, score=answering_score, **settings,
+                                 checkpoint=state_file(resume, name, seed, "answering"))
+    return Trained(name=name, model=model.requires_grad_(False).eval(), data=data, seed=seed, histories=histories)
+
+
+def load(name: str = "conversations", **_) -> Trained:
+    """Return the model that travels with the book."""
+    source = "fsdd" if name == "conversations_voices" else "embedded"
+    return with_checkpoint(Trained(name=name, model=new_model(name), data=conversations.load(source)))
+
+
+@torch.no_grad()
+def bank(model: ConversationModel, data: Conversations, each: int) -> dict[str, Tensor]:
+    """Return by modality vectors (11, B, D) of training turns with each digit, and of turns without one."""
+    vectors = {}
+    for name in MODALITIES:
+        drawn, digits = Turns(data, name, "train", 1).batch(torch.arange(12 * each))
+        parts = [model.towers[name](rows, present)[:, 0] for rows, present in
+                 zip(drawn["rows"].split(1000), drawn["present"].split(1000))]
+        groups = [torch.cat(parts)[digits == digit] for digit in range(NONE + 1)]
+        vectors[name] = torch.stack([group[torch.arange(each) % len(group)] for group in groups])
+    return vectors
+
+
+@torch.no_grad()
+def seen(model: ConversationModel, batch: Batch, only: Sequence[str] = MODALITIES) -> TensorBatches:
+    """Return conversations as :class:`Answerer` takes them, each turn encoded once."""
+    parts = [hide(batch.inputs(part.numpy()), only) for part in torch.arange(len(batch)).split(240)]
+    vectors = {name: torch.cat([model.vectors(name, part) for part in parts]) for name in MODALITIES}
+    given = {name: torch.cat([part[name] for part in parts]) for name in ("question", "party")}
+    return TensorBatches(given | vectors, torch.from_numpy(batch.labels)[:, None].float())
+
+
+def hide(inputs: Mapping[str, Tensor], only: Sequence[str]) -> dict[str, Tensor]:
+    """Return inputs in which nothing is said, shown or heard in the modalities that are not named."""
+    return {name: part if name not in MODALITIES or name in only else torch.zeros_like(part) for name, part in inputs.items()}
+
+
+@torch.no_grad()
+def logits(model: ConversationModel, batch: Batch, only: Sequence[str] = MODALITIES) -> Tensor:
+    """Return the logits of conversations, (N,), with the modalities hidden that are not named."""
+    return torch.cat([model(**hide(batch.inputs(part.numpy()), only)) for part in torch.arange(len(batch)).split(240)])
+
+
+def tested(trained: Trained, seed: int = 0, n: int = TEST, only: Sequence[str] = MODALITIES) -> dict[str, float]:
+    """Return the accuracy of a model on held-out conversations, ``"all"`` and by kind; ``only`` as for :func:`logits`."""
+    batch = trained.data.build("test", n, seed)
+    return by_kind((logits(trained.model, batch, only).numpy() > 0) == batch.labels, batch.kinds)
+
+
+def card(trained: Trained) -> dict:
+    """Return what the card of the checkpoint says of data and accuracy."""
+    sound = "digits said by real voices, other speakers in each part" if trained.name == "conversations_voices" else "dialled digits"
+    return {"data": f"generated conversations: {ANSWERING[1]:,} drawn as symbols, with what the towers made of training turns; "
+                    f"words, handwritten digits and {sound}; held out: {TEST:,} conversations of other digits and takes",
+            "notes": "The towers learned to name the digit of a turn. The fusion learned to tell, beside the answer, what is asked "
+                     "and which digits the question names; in a third of the conversations some turns or modalities were "
+                     "hidden, the digits of which cannot be told.",
+            "accuracy": tested(trained)}
+
+
+RECIPES = {name: Recipe(name, partial(train, name), partial(load, name), card) for name in FUSIONS}
