@@ -180,6 +180,15 @@ def test_a_digit_is_in_one_or_two_frames_and_in_one_segment():
     assert set(sound[dialled]) == {1} and not sound[~dialled].any()
 
 
+def test_emptied_conversations_hold_no_digit_and_keep_the_rest():
+    inputs, holding = BATCH.emptied().inputs(), BATCH._holding()
+    assert not any(number in {*range(9, 26)} for number in inputs["words"].unique().tolist())
+    for name in ("frames", "sound"):
+        assert torch.equal(inputs[f"{name}_present"], INPUTS[f"{name}_present"])
+        assert ((inputs[name] != INPUTS[name]).any(2).numpy() == holding[name]).all()
+    assert torch.equal(inputs["question"], INPUTS["question"]) and torch.equal(inputs["party"], INPUTS["party"])
+
+
 def test_inputs_are_as_described_and_ragged():
     n = len(BATCH)
     assert INPUTS["frames"].shape == (n, T * K, SIDE**2) and INPUTS["sound"].shape == (n, T * S, MELS * STEPS)
@@ -187,6 +196,7 @@ def test_inputs_are_as_described_and_ragged():
     assert 0 <= INPUTS["frames"].min() and INPUTS["frames"].max() <= 1 and INPUTS["sound"].min() == 0
     for name in ("frames", "sound"):
         assert not INPUTS[name][~INPUTS[f"{name}_present"]].any() and torch.isfinite(INPUTS[name]).all()
+    assert set(INPUTS["frames_present"].reshape(-1, K).sum(1).tolist()) == {0, 1, 2, 3}
     turns = (INPUTS["party"] > 0).sum(1)
     assert turns.unique().tolist() == [4, 5, 6, 7, 8]
     assert {len(set(row[row > 0].tolist())) for row in INPUTS["party"]} == {2, 3, 4}
@@ -243,7 +253,8 @@ def test_tones_are_where_the_standard_says():
 
 def test_own_conversations_of_one_turn_one_party_or_without_a_modality():
     asked = Question("above", (Reference("words", "ben"),), threshold=4)
-    batch = ALL.of([[Turn("ben", said=7)], [Turn("ben", said=3), Turn("ben", shown=9, without=("sound", "words"))]], [asked] * 2)
+    two = [Turn("ben", said=3), Turn("ben", shown=9, without=("sound", "words"))]
+    batch = ALL.of([[Turn("ben", said=7)], two], [asked] * 2)
     inputs = batch.inputs()
     assert batch.labels.tolist() == [True, False] and (inputs["party"] > 0).sum(1).tolist() == [1, 2]
     assert not inputs["words"][1, L:].any() and not inputs["sound_present"][1, S:].any() and not inputs["sound"][1, S:].any()

@@ -80,14 +80,15 @@ def _digits() -> Digits:
 
 
 def frame_counts(seeds: np.ndarray) -> np.ndarray:
-    """Return how many frames each turn has: K, or one less in a quarter of them."""
-    return np.where(uniform(seeds, 10) < 0.25, K - 1, K)
+    """Return how many frames each turn has: K, fewer in a quarter of them, one in a twelfth."""
+    return K - (uniform(seeds, 10)[..., None] < (1 / 4, 1 / 12)).sum(axis=-1)
 
 
 def frames_with_digit(digits: np.ndarray, seeds: np.ndarray) -> np.ndarray:
     """Return which frames show the digit of a turn, (..., K), bool: one of them, or two in a row."""
-    many = 1 + below(seeds, 11, 2)
-    start = below(seeds, 12, frame_counts(seeds) - many + 1)
+    count = frame_counts(seeds)
+    many = np.minimum(1 + below(seeds, 11, 2), count)
+    start = below(seeds, 12, count - many + 1)
     at = np.arange(K) - start[..., None]
     return (at >= 0) & (at < many[..., None]) & (digits[..., None] >= 0)
 
