@@ -12,6 +12,10 @@ from support.talk import MODALITIES, SIZES, Talk, talks, turns_of
 
 INPUTS = talks()
 TURNS = turns_of(INPUTS)
+CHUNKS = Groups([f"part {i + 1}" for i in range(10)], {  # the last word of each turn stays
+    "words": torch.tensor([0, 1, -1, 2, 2, -1, 3, 3, -1]), "frames": torch.tensor([4, 4, 5, 5, 6, -1]),
+    "sound": torch.tensor([7, 8, 9, 9, 9, -1])})
+PLAYERS = {"turns": TURNS, "apart": TURNS.apart(), "two": TURNS.apart(["words", "sound"]), "chunks": CHUNKS}
 BASELINES = {"neutral": None, "borrowed": "data", "mixed": {"words": "pad", "sound": "data"}}
 
 
@@ -21,14 +25,14 @@ def of(model, players, inputs=INPUTS, **options):
 
 @pytest.mark.parametrize("pooled", [False, True])
 @pytest.mark.parametrize("baseline", BASELINES)
-@pytest.mark.parametrize("players", [TURNS, TURNS.apart(), TURNS.apart(["words", "sound"])], ids=["turns", "apart", "two"])
+@pytest.mark.parametrize("players", PLAYERS.values(), ids=PLAYERS)
 def test_by_parts_and_whole_are_the_same(pooled, baseline, players):
     options = {"baselines": BASELINES[baseline], "donors": talks((2, 3, 3), seed=5)}
     parts, whole = of(Talk(pooled), players, **options), of(Talk(pooled), players, split=False, **options)
     assert parts.splits and not whole.splits and parts.names == whole.names == players.names
     assert torch.equal(parts.present, whole.present)
     assert torch.allclose(parts.values_of_all(), whole.values_of_all(), atol=1e-5)
-    assert parts.cost().encoded == dict.fromkeys(SIZES, 12) and parts.cost().coalitions == whole.cost().coalitions
+    assert parts.cost().encoded["sound"] == 3 * (6 if players is PLAYERS["chunks"] else 4) and parts.cost().coalitions == whole.cost().coalitions
 
 
 def test_a_hidden_turn_hides_all_of_its_modalities_and_nothing_else():
@@ -52,14 +56,16 @@ def test_ragged_conversations_have_the_values_that_each_has_alone():
         assert missing.any() == (i > 0) and not values[missing.numpy()].any(), "who is not there adds nothing"
 
 
-def test_parties_are_players_too_and_a_divided_part_is_asked_whole():
+def test_parties_are_players_too():
     party = INPUTS["party"] - 1
     parties = Groups(["ben", "mia", "kim"], {name: party.repeat_interleave(size, dim=1) for name, size in SIZES.items()})
     parts, whole = of(Talk(), parties), of(Talk(), parties, split=False)
     assert parts.splits and torch.allclose(parts.values_of_all(), whole.values_of_all(), atol=1e-5)
-    chunks = Groups([f"frame {f + 1}" for f in range(6)], {"frames": torch.arange(6)})
-    game = of(Talk(), chunks)
-    assert not game.splits and game.names[3] == "frame 4" and game.values_of_all().shape == (3, 64)
+
+
+def test_a_part_of_very_many_players_is_asked_whole(monkeypatch):
+    monkeypatch.setattr("crossexplain.coalitions.parts.WITHIN", 1)
+    assert not of(Talk(), PLAYERS["chunks"]).splits and of(Talk(), TURNS).splits
 
 
 def test_a_model_whose_parts_see_each_other_is_refused():

@@ -72,8 +72,8 @@ class Game:
     model, inputs, modalities, baselines, target, donors, rows
         As for :class:`~crossexplain.gradients.question.Question`; the features of the modalities are the players. The model is
         asked by its towers if it has ``see`` and ``read``, one for each of two modalities, and ``match``, which makes logits of
-        what they return; and by its parts if it has ``encode`` and ``join``, see :mod:`crossexplain.contract`, and no part is
-        divided among players.
+        what they return; and by its parts if it has ``encode`` and ``join``, see :mod:`crossexplain.contract`, and few players
+        share a part.
     players : Groups, or mapping from modality to int or Tensor, optional
         :class:`~crossexplain.gradients.groups.Groups`, each of which is a player, whatever modalities its features are of:
         ``players=turns`` hides all of a turn, ``players=turns.apart()`` its words, sound or frames. Or for each modality
@@ -322,7 +322,7 @@ class Game:
         coalitions = _subsets(self.present)
         rows = encoded | {self._last: coalitions}
         if self._parts is not None:
-            encoded = dict.fromkeys(self.question.names, self._parts.rows)
+            encoded = self._parts.rows
         seconds = sum(min(count, HUGE) * self._clock[what][0] / self._clock[what][1] for what, count in rows.items())
         return Cost(coalitions, encoded, seconds)
 

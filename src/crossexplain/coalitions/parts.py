@@ -1,7 +1,8 @@
-"""Coalitions of a model that encodes its parts by themselves: every part twice, and then only what joins them.
+"""Coalitions of a model that encodes its parts by themselves: every part a few times, and then only what joins them.
 
 Of a conversation of six turns in three modalities there are 2**18 coalitions of parts, and each part is either shown or
-hidden. See :class:`~crossexplain.contract.EncodesParts` for what such a model offers.
+hidden. Where players are smaller than a part, the chunks of a turn, it is encoded once for each set of its own players. See
+:class:`~crossexplain.contract.EncodesParts` for what such a model offers.
 """
 
 from collections.abc import Mapping
@@ -14,12 +15,81 @@ from crossexplain.gradients.modality import Modality
 from crossexplain.gradients.question import Question
 
 JOINED, POOLED = 2048, 16384  # coalitions that are joined at once: as many as stay near the processor; sums are smaller
-HIDDEN, SHOWN, ALL_HIDDEN = range(3)
+WITHIN = 6  # players of one part at most: 64 encodings of it
 CODED = 40  # columns of a mask that are written as one whole number, with room for the number of the example
 
 
+class _Encoded:
+    """The encodings of the parts of one modality, of N examples.
+
+    Attributes
+    ----------
+    vectors : Tensor, shape (N * V, T, D)
+        Of each example in V views. In view s, from 1, each part holds those of its players for which ``s >> k & 1``; in view 0
+        it is hidden while another part stays, and in the last view together with all others of the modality: a baseline that
+        borrows all of another example need not give the same as one that borrows a part.
+    players : Tensor of int64, shape (N, T, K)
+        The players of each part, -1 for none.
+    stays : Tensor of bool, shape (N, 1)
+        Whether the modality has a feature that is never hidden.
+    """
+
+    def __init__(self, model: EncodesParts, question: Question, modality: Modality, owner: Tensor):
+        self.model, self.question, self.name = model, question, modality.name
+        present = question.present[modality.name].cpu()
+        owner = owner.where(present, -1)
+        shown = self._view(torch.ones_like(present))
+        count = shown.shape[1]
+        self.fits = shown.ndim == 3 and count > 0 and present.shape[1] % count == 0
+        if not self.fits:
+            return
+        owner = owner.unflatten(1, (count, -1))  # (N, T, features of a part)
+        listed = owner.sort(dim=2, descending=True).values
+        listed[:, :, 1:] = listed[:, :, 1:].where(listed[:, :, 1:] != listed[:, :, :-1], -1)
+        self.players = listed.sort(dim=2, descending=True).values
+        many = (self.players >= 0).sum(dim=2)  # (N, T)
+        self.players = self.players[:, :, :max(1, int(many.max()))]
+        self.stays = ((owner < 0) & present.unflatten(1, (count, -1))).any(dim=2).any(dim=1, keepdim=True)
+        self.fits = self.players.shape[2] <= WITHIN
+        if self.fits:
+            self._encode(owner, many, shown)
+
+    def _encode(self, owner: Tensor, many: Tensor, shown: Tensor) -> None:
+        bit = (owner[..., None] == self.players[:, :, None]).long().argmax(dim=3)  # (N, T, features of a part)
+        fixed, has = owner < 0, many > 0
+        # A part that is hidden while another stays is read from one of two views, which show the first and the last part,
+        # unless some features stay anyway.
+        first, last = has & (has.cumsum(dim=1) == 1), has & (has.flip(1).cumsum(dim=1).flip(1) == 1)
+        views = [(fixed | part[..., None]).flatten(1) for part in (first, last, torch.zeros_like(has))]
+        views += [(fixed | (torch.minimum(torch.tensor(s), (1 << many) - 1)[..., None] >> bit & 1).bool()).flatten(1)
+                  for s in range(1, (1 << self.players.shape[2]) - 1)]
+        with_first, with_last, nothing, *some = map(self._view, views)
+        first, stays = first[..., None].to(shown.device), self.stays[..., None].to(shown.device)
+        hidden = nothing.where(stays, with_last.where(first, with_first))
+        self.vectors = torch.stack([hidden, *some, shown, nothing], dim=1)
+        self.rows, self.views = len(owner) * (1 + len(views)), self.vectors.shape[1]
+        self.vectors = self.vectors.flatten(0, 1)
+
+    def _view(self, stay: Tensor) -> Tensor:
+        """Return the encodings (N, T, D) of the modality with only some of its features left, (N, F)."""
+        return torch.cat([self.model.encode(self.name, self.question.hidden({self.name: stay[examples]}, examples))
+                          for examples in torch.arange(self.question.n).split(self.question.rows)])
+
+    def chosen(self, keep: Tensor, examples: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the different encodings (U, T, D) that coalitions (R, P) ask for, and which of them each takes, (R,)."""
+        back, place = distinct(examples, keep[:, torch.unique(self.players[self.players >= 0])])
+        keep, examples = keep[place], examples[place]
+        players = self.players[examples]  # (U, T, K)
+        left = keep.gather(1, players.clamp(min=0).flatten(1)).reshape(players.shape) & (players >= 0)
+        view = (left.long() << torch.arange(players.shape[2])).sum(dim=2)
+        none = ~(left.any(dim=2).any(dim=1, keepdim=True) | self.stays[examples])
+        view = view.where(players[:, :, 0] >= 0, self.views - 2).where(~none, self.views - 1)
+        rows = (examples[:, None] * self.views + view).to(self.vectors.device)
+        return self.vectors[rows, torch.arange(rows.shape[1], device=rows.device)], back
+
+
 class Parts:
-    """The encodings of all parts of N examples, shown and hidden.
+    """The encodings of all parts of N examples.
 
     Parameters
     ----------
@@ -31,80 +101,45 @@ class Parts:
 
     Attributes
     ----------
-    encoded : dict of str to Tensor, shape (N * 3, T, D)
-        By modality; of each example the parts hidden, shown, and hidden together with all others of the modality. A baseline
-        that borrows all of another example need not give the same as one that borrows a part.
-    owner : dict of str to Tensor of int64, shape (N, T)
-        The player of each part, -1 for one that stays.
-    rows : int
-        That were encoded of each modality.
+    rows : dict of str to int
+        That were encoded, by modality.
     """
 
     def __init__(self, model: EncodesParts, question: Question, owner: Mapping[str, Tensor]):
         self.model, self.question = model, question
         self.pooled = bool(getattr(model, "pooled", False))
-        self.encoded, self.owner, self.real, self.rows = {}, {}, {}, 4 * question.n
         taken = {key for modality in question.modalities for key in modality.keys(question.inputs)}
         self.rest = [key for key in question.inputs if key not in taken]
-        for modality in question.modalities:
-            self._encode(modality, owner[modality.name])
+        self.encoded = {modality.name: _Encoded(model, question, modality, owner[modality.name])
+                        for modality in question.modalities}
 
     @classmethod
     def of(cls, model: object, question: Question, owner: Mapping[str, Tensor]) -> "Parts | None":
-        """Return the parts of a model, or None where it has none, or a player holds less than a whole part."""
+        """Return the parts of a model, or None where it has none, or more than ``WITHIN`` players share one of them."""
         if question.scored or not isinstance(model, EncodesParts):
             return None
         with torch.no_grad():
             parts = cls(model, question, owner)
-        return parts if len(parts.owner) == len(question.modalities) else None
+        return parts if all(part.fits for part in parts.encoded.values()) else None
 
-    def _encode(self, modality: Modality, owner: Tensor) -> None:
-        """Keep a modality's encodings, unless its features do not divide among its parts or a part among players."""
-        name, n = modality.name, self.question.n
-        present = self.question.present[name].cpu()
-        owner = owner.where(present, -1)
-        # A part that is hidden while another stays is read from one of two views, which leave the first and the last player.
-        last = owner.amax(dim=1, keepdim=True)
-        first = owner.where(owner >= 0, last.clamp(min=0) + 1).amin(dim=1, keepdim=True)
-        views = [torch.ones_like(present), owner < 0, (owner < 0) | (owner == first), (owner < 0) | (owner == last)]
-        shown, nothing, with_first, with_last = (self._encoded(name, stay) for stay in views)
-        count, features = shown.shape[1], present.shape[1]
-        if count == 0 or features % count:
-            return
-        of_part, there = owner.reshape(n, count, -1), present.reshape(n, count, -1)
-        player = of_part.amax(dim=2)
-        if ((of_part != player[..., None]) & there).any():
-            return
-        hidden = with_first.where((player != first)[..., None].to(shown.device), with_last)
-        self.encoded[name] = torch.stack([hidden, shown, nothing], dim=1).flatten(0, 1)
-        self.owner[name], self.real[name] = player, there.any(dim=2)
-
-    def _encoded(self, name: str, stay: Tensor) -> Tensor:
-        """Return the encodings (N, T, D) of a modality with only some of its features left, (N, F)."""
-        return torch.cat([self.model.encode(name, self.question.hidden({name: stay[examples]}, examples))
-                          for examples in torch.arange(self.question.n).split(self.question.rows)])
+    @property
+    def rows(self) -> dict[str, int]:
+        """See the class."""
+        return {name: part.rows for name, part in self.encoded.items()}
 
     def logits(self, keep: Tensor, examples: Tensor) -> Tensor:
         """Return the logits (R, ...) of coalitions, of which ``keep`` (R, P) holds the players that stay."""
-        chosen = {name: self._chosen(name, keep, examples) for name in self.encoded}
-        logits = []
-        for rows in torch.arange(len(examples)).split(POOLED if self.pooled else JOINED):
-            given = {name: vectors.index_select(0, place[rows].to(vectors.device)) for name, (vectors, place) in chosen.items()}
-            rest = self.question.examples(examples[rows], self.rest)
-            logits.append(self.model.join_pooled(given, rest) if self.pooled else self.model.join(given, rest))
-        return torch.cat(logits)
+        size = POOLED if self.pooled else JOINED
+        return torch.cat([self._joined(*rows) for rows in zip(keep.split(size), examples.split(size))])
 
-    def _chosen(self, name: str, keep: Tensor, examples: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the different encodings of a modality, (U, T, D), or sums (U, D), and which of them each row has, (R,)."""
-        owner = self.owner[name][examples]  # (R, T)
-        stay = (owner < 0) | keep.gather(1, owner.clamp(min=0))
-        some = (stay & self.real[name][examples]).any(dim=1, keepdim=True)
-        state = torch.where(some, stay.long(), ALL_HIDDEN)
-        back, place = distinct(examples, stay)
-        rows = examples[place, None] * 3 + state[place]  # (U, T)
-        vectors = self.encoded[name]
-        vectors = vectors[rows.to(vectors.device), torch.arange(rows.shape[1], device=vectors.device)]
-        return vectors.sum(dim=1) if self.pooled else vectors, back
+    def _joined(self, keep: Tensor, examples: Tensor) -> Tensor:
+        given = {}
+        for name, part in self.encoded.items():
+            vectors, place = part.chosen(keep, examples)
+            vectors = vectors.sum(dim=1) if self.pooled else vectors
+            given[name] = vectors.index_select(0, place.to(vectors.device))
+        rest = self.question.examples(examples, self.rest)
+        return self.model.join_pooled(given, rest) if self.pooled else self.model.join(given, rest)
 
 
 def distinct(examples: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:

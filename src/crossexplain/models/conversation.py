@@ -88,8 +88,8 @@ class Cells(nn.Module):
     def forward(self, rows: Tensor) -> Tensor:
         """Return vectors (N, F, D) of pictures (N, F, height * width)."""
         if rows.ndim != 3 or rows.shape[2] != self.shape[0] * self.shape[1]:
-            raise InputError(f"got pictures of shape {tuple(rows.shape)}, expected (N, F, {self.shape[0] * self.shape[1]}): each "
-                             f"{self.shape[0]} x {self.shape[1]} in one row.")
+            raise InputError(f"got pictures of shape {tuple(rows.shape)}, expected (N, F, {self.shape[0] * self.shape[1]}): "
+                             f"each {self.shape[0]} x {self.shape[1]} in one row.")
         return self.cnn(rows.reshape(-1, 1, *self.shape)).unflatten(0, rows.shape[:2])
 
 
@@ -113,7 +113,7 @@ class Tower(nn.Module):
         self.block, self.norm = Block(width), nn.LayerNorm(width)
 
     def forward(self, rows: Tensor, present: Tensor) -> Tensor:
-        """Return vectors (N, T, D) of the features (N, T * F, ...) of which ``present`` (N, T * F) tells those that there are."""
+        """Return vectors (N, T, D) of features (N, T * F, ...); ``present`` (N, T * F) tells which there are."""
         if rows.shape[1] % self.each or present.shape != rows.shape[:2]:
             raise InputError(f"got {rows.shape[1]} features and a mask {tuple(present.shape)}, expected a multiple of the "
                              f"{self.each} of a turn and a mask {tuple(rows.shape[:2])}.")
@@ -311,12 +311,15 @@ class ConversationModel(nn.Module):
 
     def vectors(self, name: str, inputs: Mapping[str, Tensor]) -> Tensor:
         """Return one vector a turn of a modality, (N, T, D), whoever speaks and whatever is asked."""
-        rows = inputs[name]
+        rows, tower, turns = inputs[name], self.towers[name], inputs["party"].shape[1]
+        if rows.shape[1] != turns * tower.each:
+            raise InputError(f"got {rows.shape[1]} features of the {name} for {turns} turns, expected {tower.each} a turn; pad "
+                             "each turn, or leave out the party of turns that are not there.")
         if name == "words":
-            require_tokens(rows, self.towers[name].features.num_embeddings)
-            return self.towers[name](rows, rows != 0)
+            require_tokens(rows, tower.features.num_embeddings)
+            return tower(rows, rows != 0)
         present = inputs.get(f"{name}_present")
-        return self.towers[name](rows, rows.new_ones(rows.shape[:2], dtype=torch.bool) if present is None else present != 0)
+        return tower(rows, rows.new_ones(rows.shape[:2], dtype=torch.bool) if present is None else present != 0)
 
     def encode(self, name: str, inputs: Mapping[str, Tensor]) -> Tensor:
         """Return one vector a turn of a modality, (N, T, D), each from the features of that turn, its party and the question.
@@ -330,7 +333,7 @@ class ConversationModel(nn.Module):
         return self.fusion.part(name, self.vectors(name, inputs), inputs)
 
     def join(self, parts: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> Tensor:
-        """Return the logits (N,) of what :meth:`encode` returns for each modality; ``inputs`` need the question and the party."""
+        """Return the logits (N,) of what :meth:`encode` returns, by modality; ``inputs`` need question and party."""
         return self.fusion.join(parts, inputs)
 
     def join_pooled(self, pooled: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> Tensor:

@@ -22,8 +22,6 @@ from crossexplain.data.conversation_frames import frame_counts, frames_with_digi
 from crossexplain.data.conversation_sounds import segment_of_digit
 from crossexplain.data.conversation_words import FIRST_NUMBER, TASKS, turn_words
 from crossexplain.data.conversations import KINDS, MODALITIES, Batch, Conversations
-from crossexplain.gradients.groups import Groups
-from crossexplain.gradients.modalities import Modality, Tokens, Vectors
 from crossexplain.models.conversation import ConversationModel, Tower
 from crossexplain.models.training import TensorBatches, accuracy, binary_loss, fit
 from crossexplain.models.weights import seeded
@@ -38,17 +36,6 @@ RATES = {"naming": 3e-3, "answering": 3e-3}  # the highest learning rates
 PARTS = (NONE + 1, NONE + 1, NONE + 1, len(TASKS), 2, 10)  # what is told beside the answer: digits, task, flipped, threshold
 UNITS = 8 * len(KINDS)  # conversations in the smallest set with all kinds
 TEST = 50 * UNITS  # held-out conversations
-
-
-def modalities(model: ConversationModel) -> list[Modality]:
-    """Return how the words, the frames and the sound of conversations are cut into features and hidden."""
-    return [Tokens("words", "words", model.layers["words"], mask_id=None),
-            *(Vectors(name, name, model.layers[name], attention=f"{name}_present", layout="NTD") for name in ("frames", "sound"))]
-
-
-def groups(batch: Batch, by: str = "turn") -> Groups:
-    """Return the features of conversations in groups: by ``"turn"``, ``"party"`` or ``"chunk"``."""
-    return Groups(*batch.groups(by))
 
 
 class Turns:
@@ -167,7 +154,8 @@ class Symbolic:
 
     def __init__(self, bank: Mapping[str, Tensor], n: int, seed: int, only: Sequence[str] = MODALITIES):
         symbols = draw(n, KINDS, None, np.random.default_rng([seed, 9]))
-        self.bank, self.gone, values = bank, torch.tensor([name not in only for name in MODALITIES]), values_of(symbols.digits, symbols.references)
+        self.bank, values = bank, values_of(symbols.digits, symbols.references)
+        self.gone = torch.tensor([name not in only for name in MODALITIES])
         told = [symbols.task, symbols.flipped, np.where(np.isin(symbols.task, [TASKS.index("above"), TASKS.index("total")]),
                                                        symbols.threshold % 10, -100)]
         labels = answer(symbols.task, symbols.flipped, symbols.threshold, values)
@@ -219,7 +207,8 @@ def train(name: str = "conversations", seed: int = 0, size: str = "page", progre
     only : sequence of str
         What the fusion gets; the other modalities are hidden in all conversations, and have to be in the test.
     towers : torch.nn.Module, optional
-        Of a model, which have learned to name digits; default, for all but ``"conversations"``, those that travel with the book.
+        Of a model, which have learned to name digits; default, for all but ``"conversations"``, those that travel with the
+        book.
     plan : (int, int), optional
         Epochs and conversations for the fusion; default ``ANSWERING``.
 
@@ -301,12 +290,13 @@ def tested(trained: Trained, seed: int = 0, n: int = TEST, only: Sequence[str] =
 
 def card(trained: Trained) -> dict:
     """Return what the card of the checkpoint says of data and accuracy."""
-    sound = "digits said by real voices, other speakers in each part" if trained.name == "conversations_voices" else "dialled digits"
+    voices = trained.name == "conversations_voices"
+    sound = "digits said by real voices, of other speakers in each part" if voices else "dialled digits"
     return {"data": f"generated conversations: {ANSWERING[1]:,} drawn as symbols, with what the towers made of training turns; "
                     f"words, handwritten digits and {sound}; held out: {TEST:,} conversations of other digits and takes",
-            "notes": "The towers learned to name the digit of a turn. The fusion learned to tell, beside the answer, what is asked "
-                     "and which digits the question names; in a third of the conversations some turns or modalities were "
-                     "hidden, the digits of which cannot be told.",
+            "notes": "The towers learned to name the digit of a turn. The fusion learned to tell, beside the answer, what is "
+                     "asked and which digits the question names; in a third of the conversations some turns or modalities "
+                     "were hidden, so that where what decides is missing it learned to say neither yes nor no.",
             "accuracy": tested(trained)}
 
 
