@@ -90,7 +90,15 @@ class Cells(nn.Module):
         if rows.ndim != 3 or rows.shape[2] != self.shape[0] * self.shape[1]:
             raise InputError(f"got pictures of shape {tuple(rows.shape)}, expected (N, F, {self.shape[0] * self.shape[1]}): "
                              f"each {self.shape[0]} x {self.shape[1]} in one row.")
-        return self.cnn(rows.reshape(-1, 1, *self.shape)).unflatten(0, rows.shape[:2])
+        flat = rows.flatten(0, 1)
+        if rows.requires_grad:
+            return self._each(flat).unflatten(0, rows.shape[:2])
+        busy = flat.any(dim=1)  # what is blank looks the same everywhere, and is encoded once
+        vectors = self._each(torch.cat([flat.new_zeros(1, flat.shape[1]), flat[busy]]))
+        return vectors[busy.cumsum(0) * busy].unflatten(0, rows.shape[:2])
+
+    def _each(self, rows: Tensor) -> Tensor:
+        return self.cnn(rows.reshape(-1, 1, *self.shape))
 
 
 class Tower(nn.Module):
