@@ -16,7 +16,16 @@ import numpy as np
 
 from crossexplain.checks import InputError
 from crossexplain_book.controls import Explorer, choice, heading, paragraph, tick_boxes
-from crossexplain_book.conversation_html import ENOUGH, NOTHING_LEFT, SCRIPT, STYLE, conversation, dividend_table, known
+from crossexplain_book.conversation_html import (
+    ENOUGH,
+    NOTHING_LEFT,
+    SCRIPT,
+    STYLE,
+    conversation,
+    dividend_table,
+    known,
+    listed,
+)
 from crossexplain_book.pictures import HtmlPicture
 from crossexplain_book.strips import Strip
 
@@ -80,8 +89,7 @@ def rest(subsets: Iterable[tuple[str, ...]]) -> str:
     >>> rest([("words",), ("frames", "sound")])
     'The answer rests on the words alone, or on the frames and the sound together.'
     """
-    parts = [" and ".join(f"the {name}" for name in subset) + (" alone" if len(subset) == 1 else " together")
-             for subset in subsets]
+    parts = [listed([f"the {name}" for name in subset]) + (" alone" if len(subset) == 1 else " together") for subset in subsets]
     if not parts:
         return NOTHING_LEFT
     return f"The answer rests on {', or on '.join(parts)}."
@@ -245,7 +253,7 @@ class ConversationExplorer(Explorer):
             return self.picture
         chosen = [self.conversation.value, *(i for i in sorted(self.stored) if i != self.conversation.value)]
         alt = self.picture.alt
-        options = "".join(f'<option value="{k}">{html.escape(self.titles[i])}</option>' for k, i in enumerate(chosen))
+        options = "".join(f'<option value="{k}">{i + 1}: {html.escape(self.titles[i])}</option>' for k, i in enumerate(chosen))
         parts = "".join(self._stored(i, k > 0) for k, i in enumerate(chosen))
         select = f'<label>Conversation <select autocomplete="off">{options}</select></label> ' if len(chosen) > 1 else ""
         markup = (f'<style>{STYLE}</style><div class="ce-conversation" role="group" aria-label="{html.escape(alt)}">'

@@ -2,7 +2,7 @@
 
 import html
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 
 import numpy as np
@@ -99,8 +99,20 @@ def known(strip: Strip) -> str:
                 chunks.append(f"the words '{' '.join(strip.words[t][k] for k in places)}'")
             elif len(places):
                 chunks.append(f"{'frame' if name == 'frames' else 'segment'} {', '.join(str(k + 1) for k in places)}")
-        turns.append(f"turn {t + 1} ({strip.parties[t]})" + (f": {' and '.join(chunks)}" if chunks else ""))
+        turns.append(f"turn {t + 1} ({strip.parties[t]})" + (f": {listed(chunks)}" if chunks else ""))
     return f"<details><summary>What is known to decide</summary>{html.escape('; '.join(turns))}.</details>"
+
+
+def listed(words: Sequence[str]) -> str:
+    """Return words as a sentence lists them.
+
+    Examples
+    --------
+    >>> listed(["a"]), listed(["a", "b"]), listed(["a", "b", "c"])
+    ('a', 'a and b', 'a, b and c')
+    """
+    *first, last = words
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 STYLE = f"""
@@ -167,8 +179,8 @@ document.querySelectorAll(".ce-conversation:not([data-ready]) > .ce-one").forEac
     var carry = subsets.filter(function (s) { return gain > 0 && sign * (value[s] - value[0]) >= ENOUGH * gain; });
     var least = carry.filter(function (s) { return !carry.some(function (o) { return o !== s && inside(o, s); }); });
     var rests = least.map(function (s) {
-      var of = members(s);
-      return of.map(function (name) { return "the " + name; }).join(" and ") + (of.length === 1 ? " alone" : " together");
+      var of = members(s).map(function (name) { return "the " + name; }), last = of.pop();
+      return of.length ? of.join(", ") + " and " + last + " together" : last + " alone";
     });
     one.querySelector("[role=status]").textContent = "The model says " + said(whole) + "; with nothing muted it says "
       + said(table[all] * step) + "." + one.dataset.truth + " "
