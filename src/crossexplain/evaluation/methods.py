@@ -107,10 +107,12 @@ def explain(model: nn.Module, inputs: Inputs, modalities: Sequence[Modality], me
         raise InputError(f"got groups={groups!r}, expected Groups, as in Groups(['turn 1', 'turn 2'], {{'text': numbers}}).")
     chosen.require(question, options.get("attention"), groups is not None)
     question.whole()  # one pass that is no part of the method's cost: it says which class is followed
+    task = Task(question, budget, seed, groups)
+    if groups is not None and chosen.hides:
+        task.game  # noqa: B018  which asks a few examples once more
     before = question.passes
     with torch.inference_mode(False), torch.enable_grad(), question.counted():
         started = time.perf_counter()
-        task = Task(question, budget, seed, groups)
         scored = _run(chosen, task, options)
         seconds = time.perf_counter() - started
     present = {name: part.cpu() for name, part in question.present.items()}
@@ -122,7 +124,7 @@ def explain(model: nn.Module, inputs: Inputs, modalities: Sequence[Modality], me
     for name, part in values.items():
         if not part[present[name]].isfinite().all():
             raise CannotRun(f"{chosen.title} gave NaN or infinity in {name}.")
-    passes = (question.passes - before) / question.n if scored.passes is None else scored.passes
+    passes = (question.passes - before + sum(task.joined)) / question.n if scored.passes is None else scored.passes
     explanation = Explanation(chosen.key, values, scored.pairs, chosen.signed, passes, seconds,
                               {name: part.shape[1] for name, part in present.items()}, groups.names if groups else ())
     # A game may hold features that are never hidden; quantised layers round by what else is in the batch.
@@ -315,8 +317,7 @@ def _attention(task: Task, key: str, attention: Mapping[str, Sequence[str]]) -> 
 
 def _sampled(task: Task) -> Scored:
     """Estimate Shapley values from masks that are crossed; a pass is a mask that a tower, or the whole model, looks at."""
-    game = Game.about(task.question, task.groups)
-    before = game.passes
+    game, before = task.game, task.game.passes
     values = sampled_shapley(game, task.budget, task.seed)
     return Scored(_of_players(task, game, values), None, (game.passes - before) / task.question.n)
 
@@ -332,7 +333,7 @@ def _of_players(task: Task, game: Game, values: Tensor) -> dict[str, Tensor]:
 
 def _exact(task: Task, index: str, game: Game | None = None) -> Scored:
     """Read the model's value of every coalition; ``game`` may hold them already, or have groups of features as players."""
-    game = Game.about(task.question, task.groups) if game is None else game
+    game = task.game if game is None else game
     if not isinstance(game, Game):
         raise InputError(f"got game={game!r}, expected a Game, as in Game(model, inputs, modalities, players={{'text': 8}}).")
     if len(game) != task.question.n or not torch.equal(game.target, task.question.target):

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import import_module
 from types import ModuleType
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from crossexplain.checks import InputError, require_one_of
+from crossexplain.coalitions.game import Game
 from crossexplain.gradients.capture import Captured, capture
 from crossexplain.gradients.groups import Groups
 from crossexplain.gradients.modalities import ImageCells, Modality, Tokens
@@ -101,12 +102,20 @@ class Task:
         Of what the method draws.
     groups : Groups, optional
         What is hidden as a whole by methods that hide; all others are summed over their features afterwards.
+    joined : list of int
+        How many coalitions of groups were asked by the parts or the towers of the model, which are no passes of all of it.
     """
 
     question: Question
     budget: int = BUDGET
     seed: int = 0
     groups: Groups | None = None
+    joined: list[int] = field(default_factory=list)
+
+    @cached_property
+    def game(self) -> Game:
+        """The game whose players are the groups, or the features where there are none."""
+        return Game.about(self.question, self.groups)
 
     @cached_property
     def _written(self) -> Groups:
@@ -119,11 +128,11 @@ class Task:
         return self.question.joined() if self.groups is None else self._written.present()
 
     def values(self, keep: Tensor, examples: Tensor) -> Tensor:
-        """Return the evidence with only some players left, (R,), where ``keep`` is (R, P), asked of the whole model."""
-        if self.groups is not None:
-            owners = [owner[examples] for owner in self._written.owner.values()]
-            keep = torch.cat([(owner < 0) | keep.gather(1, owner.clamp(min=0)) for owner in owners], dim=1)
-        return self.question.values(keep, examples)
+        """Return the evidence with only some players left, (R,), where ``keep`` is (R, P); features are asked of the model."""
+        if self.groups is None:
+            return self.question.values(keep, examples)
+        self.joined.append(len(keep) if self.game.splits else 0)
+        return self.game.values(keep[:, [self.groups.names.index(name) for name in self.game.names]], examples)
 
     def split(self, values: Tensor) -> dict[str, Tensor]:
         """Divide values (N, P) of all players among the modalities; those of groups stay together."""
