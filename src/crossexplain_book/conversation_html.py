@@ -121,7 +121,8 @@ STYLE = f"""
 .ce-question {{font-weight: 700}}
 .ce-turns {{overflow-x: auto}}
 .ce-conversation table {{border-collapse: separate; border-spacing: 3px; display: table; width: auto; margin: .3rem 0}}
-.ce-conversation :is(th, td) {{border: 0; padding: 0; text-align: left; vertical-align: top; background: none; color: {INK}}}
+.ce-conversation :is(th, td) {{border: 0; padding: 0 .15rem 0 0; text-align: left; vertical-align: top;
+  background: none; color: {INK}}}
 .ce-conversation td {{min-width: 5.5rem; max-width: 7rem; overflow-wrap: anywhere}}
 .ce-conversation tr:first-child td:first-child {{min-width: 0}}
 .ce-conversation tbody th {{vertical-align: middle; font-weight: 400}}

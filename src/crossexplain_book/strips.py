@@ -53,7 +53,8 @@ class Strip:
         What is asked about the conversation.
     values : mapping, optional
         Attribution of each feature: ``"words"`` T arrays as long as the words of each turn, ``"frames"`` (T, K), ``"sound"``
-        (T, S) for S segments of equal length. NaN where a feature has no value, for example because it is hidden.
+        (T, S) for S segments of equal length. NaN where a feature has no value, for example because it is hidden; where there
+        is no frame or no sound, nothing is drawn.
     deciding : array_like of bool, shape (T,), optional
         Turns that are known to decide.
     chunks : mapping, optional
@@ -149,7 +150,7 @@ class Scrolling(Picture):
     Parameters
     ----------
     figure, alt, caption, name
-        As for :class:`~crossexplain_book.pictures.Picture`.
+        As for :class:`~crossexplain_book.figures.Picture`.
     """
 
     def __init__(self, figure: Figure, *, alt: str, caption: str, name: str):
@@ -332,8 +333,11 @@ class _Sheet:
 
     def _cells(self, name: str, turn: int, top: float, height: float) -> None:
         """Draw the values of frames or of segments of sound at their places, each with its number."""
-        values = self.strip.values[name][turn]
-        for (left, width), value in zip(self._places(name, turn, len(values)), values):
+        values, given = self.strip.values[name][turn], np.isfinite(getattr(self.strip, name)[turn])
+        given = given.all(axis=(1, 2)) if name == "frames" else np.full(len(values), given.any())
+        for (left, width), value, is_given in zip(self._places(name, turn, len(values)), values, given):
+            if not is_given:
+                continue
             face, ink = self._look(value)
             self.axis.add_patch(Rectangle((left + 0.01, top), width - 0.02, height, facecolor=face, **_edge(value)))
             if np.isfinite(value) and width > 0.26:  # in a narrower one nobody could read it

@@ -11,7 +11,7 @@ from PIL import Image
 
 from crossexplain.checks import InputError
 from crossexplain.intervals import Interval
-from crossexplain_book import figures
+from crossexplain_book import figures, readers
 from crossexplain_book.strips import BOX, EMPTY, PAPER, PARTY_COLOURS, Strip
 from support.talks import talk
 
@@ -170,3 +170,25 @@ def test_a_lattice_of_something_else_is_refused():
         figures.lattice({"words": 1.0}, **KIT)
     with pytest.raises(InputError, match=r"names \['taste'\]"):
         figures.lattice(DIVIDENDS | {("taste", "words"): 1.0}, **KIT)
+
+
+def test_a_generated_conversation_is_drawn_as_it_is():
+    data = pytest.importorskip("crossexplain.data.conversations")
+    batch = data.load().build("test", 8 * len(data.KINDS), 0)
+    for i in range(0, len(batch), 7):
+        turns, inputs = batch.turns(i), batch.inputs([i])
+        rows = {name: np.arange(data.T * width) for name, width in data.WIDTH.items()}
+        strip = readers.conversation(batch, i, rows)
+        assert list(strip.parties) == [turn.party for turn in turns] and strip.question.endswith("?")
+        assert [" ".join(words) for words in strip.words] == [turn.words for turn in turns]
+        for t, turn in enumerate(turns):
+            assert all(strip.has(name, t) == (name not in turn.without) for name in data.MODALITIES)
+            for name, known in strip.chunks.items():
+                assert not known[t].any() or tuple(np.flatnonzero(known[t])) == turn.chunks[name]
+                assert list(strip.values[name][t]) == list(rows[name][t * data.WIDTH[name]:][:len(known[t])])
+        k = np.argmax(np.isfinite(strip.frames[:, 0, 0, 0]))
+        assert np.allclose(strip.frames[k, 0].reshape(-1), inputs["frames"][0, k * data.K])
+        loud = inputs["sound"][0].reshape(data.T, data.S, data.MELS, data.STEPS)[:len(turns)].numpy()
+        s = np.argmax(np.isfinite(strip.sound[:, 0, 0]))
+        assert np.allclose(strip.sound[s, data.STEPS:2 * data.STEPS].T, loud[s, 1])
+    figures.film_strip(strip, **KIT).png()
