@@ -136,7 +136,7 @@ STYLE = f"""
 .ce-conversation button[aria-pressed=true] {{border: 2px dashed {INK}; text-decoration: line-through}}
 .ce-muted img {{opacity: .12}}
 .ce-muted span {{text-decoration: line-through; opacity: .6}}
-.ce-conversation .ce-dividends :is(td, th) {{min-width: 4rem; padding: .15rem .4rem; text-align: center; font-weight: 400;
+.ce-conversation .ce-dividends :is(td, th) {{min-width: 3.2rem; padding: .15rem .25rem; text-align: center; font-weight: 400;
   white-space: nowrap}}
 .ce-conversation .ce-unseen {{position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%);
   white-space: nowrap}}

@@ -14,6 +14,7 @@ from crossexplain_book.pictures import BOX, COLOURS, INK, MARKERS, PAPER, SIGNED
 from crossexplain_book.strips import PARTY_COLOURS
 
 PARTY_MARKERS = "os^Dv*"  # the signs of the parties in a film strip
+WIDTH = 5.8  # inches; drawn so narrow, the letters stay readable on a telephone
 PLAIN = {"parse_math": False}
 GRID = {"color": "#dcdcd6", "linewidth": 0.7}
 
@@ -50,7 +51,7 @@ def turn_curve(series: Mapping[str, Sequence], *, alt: str, caption: str, name: 
                          "deciding and of parties.")
     (turns,) = turns
     numbers = np.arange(1, turns + 1)
-    figure, axes = sheet(1, 1, 7.2, 3.4)
+    figure, axes = sheet(1, 1, WIDTH, 3.4)
     axis = axes[0, 0]
     for turn in () if deciding is None else numbers[np.asarray(deciding, bool)]:
         axis.axvspan(turn - 0.4, turn + 0.4, color=BOX, alpha=0.28, linewidth=0)
@@ -65,8 +66,7 @@ def turn_curve(series: Mapping[str, Sequence], *, alt: str, caption: str, name: 
     axis.set_xticks(numbers, [f"{number}{party}" for number, party in zip(numbers, names)], fontsize=9, **PLAIN)
     axis.set(xlabel="turn", ylabel=ylabel, xlim=(0.5, turns + 0.5))
     axis.grid(axis="y", **GRID)
-    for text in axis.legend(fontsize=9, loc="center left", bbox_to_anchor=(1.01, 0.5)).get_texts():
-        text.set(**PLAIN)
+    _legend(figure)
     return Picture(figure, alt=alt, caption=caption, name=name)
 
 
@@ -101,7 +101,7 @@ def party_shares(rows: Mapping, *, alt: str, caption: str, name: str, xlabel: st
     """
     methods = rows if isinstance(next(iter(rows.values())), Mapping) else {"": rows}
     parties = list(dict.fromkeys(party for of_method in methods.values() for party in of_method))
-    figure, axes = sheet(1, 1, 7.2, 0.26 * len(methods) * (len(parties) + 0.8) + 0.9)
+    figure, axes = sheet(1, 1, WIDTH, 0.26 * len(methods) * (len(parties) + 0.8) + 1.1)
     axis = axes[0, 0]
     step = 1.0 / (len(parties) + 0.8)
     for p, party in enumerate(parties):
@@ -123,9 +123,16 @@ def party_shares(rows: Mapping, *, alt: str, caption: str, name: str, xlabel: st
     axis.hlines(np.arange(1, len(methods)) - 0.5, 0, 1, transform=axis.get_yaxis_transform(), **GRID)
     axis.tick_params(axis="y", length=0)
     axis.grid(axis="x", **GRID)
-    for text in axis.legend(fontsize=9, loc="center left", bbox_to_anchor=(1.01, 0.5)).get_texts():
-        text.set(**PLAIN)
+    _legend(figure, 4)
     return Picture(figure, alt=alt, caption=caption, name=name)
+
+
+def _legend(figure, columns: int = 3) -> None:
+    """Draw the legend above the axes, so that they keep the whole width of a narrow page."""
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    legend = figure.legend(handles, labels, loc="outside upper center", ncols=columns, frameon=False, fontsize=9)
+    for text in legend.get_texts():
+        text.set(**PLAIN)
 
 
 def lattice(dividends: Mapping, *, alt: str, caption: str, name: str, label: str = "dividend", spec: str = "+.2f",
@@ -163,7 +170,7 @@ def lattice(dividends: Mapping, *, alt: str, caption: str, name: str, label: str
         raise InputError(f"a subset names {sorted(unknown)}, the modalities are {order}.")
     sizes = [abs(_parts(value)[0]) for key, value in given.items() if key]
     norm = TwoSlopeNorm(0, -(max(sizes, default=0.0) or 1.0), max(sizes, default=0.0) or 1.0)
-    figure, axes = sheet(1, 1, 7.2, 1.08 * (len(order) + 1))
+    figure, axes = sheet(1, 1, WIDTH if len(order) < 4 else 9.2, 1.05 * (len(order) + 1) + 0.5)
     axis, places = axes[0, 0], {}
     for size in range(len(order) + 1):
         row = [frozenset(chosen) for chosen in combinations(order, size)]
@@ -173,13 +180,13 @@ def lattice(dividends: Mapping, *, alt: str, caption: str, name: str, label: str
             axis.plot(*zip((x, y), places[subset - {part}]), color="#b3b3ac", linewidth=1, zorder=1)
     for subset, place in places.items():
         _draw_node(axis, place, [part for part in order if part in subset], given.get(subset), norm, spec)
-    half = max(abs(x) for x, _ in places.values()) + 0.52
+    half = max(abs(x) for x, _ in places.values()) + 0.5
     axis.set(xlim=(-half, half), ylim=(-0.45, len(order) + 0.45))
     bare(axis)
     orders = ["nothing shown", "alone", "two together", "three together", "four together"]
     axis.set_yticks(range(len(order) + 1), orders[: len(order) + 1], fontsize=8)
     axis.tick_params(axis="y", length=0)
-    figure.colorbar(ScalarMappable(norm, SIGNED), ax=axis, shrink=0.7, label=label)
+    figure.colorbar(ScalarMappable(norm, SIGNED), ax=axis, orientation="horizontal", shrink=0.6, aspect=30, label=label)
     return Picture(figure, alt=alt, caption=caption, name=name)
 
 

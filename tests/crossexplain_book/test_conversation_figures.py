@@ -141,10 +141,11 @@ def test_a_curve_of_turns_marks_the_turn_that_decides_and_draws_shares():
 
 def test_parties_keep_their_colour_in_all_methods():
     rows = {"one": {"ben": HALF, "mia": HALF}, "two": {"mia": HALF}}
-    axis = figures.party_shares(rows, expected={"ben": 0.3, "mia": 0.7}, **KIT).figure.axes[0]
+    figure = figures.party_shares(rows, expected={"ben": 0.3, "mia": 0.7}, **KIT).figure
+    axis = figure.axes[0]
     dots = [(line.get_color(), line.get_marker()) for line in axis.lines if line.get_marker() not in ("None", None, "")]
     assert sorted(dots) == sorted([(PARTY_COLOURS[0], "o"), (PARTY_COLOURS[1], "s"), (PARTY_COLOURS[1], "s")])
-    names = [text.get_text() for text in axis.get_legend().get_texts()]
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
     assert names == ["ben", "mia", "by its turns alone"] and [t.get_text() for t in axis.get_yticklabels()] == ["one", "two"]
     figures.party_shares({"ben": HALF}, **KIT)
 
@@ -155,7 +156,7 @@ def test_a_lattice_shows_every_subset_once_and_marks_what_is_clear_of_zero():
     assert set(boxes) == {"nothing", "words", "frames", "sound", "words + frames", "words + sound", "frames + sound",
                           "words + frames + sound"}
     assert boxes["words + frames + sound"].get_text().split("\n")[1:] == ["+4.00", "[+3.50, +4.40]"]
-    assert boxes["words + sound"].get_text() == "words + sound" and bar.get_ylim() == (-4, 4)
+    assert boxes["words + sound"].get_text() == "words + sound" and bar.get_xlim() == (-4, 4)
     wide = {name for name, text in boxes.items() if text.get_bbox_patch().get_linewidth() > 2}
     assert wide == {"words + frames", "words + frames + sound"}
     heights = {name: text.get_position()[1] for name, text in boxes.items()}
