@@ -9,6 +9,7 @@ from crossexplain.data import conversations
 from crossexplain.gradients.capture import capture
 from crossexplain.gradients.groups import Groups
 from crossexplain.gradients.modalities import Tokens, Vectors
+from crossexplain.models import checkpoints
 from crossexplain.models.conversation import FUSIONS, ConversationModel
 from crossexplain.recipes import RECIPES, keep
 from crossexplain.recipes import conversations as recipe
@@ -145,11 +146,27 @@ def small():
 
 
 def test_the_recipe_runs_and_keeps(small, tmp_path):
-    assert set(small.histories) == {"words", "frames", "sound", "answering"}
+    assert set(small.histories) == {"words", "frames", "sound", "finding", "answering"}
     path = keep(small, tmp_path)
     assert path.stat().st_size < 3e6
-    again = RECIPES["conversations"]
-    assert set(again.card(small)["accuracy"]) == {"all", *conversations.KINDS}
+    assert set(checkpoints.read_card("conversations", tmp_path)["accuracy"]) == {"all", *conversations.KINDS}
+
+
+@pytest.mark.parametrize("name", ["conversations_early", "conversations_late"])
+def test_the_siblings_take_the_towers_that_travel(name):
+    trained = recipe.train(name, size="small", progress=False, only=("words", "sound"))
+    assert set(trained.histories) == {"finding", "answering"}
+    towers = recipe.load().model.towers.state_dict()
+    assert all(torch.equal(part, towers[key]) for key, part in trained.model.towers.state_dict().items())
+    batch = trained.data.build("test", 64, 0, kinds=["frames"])  # which are not seen
+    assert np.mean((recipe.logits(trained.model, batch, only=("words", "sound")).numpy() > 0) == batch.labels) == 0.5
+
+
+def test_bent_segments_keep_their_shape_and_their_silence():
+    rows = torch.rand(5, conversations.S, conversations.MELS * conversations.STEPS)
+    rows[2] = 0
+    bent = recipe.bent(rows)
+    assert bent.shape == rows.shape and not bent[2].any() and not torch.equal(bent[0], rows[0]) and bent.min() >= 0
 
 
 def test_turns_that_are_hidden_hold_no_digit():
@@ -186,8 +203,15 @@ def test_groups_and_modalities_fit_the_model(small):
 
 
 def test_the_model_that_travels_reaches_its_bars():
-    card = RECIPES["conversations"].load().card
-    assert card["accuracy"]["all"] >= 0.95 and min(card["accuracy"].values()) >= 0.92 and card["seconds"] <= 600
     trained = RECIPES["conversations"].load()
-    some = trained.data.build("test", 2 * recipe.UNITS, 5)
+    card, some = trained.card, trained.data.build("test", 2 * recipe.UNITS, 5)
+    assert card["accuracy"]["all"] >= 0.95 and min(card["accuracy"].values()) >= 0.92 and card["seconds"] <= 600
     assert np.mean((recipe.logits(trained.model, some).numpy() > 0) == some.labels) > 0.93
+
+
+def test_where_what_decides_is_hidden_it_says_neither_yes_nor_no():
+    trained = recipe.load()
+    batch = trained.data.build("test", 64, 5, kinds=["words"])
+    shown, hidden = (recipe.logits(trained.model, batch, only=only).abs().median()
+                     for only in (conversations.MODALITIES, ("frames", "sound")))
+    assert shown > 5 * hidden

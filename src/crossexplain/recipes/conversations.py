@@ -30,8 +30,11 @@ from crossexplain.recipes import Recipe, Trained, by_kind, load_or_train, state_
 FUSIONS = {"conversations": "attention", "conversations_early": "early", "conversations_late": "late",
            "conversations_voices": "attention"}
 NONE = 10  # the class of a turn without a digit
-NAMING = {"words": (2, 6_000), "frames": (6, 12_000), "sound": (4, 8_000)}  # epochs, and turns of an epoch, by tower
-FINDING, ANSWERING = (5, 150_000), (10, 240_000)  # epochs, and conversations that are drawn
+NAMING = {"words": (2, 6_000), "frames": (6, 12_000), "sound": (4, 8_000), "voices": (16, 6_000)}  # epochs, turns of an epoch
+PLANS = {  # epochs, and conversations that are drawn, for finding and for answering
+    "conversations": ((5, 150_000), (10, 240_000)), "conversations_early": ((3, 150_000), (6, 120_000)),
+    "conversations_late": ((2, 150_000), (4, 120_000)), "conversations_voices": ((2, 150_000), (6, 240_000)),
+}
 RATE = 3e-3  # the highest learning rate of each step
 PARTS = (NONE + 1, NONE + 1, NONE + 1, len(TASKS), 2, 10)  # what is told beside the answer: digits, task, flipped, threshold
 UNITS = 8 * len(KINDS)  # conversations in the smallest set with all kinds
@@ -49,10 +52,12 @@ class Turns:
     split : {"train", "validation", "test"}
     n : int
         Turns of an epoch.
+    bend : bool
+        Make every segment a little longer or shorter, higher or lower, as other speakers would say it.
     """
 
-    def __init__(self, data: Conversations, name: str, split: str, n: int):
-        self.name, self.n, made = name, n, data.build(split, UNITS, 0)
+    def __init__(self, data: Conversations, name: str, split: str, n: int, bend: bool = False):
+        self.name, self.n, self.bend, made = name, n, bend, data.build(split, UNITS, 0)
         self.frames, self.sounds = made.frames_of, made.sounds_of
 
     def __len__(self) -> int:
@@ -71,6 +76,7 @@ class Turns:
             late = torch.arange(conversations.K) >= torch.from_numpy(frame_counts(seeds))[:, None]
             hidden, missing = hidden | late, missing | late
         digits = digits.where((holding & ~hidden).any(dim=1), torch.full_like(digits, NONE))
+        rows = bent(rows) if self.bend else rows
         rows = rows.masked_fill(hidden if rows.ndim == 2 else hidden[..., None], 0)
         return {"rows": rows, "present": rows != 0 if self.name == "words" else ~(hidden & missing)}, digits
 
@@ -89,6 +95,22 @@ class Turns:
             holding = (np.arange(rows.shape[1]) == segment_of_digit(seeds)[:, None]) & (digits[:, None] >= 0)
         rows = torch.from_numpy(rows)
         return rows.flatten(2) if rows.ndim > 2 else rows, torch.from_numpy(holding)
+
+
+def bent(rows: Tensor) -> Tensor:
+    """Return segments (R, S, MELS * STEPS) stretched and moved in time and in pitch, louder or softer, some bands missing."""
+    patches = rows.reshape(-1, 1, conversations.MELS, conversations.STEPS)
+    n = len(patches)
+    change = (2 * torch.rand(n, 2, 2) - 1) * torch.tensor([[0.4, 0.3], [0.2, 0.2]])  # of time and of pitch: stretch, move
+    grid = torch.cat([torch.eye(2) + torch.diag_embed(change[:, :, 0]), change[:, :, 1:]], dim=2)  # (n, 2, 3)
+    patches = nn.functional.grid_sample(patches, nn.functional.affine_grid(grid, patches.shape, align_corners=False),
+                                        align_corners=False)
+    for axis in (2, 3):
+        count = patches.shape[axis]
+        first, many, at = torch.randint(count, (n, 1)), torch.randint(count // 5 + 1, (n, 1)), torch.arange(count)
+        gone = (at >= first) & (at < first + many)
+        patches = patches.masked_fill(gone[:, None, :, None] if axis == 2 else gone[:, None, None], 0)
+    return (patches * (0.85 + 0.3 * torch.rand(n, 1, 1, 1))).reshape(rows.shape)
 
 
 class Namer(nn.Module):
@@ -227,7 +249,7 @@ def train(name: str = "conversations", seed: int = 0, size: str = "page", progre
         Of a model, which have learned to name digits; default, for all but ``"conversations"``, those that travel with the
         book.
     plan : pair of (int, int), optional
-        Epochs and conversations for finding, and for answering; default ``FINDING`` and ``ANSWERING``.
+        Epochs and conversations for finding, and for answering; default that of ``PLANS``.
 
     Returns
     -------
@@ -240,17 +262,19 @@ def train(name: str = "conversations", seed: int = 0, size: str = "page", progre
         towers = load_or_train("conversations").model.towers
     if towers is not None:
         model.towers.load_state_dict(towers.state_dict())
+    if voices:
+        model.fusion.load_state_dict(load_or_train("conversations").model.fusion.state_dict())
     for modality in MODALITIES if towers is None else ("sound",) if voices else ():
-        epochs, n = (1, 256) if small else NAMING[modality]
+        epochs, n = (1, 256) if small else NAMING["voices" if voices else modality]
         with seeded(seed):
             namer, held_out = Namer(model.towers[modality]), Turns(data, modality, "validation", 200 if small else 2000).fixed()
-        histories[modality] = fit(namer, Turns(data, modality, "train", n), held_out, epochs=epochs, lr=RATE,
+        histories[modality] = fit(namer, Turns(data, modality, "train", n, bend=voices), held_out, epochs=epochs, lr=RATE,
                                   batch_size=64, loss=nn.functional.cross_entropy, half=True, **settings,
                                   checkpoint=state_file(resume, name, seed, modality))
     model.requires_grad_(False).eval()
-    plan = plan or ([(1, UNITS)] * 2 if small else (FINDING, ANSWERING))
+    plan = plan or ([(1, UNITS)] * 2 if small else PLANS[name])
     with seeded(seed):
-        finder, vectors = Finder(model), bank(model, data, 8 if small else 400)
+        finder, vectors = Finder(model), bank(model, data, 8 if small else 400, bend=voices)
         held_out = seen(model, data.build("validation", UNITS if small else 10 * UNITS, 0), only)
         finder(**held_out.batch(torch.arange(2))[0])  # shapes the layer that tells
     model.fusion.requires_grad_(True)
@@ -273,11 +297,11 @@ def load(name: str = "conversations", **_) -> Trained:
 
 
 @torch.no_grad()
-def bank(model: ConversationModel, data: Conversations, each: int) -> dict[str, Tensor]:
+def bank(model: ConversationModel, data: Conversations, each: int, bend: bool = False) -> dict[str, Tensor]:
     """Return by modality vectors (11, B, D) of training turns with each digit, and of turns without one."""
     vectors = {}
     for name in MODALITIES:
-        drawn, digits = Turns(data, name, "train", 1).batch(torch.arange(12 * each))
+        drawn, digits = Turns(data, name, "train", 1, bend and name == "sound").batch(torch.arange(12 * each))
         parts = [model.towers[name](rows, present)[:, 0] for rows, present in
                  zip(drawn["rows"].split(1000), drawn["present"].split(1000))]
         groups = [torch.cat(parts)[digits == digit] for digit in range(NONE + 1)]
@@ -328,9 +352,9 @@ def card(trained: Trained) -> dict:
     """Return what the card of the checkpoint says of data and accuracy."""
     voices = trained.name == "conversations_voices"
     sound = "digits said by real voices, of other speakers in each part" if voices else "dialled digits"
-    return {"data": f"generated conversations: {FINDING[1] + ANSWERING[1]:,} drawn as symbols, with what the towers made of "
-                    f"training turns; words, handwritten digits and {sound}; held out: {TEST:,} conversations of other "
-                    "digits and takes",
+    drawn = sum(n for _, n in PLANS[trained.name])
+    return {"data": f"generated conversations: {drawn:,} drawn as symbols, with what the towers made of training turns; words, "
+                    f"handwritten digits and {sound}; held out: {TEST:,} conversations of other digits and takes",
             "notes": "The towers learned to name the digit of a turn. The fusion learned to tell, beside the answer, what is "
                      "asked and which digits the question names; in a third of the conversations some turns or modalities "
                      "were hidden, so that where what decides is missing it learned to say neither yes nor no.",
