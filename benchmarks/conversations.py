@@ -9,6 +9,7 @@ cut off.
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
@@ -32,10 +33,11 @@ from crossexplain.recipes import load_or_train
 from crossexplain_book.bench import code_hash
 
 UNITS = 8 * len(KINDS)  # conversations in the smallest batch with all kinds
-TESTED, EXPLAINED, FEWER = 40 * UNITS, 5 * UNITS, UNITS
-JUDGED, EACH = 10, 48  # verdicts on each kind, and conversations that each is read from
+TESTED, EXPLAINED, FEWER = 20 * UNITS, 5 * UNITS, UNITS
+JUDGED, EACH = 8, 48  # verdicts on each kind, and conversations that each is read from
 PARITIES = 400  # conversations whose dividend of all three modalities has to have the sign of the answer
-WITHOUT = (1, 60_000)  # epochs and conversations of a fusion that gets one or two modalities
+# Epochs and conversations of a fusion that gets one or two modalities: to find what is asked for, and to answer.
+WITHOUT = ((1, 60_000), (1, 60_000))
 OWN, OURS = "conversations", "exact Shapley"
 SIBLINGS = {OWN: "cross-attention", "conversations_early": "early fusion", "conversations_late": "late fusion"}
 ROUNDS = ("round 1: gradient", "rounds 2 and 3: others masked", turns.ROUND_4)  # as the paper reads them
@@ -72,7 +74,7 @@ def _by_kind(title: str, metric: str, right: np.ndarray, batch: Batch, seed: int
 def without(seed: int) -> list[dict]:
     """Return the accuracies of fusions that were trained on one and on two modalities, and what the best possible has."""
     own, lines = load_or_train(OWN, progress=False), []
-    batch = own.data.build("test", TESTED // 2, seed)
+    batch = own.data.build("test", TESTED, seed)
     for many in (1, 2):
         for only in combinations(MODALITIES, many):
             trained = recipe.train(OWN, seed, only=only, towers=own.model.towers, plan=WITHOUT, data=own.data, progress=False)
@@ -171,36 +173,45 @@ def subsets(seed: int) -> list[dict]:
 
 def _of_verdict(model: nn.Module, data: Conversations, batch: Batch, kind: str, seed: int) -> tuple[bool, bool]:
     """Return whether a verdict names the modalities that decide, and whether it names what does not decide."""
-    logits = {}
-    for baseline, donors in ((None, None), ("data", data.build("test", len(batch), seed + 777, kinds=(kind,)).inputs())):
+    logits, donors = {}, small_talk(data, len(batch), seed)
+    for baseline in (None, "data"):
         values, target = of_subsets(model, batch, baseline=baseline, donors=donors)
         signed = (values * (2 * target - 1)[:, None]).float()
         logits[baseline or "nothing"] = {
             leaving([name for i, name in enumerate(MODALITIES) if column >> i & 1], MODALITIES): signed[:, column, None]
             for column in range(2 ** len(MODALITIES))}
     found = judging.verdict(logits, MODALITIES, target, groups=batch.unit, seed=seed)
-    return judged(found.terms, kind)
+    return judged(found.subset, found.terms, kind)
 
 
-def judged(terms: tuple[tuple[str, ...], ...], kind: str) -> tuple[bool, bool]:
-    """Return whether parts that are said to decide are those of a kind, and whether one of them does not decide.
+def small_talk(data: Conversations, n: int, seed: int) -> dict[str, Tensor]:
+    """Return conversations in which nobody says, shows or dials a number: what to borrow from to hide without a trace."""
+    batch = data.build("test", -(-n // UNITS) * UNITS, seed + 777)
+    given = batch.given | (batch.party > 0)[:, :, None]
+    return replace(batch, digits=np.full_like(batch.digits, -1), given=given).select(range(n)).inputs()
 
-    Of redundant and added conversations each modality decides for itself, of all others their modalities together. No part
-    at all is a verdict that cannot tell.
+
+def judged(subset: tuple[str, ...], terms: tuple[tuple[str, ...], ...], kind: str) -> tuple[bool, bool]:
+    """Return whether the modalities that are said to decide are those of a kind, and whether something else is named.
+
+    Of redundant conversations each modality decides for itself, and an interaction of them would be a false alarm. A verdict
+    that cannot tell names nothing.
     """
     deciding = KIND_MODALITIES[kind]
-    known = {(name,) for name in deciding} if kind in ("redundant", "added") else {tuple(deciding)}
-    largest = max(map(len, known))
+    largest = 1 if kind == "redundant" else len(deciding)
     alarm = any(len(part) > largest or not set(part) <= set(deciding) for part in terms)
-    return {name for part in terms for name in part} == set(deciding) and not alarm, alarm
+    alarm = alarm or not set(subset) <= set(deciding)
+    return set(subset) == set(deciding) and not alarm, alarm
 
 
 def _of_rule(model: nn.Module, batch: Batch, kind: str, seed: int) -> tuple[bool, bool]:
     """Return the same of the paper's rule, which reads the norms of the rounds."""
-    record = rounds(model, batch.inputs(), turns.modalities(model), pick=None, progress=False, seed=seed)
+    case = turns.Case(model, batch)
+    record = rounds(model, case.inputs, case.modalities, baselines=[case.question.baselines], pick=None, progress=False,
+                    seed=seed)
     answer = record.paper_rule(classes=False)
-    each = tuple((name,) for name in MODALITIES)
-    return judged({"both only": (tuple(MODALITIES),), "either": each}.get(answer, ((answer.split()[0],),)), kind)
+    terms = {"both only": (MODALITIES,), "either": tuple((name,) for name in MODALITIES)}.get(answer, ((answer.split()[0],),))
+    return judged(tuple(name for part in terms for name in part), terms, kind)
 
 
 def order_three(seed: int) -> list[dict]:
@@ -209,15 +220,15 @@ def order_three(seed: int) -> list[dict]:
     lines = []
     for baseline in (None, "data"):
         batch = own.data.build("test", PARITIES, seed + 1, kinds=("parity",))
-        donors = own.data.build("test", PARITIES, seed + 2, kinds=("parity",)).inputs() if baseline else None
+        donors = small_talk(own.data, PARITIES, seed) if baseline else None
         values, _ = of_subsets(own.model, batch, 1, baseline, donors)
         right = (dividends(values.numpy())[:, -1] > 0) == batch.labels
-        title = "dividends" if baseline is None else "dividends, borrowed"
+        title = "dividends" if baseline is None else "dividends, small talk"
         lines.append(line(title, "order 3 sign", mean_interval(right, seed, groups=batch.unit)))
     return lines
 
 
-PARTS: tuple[Callable[[int], list[dict]], ...] = (accuracies, explained, order_three, subsets, without)
+PARTS: tuple[Callable[[int], list[dict]], ...] = (explained, order_three, subsets, accuracies, without)
 
 
 def measured(seed: int) -> pd.DataFrame:

@@ -138,7 +138,8 @@ def of_groups(method: str, **options) -> Scores:
 def exact(index: str) -> Scores:
     """Return values of all coalitions of turns, of parties, and of the chunks of each turn with the other turns shown."""
     def scores(case: Case, seed: int) -> dict[str, np.ndarray]:
-        found = {by: case._there(getattr(shapley, index)(case.game(by).values_of_all().numpy()), by) for by in ("turn", "party")}
+        tables = {by: case.game(by).values_of_all().numpy() for by in ("turn", "party")}
+        found = {by: case._there(getattr(shapley, index)(table), by) for by, table in tables.items()}
         return found | {"chunk": within(case, index)}
 
     return scores
@@ -266,8 +267,8 @@ SLOW: dict[str, Scores] = {  # asked about fewer conversations: most are of othe
     "integrated gradients (Captum)": of_features("integrated gradients", n_steps=20),
     "gradient SHAP (Captum)": of_features("gradient shap"),
     "DeepLIFT (Captum)": of_features("deeplift"),
-    "KernelSHAP (Captum)": of_groups("kernel shap", budget=128),
-    "Shapley sampling (Captum)": of_groups("shapley sampling", budget=256),
+    "KernelSHAP (Captum)": of_groups("kernel shap", budget=80),
+    "Shapley sampling (Captum)": of_groups("shapley sampling", budget=64),
     "KernelSHAP (shapiq)": of_groups("shapiq shapley", budget=128),
 }
 
