@@ -27,7 +27,7 @@ BY = ("turn", "chunk", "party")
 TICKS = 6  # moments of a turn: two for each frame and each segment of the sound, three for each phrase
 PHRASES = 2  # of a turn
 LINES = {"words": PHRASES, "frames": K, "sound": S}  # chunks of a turn, by modality
-BUDGET = 512  # coalitions an example, of methods that sample
+BUDGET = 256  # coalitions an example, of methods that sample
 MAP = "fusion.layers.0.across#1"  # which turns of which modality the question attends to, (N, heads, states, 3 * T)
 ROUND_4 = "round 4: picked masked"
 
@@ -136,36 +136,31 @@ def of_groups(method: str, **options) -> Scores:
 
 
 def exact(index: str) -> Scores:
-    """Return values of all coalitions of turns and of parties; and of the chunks of the turn that counts most."""
+    """Return values of all coalitions of turns, of parties, and of the chunks of each turn with the other turns shown."""
     def scores(case: Case, seed: int) -> dict[str, np.ndarray]:
-        found = {}
-        for by in ("turn", "party"):
-            game = case.game(by)
-            found[by] = case._there(getattr(shapley, index)(game.values_of_all().numpy()), by)
-        return found | {"chunk": within(case, found["turn"], index)}
+        tables = {by: case.game(by).values_of_all().numpy() for by in ("turn", "party")}
+        found = {by: case._there(getattr(shapley, index)(table), by) for by, table in tables.items()}
+        return found | {"chunk": within(case, index)}
 
     return scores
 
 
-def within(case: Case, of_turns: np.ndarray, index: str) -> np.ndarray:
-    """Return the exact values of the chunks of the turn with the largest value, all other turns shown; (N, chunks).
-
-    The chunks of all other turns count less than these, in the order of their turns.
-    """
-    of_turns = np.where(np.isnan(of_turns), -np.inf, of_turns)
-    turn, chunks = of_turns.argmax(axis=1), case.groups["chunk"]
-    turn_of, place_of = _places()
-    owner = {}
-    for name, number in chunks.of(case.question.present).owner.items():
-        known = number.clamp(min=0)
-        own = (number >= 0) & (turn_of[known] == torch.from_numpy(turn)[:, None])
-        owner[name] = place_of[known].where(own, -1)
-    game = Game.about(case.question, Groups([f"chunk {i + 1}" for i in range(sum(LINES.values()))], owner))
-    values = getattr(shapley, index)(game.values_of_all().numpy())  # (N, chunks of a turn)
-    own = turn_of.numpy() == turn[:, None]
-    behind = np.abs(values).max() + np.argsort(np.argsort(-of_turns, axis=1), axis=1)[:, turn_of]  # later with the turn's rank
-    found = np.where(own, values[:, place_of], -1.0 - behind)
-    return np.where(case.present["chunk"], found, np.nan)
+def within(case: Case, index: str) -> np.ndarray:
+    """Return the exact values of the chunks of each turn, all other turns shown, (N, chunks)."""
+    game, names = case.game("chunk"), case.groups["chunk"].names
+    turn_of, many = _places()[0][[names.index(name) for name in game.names]], sum(LINES.values())
+    bits = (torch.arange(2**many)[:, None] >> torch.arange(many) & 1).bool()
+    found = np.full(case.present["chunk"].shape, np.nan)
+    for turn in range(T):
+        own, rows = (turn_of == turn).nonzero()[:, 0], torch.from_numpy(case.present["turn"][:, turn]).nonzero()[:, 0]
+        if len(rows):
+            some = bits[:2**len(own), :len(own)]  # (coalitions, chunks of the turn)
+            keep = torch.ones(len(rows), len(some), len(game.names), dtype=torch.bool)
+            keep[:, :, own] = some
+            values = game.values(keep.flatten(0, 1), rows.repeat_interleave(len(some))).reshape(len(rows), -1)
+            columns = [names.index(game.names[k]) for k in own]
+            found[np.ix_(rows.numpy(), columns)] = getattr(shapley, index)(values.numpy())
+    return case._there(found, "chunk")
 
 
 def _places() -> tuple[Tensor, Tensor]:
@@ -206,7 +201,7 @@ def of_rounds(case: Case, seed: int) -> dict[str, dict[str, np.ndarray]]:
 
 def attention_relevance(case: Case, seed: int) -> dict[str, np.ndarray]:
     """Return the attention of the question to the turns times its gradient, where that is above 0 (Chefer et al. 2021)."""
-    read = case.question.captured(layers=[MAP])
+    read = case.question.captured(layers=[*case.question.layers, MAP])
     relevance = (read.activations[MAP] * read.gradients[MAP]).clamp(min=0).mean(dim=1).sum(dim=1)  # (N, 3 * T)
     of_turns = case._there(relevance.unflatten(1, (len(MODALITIES), T)).sum(dim=1).detach().numpy(), "turn")
     return {"turn": of_turns, "party": by_party(case, of_turns, case.batch.party)}
@@ -264,16 +259,16 @@ METHODS: dict[str, Scores] = {
     "attention relevance": attention_relevance,
     "exact Shapley": exact("shapley"),
     "exact Banzhaf": exact("banzhaf"),
-    "sampled Shapley": sampled,
     "occlusion by group": of_groups("feature ablation"),
-    "dividend of the group": of_groups("feature dividends"),
 }
-PEERS: dict[str, Scores] = {  # of other libraries, asked about fewer conversations
+SLOW: dict[str, Scores] = {  # asked about fewer conversations: most are of other libraries
+    "sampled Shapley": sampled,
+    "dividend of the group": of_groups("feature dividends"),
     "integrated gradients (Captum)": of_features("integrated gradients", n_steps=20),
     "gradient SHAP (Captum)": of_features("gradient shap"),
     "DeepLIFT (Captum)": of_features("deeplift"),
-    "KernelSHAP (Captum)": of_groups("kernel shap", budget=128),
-    "Shapley sampling (Captum)": of_groups("shapley sampling", budget=256),
+    "KernelSHAP (Captum)": of_groups("kernel shap", budget=80),
+    "Shapley sampling (Captum)": of_groups("shapley sampling", budget=64),
     "KernelSHAP (shapiq)": of_groups("shapiq shapley", budget=128),
 }
 

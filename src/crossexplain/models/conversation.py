@@ -154,6 +154,7 @@ class Question(nn.Module):
     def forward(self, question: Tensor) -> Tensor:
         """Return vectors (N, count, D) of questions (N, Q), padded with 0; each different one is read once."""
         require_tokens(question, self.vocabulary, self.longest)
+        _require_one(question, "question", "word")
         question, which = question.unique(dim=0, return_inverse=True)
         states = self.embedding(question) + self.place[: question.shape[1]]
         states = self.block(states, question != 0)
@@ -179,6 +180,7 @@ class Address(nn.Module):
     def forward(self, party: Tensor) -> Tensor:
         """Return vectors (N, T, D) of who speaks in each turn (N, T)."""
         require_tokens(party, self.parties, self.turns)
+        _require_one(party, "conversation", "turn")
         before = (party[:, :, None] == party[:, None]).tril(-1).sum(dim=2)  # turns of the same party
         return self.party(party) + self.order.weight[: party.shape[1]] + self.occurrence(before)
 
@@ -203,7 +205,7 @@ class Attentive(nn.Module):
         self.stand = nn.Linear(width, 2 * layers * width, bias=False)
         self.layers = nn.ModuleList(Block(width, across=True) for _ in range(layers))
         count = len(question.asked)
-        self.head = nn.Sequential(nn.Flatten(), nn.LayerNorm(count * width), *_dense(count * width, 2 * width))
+        self.head = nn.Sequential(nn.Flatten(), nn.LayerNorm(count * width), _dense(count * width, 2 * width))
 
     def part(self, name: str, vectors: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
         """Return the keys and values of the turns of a modality in every layer, (N, T, 2 D layers), of their vectors."""
@@ -219,9 +221,9 @@ class Attentive(nn.Module):
 
     def join(self, parts: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> Tensor:
         """Return logits (N,)."""
-        return self.answer(self.states(parts, inputs), inputs)
+        return self.answer(self.states(parts, inputs))
 
-    def answer(self, states: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
+    def answer(self, states: Tensor) -> Tensor:
         """Return logits (N,) of what :meth:`states` returns."""
         return self.head(states)[:, 0]
 
@@ -245,7 +247,7 @@ class Summed(nn.Module):
         self.asked = nn.Sequential(nn.Flatten(), nn.Linear(len(question.asked) * width, width))
         self.enter = nn.ModuleDict({name: _dense(3 * width, 2 * width, width) for name in modalities})
         before = {name: 2 for name in modalities} if late else {"all": len(modalities) + 1}
-        self.heads = nn.ModuleDict({name: _dense(count * width, 2 * width) for name, count in before.items()})
+        self.head = nn.ModuleDict({name: _dense(count * width, 2 * width) for name, count in before.items()})
 
     def part(self, name: str, vectors: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
         """Return one vector a turn of a modality, (N, T, D), of the turn and the question; 0 where there is no turn."""
@@ -254,21 +256,25 @@ class Summed(nn.Module):
         return seen * (inputs["party"] != 0)[..., None]
 
     def states(self, parts: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> Tensor:
-        """Return the sums over the turns of each modality, (N, M, D)."""
-        return torch.stack([parts[name].sum(dim=1) for name in self.enter], dim=1)
+        """Return the sums over the turns of each modality, then a vector of the question, (N, M + 1, D)."""
+        return self._states({name: parts[name].sum(dim=1) for name in self.enter}, inputs)
 
     def join(self, parts: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> Tensor:
         """Return logits (N,)."""
-        return self.answer(self.states(parts, inputs), inputs)
+        return self.answer(self.states(parts, inputs))
 
     def join_pooled(self, pooled: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> Tensor:
         """Return logits (N,) of sums over the turns, each (N, D)."""
-        return self.answer(torch.stack([pooled[name] for name in self.enter], dim=1), inputs)
+        return self.answer(self._states(pooled, inputs))
 
-    def answer(self, states: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
+    def answer(self, states: Tensor) -> Tensor:
         """Return logits (N,) of what :meth:`states` returns."""
-        asked, sums = self.asked(self.question(inputs["question"])), states.unbind(1) if self.late else [states.flatten(1)]
-        return sum(head(torch.cat([one, asked], dim=1))[:, 0] for head, one in zip(self.heads.values(), sums))
+        *sums, asked = states.unbind(1)
+        read = [torch.cat([one, asked], dim=1) for one in sums] if self.late else [states.flatten(1)]
+        return sum(head(one)[:, 0] for head, one in zip(self.head.values(), read))
+
+    def _states(self, pooled: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> Tensor:
+        return torch.stack([*(pooled[name] for name in self.enter), self.asked(self.question(inputs["question"]))], dim=1)
 
 
 class ConversationModel(nn.Module):
@@ -369,5 +375,31 @@ class ConversationModel(nn.Module):
         return self.join({name: self.encode(name, inputs) for name in self.layers}, inputs)
 
 
+class Gated(nn.Module):
+    """A dense layer of products, GELU(a) * b: whether a sum is even is a product, which sums of units learn slowly.
+
+    Parameters
+    ----------
+    before, after : int
+        Numbers of units.
+    """
+
+    def __init__(self, before: int, after: int):
+        super().__init__()
+        self.both = nn.Linear(before, 2 * after)
+
+    def forward(self, states: Tensor) -> Tensor:
+        """Return (..., after) of states (..., before)."""
+        gate, values = self.both(states).chunk(2, dim=-1)
+        return nn.functional.gelu(gate) * values
+
+
+def _require_one(numbers: Tensor, what: str, of: str) -> None:
+    """Raise unless each row of numbers has one that is no padding."""
+    empty = (numbers == 0).all(dim=1)
+    if empty.any():
+        raise InputError(f"{what} {int(empty.nonzero()[0, 0])} has no {of}, only padding; leave it out.")
+
+
 def _dense(before: int, hidden: int, after: int = 1) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(before, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU(), nn.Linear(hidden, after))
+    return nn.Sequential(Gated(before, hidden), Gated(hidden, hidden), nn.Linear(hidden, after))
