@@ -18,6 +18,7 @@ _HOME = {  # name -> the module that defines it
     "Vectors": "crossexplain.gradients.modalities",
     "Columns": "crossexplain.gradients.modalities",
     "Video": "crossexplain.gradients.modalities",
+    "Groups": "crossexplain.gradients.groups",
     "word_numbers": "crossexplain.gradients.modalities",
     "Modality": "crossexplain.gradients.modalities",
     "Mask": "crossexplain.gradients.views",

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from crossexplain.checks import InputError
+from crossexplain.gradients.groups import Groups
 from crossexplain.gradients.modalities import Inputs, Tokens, rows_of
 from crossexplain.gradients.padding import padding_side_of
 from crossexplain.gradients.question import Question
@@ -110,15 +111,21 @@ class Plans:
                 self.add(plan, label, masked(*hidden), dict.fromkeys(hidden))
         return plan
 
-    def one_by_one(self, name: str, count: int) -> dict:
-        """Return the views that hide one feature of a modality at a time, with and without the other modalities."""
-        label, others, plan = next(iter(self.baselines)), dict.fromkeys(self.others(name)), {}
-        for view, feature in [(FULL, None), ("alone", None), *itertools.product(("without", "alone without"), range(count))]:
-            hidden = {} if view in (FULL, "without") else dict(others)
-            if feature is not None:
-                hidden[name] = torch.arange(count) != feature
-            for draw, changes in enumerate(self.changes(label, hidden)):
-                plan[view, feature, draw] = changes
+    def group_by_group(self, groups: Groups) -> dict:
+        """Return the views that hide a group at a time: all of it in the whole, and its features of a modality left alone."""
+        label, plan = next(iter(self.baselines)), {(FULL, None, 0): {}}
+
+        def add(view: str, what: object, hidden: Mapping[str, Tensor | None]) -> None:
+            plan.update({(view, what, draw): changes for draw, changes in enumerate(self.changes(label, hidden))})
+
+        for name, numbers in groups.owner.items():
+            if (numbers >= 0).any():
+                add("alone", name, dict.fromkeys(self.others(name)))
+        for group in range(len(groups)):
+            kept = {name: ~members for name, members in groups.members(group).items() if members.any()}
+            add("without", group, kept)
+            for name, keep in kept.items():
+                add("alone without", (group, name), dict.fromkeys(self.others(name)) | {name: keep})
         return plan
 
     def others(self, name: str) -> list[str]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from crossexplain.checks import InputError, require_one_of
 from crossexplain.gradients import verdict as judging
 from crossexplain.gradients.evidence import classes, evidence
+from crossexplain.gradients.groups import Groups
 from crossexplain.gradients.verdict import ENOUGH, Verdict
 from crossexplain.gradients.views import FULL, alone, masked
 
@@ -99,6 +100,35 @@ class FromSide(NamedTuple):
     alike_random = _renamed("alike_random", "similarity_random")
 
 
+class ByGroup(NamedTuple):
+    """What the rounds say of groups of features, such as turns: sums over the features of each group.
+
+    Attributes
+    ----------
+    names : tuple of str
+        One a group, G in all.
+    present : Tensor of bool, shape (N, G)
+        Which groups each example has.
+    importance : dict of (str, str) to Tensor, shape (N, G)
+        By baseline and view as in :attr:`Record.passes`, over the features of all modalities; each modality's are on its own
+        scale, 1 for the largest of the example in any view.
+    importance_of : dict of (str, str) to dict of str to Tensor, shape (N, G)
+        The same by modality.
+    cross : dict of str to Tensor, shape (N, G)
+        By baseline, the sum of :attr:`FromSide.cross`: how much the influence of the group depends on what the other
+        modalities hold. Empty where round 4 was left out.
+    cross_of : dict of str to dict of str to Tensor, shape (N, G)
+        The same by modality.
+    """
+
+    names: tuple[str, ...]
+    present: Tensor
+    importance: dict[tuple[str, str], Tensor]
+    importance_of: dict[tuple[str, str], dict[str, Tensor]]
+    cross: dict[str, Tensor]
+    cross_of: dict[str, dict[str, Tensor]]
+
+
 @dataclass(frozen=True)
 class Record:
     """The record of all passes.
@@ -184,6 +214,26 @@ class Record:
             their views recorded.
         """
         return judging.dividends(self._logits(baseline or self.baselines[0]), self.modalities, self.target)
+
+    def by(self, groups: Groups) -> ByGroup:
+        """Sum importances and cross gradients over groups of features: turns, chunks, parties.
+
+        Parameters
+        ----------
+        groups : Groups
+            Which group each feature is part of; :meth:`Groups.apart` keeps modalities apart.
+
+        Raises
+        ------
+        InputError
+            For groups of other modalities, or of another number of features or examples, than the record has.
+        """
+        groups = groups.of(self.features)
+        importance = {key: groups.summed(one.importance) for key, one in self.passes.items() if one.importance}
+        cross = {baseline: groups.summed({name: side.cross for (of, name), side in self.by_side.items() if of == baseline})
+                 for baseline in dict.fromkeys(of for of, _ in self.by_side)}
+        return ByGroup(groups.names, groups.present(), {key: sum(parts.values()) for key, parts in importance.items()},
+                       importance, {key: sum(parts.values()) for key, parts in cross.items()}, cross)
 
     def norm_ratio(self, baseline: str, modality: str) -> np.ndarray:
         """Return the gradient norm at a modality with all others masked over that with nothing masked, (N,)."""

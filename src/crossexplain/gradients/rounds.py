@@ -24,6 +24,7 @@ from crossexplain import moved
 from crossexplain.checks import InputError, require_one_of
 from crossexplain.gradients.capture import Captured, NoGradient
 from crossexplain.gradients.evidence import classes, evidence
+from crossexplain.gradients.groups import Groups
 from crossexplain.gradients.layouts import rows_first
 from crossexplain.gradients.modalities import ImageCells, Inputs, Modality
 from crossexplain.gradients.plans import Baseline, Plans
@@ -118,15 +119,20 @@ def rounds(model: nn.Module, inputs: Inputs, modalities: Sequence[Modality], *,
 
 
 def feature_dividends(model: nn.Module, inputs: Inputs, modalities: Sequence[Modality], *,
-                      baseline: Baseline | None = None, target: Target = None, donors: Inputs | None = None,
-                      draws: int = 4, rows: int = ROWS, progress: bool = True, seed: int = 0) -> dict[str, Tensor]:
-    """Return which features carry the interaction, by masking each of them: forward passes alone.
+                      groups: Groups | None = None, baseline: Baseline | None = None, target: Target = None,
+                      donors: Inputs | None = None, draws: int = 4, rows: int = ROWS, progress: bool = True,
+                      seed: int = 0) -> dict[str, Tensor] | Tensor:
+    """Return which features, or groups of them, carry the interaction, by masking each: forward passes alone.
 
     The dividend of feature f of modality A with all other modalities B: v(AB) - v(AB without f) - v(A) + v(A without f).
-    It is 0 for a feature whose effect is the same whatever the others hold.
+    It is 0 for a feature whose effect is the same whatever the others hold. That of a group g of features of several
+    modalities: v(all) - v(all without g), less v(A) - v(A without g) of each modality A alone. It is 0 where the modalities
+    add up, and for a group of one modality the same as for a feature.
 
     Parameters
     ----------
+    groups : Groups, optional
+        Hide whole groups, such as turns, in all of their modalities; of ``groups.apart()`` in one modality each.
     baseline : str or mapping from modality to str, optional
         Default: each modality's neutral one.
     model, inputs, modalities, target, donors, draws, rows, progress, seed
@@ -134,15 +140,21 @@ def feature_dividends(model: nn.Module, inputs: Inputs, modalities: Sequence[Mod
 
     Returns
     -------
-    dict of str to Tensor, shape (N, F)
-        Signed: above 0 the feature and the others together speak for the followed class. 0 where there is no feature.
+    dict of str to Tensor, shape (N, F), or Tensor, shape (N, G)
+        Signed: above 0 the feature and the others together speak for the followed class. 0 where there is no feature. Of
+        groups one tensor with a column a group.
+
+    Raises
+    ------
+    InputError
+        For groups that do not fit the features.
 
     Notes
     -----
     Costs 2 F + 2 views a modality, where :func:`rounds` costs a handful; :attr:`FromSide.cross` is its first-order estimate.
     """
     question = Question(model, inputs, modalities, baselines=baseline, donors=donors, target=target, rows=rows)
-    return run_dividends(question, draws=draws, progress=progress, seed=seed)
+    return run_dividends(question, groups=groups, draws=draws, progress=progress, seed=seed)
 
 
 def run_rounds(question: Question, *, baselines: Sequence[Baseline] | Baseline | None = None, top: int | Mapping[str, int] = 1,
@@ -166,22 +178,29 @@ def run_rounds(question: Question, *, baselines: Sequence[Baseline] | Baseline |
     return runner.record(whole)
 
 
-def run_dividends(question: Question, *, draws: int = 4, progress: bool = True, seed: int = 0) -> dict[str, Tensor]:
+def run_dividends(question: Question, *, groups: Groups | None = None, draws: int = 4, progress: bool = True,
+                  seed: int = 0) -> dict[str, Tensor] | Tensor:
     """As :func:`feature_dividends`, through a :class:`~crossexplain.gradients.question.Question`, under its baselines."""
-    plans, dividends = Plans(question, [question.baselines], draws, seed), {}
-    for name in question.names:
-        present = question.present[name]
-        count = present.shape[1]
-        laid_out = plans.laid_out(plans.one_by_one(name, count))
+    plans = Plans(question, [question.baselines], draws, seed)
+    if groups is not None:
+        return _group_dividends(question, plans, groups, progress, "dividends of groups")
+    each = {name: torch.arange(present.shape[1]) for name, present in question.present.items()}
+    return {name: _group_dividends(question, plans, Groups(map(str, range(len(of))), {name: of}), progress,
+                                   f"dividends of features of {name}") for name, of in each.items()}
 
-        def margins(examples: Tensor, laid_out: Views = laid_out) -> dict:
-            return _margins(question, laid_out, examples)
 
-        value = _in_chunks(margins, question.n, question.rows // len(laid_out), progress, f"dividends of features of {name}")
-        dividends[name] = present.cpu() * torch.stack([
-            (value[FULL, None] - value["without", f]) - (value["alone", None] - value["alone without", f])
-            for f in range(count)], dim=1)
-    return dividends
+def _group_dividends(question: Question, plans: Plans, groups: Groups, progress: bool, desc: str) -> Tensor:
+    """Return what each group does in the whole beyond what its features of each modality do there alone, (N, G)."""
+    groups = groups.of(question.present)
+    laid_out = plans.laid_out(plans.group_by_group(groups))
+    value = _in_chunks(lambda examples: _margins(question, laid_out, examples), question.n, question.rows // len(laid_out),
+                       progress, desc)
+    dividends = torch.stack([value[FULL, None] - value["without", group] for group in range(len(groups))], dim=1)
+    for view, key in value:
+        if view == "alone without":
+            group, name = key
+            dividends[:, group] -= value["alone", name] - value[view, key]
+    return groups.present().cpu() * dividends
 
 
 def _tops(names: Sequence[str], top: int | Mapping[str, int]) -> dict[str, int]:
