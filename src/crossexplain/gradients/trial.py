@@ -4,6 +4,7 @@ It finds what would make all later answers wrong: columns that change with the b
 that is dropped, probabilities in place of logits, and which inputs belong to all examples.
 """
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain, combinations
@@ -23,6 +24,7 @@ from crossexplain.gradients.modalities import Inputs, Modality, is_batched, rows
 # of one size an example's logit is the same to the last digits, whatever stands beside it, and when it is asked for again.
 TOUCH = 0.02
 SAME = 1e-4
+MOST = 2**28  # weights of a model that is copied to single precision, 1 GiB, to tell rounding from examples that touch
 FEW = 3  # inputs that may belong to all examples, of which every subset is tried; of more, each alone and all together
 
 
@@ -112,6 +114,13 @@ def _subsets(keys: Sequence[str]) -> Iterator[tuple[str, ...]]:
     return chain.from_iterable(combinations(keys, size) for size in sizes)
 
 
+def _equal(two: Inputs, common: Sequence[str]) -> bool:
+    """Return whether two examples are the same, so that what each does to the other does not show."""
+    cut = [value for key, value in two.items() if key not in common and is_batched(value, 2)]
+    return all(torch.equal(*value) if isinstance(value, Tensor) else value[0] is value[1]
+               or isinstance(value[0], str) and value[0] == value[1] for value in cut)
+
+
 def _beside(two: Inputs, modalities: Sequence[Modality]) -> Inputs:
     """Return an example twice with something of the second one hidden in every modality, where there is no other example."""
     for modality in modalities:
@@ -129,7 +138,7 @@ def _answer(model: nn.Module, inputs: Inputs, modalities: Sequence[Modality], co
             function: Callable[[object], Tensor] | None) -> _Answer:
     """Return what the model says of the first example if both examples get the same logits alone and together."""
     one, two = (rows_of(inputs, torch.tensor(rows), n, common) for rows in ([0], [0, n - 1]))
-    alone, two = run(model, one), two if n > 1 else _beside(two, modalities)
+    alone, two = run(model, one), _beside(two, modalities) if _equal(two, common) else two
     try:
         pair = traced(model, two)
     except InputError:  # a model that cannot be traced: the end of its output is not seen
@@ -146,8 +155,26 @@ def _answer(model: nn.Module, inputs: Inputs, modalities: Sequence[Modality], co
         return logits.detach()
 
     both, first = logits_of(pair, 2), logits_of(alone, 1)
-    _require_alone(model, two, common, both, first, logits_of)
+    try:
+        _require_alone(model, two, common, both, first, logits_of)
+    except Refusal:
+        single = _in_single(model) if both.dtype in (torch.float16, torch.bfloat16) else None
+        if single is None:
+            raise
+        exact = {key: value.float() if isinstance(value, Tensor) and value.dtype == both.dtype else value
+                 for key, value in two.items()}
+        runs = (logits_of(run(single, rows_of(exact, torch.arange(n), 2, common)), n) for n in (2, 1))
+        _require_alone(single, exact, common, *runs, logits_of)
     return _Answer(first[0], judged if function else f"{judged}, {len(first[0])} column{'s' * (len(first[0]) > 1)}", end)
+
+
+def _in_single(model: nn.Module) -> nn.Module | None:
+    """Return a copy in single precision, where what is rounding in half precision is none; None where there can be none."""
+    if sum(parameter.numel() for parameter in model.parameters()) > MOST:
+        return None
+    with suppress(Exception):  # a stranger's model may not be copied, or hold half precision where nobody sees it
+        return copy.deepcopy(model).float()
+    return None
 
 
 def _require_alone(model: nn.Module, two: Inputs, common: tuple[str, ...], both: Tensor, first: Tensor,
