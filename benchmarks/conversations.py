@@ -97,14 +97,13 @@ def best_possible(batch: Batch, only: tuple[str, ...]) -> np.ndarray:
     Conversations of a unit that are alike in these modalities, in the question and in the parties get one answer: that of
     most of them.
     """
-    inputs, best = batch.inputs(), np.empty(len(batch))
-    seen = [inputs[name].flatten(1).numpy() for name in ("question", "party", *only)]
-    for unit in np.unique(batch.unit):
-        rows = np.flatnonzero(batch.unit == unit)
-        alike = np.unique(np.concatenate([part[rows] for part in seen], axis=1), axis=0, return_inverse=True)[1].ravel()
-        for group in np.unique(alike):
-            labels = batch.labels[rows[alike == group]]
-            best[rows[alike == group]] = max(labels.mean(), 1 - labels.mean())
+    inputs, alike = batch.inputs(), {}
+    seen = [inputs[name].numpy() for name in ("question", "party", *only)]
+    for i, unit in enumerate(batch.unit):
+        alike.setdefault((unit, *(part[i].tobytes() for part in seen)), []).append(i)
+    best = np.empty(len(batch))
+    for rows in alike.values():
+        best[rows] = max(batch.labels[rows].mean(), 1 - batch.labels[rows].mean())
     return best
 
 

@@ -6,6 +6,7 @@ modalities the same is asked of every sum of parts: which modalities alone, whic
 """
 
 import itertools
+import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -36,8 +37,9 @@ from crossexplain.intervals import Interval
 # The share of the whole that a part must account for to count as the whole. It was chosen on controls of the seeds 100 to
 # 108 and judged on 0 to 19 (benchmarks/verdict.py), where 0.70 to 0.85 made no mistake. It is the same for every model.
 ENOUGH = 0.75
-# The share from which one modality is said to decide mostly, where both are needed in the rest.
-SOME = 0.2
+# By how much the share that one of two modalities accounts for must exceed that of the other where neither is enough: then
+# a part of the predictions is its own. Chosen as ENOUGH was, where 0.03 to 0.16 made no mistake.
+SOME = 0.1
 SURE = 0.95  # share of the bootstrap samples that have to agree, as for the 95 % intervals
 # Number of examples from which each can be judged by itself. What an example rests on is measured from the middle of all (a
 # median for each class): of fewer, an example is a large part of that middle, and a single one is the middle itself.
@@ -55,13 +57,13 @@ class Verdict:
     ----------
     answer : str
         ``"<modality> alone"``, ``"either"`` (each would do), ``"both added"`` (both count, each for itself), ``"both
-        only"`` (their interaction decides), ``"mostly <modality>, sometimes both"`` (one answer does not fit: the modality
-        alone gives most predictions, an interaction the rest) or ``"cannot tell"``. Of more than two modalities "both" are
-        all that :attr:`subset` names.
+        only"`` (their interaction decides), ``"partly <modality>, partly both"`` (one answer does not fit: the modality alone
+        gives a part of the predictions, an interaction the rest; ``reason`` tells how many) or ``"cannot tell"``. Of more
+        than two modalities "both" are all that :attr:`subset` names.
     reason : str
         One sentence.
     support : float
-        Share of bootstrap samples that give the answer, the least over the baselines.
+        Share of bootstrap samples that give the answer, or one that it covers, the least over the baselines.
     answers : dict of str to str
         The answer of each baseline.
     reach : dict of str to dict of str to Interval
@@ -119,7 +121,7 @@ class Verdict:
                      if share.value >= NAMED]
             lines.append(f"  {baseline}: {self.answers[baseline]}; accounts for {reached}; flips with {flipped}; "
                          f"interaction {self.strength[baseline]:.2f}" + (f", of {', '.join(named)}" if named else ""))
-        return "\n".join(lines)
+        return "\n".join(textwrap.fill(line, 88, subsequent_indent="    ", break_long_words=False) for line in lines)
 
 
 def verdict(logits: Mapping[str, Mapping[str, Tensor]], modalities: Sequence[str], target: Tensor | None = None, *,
@@ -127,15 +129,20 @@ def verdict(logits: Mapping[str, Mapping[str, Tensor]], modalities: Sequence[str
     """Say what the predictions rest on.
 
     A part *accounts for* the whole as far as its logits, over the examples, vary with those of the full view (squared
-    correlation, 0 where it is negative). A modality alone that accounts for ``enough`` carries the prediction; if
-    several do, either would; if none does but their sum does, they add up; if not even the sum does, the interaction
-    decides. A shift or a stretch of the logits, which any baseline brings, changes none of this.
+    correlation, 0 where it is negative), or its answers with the answers, if that is more: logits that are larger or smaller
+    than they would be may still give the same answers. A modality alone that accounts for ``enough`` carries the prediction;
+    if several do, either would; if none does but their sum does, they add up; if not even the sum does, the interaction
+    decides, and where one of two modalities then accounts for clearly more than the other, a part of the predictions is its
+    own. Of more modalities every sum of parts is looked at, the simplest first: one alone, several added, a pair that
+    interacts with others added to it, several pairs, a three. A shift of the logits or one stretch of all masked views,
+    which any baseline brings, changes none of this.
 
     Parameters
     ----------
     logits : mapping from baseline to mapping from view to Tensor, shape (N, C)
-        Views ``"full"``, ``"all masked"``, each modality masked (``"text masked"``) and all others masked. Of more than two
-        modalities those of :func:`leaving` two or three too, to name which interact.
+        Views ``"full"``, ``"all masked"``, each modality masked (``"text masked"``) and all others masked. Of more than three
+        modalities those of :func:`~crossexplain.gradients.parts.leaving` two or three too: only sums of views that are there
+        are looked at.
     modalities : sequence of str
         Names.
     target : Tensor of int64, shape (N,), optional
@@ -153,7 +160,8 @@ def verdict(logits: Mapping[str, Mapping[str, Tensor]], modalities: Sequence[str
     -------
     Verdict
         "cannot tell" where a baseline's answer holds in fewer than 95 % of the bootstrap samples, the baselines
-        disagree, or the logits hardly vary over the examples.
+        disagree, or the logits hardly vary over the examples. That a part is one modality's own is said as well where
+        samples or baselines waver between that and one of its neighbours, one modality alone or both only.
 
     Raises
     ------
@@ -349,10 +357,10 @@ def _answers_of(reach: Callable[[Family], np.ndarray], modalities: Sequence[str]
     found, choice = simplest(families(modalities, logits), reach, enough)
     answers = [_answer(several) for several in found]
     if len(modalities) == 2 and "both only" in (words := [answer.word for answer in answers]):
-        some = np.stack([reach(((name,),)) >= SOME for name in modalities])
-        for i, name in enumerate(modalities):
-            choice[(choice == words.index("both only")) & some[i] & (some.sum(axis=0) == 1)] = len(answers)
-            answers.append(_Answer(mostly(name), ((name,), tuple(modalities))))
+        more = reach(((modalities[0],),)) - reach(((modalities[1],),))
+        for name, exceeds in zip(modalities, (more, -more)):
+            choice[(choice == words.index("both only")) & (exceeds >= SOME)] = len(answers)
+            answers.append(_Answer(partly(name), ((name,), tuple(modalities))))
     return answers, choice
 
 
@@ -364,9 +372,9 @@ def _answer(found: tuple[Family, ...]) -> _Answer:
     return _Answer(f"{terms[0][0]} alone" if len(terms) == 1 else "either" if len(found) > 1 else "both added", terms)
 
 
-def mostly(name: str) -> str:
-    """Return the answer of a model in which one modality alone gives most predictions, and an interaction the rest."""
-    return f"mostly {name}, sometimes both"
+def partly(name: str) -> str:
+    """Return the answer of a model in which one modality alone gives a part of the predictions, and an interaction the rest."""
+    return f"partly {name}, partly both"
 
 
 def _interactions(logits: Mapping[str, Tensor], modalities: Sequence[str], target: Tensor,
@@ -440,15 +448,15 @@ def _settle(judged: Mapping[str, _Judged], modalities: Sequence[str]) -> tuple[_
 def _in_common(likely: Sequence[_Answer], modalities: Sequence[str]) -> _Answer | None:
     """Return the answer that holds if any of the likely ones does, or None.
 
-    That one modality alone decides, or that both are needed, may be all but sure; that it decides mostly is true then. Of more
+    That one modality alone decides, or that both are needed, may be all but sure; that one decides a part is true then. Of more
     than two modalities it may be open which are added to those that interact; those that may be are named too.
     """
     words = {answer.word for answer in likely}
     if len(likely) == 1:
         return None if likely[0] == CANNOT_TELL else likely[0]
     for name in modalities if len(modalities) == 2 else ():
-        if mostly(name) in words and words in ({mostly(name), f"{name} alone"}, {mostly(name), "both only"}):
-            return next(answer for answer in likely if answer.word == mostly(name))
+        if partly(name) in words and words in ({partly(name), f"{name} alone"}, {partly(name), "both only"}):
+            return next(answer for answer in likely if answer.word == partly(name))
     if words == {"both only"} and len({tuple(part for part in answer.terms if len(part) > 1) for answer in likely}) == 1:
         return max(likely, key=lambda answer: len(answer.terms))
     return None
@@ -460,7 +468,7 @@ def _details(answer: _Answer, judged: Mapping[str, _Judged], modalities: Sequenc
         return f" Each of {' and '.join(part[0] for part in answer.terms)} would do."
     if len(modalities) > 2 and answer.word == "both only":
         return f" What interacts: {', '.join(_spoken(part) for part in answer.terms if len(part) > 1)}."
-    return "".join(_kept(judged, name, modalities) for name in modalities if answer.word == mostly(name))
+    return "".join(_kept(judged, name, modalities) for name in modalities if answer.word == partly(name))
 
 
 def _kept(judged: Mapping[str, _Judged], name: str, modalities: Sequence[str]) -> str:
