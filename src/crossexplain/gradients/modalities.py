@@ -75,11 +75,12 @@ def without_others(inputs: Inputs, modality: Modality, modalities: Sequence[Moda
         if other is modality:
             continue
         theirs = {*other.keys(inputs)}
-        for key in {*TRAVEL} & {*mine} & theirs - named - {*getattr(other, "along", ()), *getattr(other, "stay", ())}:
+        for key in {*TRAVEL, *STAY} & {*mine} & theirs - named - {*getattr(other, "along", ()), *getattr(other, "stay", ())}:
             if isinstance(modality, Tokens) == isinstance(other, Tokens):
-                raise InputError(f"input {key!r} can belong to {modality.name} or to {other.name}; pass along=({key!r},) to "
-                                 "the one whose it is, or to both.")
+                how = f"{'along' if key in TRAVEL else 'stay'}=({key!r},)"
+                raise InputError(f"input {key!r} can belong to {modality.name} or to {other.name}; pass {how} to the one whose "
+                                 "it is, or to both.")
             theirs -= {key} if isinstance(modality, Tokens) else set()  # of words, not of vectors
         others |= theirs
-    others = (others - known - {*STAY}) | ({*common} - named)
+    others = (others - known) | ({*common} - named)
     return {key: value for key, value in inputs.items() if key not in others}
