@@ -263,8 +263,10 @@ class Draft:
         self._require_known()
         target = self.choices.get("target", self.target)
         model = self.model
-        if self._wants_attentions():
-            self.call = _with_attentions(self.call)
+        modules = [module for listed in self.attention.values() for module in listed]
+        if modules and parts.wants_attentions(self.model, modules):
+            call = self.call or (lambda model, inputs: model(**inputs))
+            self.call = lambda model, inputs: call(model, {**inputs, "output_attentions": True})
         if self.call is not None or self.output is not None:
             model = Called(self.model, self.call, output=self.output, common=self.common)
         for_maps = [self._read_for_maps(part) or modality for part, modality in zip(self.parts, modalities)]
@@ -274,10 +276,6 @@ class Draft:
         rows = [*self._table(modalities, layers), *self.rows, last]
         return Adapted(model, modalities, for_maps, target, layers, self.attention, f"{type(self.model).__name__}: {family}",
                        rows, tuple(self.steps))
-
-    def _wants_attentions(self) -> bool:
-        modules = [module for listed in self.attention.values() for module in listed]
-        return bool(modules) and parts.wants_attentions(self.model, modules)
 
     def _read_for_maps(self, part: Part) -> Modality | None:
         """Make a modality once more, read at its layer for maps; None where it has none, or the caller chose one."""
@@ -328,18 +326,6 @@ class Draft:
                     rows.append((f"  {key}", _said(value), why))
             rows.append(("  hidden by", ", ".join(modality.baselines), "the first unless you choose"))
         return rows
-
-
-def _with_attentions(call: Callable | None) -> Callable:
-    """Return a call that also asks for attention maps."""
-    def with_attentions(model: nn.Module, inputs: dict) -> object:
-        return (call or _plain)(model, {**inputs, "output_attentions": True})
-
-    return with_attentions
-
-
-def _plain(model: nn.Module, inputs: dict) -> object:
-    return model(**inputs)
 
 
 def _said(value: object) -> str:
