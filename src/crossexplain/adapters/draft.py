@@ -189,7 +189,7 @@ class Draft:
             mask_id, pad_id, of_ids = getattr(config, "mask_token_id", None), getattr(config, "pad_token_id", None), "config"
         if isinstance(pad_id, (list, tuple)):
             pad_id = pad_id[0]
-        special, whence = self._special(name, list(extra_special), pad_id)
+        special, source = self._special(name, list(extra_special), pad_id)
         if pad_id is None and not self.chosen("pad_id", name):
             self.missing.append("pad_id=...: the id of the padding, which also stands where words are deleted")
         has_mask = mask is not None and parts.names(self.model, mask) and self._names(mask)
@@ -197,7 +197,7 @@ class Draft:
         part = self.add(
             Tokens, name, layer, input=(key, "model's forward()"), layer=(layer, "the word embedding"), pad_id=(pad_id, of_ids),
             mask_id=(mask_id, of_ids if mask_id is not None else "none is known, so words are not hidden by [MASK]"),
-            special=(special, whence), **arguments,
+            special=(special, source), **arguments,
             attention=(mask if has_mask else None, "model's forward()" if has_mask else "the processor gives none"))
         self._whole_words(part)
         return part
@@ -271,8 +271,8 @@ class Draft:
             model = Called(self.model, self.call, output=self.output, common=self.common)
         for_maps = [self._read_for_maps(part) or modality for part, modality in zip(self.parts, modalities)]
         layers = {modality.name: modality.layer for modality in for_maps}
-        said = "the predicted class" if target is None else _said(target)
-        last = ("target", said, CHOSEN if "target" in self.choices else "default")
+        target_text = "the predicted class" if target is None else _text_of(target)
+        last = ("target", target_text, CHOSEN if "target" in self.choices else "default")
         rows = [*self._table(modalities, layers), *self.rows, last]
         return Adapted(model, modalities, for_maps, target, layers, self.attention, f"{type(self.model).__name__}: {family}",
                        rows, tuple(self.steps))
@@ -323,12 +323,12 @@ class Draft:
                 rows.append(("  maps at", layers[part.name], "the last layer with a place for each part"))
             for key, (value, why) in part.arguments.items():
                 if key not in ("name", "input", "layer"):
-                    rows.append((f"  {key}", _said(value), why))
+                    rows.append((f"  {key}", _text_of(value), why))
             rows.append(("  hidden by", ", ".join(modality.baselines), "the first unless you choose"))
         return rows
 
 
-def _said(value: object) -> str:
+def _text_of(value: object) -> str:
     if callable(value):
         return getattr(value, "__name__", type(value).__name__)
     return "none" if value is None else ", ".join(map(str, value)) or "none" if isinstance(value, tuple) else str(value)
