@@ -244,7 +244,7 @@ def test_examples_that_touch_are_seen_where_all_are_the_same(function):
 
 
 class RoundsByLength(Net):
-    """Rounds otherwise beside longer texts, as a recurrent layer without padding does, whose steps have other numbers of rows."""
+    """Rounds otherwise beside longer texts, as recurrent layers do whose steps have other numbers of rows."""
 
     def __init__(self, touching=False):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Where a deleted word leaves its padding, found by asking the model; and which ids a view replaced."""
+"""Where a deleted word leaves its padding, and whether an answer is read at a padded word: found by asking the model."""
 
 import copy
 from collections.abc import Callable
@@ -73,9 +73,9 @@ def require_unread(call: Callable[[Inputs], Tensor], modality: Tokens, inputs: I
     padded = call({**inputs, **modality.pad(inputs, ~stay.to(words.device)[None])})
     if truth.isfinite().all() and not _alike(padded, truth):
         raise InputError(f"with the last word of {modality.name} hidden by 'pad' the model gives {_told(padded)}, and without "
-                         f"it {_told(truth)}: it reads its answer at the place of that word, or reads padding as text; name what "
-                         "comes after the words in every view (special=..., special_mask=...), pad on the side on which the "
-                         "model leaves padding out, or use the baseline 'delete' or 'data'.")
+                         f"it {_told(truth)}: it reads its answer at the place of that word, or reads padding as text; name "
+                         "what comes after the words in every view (special=..., special_mask=...), pad on the side on which "
+                         "the model leaves padding out, or use the baseline 'delete' or 'data'.")
 
 
 def _alike(found: Tensor, truth: Tensor) -> bool:
@@ -106,15 +106,3 @@ def _shorter(modality: Tokens, inputs: Inputs, stay: Tensor) -> dict[str, object
 
 def _told(values: Tensor) -> str:
     return ", ".join(f"{value:.4g}" for value in values.detach().flatten()[:3].tolist())
-
-
-def replaced_ids(modality: Tokens, before: Inputs, after: Inputs) -> list[int]:
-    """Return the ids that a view replaced, to say which of them another input may need.
-
-    Parameters
-    ----------
-    before, after : mapping of str to Tensor
-        The same rows, as they are and in the view.
-    """
-    old, new = modality.value(before), modality.value(after)
-    return old[old != new].unique().tolist() if old.shape == new.shape else []
