@@ -4,7 +4,6 @@ import hashlib
 import io
 import re
 import wave
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from crossexplain.data.examples import SPLITS
 
 RATE = 8000  # samples a second
 FULL_SCALE = 32768  # of a 16-bit sample
-DIGEST = "ddb17656a0bca4c5ddace082be188ca630516dc2ef1110afe3c4e9cc71173de4"  # SHA-256 of all recordings, in order of their names
+DIGEST = "ddb17656a0bca4c5ddace082be188ca630516dc2ef1110afe3c4e9cc71173de4"  # SHA-256 of all, in order of their names
 SPEAKERS = {"train": ("george", "jackson", "lucas"), "validation": ("nicolas",), "test": ("theo", "yweweler")}
 TAKES = {"train": range(15, 50), "validation": range(10, 15), "test": range(10)}  # the publisher's test part is takes 0 to 4
 _NAME = re.compile(r"(\d)_([a-z]+)_(\d+)\.wav")
@@ -59,7 +58,7 @@ def load(folder: str | Path | None = None) -> Voices:
     Parameters
     ----------
     folder : path, optional
-        Of recordings of your own, named ``{digit}_{speaker}_{take}.wav``. Default: the published ones, whose content is checked.
+        Of recordings of your own, named ``{digit}_{speaker}_{take}.wav``. Default: the published ones, checked by their hash.
 
     Returns
     -------
@@ -110,7 +109,8 @@ def split(voices: Voices, speakers: Mapping[str, tuple[str, ...]] = SPEAKERS) ->
     """
     if set(speakers) != set(SPLITS) or len(everybody := sum(map(tuple, speakers.values()), ())) != len(set(everybody)):
         raise InputError(f"got the speakers {dict(speakers)}, expected those of {', '.join(SPLITS)}, nobody in two of them.")
-    parts = {name: np.flatnonzero(np.isin(voices.speakers, speakers[name]) & np.isin(voices.takes, TAKES[name])) for name in SPLITS}
+    parts = {name: np.flatnonzero(np.isin(voices.speakers, speakers[name]) & np.isin(voices.takes, TAKES[name]))
+             for name in SPLITS}
     if empty := [name for name, part in parts.items() if not len(part)]:
         raise InputError(f"no recording is left for {' and '.join(empty)}: there are the speakers "
                          f"{', '.join(np.unique(voices.speakers))}; takes {TAKES[empty[0]][0]} to {TAKES[empty[0]][-1]} are "
@@ -133,7 +133,7 @@ def read_wave(recording: str | Path | bytes, name: str | None = None) -> np.ndar
     crossexplain.data.store.MissingSource
         If there is no such file.
     WaveError
-        If it is empty, cut off, silent throughout, or in another format.
+        If it is empty, cut off, or in another format.
     """
     if not isinstance(recording, bytes):
         path, name = Path(recording), name or Path(recording).name
@@ -148,11 +148,11 @@ def read_wave(recording: str | Path | bytes, name: str | None = None) -> np.ndar
             form = stream.getnchannels(), 8 * stream.getsampwidth(), stream.getframerate()
             expected, content = stream.getnframes(), stream.readframes(stream.getnframes())
     except (wave.Error, EOFError) as error:
-        raise WaveError(f"{name} is no whole wav file with whole numbers as samples ({error or 'it ends in its head'}); copy it "
-                        "again, or save it as 16-bit PCM.") from error
+        raise WaveError(f"{name} is no whole wav file with whole numbers as samples ({error or 'it ends in its head'}); copy "
+                        "it again, or save it as 16-bit PCM.") from error
     if form != (1, 16, RATE):
         raise WaveError(f"{name} has {form[0]} channel{'s'[:form[0] > 1]}, {form[1]} bits and {form[2]:,} samples a second, "
-                        f"expected 1 channel, 16 bits and {RATE:,}; convert it, such as with `sox IN -c 1 -b 16 -r {RATE} OUT`.")
+                        f"expected 1 channel, 16 bits and {RATE:,}; convert it, as with `sox IN -c 1 -b 16 -r {RATE} OUT`.")
     if len(content) < 2 * expected or not expected:
         raise WaveError(f"{name} has {len(content) // 2:,} of the {expected:,} samples that its head names; copy it again.")
     return check_wave(np.frombuffer(content, "<i2").astype(np.float32) / FULL_SCALE, name)
@@ -166,33 +166,24 @@ def check_wave(samples: np.ndarray, name: str = "the sound") -> np.ndarray:
     >>> check_wave(np.array([0.0, np.nan]))
     Traceback (most recent call last):
     ...
-    crossexplain.data.voices.WaveError: the sound has 1 sample that is no number (the first at 1), expected numbers from -1 to 1.
+    crossexplain.data.voices.WaveError: the sound has 1 sample that is no number (the first at 1), expected -1 to 1.
     """
     samples = np.asarray(samples)
     if samples.ndim != 1 or not samples.size or not np.issubdtype(samples.dtype, np.floating):
         raise WaveError(f"{name} has shape {samples.shape} of {samples.dtype}, expected (n,) of float, n at least 1.")
     if len(bad := np.flatnonzero(~np.isfinite(samples))):
         raise WaveError(f"{name} has {len(bad)} sample{'s that are' if len(bad) > 1 else ' that is'} no number "
-                        f"(the first at {bad[0]}), expected numbers from -1 to 1.")
+                        f"(the first at {bad[0]}), expected -1 to 1.")
     if (peak := float(np.abs(samples).max())) > 1:
         raise WaveError(f"{name} reaches {peak:.4g}, expected -1 to 1; divide 16-bit samples by {FULL_SCALE:,}.")
     return samples
 
 
 def _contents(path: Path) -> dict[str, bytes]:
-    """Return the recordings of a folder, or of the published archive, by name and in order."""
-    if path.is_dir():
-        contents = {file.name: file.read_bytes() for file in path.glob("*.wav")}
-    elif path.is_file():
-        try:
-            with zipfile.ZipFile(path) as archive:
-                contents = {Path(name).name: archive.read(name) for name in archive.namelist() if name.endswith(".wav")}
-        except zipfile.BadZipFile as error:
-            raise store.BrokenSource(f"{path} is no whole zip file ({error}); copy or fetch it again.") from error
-    else:
-        raise store.MissingSource(f"there is no folder of recordings {path}.")
-    if wrong := [name for name in contents if not _NAME.fullmatch(name)]:
+    """Return the recordings of a folder by name and in order."""
+    files = sorted(path.glob("*.wav"), key=lambda file: file.name)
+    if not files:
+        raise store.MissingSource(f"{path} {'holds no wav file' if path.is_dir() else 'is no folder of recordings'}.")
+    if wrong := [file.name for file in files if not _NAME.fullmatch(file.name)]:
         raise WaveError(f"{path} holds {wrong[0]}, expected names like 7_jackson_32.wav: digit, speaker, take.")
-    if not contents:
-        raise store.MissingSource(f"{path} holds no wav file.")
-    return dict(sorted(contents.items()))
+    return {file.name: file.read_bytes() for file in files}
