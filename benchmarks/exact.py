@@ -115,7 +115,7 @@ def of_turns(seed: int, repeats: int) -> list[dict]:
                   row_of(f"exact18{key}.whole_over_ours", whole_over,
                          f"time of 2**18 passes of the whole model, from {SOME:,} of them, / ours, {what}")]
     follows = [of_one_core(lambda values=values: (everything(values), interactions(values, 3))) for _, values in tables]
-    found.append(row_of("exact18.interactions.seconds", follows, "s of one core for Shapley values, pairs and threes of 18 players"))
+    found.append(row_of("exact18.interactions.seconds", follows, "s of one core for Shapley values, pairs and threes"))
     for budget in BUDGETS:
         missed = [error(sampled_shapley(game, budget, seed)[0].numpy(), shapley(values)[0]) for game, values in tables]
         found.append(row_of(f"exact18.sampled_error.{budget}", missed,
