@@ -255,9 +255,9 @@ def train(name: str = "conversations", seed: int = 0, size: str = "page", progre
     -------
     Trained
     """
-    small, voices = size == "small", name == "conversations_voices"
+    small, voices, state = size == "small", name == "conversations_voices", partial(state_file, resume, name, seed)
     data = data or conversations.load("fsdd" if voices else "embedded")
-    model, histories, settings = new_model(name, seed), {}, {"seed": seed, "progress": progress}
+    model, histories, settings = new_model(name, seed), {}, {"seed": seed, "progress": progress, "lr": RATE}
     if towers is None and name != "conversations":
         towers = load_or_train("conversations").model.towers
     if towers is not None:
@@ -268,25 +268,22 @@ def train(name: str = "conversations", seed: int = 0, size: str = "page", progre
         epochs, n = (1, 256) if small else NAMING["voices" if voices else modality]
         with seeded(seed):
             namer, held_out = Namer(model.towers[modality]), Turns(data, modality, "validation", 200 if small else 2000).fixed()
-        histories[modality] = fit(namer, Turns(data, modality, "train", n, bend=voices), held_out, epochs=epochs, lr=RATE,
-                                  batch_size=64, loss=nn.functional.cross_entropy, half=True, **settings,
-                                  checkpoint=state_file(resume, name, seed, modality))
+        histories[modality] = fit(namer, Turns(data, modality, "train", n, bend=voices), held_out, epochs=epochs, batch_size=64,
+                                  loss=nn.functional.cross_entropy, half=True, **settings, checkpoint=state(modality))
     model.requires_grad_(False).eval()
-    plan = plan or ([(1, UNITS)] * 2 if small else PLANS[name])
+    finding, answering = plan or ([(1, UNITS)] * 2 if small else PLANS[name])
     with seeded(seed):
         finder, vectors = Finder(model), bank(model, data, 8 if small else 400, bend=voices)
         held_out = seen(model, data.build("validation", UNITS if small else 10 * UNITS, 0), only)
         finder(**held_out.batch(torch.arange(2))[0])  # shapes the layer that tells
     model.fusion.requires_grad_(True)
-    histories["finding"] = fit(finder, Symbolic(vectors, plan[0][1], seed, only), held_out, epochs=plan[0][0], lr=RATE,
-                               batch_size=30, loss=finding_loss, score=finding_score, half=True, **settings,
-                               checkpoint=state_file(resume, name, seed, "finding"))
+    histories["finding"] = fit(finder, Symbolic(vectors, finding[1], seed, only), held_out, epochs=finding[0], batch_size=30,
+                               loss=finding_loss, score=finding_score, half=True, **settings, checkpoint=state("finding"))
     model.requires_grad_(False)
     with seeded(seed):
-        sets = [found(model, batches) for batches in (Symbolic(vectors, plan[1][1], seed + 1000, only), held_out)]
+        sets = [found(model, batches) for batches in (Symbolic(vectors, answering[1], seed + 1000, only), held_out)]
     model.fusion.head.requires_grad_(True)
-    histories["answering"] = fit(Answerer(model), *sets, epochs=plan[1][0], lr=RATE, batch_size=256, **settings,
-                                 checkpoint=state_file(resume, name, seed, "answering"))
+    histories["answering"] = fit(Answerer(model), *sets, epochs=answering[0], **settings, checkpoint=state("answering"))
     return Trained(name=name, model=model.requires_grad_(False).eval(), data=data, seed=seed, histories=histories)
 
 
@@ -351,7 +348,7 @@ def tested(trained: Trained, seed: int = 0, n: int = TEST, only: Sequence[str] =
 def card(trained: Trained) -> dict:
     """Return what the card of the checkpoint says of data and accuracy."""
     voices = trained.name == "conversations_voices"
-    sound = "digits said by real voices of FSDD (CC BY-SA 4.0), other speakers in each part" if voices else "dialled digits"
+    sound = "digits said by real voices, of other speakers in each part" if voices else "dialled digits"
     drawn = sum(n for _, n in PLANS[trained.name])
     return {"data": f"generated conversations: {drawn:,} drawn as symbols, with what the towers made of training turns; words, "
                     f"handwritten digits and {sound}; held out: {TEST:,} conversations of other digits and takes",
