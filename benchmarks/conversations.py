@@ -10,7 +10,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import combinations
+from itertools import chain, combinations
 from pathlib import Path
 
 import numpy as np
@@ -97,14 +97,13 @@ def best_possible(batch: Batch, only: tuple[str, ...]) -> np.ndarray:
     Conversations of a unit that are alike in these modalities, in the question and in the parties get one answer: that of
     most of them.
     """
-    inputs, best = batch.inputs(), np.empty(len(batch))
-    seen = [inputs[name].flatten(1).numpy() for name in ("question", "party", *only)]
-    for unit in np.unique(batch.unit):
-        rows = np.flatnonzero(batch.unit == unit)
-        alike = np.unique(np.concatenate([part[rows] for part in seen], axis=1), axis=0, return_inverse=True)[1].ravel()
-        for group in np.unique(alike):
-            labels = batch.labels[rows[alike == group]]
-            best[rows[alike == group]] = max(labels.mean(), 1 - labels.mean())
+    inputs, alike = batch.inputs(), {}
+    seen = [inputs[name].numpy() for name in ("question", "party", *only)]
+    for i, unit in enumerate(batch.unit):
+        alike.setdefault((unit, *(part[i].tobytes() for part in seen)), []).append(i)
+    best = np.empty(len(batch))
+    for rows in alike.values():
+        best[rows] = max(batch.labels[rows].mean(), 1 - batch.labels[rows].mean())
     return best
 
 
@@ -113,19 +112,24 @@ def best_possible(batch: Batch, only: tuple[str, ...]) -> np.ndarray:
 
 def explained(seed: int) -> list[dict]:
     """Return how well each method finds what decides, on conversations that the model answers rightly."""
+    case = _case(EXPLAINED, seed)
+    found = turns.scores_of(case, seed, turns.BLIND | turns.METHODS) | turns.of_rounds(case, seed)
+    null = turns.permuted(case, found[OURS]["turn"], seed)
+    return [*(_mean("chance", metric, values, case, seed) for metric, values in turns.chances(case).items()),
+            _mean("parties permuted", "party right", null, case, seed),
+            *chain.from_iterable(_scored(title, scores, case, seed) for title, scores in found.items())]
+
+
+def peers(seed: int) -> list[dict]:
+    """Return the same of slow methods, most of them other libraries', on fewer conversations."""
+    case = _case(FEWER, seed)
+    found = turns.scores_of(case, seed, turns.SLOW)
+    return [*chain.from_iterable(_scored(title, scores, case, seed) for title, scores in found.items())]
+
+
+def _case(n: int, seed: int) -> turns.Case:
     own = load_or_train(OWN, progress=False)
-    lines = []
-    for n, methods in ((EXPLAINED, turns.BLIND | turns.METHODS), (FEWER, turns.SLOW)):
-        case = turns.Case(own.model, own.data.build("test", n, seed))
-        found = turns.scores_of(case, seed, methods)
-        if n == EXPLAINED:
-            found |= turns.of_rounds(case, seed)
-            lines += [_mean("chance", metric, values, case, seed) for metric, values in turns.chances(case).items()]
-            null = turns.permuted(case, found[OURS]["turn"], seed)
-            lines.append(_mean("parties permuted", "party right", null, case, seed))
-        for title, scores in found.items():
-            lines += _scored(title, scores, case, seed)
-    return lines
+    return turns.Case(own.model, own.data.build("test", n, seed))
 
 
 def _scored(title: str, scores: dict[str, np.ndarray] | str, case: turns.Case, seed: int) -> list[dict]:
@@ -228,7 +232,7 @@ def order_three(seed: int) -> list[dict]:
     return lines
 
 
-PARTS: tuple[Callable[[int], list[dict]], ...] = (explained, order_three, subsets, accuracies, without)
+PARTS: tuple[Callable[[int], list[dict]], ...] = (explained, peers, order_three, subsets, accuracies, without)
 
 
 def measured(seed: int) -> pd.DataFrame:

@@ -75,19 +75,18 @@ TABLE, BLOCK = "trial.csv", 5  # seeds that are kept together
 
 
 def judged(control: Control, seed: int, p: float) -> dict:
-    """Return what every method says of one model, in numbers: one line."""
-    three = recorded(control, seed)
-    record = replace(three, baselines=three.baselines[:2])
-    verdict, first = record.verdict(), record.baselines[0]
+    """Return what every method needs to judge one model, in numbers: one line.
+
+    The logits of all views are among them, so that a verdict that was changed is read anew without training.
+    """
+    record = recorded(control, seed)
+    first, views = record.baselines[0], {}
+    for (baseline, view), one in record.passes.items():
+        views.setdefault(baseline, {})[view] = np.round(one.logits[:, 0].double().numpy(), 4).tolist()
     line = {"control": control.kind, "p": p, "architecture": control.architecture, "seed": seed, "truth": control.answer,
-            "accuracy": control.accuracy, OURS: verdict.answer, "support": verdict.support, RULE: record.paper_rule(),
-            PADDED: three.verdict().answer}
-    line |= {f"verdict, {baseline}": answer for baseline, answer in verdict.answers.items()}
-    line |= {f"{part} accounts for": min(verdict.reach[kind][part].value for kind in record.baselines)
-             for part in ("image", "text", "sum")}
+            "accuracy": control.accuracy, RULE: record.paper_rule(), "logits": views}
     line |= {f"norm ratio of {name}": float(np.nan_to_num(np.nanmedian(record.norm_ratio(first, name)), nan=9.0))
              for name in record.modalities}
-    line |= {f"flips, {name} masked": verdict.flips[first][name].value for name in record.modalities}
     every = met(control.fusion, control.seen[:MET], control.test.tokens()[:MET]).double().numpy()
     labels = control.test.labels[:MET]
     split = intershap(intershap_values(every))
@@ -101,6 +100,19 @@ def judged(control: Control, seed: int, p: float) -> dict:
     line["unchanged, another image"] = float(same.mean())
     line["unchanged, another text"] = float(((every > 0) == (np.diagonal(every) > 0)[:, None]).mean())
     return line
+
+
+def read(line: dict) -> dict:
+    """Return a line with what the verdict says of its logits in their place."""
+    views = {baseline: {view: torch.tensor(values)[:, None] for view, values in of.items()}
+             for baseline, of in line["logits"].items()}
+    two = dict(list(views.items())[:2])
+    verdict, padded = (judging.verdict(of, ["image", "text"], seed=line["seed"]) for of in (two, views))
+    found = {OURS: verdict.answer, "support": verdict.support, PADDED: padded.answer}
+    found |= {f"verdict, {baseline}": answer for baseline, answer in verdict.answers.items()}
+    found |= {f"{part} accounts for": min(verdict.reach[kind][part].value for kind in two) for part in ("image", "text", "sum")}
+    found |= {f"flips, {name} masked": flips.value for name, flips in verdict.flips[next(iter(two))].items()}
+    return {key: value for key, value in line.items() if key != "logits"} | found
 
 
 def recorded(control: Control, seed: int, baselines=BASELINES) -> Record:
@@ -160,8 +172,7 @@ def block(seeds: range, architectures: tuple[str, ...]) -> list[dict]:
 
 def kept_at(seeds: range, architectures: tuple[str, ...]) -> Path:
     """Return where a block keeps what it has judged: another file for other code and other seeds."""
-    code = [Path(module.__file__) for module in (controls, digits, pairs_of, recipe, heads, modality_shares, permutations,
-                                                 judging)]
+    code = [Path(module.__file__) for module in (controls, digits, pairs_of, recipe, heads, modality_shares, permutations)]
     code += map(inspect.getsource, (judged, recorded, met, text_share, shapley))
     folder = embedded_folder().parent / "_build" / "trial"
     return folder / f"{digest(*seeds, *architectures, BASELINES, MET, EXPLAINED, ORDERS, *code)[:16]}.json"
@@ -323,8 +334,8 @@ def rows(seed: int = 0) -> list[dict]:
     if set(seeds) & set(CHOSEN_ON["seeds"]):
         raise BenchError(f"got seeds {seed} to {seeds[-1]}; thresholds were chosen on {CHOSEN_ON['seeds'][0]} to "
                          f"{CHOSEN_ON['seeds'][-1]}: start at another, so that none of these is among them.")
-    chosen = pd.DataFrame(lines_of(**CHOSEN_ON))
-    everything = pd.DataFrame(lines_of(seeds, tuple(ARCHITECTURES)))
+    chosen = pd.DataFrame(map(read, lines_of(**CHOSEN_ON)))
+    everything = pd.DataFrame(map(read, lines_of(seeds, tuple(ARCHITECTURES))))
     chosen, table = chosen[known(chosen)], everything[known(everything)]
     said = answers(chosen, table)
     kept = confusion(table, said)
@@ -347,14 +358,30 @@ def rows(seed: int = 0) -> list[dict]:
     return found + disagreement(seed)
 
 
+def whole_truth(table: pd.DataFrame) -> pd.Series:
+    """Return what models rest on, those among them whose sentence gives a part of the predictions and the pair the rest.
+
+    Of a shortcut these are the models that are not :func:`known`: one answer does not fit, and which part it is was measured
+    by giving every sentence every picture.
+    """
+    return table.truth.where(known(table), judging.partly("text"))
+
+
 def doubtful(everything: pd.DataFrame) -> list[dict]:
-    """Return what comes out if models that learned a shortcut and yet use the picture are counted as "text alone"."""
+    """Return what comes out for all models that learned.
+
+    Those that learned a shortcut and yet use the picture are counted as "text alone", and under ``all`` as what they are.
+    """
     table = everything[learned(everything)]
-    alone = table.truth != "both only"
+    alone, truth = table.truth != "both only", whole_truth(table)
     return [share("trial.mixed", ~known(table), "share of models that learned, but use both where the text would do", table),
             share("trial.mixed_too.right", table[OURS] == table.truth, "share of models, these as text alone", table),
             share("trial.mixed_too.false_alarms", (table[OURS] == "both only")[alone],
-                  "share of models in which nothing should interact, these among them", table)]
+                  "share of models in which nothing should interact, these among them", table),
+            share("trial.all.right", table[OURS] == truth, "share of models, these as partly text, partly both", table),
+            share("trial.all.false_alarms", (table[OURS] == "both only")[alone],
+                  "share of models of which both only is not true, these among them", table),
+            share("trial.all.abstained", table[OURS] == "cannot tell", "share of models", table)]
 
 
 def share(name: str, hits: pd.Series, unit: str, table: pd.DataFrame) -> dict:

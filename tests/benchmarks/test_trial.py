@@ -47,9 +47,12 @@ def test_a_model_that_did_not_learn_or_does_not_do_what_it_should_is_no_truth(tr
                      unchanged_another_image=[0.95, 0.7, 1.0])
     assert trial.known(shortcut).tolist() == [True, False, False]
     assert trial.learned(shortcut).tolist() == [True, True, False]
-    shortcut[trial.OURS] = ["text alone", "both only", "both only"]
-    values = {row["id"]: row["value"] for row in trial.doubtful(shortcut)}
-    assert values == {"trial.mixed": 0.5, "trial.mixed_too.right": 0.5, "trial.mixed_too.false_alarms": 0.5}
+    assert trial.whole_truth(shortcut).tolist()[:2] == ["text alone", "partly text, partly both"]
+    for said, right, alarms in (("both only", 0.5, 0.5), ("partly text, partly both", 1.0, 0.0)):
+        shortcut[trial.OURS] = ["text alone", said, "both only"]
+        values = {row["id"]: row["value"] for row in trial.doubtful(shortcut)}
+        assert values == {"trial.mixed": 0.5, "trial.mixed_too.right": 0.5, "trial.mixed_too.false_alarms": alarms,
+                          "trial.all.right": right, "trial.all.false_alarms": alarms, "trial.all.abstained": 0.0}
     image = table(control=["image"] * 2, truth=["image alone"] * 2, unchanged_another_image=[0.5] * 2,
                   unchanged_another_text=[1.0, 0.7])
     assert trial.known(image).tolist() == [True, False]
@@ -66,6 +69,18 @@ def test_answers_come_from_thresholds_of_the_chosen_models(trial):
     new = lines.iloc[[0, 1]].assign(interaction=[0.2, 0.7])
     said = trial.answers(lines, new)
     assert said["InterSHAP"].tolist() == ["text alone", "both only"] and said[trial.OURS].tolist() == ["either", "either"]
+
+
+def test_the_verdict_is_read_from_the_logits_that_were_kept(trial):
+    random = np.random.default_rng(0)
+    image, text = random.normal(size=(2, 200))
+    views = {"full": image + text, "text masked": image, "image masked": text, "all masked": 0 * text}
+    kept = {name: {view: values.tolist() for view, values in views.items()} for name in ("zero + mask", "data", "zero + pad")}
+    kept["zero + pad"] |= {"text masked": (0 * text).tolist()}
+    line = trial.read({"control": "additive", "seed": 3, "logits": kept})
+    assert line[trial.OURS] == "both added" and line[trial.PADDED] == "cannot tell" and "logits" not in line
+    assert line["flips, image masked"] == pytest.approx(np.mean((text > 0) != (image + text > 0)))
+    assert line["seed"] == 3 and line["sum accounts for"] == pytest.approx(1) and line["verdict, data"] == "both added"
 
 
 def test_shares_of_the_text_are_of_the_model_that_is_given(trial):

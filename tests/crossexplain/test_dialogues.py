@@ -96,6 +96,12 @@ def test_a_window_ends_in_the_turn_that_is_named(windows):
     assert windows.groups.names[-2:] == ("the turn before", "the turn itself")
 
 
+def test_what_the_turn_itself_says_can_be_hidden(windows):
+    blind = recipe.Windows.of(windows.dialogues, windows.vectors, own=False).select([2]).inputs()
+    assert blind["words"][0, :, 0].tolist() == [0] * 7 + [1, 2, 0]
+    assert blind["present"][0, -1] and blind["speakers"][0, -1].any()
+
+
 def test_windows_of_long_dialogues_are_cut(windows):
     turns = tuple(Turn("Ann", "neutral", str(i)) for i in range(40))
     long = recipe.Windows.of([Dialogue(1, turns, ((39, 0), (39, 38)))], torch.arange(40.0)[:, None])

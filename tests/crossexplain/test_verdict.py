@@ -150,7 +150,8 @@ def test_what_interacts_is_named(rule, interact):
     said = judged.reason.partition("What interacts: ")[2].rstrip(".")
     assert said == ", ".join(interact)
     assert judged.interacting == tuple(tuple(some.replace(" with ", " and ").split(" and ")) for some in interact)
-    assert all(f"{some} " in line for some in interact if len(some) < 16 for line in str(judged).splitlines()[1:])
+    told = " ".join(str(judged).split()).split(" zero: ")[1].split(" again: ")  # one line a baseline, however it is wrapped
+    assert all(f"{some} " in line for some in interact if len(some) < 16 for line in told)
     shares = {baseline: sum(share.value for share in found.values()) for baseline, found in judged.interactions.items()}
     assert all(share <= 1 + 1e-6 for share in shares.values())
     if "a with b" in interact:  # of nothing else: the two shares are those of the two products
@@ -171,7 +172,121 @@ def test_either_of_three_says_which():
 def test_two_modalities_have_no_interactions_to_name():
     judged = verdict({"zero": views_of(RULES["both only"], TWO)[1]}, TWO)
     assert judged.interactions == {"zero": {}} and "What interacts" not in judged.reason
-    assert str(judged).splitlines()[1].endswith("interaction 1.00 [1.00, 1.00]")
+    assert " ".join(str(judged).split()).endswith("interaction 1.00 [1.00, 1.00]")
+    assert all(len(line) <= 88 for line in str(judged).splitlines())
+
+
+BITS = torch.from_numpy(np.random.default_rng(0).choice([-1.0, 1.0], (3, N)))
+OF_THREE = {  # what a logit of three signs rests on
+    "a": (lambda a, b, c: a, "a alone", (("a",),)),
+    "a or c": (None, "either", (("a",), ("c",))),
+    "a + c": (lambda a, b, c: a + c, "both added", (("a",), ("c",))),
+    "a + b + c": (lambda a, b, c: a + b + c, "both added", (("a",), ("b",), ("c",))),
+    "bc": (lambda a, b, c: b * c, "both only", (("b", "c"),)),
+    "a + bc": (lambda a, b, c: a + b * c, "both only", (("a",), ("b", "c"))),
+    "ab + ac": (lambda a, b, c: a * b + a * c, "both only", (("a", "b"), ("a", "c"))),
+    "ab + ac + bc": (lambda a, b, c: a * b + a * c + b * c, "both only", (("a", "b"), ("a", "c"), ("b", "c"))),
+    "abc": (lambda a, b, c: a * b * c, "both only", (("a", "b", "c"),)),
+}
+
+
+def views_of_three(rule, noise=0.0, stretch=1.0, seed=0):
+    """Return all views of a function of three signs; masked views are stretched, and each is shifted."""
+    names, random, logits = list("abc"), np.random.default_rng(seed), {}
+    for kept in itertools.chain.from_iterable(itertools.combinations(names, order) for order in range(4)):
+        if rule is None:
+            value = BITS[0] if {"a", "c"} & set(kept) else 0 * BITS[0]
+        else:
+            value = rule(*(BITS[i] * (name in kept) for i, name in enumerate(names)))
+        factor, shift = (1, 0) if len(kept) == 3 else (stretch, (1 - stretch) * random.normal())
+        logits[leaving(kept, names)] = (factor * (value + noise * torch.from_numpy(random.normal(size=N))) + shift)[:, None]
+    return logits
+
+
+@pytest.mark.parametrize("stretch", [1.0, 0.5])
+@pytest.mark.parametrize("kind", OF_THREE)
+def test_the_parts_of_three_modalities_are_named(kind, stretch):
+    rule, answer, terms = OF_THREE[kind]
+    judged = verdict({"zero": views_of_three(rule, 0.1, stretch), "data": views_of_three(rule, 0.2, stretch, 1)}, list("abc"))
+    assert (judged.answer, judged.terms) == (answer, terms), str(judged)
+    assert judged.subset == tuple(name for name in "abc" if name in kind.replace("or", ""))
+    assert judged.carriers == tuple(part[0] for part in terms if len(part) == 1)
+    assert judged.interacting == tuple(part for part in terms if len(part) > 1)
+    assert judged.support >= 0.95 and judged.answer in str(judged)
+
+
+def test_shares_of_dividends_are_those_of_the_variation_and_sum_to_1():
+    _, logits = views_of(lambda a, b, c: 2 * a + b * c + 0.5 * a * b * c, list("abc"))
+    (shares,) = verdict({"zero": logits}, list("abc")).shares.values()
+    assert sum(share.value for share in shares.values()) == pytest.approx(1) and len(shares) == 7
+    whole = logits[FULL][:, 0].numpy()
+    for part, values in dividends(logits, list("abc"), torch.ones(N, dtype=torch.long)).items():
+        expected = np.cov(values, whole, bias=True)[0, 1] / whole.var()
+        assert shares[part].value == pytest.approx(expected, abs=1e-9)
+        assert shares[part].low <= shares[part].value <= shares[part].high
+    assert shares["a",].value > 0.6 > shares["b", "c"].value > 0.1 > abs(shares["a", "b"].value)
+    _, two = views_of(RULES["both added"], TWO)
+    assert abs(verdict({"zero": two}, TWO).shares["zero"]["image", "text"].value) < 1e-9
+
+
+def test_where_no_answer_holds_nothing_is_named():
+    split = verdict({"zero": views_of_three(OF_THREE["bc"][0]), "data": views_of_three(OF_THREE["a"][0])}, list("abc"))
+    assert split.answer == "cannot tell" and split.subset == split.terms == split.carriers == split.interacting == ()
+    assert "zero: both only, b with c" in split.reason and "data: a alone" in split.reason
+
+
+def mixture(share, n=400, stretch=1.0):
+    """Return views of a model in which the text alone decides a share of the examples, and both the others."""
+    image, text = torch.from_numpy(np.random.default_rng(1).choice([-1.0, 1.0], (2, n)))
+    own = torch.arange(n) < share * n
+    full, by_text = torch.where(own, text, image * text), torch.where(own, stretch * text, 0 * text)
+    return {view: values[:, None] for view, values in {FULL: full, "image masked": by_text, "text masked": 0 * text,
+                                                       NOTHING: 0 * text}.items()}
+
+
+def test_a_model_of_two_minds_is_told_by_its_share():
+    judged = verdict({"zero": mixture(0.5), "data": mixture(0.5)}, TWO)
+    assert judged.answer == "partly text, partly both" and judged.terms == (("text",), ("image", "text"))
+    kept = 1 - judged.flips["zero"]["image"].value
+    assert f"Predictions that text alone gives as well: zero: {kept:.0%} [" in judged.reason
+    assert verdict({"zero": mixture(0.0)}, TWO).answer == "both only"
+    assert verdict({"zero": mixture(1.0)}, TWO).answer == "text alone"
+
+
+def test_between_neighbours_the_sure_one_is_taken_and_the_middle_where_none_is():
+    def near(share, seed):
+        """Views of which about every second sample calls a part the text's own."""
+        random = np.random.default_rng(seed)
+        views = mixture(share)
+        return views | {"image masked": views["image masked"] + 0.05 * torch.from_numpy(random.normal(size=(400, 1)))}
+
+    shares = [verdict({"zero": near(share, 0)}, TWO).answers["zero"] for share in (0.0, 0.3, 0.5, 1.0)]
+    assert shares[0] == "both only" and shares[2] == "partly text, partly both" and shares[3] == "text alone"
+    (border,) = [share for share in np.arange(0.05, 0.45, 0.01) if near_border(near(share, 0))][:1]
+    open_, other = near(border, 0), near(border, 1)
+    judged = verdict({"zero": open_, "data": other}, TWO)
+    assert judged.answer == "partly text, partly both" and judged.support > 0.95
+    assert "no other answer fits all samples and baselines" in judged.reason
+    assert verdict({"zero": mixture(0.0) | {FULL: open_[FULL]}, "data": open_}, TWO).answer == "both only"
+    whole = {view: values if view != "image masked" else open_[FULL] for view, values in open_.items()}
+    assert verdict({"zero": whole, "data": mixture(0.0) | {FULL: open_[FULL]}}, TWO).answer == "cannot tell"  # no neighbours
+
+
+def near_border(views):
+    """Return whether samples waver between both only and a part that is the text's own."""
+    judged = verdict({"zero": views}, TWO)
+    return judged.answer == "partly text, partly both" and "no other answer fits" in judged.reason
+
+
+def test_answers_count_where_logits_vary_more_than_they():
+    """A modality that gives every answer carries it, though the other makes the logits larger."""
+    image, text = torch.from_numpy(np.random.default_rng(1).choice([-1.0, 1.0], (2, N)))
+    views = {FULL: text * (3 + 2.9 * image), "image masked": text, "text masked": 0 * text, NOTHING: 0 * text}
+    views = {view: values[:, None] for view, values in views.items()}
+    judged = verdict({"zero": views}, TWO)
+    assert judged.answer == "text alone" and judged.reach["zero"]["text"].value < 0.6
+    number = {view: values + 100 for view, values in views.items()}  # a number has no answers that could agree
+    assert verdict({"zero": number}, TWO).answer == "partly text, partly both"
 
 
 @pytest.mark.parametrize(("change", "says"), [

@@ -5,7 +5,7 @@ The logits of a few views decide: nothing masked, each modality alone, each moda
 modalities the same is asked of every sum of parts: which modalities alone, which pairs, which threes are enough.
 """
 
-import itertools
+import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,12 +23,19 @@ from crossexplain.gradients.parts import (
     Family,
     Part,
     Variation,
+    bootstrap,
+    centred,
+    dividend,
+    dividends,
+    estimate,
     families,
     leaving,
     of_dividend,
     of_family,
+    one_hot,
     simplest,
     subsets,
+    values_of,
 )
 from crossexplain.gradients.views import FULL, NOTHING, alone, masked
 from crossexplain.intervals import Interval
@@ -36,8 +43,11 @@ from crossexplain.intervals import Interval
 # The share of the whole that a part must account for to count as the whole. It was chosen on controls of the seeds 100 to
 # 108 and judged on 0 to 19 (benchmarks/verdict.py), where 0.70 to 0.85 made no mistake. It is the same for every model.
 ENOUGH = 0.75
-# The share from which one modality is said to decide mostly, where both are needed in the rest.
-SOME = 0.2
+# By how much the share that one of two modalities accounts for must exceed that of the other where neither is enough: then
+# a part of the predictions is its own. Chosen as ENOUGH was, where 0.03 to 0.16 made no mistake.
+SOME = 0.1
+# How far below or above ENOUGH, as a share of it, a baseline may have to be read to say what the mean of all says.
+NEAR = 0.2
 SURE = 0.95  # share of the bootstrap samples that have to agree, as for the 95 % intervals
 # Number of examples from which each can be judged by itself. What an example rests on is measured from the middle of all (a
 # median for each class): of fewer, an example is a large part of that middle, and a single one is the middle itself.
@@ -55,13 +65,13 @@ class Verdict:
     ----------
     answer : str
         ``"<modality> alone"``, ``"either"`` (each would do), ``"both added"`` (both count, each for itself), ``"both
-        only"`` (their interaction decides), ``"mostly <modality>, sometimes both"`` (one answer does not fit: the modality
-        alone gives most predictions, an interaction the rest) or ``"cannot tell"``. Of more than two modalities "both" are
-        all that :attr:`subset` names.
+        only"`` (their interaction decides), ``"partly <modality>, partly both"`` (one answer does not fit: the modality alone
+        gives a part of the predictions, an interaction the rest; ``reason`` tells how many) or ``"cannot tell"``. Of more
+        than two modalities "both" are all that :attr:`subset` names.
     reason : str
         One sentence.
     support : float
-        Share of bootstrap samples that give the answer, the least over the baselines.
+        Share of bootstrap samples that give the answer, or one that it covers, the least over the baselines.
     answers : dict of str to str
         The answer of each baseline.
     reach : dict of str to dict of str to Interval
@@ -119,7 +129,7 @@ class Verdict:
                      if share.value >= NAMED]
             lines.append(f"  {baseline}: {self.answers[baseline]}; accounts for {reached}; flips with {flipped}; "
                          f"interaction {self.strength[baseline]:.2f}" + (f", of {', '.join(named)}" if named else ""))
-        return "\n".join(lines)
+        return "\n".join(textwrap.fill(line, 88, subsequent_indent="    ", break_long_words=False) for line in lines)
 
 
 def verdict(logits: Mapping[str, Mapping[str, Tensor]], modalities: Sequence[str], target: Tensor | None = None, *,
@@ -127,15 +137,20 @@ def verdict(logits: Mapping[str, Mapping[str, Tensor]], modalities: Sequence[str
     """Say what the predictions rest on.
 
     A part *accounts for* the whole as far as its logits, over the examples, vary with those of the full view (squared
-    correlation, 0 where it is negative). A modality alone that accounts for ``enough`` carries the prediction; if
-    several do, either would; if none does but their sum does, they add up; if not even the sum does, the interaction
-    decides. A shift or a stretch of the logits, which any baseline brings, changes none of this.
+    correlation, 0 where it is negative), or its answers with the answers, if that is more: logits that are larger or smaller
+    than they would be may still give the same answers. A modality alone that accounts for ``enough`` carries the prediction;
+    if several do, either would; if none does but their sum does, they add up; if not even the sum does, the interaction
+    decides, and where one of two modalities then accounts for clearly more than the other, a part of the predictions is its
+    own. Of more modalities every sum of parts is looked at, the simplest first: one alone, several added, a pair that
+    interacts with others added to it, several pairs, a three. A shift of the logits or one stretch of all masked views,
+    which any baseline brings, changes none of this.
 
     Parameters
     ----------
     logits : mapping from baseline to mapping from view to Tensor, shape (N, C)
-        Views ``"full"``, ``"all masked"``, each modality masked (``"text masked"``) and all others masked. Of more than two
-        modalities those of :func:`leaving` two or three too, to name which interact.
+        Views ``"full"``, ``"all masked"``, each modality masked (``"text masked"``) and all others masked. Of more than three
+        modalities those of :func:`~crossexplain.gradients.parts.leaving` two or three too: only sums of views that are there
+        are looked at.
     modalities : sequence of str
         Names.
     target : Tensor of int64, shape (N,), optional
@@ -152,8 +167,11 @@ def verdict(logits: Mapping[str, Mapping[str, Tensor]], modalities: Sequence[str
     Returns
     -------
     Verdict
-        "cannot tell" where a baseline's answer holds in fewer than 95 % of the bootstrap samples, the baselines
-        disagree, or the logits hardly vary over the examples.
+        "cannot tell" where a baseline's answer holds in fewer than 95 % of the bootstrap samples or the baselines disagree,
+        unless the mean over all baselines is sure and each of them would say the same if four fifths, or six fifths, of
+        ``enough`` were asked for; and where the logits hardly vary over the examples. That a part is one modality's own is
+        said as well where no baseline is sure, and samples waver between that and one of its neighbours, one modality alone
+        or both only.
 
     Raises
     ------
@@ -182,9 +200,11 @@ def verdict(logits: Mapping[str, Mapping[str, Tensor]], modalities: Sequence[str
     n = len(full)
     if n < 2:
         raise InputError(f"a verdict needs at least 2 examples, got {n}; run the rounds on more.")
-    weights = _weights(n, draws, seed, groups)
+    weights = bootstrap(n, draws, seed, groups)
     judged = {baseline: _judge(views, modalities, target, weights, enough) for baseline, views in logits.items()}
     found, reason, support = _settle(judged, modalities)
+    if found == CANNOT_TELL and (mean := _by_mean(judged, modalities, enough)):
+        found, reason, support = mean
     kept = {name: {baseline: getattr(one, name) for baseline, one in judged.items()}
             for name in ("reach", "strength", "dividend", "flips", "interactions", "shares")}
     answers = {baseline: one.answer.word for baseline, one in judged.items()}
@@ -193,7 +213,7 @@ def verdict(logits: Mapping[str, Mapping[str, Tensor]], modalities: Sequence[str
 
 def needed_views(modalities: Sequence[str]) -> list[str]:
     """Return the names of the views from which a verdict is read."""
-    return [FULL, NOTHING, *(masked(name) for name in modalities), *(alone(name, modalities) for name in modalities)]
+    return [FULL, NOTHING, *(masked(name) for name in modalities), *(leaving([name], modalities) for name in modalities)]
 
 
 def on_one_side(logits: Tensor) -> str:
@@ -235,41 +255,6 @@ def each(logits: Mapping[str, Tensor], modalities: Sequence[str], target: Tensor
     return answers.astype(str)
 
 
-def dividend(logits: Mapping[str, Tensor], modalities: Sequence[str], target: Tensor) -> np.ndarray:
-    """Return what the whole has beyond the sum of its parts, (N,): v(AB) - v(A) - v(B) + v(0) for two modalities.
-
-    Parameters
-    ----------
-    logits : mapping from view to Tensor, shape (N, C)
-        Of one baseline.
-    modalities, target
-        As for :func:`verdict`.
-    """
-    value = _values(logits, target)
-    parts = sum(value[alone(name, modalities)] for name in modalities)
-    return value[FULL] - parts + (len(modalities) - 1) * value[NOTHING]
-
-
-def dividends(logits: Mapping[str, Tensor], modalities: Sequence[str], target: Tensor) -> dict[tuple[str, ...], np.ndarray]:
-    """Return what some modalities together have beyond all fewer of them, (N,): pairs, and threes, whose views are there.
-
-    Arguments are as for :func:`dividend`. Of a pair that is v(AB) - v(A) - v(B) + v(0), whatever other modalities there are,
-    which are masked; of three v(ABC) - v(AB) - v(AC) - v(BC) + v(A) + v(B) + v(C) - v(0).
-    """
-    value, interactions = _values(logits, target), {}
-    for names in itertools.chain(*(itertools.combinations(modalities, order) for order in (2, 3))):
-        parts = {subset: leaving(subset, modalities)
-                 for order in range(len(names) + 1) for subset in itertools.combinations(names, order)}
-        if value.keys() >= set(parts.values()):
-            interactions[names] = sum((-1) ** (len(names) - len(subset)) * value[view] for subset, view in parts.items())
-    return interactions
-
-
-def _values(logits: Mapping[str, Tensor], target: Tensor) -> dict[str, np.ndarray]:
-    """Return the evidence for the followed class in each view, (N,)."""
-    return {view: evidence(values, target).numpy() for view, values in logits.items()}
-
-
 def _require_share(enough: float) -> None:
     if not isinstance(enough, Real) or not 0 < enough <= 1:
         raise InputError(f"got enough={enough!r} as the share that counts as the whole, expected above 0 and at most 1.")
@@ -290,6 +275,8 @@ class _Judged(NamedTuple):
 
     answer: _Answer
     often: dict[_Answer, float]  # share of the bootstrap samples, the most frequent first
+    accounts_for: Callable[[Family], np.ndarray]  # of families whose views are there, (1 + draws,)
+    families: list[list[Family]]
     reach: dict[str, Interval]
     strength: Interval
     dividend: Interval
@@ -311,8 +298,8 @@ def _judge(logits: Mapping[str, Tensor], modalities: Sequence[str], target: Tens
            enough: float) -> _Judged:
     target = classes(logits[FULL]) if target is None else target
     n, predicted = len(target), classes(logits[FULL])
-    varies = Variation({view: _centred(values) for view, values in logits.items()}, weights)
-    changes = Variation({view: _one_hot(values) for view, values in logits.items()}, weights)
+    varies = Variation({view: centred(values) for view, values in logits.items()}, weights)
+    changes = Variation({view: one_hot(values) for view, values in logits.items()}, weights)
     single = {name: of_family(((name,),), modalities) for name in modalities}
     reached = {name: varies.accounts_for(factors) for name, factors in single.items()}  # (1 + draws,) each
     reached["sum"] = varies.accounts_for(of_family(tuple((name,) for name in modalities), modalities))
@@ -323,10 +310,10 @@ def _judge(logits: Mapping[str, Tensor], modalities: Sequence[str], target: Tens
         found = varies.accounts_for(factors)
         return np.maximum(found, changes.accounts_for(factors)) if len(family) == 1 else found
 
-    answers, choice = _answers_of(reach, modalities, logits, enough)
-    if _centred(logits[FULL]).std() < FLAT:
+    levels = families(modalities, logits)
+    answers, choice = _answers_of(reach, modalities, levels, enough)
+    if centred(logits[FULL]).std() < FLAT:
         answers, choice = [CANNOT_TELL], np.zeros(len(weights), int)
-    often = Counter(choice[1:].tolist()).most_common()
     interaction, nothing = np.abs(dividend(logits, modalities, target)), evidence(logits[NOTHING], target).numpy()
     effects = interaction + sum(np.abs(evidence(logits[alone(name, modalities)], target).numpy() - nothing)
                                 for name in modalities)
@@ -337,22 +324,27 @@ def _judge(logits: Mapping[str, Tensor], modalities: Sequence[str], target: Tens
               if logits.keys() >= (factors := of_dividend(part, modalities)).keys()}
 
     def intervals(values: Mapping) -> dict:
-        return {name: _estimate(of_name, n) for name, of_name in values.items()}
+        return {name: estimate(of_name, n) for name, of_name in values.items()}
 
-    return _Judged(answers[choice[0]], {answers[i]: count / (len(choice) - 1) for i, count in often}, intervals(reached),
-                   _estimate(1 - reached["sum"], n), _estimate(share, n), intervals(flips), intervals(sizes), intervals(shares))
+    return _Judged(answers[choice[0]], _often(answers, choice), reach, levels, intervals(reached),
+                   estimate(1 - reached["sum"], n), estimate(share, n), intervals(flips), intervals(sizes), intervals(shares))
 
 
-def _answers_of(reach: Callable[[Family], np.ndarray], modalities: Sequence[str], logits: Mapping[str, Tensor],
+def _often(answers: Sequence[_Answer], choice: np.ndarray) -> dict[_Answer, float]:
+    """Return the share of the bootstrap samples that give each answer, the most frequent first."""
+    return {answers[i]: count / (len(choice) - 1) for i, count in Counter(choice[1:].tolist()).most_common()}
+
+
+def _answers_of(reach: Callable[[Family], np.ndarray], modalities: Sequence[str], levels: list[list[Family]],
                 enough: float) -> tuple[list[_Answer], np.ndarray]:
     """Return the answers of all samples, and which of them each sample gives."""
-    found, choice = simplest(families(modalities, logits), reach, enough)
+    found, choice = simplest(levels, reach, enough)
     answers = [_answer(several) for several in found]
     if len(modalities) == 2 and "both only" in (words := [answer.word for answer in answers]):
-        some = np.stack([reach(((name,),)) >= SOME for name in modalities])
-        for i, name in enumerate(modalities):
-            choice[(choice == words.index("both only")) & some[i] & (some.sum(axis=0) == 1)] = len(answers)
-            answers.append(_Answer(mostly(name), ((name,), tuple(modalities))))
+        more = reach(((modalities[0],),)) - reach(((modalities[1],),))
+        for name, exceeds in zip(modalities, (more, -more)):
+            choice[(choice == words.index("both only")) & (exceeds >= SOME)] = len(answers)
+            answers.append(_Answer(partly(name), ((name,), tuple(modalities))))
     return answers, choice
 
 
@@ -364,46 +356,20 @@ def _answer(found: tuple[Family, ...]) -> _Answer:
     return _Answer(f"{terms[0][0]} alone" if len(terms) == 1 else "either" if len(found) > 1 else "both added", terms)
 
 
-def mostly(name: str) -> str:
-    """Return the answer of a model in which one modality alone gives most predictions, and an interaction the rest."""
-    return f"mostly {name}, sometimes both"
+def partly(name: str) -> str:
+    """Return the answer of a model in which one modality alone gives a part of the predictions, and an interaction the rest."""
+    return f"partly {name}, partly both"
 
 
 def _interactions(logits: Mapping[str, Tensor], modalities: Sequence[str], target: Tensor,
                   weights: np.ndarray) -> dict[tuple[str, ...], np.ndarray]:
     """Return the mean size of each dividend of two or three modalities as a share of that of all effects, (1 + draws,) each."""
-    value, interactions = _values(logits, target), dividends(logits, modalities, target)
+    value, interactions = values_of(logits, target), dividends(logits, modalities, target)
     single = [value[alone(name, modalities)] - value[NOTHING] for name in modalities]
     # Of more modalities than were looked at.
     remainder = value[FULL] - value[NOTHING] - sum(single) - sum(interactions.values())
     effects = weights @ sum(map(np.abs, [*single, *interactions.values(), remainder]))
     return {names: (weights @ np.abs(values)) / np.maximum(effects, 1e-12) for names, values in interactions.items()}
-
-
-def _centred(logits: Tensor) -> np.ndarray:
-    """Return logits (N, C) less their mean over the classes, where there are several, and over the examples."""
-    values = logits.double()
-    values = values - values.mean(dim=1, keepdim=True) if values.shape[1] > 1 else values
-    return (values - values.mean(dim=0)).numpy()  # a large mean, such as that of prices, would leave rounding alone
-
-
-def _one_hot(logits: Tensor) -> np.ndarray:
-    """Return 1 for the predicted class and 0 for all others, (N, C), C at least 2."""
-    return torch.nn.functional.one_hot(classes(logits), max(2, logits.shape[1])).double().numpy()
-
-
-def _estimate(values: np.ndarray, n: int) -> Interval:
-    """Return the first value, that of the sample itself, with the quantiles of the bootstrap samples after it."""
-    low, high = np.quantile(values[1:], [0.025, 0.975])
-    return Interval(float(values[0]), float(low), float(high), n)
-
-
-def _weights(n: int, draws: int, seed: int, groups: np.ndarray | None = None) -> np.ndarray:
-    """Return the weights of the examples in the sample itself and in bootstrap samples of it, (1 + draws, n)."""
-    member = np.arange(n) if groups is None else np.unique(groups, return_inverse=True)[1].reshape(-1)
-    drawn = int(member.max()) + 1
-    counts = np.random.default_rng(seed).multinomial(drawn, np.full(drawn, 1 / drawn), size=draws)[:, member]
-    return np.vstack([np.full(n, 1 / n), counts / counts.sum(axis=1, keepdims=True)])
 
 
 def _answers(reached: Mapping[str, np.ndarray], modalities: Sequence[str], enough: float) -> np.ndarray:
@@ -418,10 +384,9 @@ def _answers(reached: Mapping[str, np.ndarray], modalities: Sequence[str], enoug
 
 def _settle(judged: Mapping[str, _Judged], modalities: Sequence[str]) -> tuple[_Answer, str, float]:
     """Return one answer of all baselines, the reason for it and its support."""
-    named = _named if len(modalities) > 2 else (lambda answer: answer.word)
-    words = "; ".join(f"{baseline}: {named(one.answer)} ({one.support():.0%} of samples)" for baseline, one in judged.items())
+    words = _told(judged, modalities)
     likely = list(dict.fromkeys(answer for one in judged.values() for answer in one.likely()))
-    if agreed := _in_common(likely, modalities):
+    if agreed := _in_common(likely, {one.answer for one in judged.values() if one.support() >= SURE}, modalities):
         support = min(one.support(*likely) for one in judged.values())
         reason = f"every baseline says so ({words})." if len(likely) == 1 else \
             f"no other answer fits all samples and baselines ({words})."
@@ -434,21 +399,46 @@ def _settle(judged: Mapping[str, _Judged], modalities: Sequence[str]) -> tuple[_
         return answer, "the logits hardly vary over these examples.", support
     if others:
         return CANNOT_TELL, f"the baselines differ, but not all of them are sure ({words}); use more examples.", support
-    return CANNOT_TELL, f"{named(answer)} is likely but not sure ({words}); use more examples.", support
+    return CANNOT_TELL, f"{_named(answer, modalities)} is likely but not sure ({words}); use more examples.", support
 
 
-def _in_common(likely: Sequence[_Answer], modalities: Sequence[str]) -> _Answer | None:
-    """Return the answer that holds if any of the likely ones does, or None.
+def _told(judged: Mapping[str, _Judged], modalities: Sequence[str]) -> str:
+    """Return what each baseline says."""
+    return "; ".join(f"{baseline}: {_named(one.answer, modalities)} ({one.support():.0%} of samples)"
+                     for baseline, one in judged.items())
 
-    That one modality alone decides, or that both are needed, may be all but sure; that it decides mostly is true then. Of more
-    than two modalities it may be open which are added to those that interact; those that may be are named too.
+
+def _by_mean(judged: Mapping[str, _Judged], modalities: Sequence[str],
+             enough: float) -> tuple[_Answer, str, float] | None:
+    """Return what the mean over the baselines says, if its samples are sure and no baseline is far from saying so; or None."""
+    several = list(judged.values())
+    if any(one.answer == CANNOT_TELL for one in several):
+        return None
+    answers, choice = _answers_of(lambda family: np.mean([one.accounts_for(family) for one in several], axis=0), modalities,
+                                  several[0].families, enough)
+    answer, support = next(iter(_often(answers, choice).items()))
+    for one in several:
+        read = (_answers_of(one.accounts_for, modalities, one.families, enough * factor) for factor in (1, 1 - NEAR, 1 + NEAR))
+        if answer not in [found[choice[0]] for found, choice in read] or support < SURE:
+            return None
+    reason = f"the mean over the baselines says so, and none is far from it ({_told(judged, modalities)})."
+    return answer, reason + _details(answer, judged, modalities), support
+
+
+def _in_common(likely: Sequence[_Answer], sure: set[_Answer], modalities: Sequence[str]) -> _Answer | None:
+    """Return the answer that covers all likely ones, or None.
+
+    Between one modality alone and both only lies that a part is its own: where samples waver between neighbours, that one is
+    taken of which a baseline is sure, and the middle where none is. Of more than two modalities it may be open which are added
+    to those that interact; those that may be are named too.
     """
     words = {answer.word for answer in likely}
     if len(likely) == 1:
         return None if likely[0] == CANNOT_TELL else likely[0]
     for name in modalities if len(modalities) == 2 else ():
-        if mostly(name) in words and words in ({mostly(name), f"{name} alone"}, {mostly(name), "both only"}):
-            return next(answer for answer in likely if answer.word == mostly(name))
+        if partly(name) in words and words in ({partly(name), f"{name} alone"}, {partly(name), "both only"}):
+            middle = [answer for answer in likely if answer.word == partly(name)]
+            return next(iter(sure or middle)) if len(sure) < 2 else None
     if words == {"both only"} and len({tuple(part for part in answer.terms if len(part) > 1) for answer in likely}) == 1:
         return max(likely, key=lambda answer: len(answer.terms))
     return None
@@ -460,7 +450,7 @@ def _details(answer: _Answer, judged: Mapping[str, _Judged], modalities: Sequenc
         return f" Each of {' and '.join(part[0] for part in answer.terms)} would do."
     if len(modalities) > 2 and answer.word == "both only":
         return f" What interacts: {', '.join(_spoken(part) for part in answer.terms if len(part) > 1)}."
-    return "".join(_kept(judged, name, modalities) for name in modalities if answer.word == mostly(name))
+    return "".join(_kept(judged, name, modalities) for name in modalities if answer.word == partly(name))
 
 
 def _kept(judged: Mapping[str, _Judged], name: str, modalities: Sequence[str]) -> str:
@@ -472,11 +462,11 @@ def _kept(judged: Mapping[str, _Judged], name: str, modalities: Sequence[str]) -
     return f" Predictions that {name} alone gives as well: {told}."
 
 
-def _named(answer: _Answer) -> str:
-    """Return an answer about more than two modalities with their names."""
-    parts = [_spoken(part) for part in answer.terms]
-    return answer.word if len(parts) < 2 and answer.word.endswith("alone") or not parts else \
-        f"{answer.word}, {(' or ' if answer.word == 'either' else ' + ').join(parts)}"
+def _named(answer: _Answer, modalities: Sequence[str]) -> str:
+    """Return an answer, of more than two modalities with their names."""
+    if len(modalities) == 2 or len(answer.terms) < 2 and not any(len(part) > 1 for part in answer.terms):
+        return answer.word
+    return f"{answer.word}, {(' or ' if answer.word == 'either' else ' + ').join(map(_spoken, answer.terms))}"
 
 
 def _spoken(names: Iterable[str]) -> str:

@@ -229,7 +229,9 @@ class Attentive(nn.Module):
 
 
 class Summed(nn.Module):
-    """Fusion of sums over the turns: each turn of each modality is judged with the question, then they are added.
+    """Fusion of sums over the turns: the question opens gates to each turn of each modality, and what passes is added.
+
+    Attention without the softmax: how far the gate to a turn is open depends on no other turn.
 
     Parameters
     ----------
@@ -245,14 +247,17 @@ class Summed(nn.Module):
         super().__init__()
         self.question, self.address, self.late = question, address, late
         self.asked = nn.Sequential(nn.Flatten(), nn.Linear(len(question.asked) * width, width))
-        self.enter = nn.ModuleDict({name: _dense(3 * width, 2 * width, width) for name in modalities})
+        self.enter = nn.ModuleDict({name: nn.Linear(width, width + width // len(question.asked)) for name in modalities})
+        self.query, self.stand = nn.Linear(width, width), nn.Linear(width, width, bias=False)
         before = {name: 2 for name in modalities} if late else {"all": len(modalities) + 1}
         self.head = nn.ModuleDict({name: _dense(count * width, 2 * width) for name, count in before.items()})
 
     def part(self, name: str, vectors: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
         """Return one vector a turn of a modality, (N, T, D), of the turn and the question; 0 where there is no turn."""
-        asked = self.asked(self.question(inputs["question"]))[:, None].expand_as(vectors)
-        seen = self.enter[name](torch.cat([vectors, self.address(inputs["party"]), asked], dim=2))
+        query, stand = self.query(self.question(inputs["question"])), self.stand(self.address(inputs["party"]))
+        key, value = self.enter[name](vectors).tensor_split([query.shape[2]], dim=2)
+        gates = ((key + stand) @ query.transpose(1, 2) * query.shape[2] ** -0.5).sigmoid()  # (N, T, count)
+        seen = (gates[..., None] * value[:, :, None]).flatten(2)
         return seen * (inputs["party"] != 0)[..., None]
 
     def states(self, parts: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> Tensor:

@@ -351,7 +351,7 @@ def tested(trained: Trained, seed: int = 0, n: int = TEST, only: Sequence[str] =
 def card(trained: Trained) -> dict:
     """Return what the card of the checkpoint says of data and accuracy."""
     voices = trained.name == "conversations_voices"
-    sound = "digits said by real voices, of other speakers in each part" if voices else "dialled digits"
+    sound = "digits said by real voices of FSDD (CC BY-SA 4.0), other speakers in each part" if voices else "dialled digits"
     drawn = sum(n for _, n in PLANS[trained.name])
     return {"data": f"generated conversations: {drawn:,} drawn as symbols, with what the towers made of training turns; words, "
                     f"handwritten digits and {sound}; held out: {TEST:,} conversations of other digits and takes",

@@ -56,6 +56,8 @@ class Windows:
         Which turn of which dialogue is named.
     rows : Tensor of int64, shape (N, T)
         Of ``vectors``; -1 where there is no turn.
+    own : bool
+        False hides what the turn itself says: its emotion has to be guessed from who speaks and from what came before.
     """
 
     dialogues: Sequence[Dialogue]
@@ -65,9 +67,10 @@ class Windows:
     dialogue: np.ndarray
     turn: np.ndarray
     rows: Tensor
+    own: bool = True
 
     @classmethod
-    def of(cls, dialogues: Sequence[Dialogue], vectors: Tensor) -> "Windows":
+    def of(cls, dialogues: Sequence[Dialogue], vectors: Tensor, own: bool = True) -> "Windows":
         """Return one window for each turn of dialogues, whose turns have the vectors in order."""
         lengths = [len(one.turns) for one in dialogues]
         dialogue = np.repeat(np.arange(len(lengths)), lengths)
@@ -78,7 +81,8 @@ class Windows:
         numbers = {name: number for number, name in enumerate(dict.fromkeys((*MAIN, *(turn.speaker for turn in said))))}
         who, labels = (torch.tensor([numbers[turn.speaker] for turn in said]),
                        torch.tensor([EMOTIONS.index(turn.emotion) for turn in said]))
-        return cls(dialogues, vectors, who, labels, dialogue, turn, rows.where(torch.from_numpy(turn)[:, None] >= back, -1))
+        rows = rows.where(torch.from_numpy(turn)[:, None] >= back, -1)
+        return cls(dialogues, vectors, who, labels, dialogue, turn, rows, own)
 
     def __len__(self) -> int:
         return len(self.turn)
@@ -103,15 +107,15 @@ class Windows:
     def groups(self) -> Groups:
         """The turns as groups of what is said and who speaks."""
         owner = torch.arange(TURNS).where(self.rows >= 0, -1)
-        names = [f"{back} turns before" if back > 1 else ("the turn before" if back else "the turn itself")
-                 for back in range(TURNS - 1, -1, -1)]
+        names = [*(f"{back} turns before" for back in range(TURNS - 1, 1, -1)), "the turn before", "the turn itself"]
         return Groups(names, {"words": owner, "speakers": owner})
 
     def inputs(self) -> dict[str, Tensor]:
         """Return what the head takes."""
         present, who = self.rows >= 0, self.who[self.rows]
         speakers = torch.cat([one_hot(who.clamp(max=len(MAIN)), len(MAIN) + 1), (who == who[:, -1:])[..., None]], dim=2)
-        return {"words": self.vectors[self.rows] * present[..., None], "speakers": speakers * present[..., None].float(),
+        said = present & (self.own | (torch.arange(TURNS) < TURNS - 1))
+        return {"words": self.vectors[self.rows] * said[..., None], "speakers": speakers * present[..., None].float(),
                 "present": present}
 
     def batch(self, indices: Tensor) -> tuple[dict[str, Tensor], Tensor]:
@@ -134,13 +138,13 @@ class Encoded:
     parts: Mapping[str, Sequence[Dialogue]]
     encodings: Encodings
 
-    def windows(self) -> dict[str, Windows]:
+    def windows(self, own: bool = True) -> dict[str, Windows]:
         """Return the windows of each part."""
         sizes = [sum(len(one.turns) for one in part) for part in self.parts.values()]
         vectors = self.encodings[np.arange(sum(sizes))]
         known = vectors[:sizes[0]]  # of the training part
         vectors = (vectors - known.mean(dim=0)) / known.std(dim=0).clamp(min=1e-3)
-        return {name: Windows.of(part, own) for (name, part), own in zip(self.parts.items(), vectors.split(sizes))}
+        return {name: Windows.of(part, some, own) for (name, part), some in zip(self.parts.items(), vectors.split(sizes))}
 
 
 def encode(parts: Mapping[str, Sequence[Dialogue]] | None = None, progress: bool = True, where: Path | None = None) -> Encoded:
@@ -190,7 +194,8 @@ def train(seed: int = 0, size: str = "page", progress: bool = True, resume: Path
     seed, size, progress, resume
         As for :class:`crossexplain.recipes.Recipe`.
     options
-        ``encoded``, an :class:`Encoded`; ``context=False`` reads the turn alone; others take the place of ``SETTINGS``.
+        ``encoded``, an :class:`Encoded`; ``context=False`` reads the turn alone, ``own=False`` all but what it says;
+        others take the place of ``SETTINGS``.
 
     Returns
     -------
@@ -223,16 +228,17 @@ def train_and_keep(seed: int = 0, size: str = "page", progress: bool = True, res
 
 
 def _begin(seed: int, progress: bool, *, size: str = "page", encoded: Encoded | None = None, context: bool = True,
-           **settings) -> Trained:
+           own: bool = True, **settings) -> Trained:
     """Return a head that is still to be trained or loaded; the name of its file depends on all that it is made from."""
     encoded, chosen = encode(progress=progress) if encoded is None else encoded, SETTINGS | settings
-    about = {"seed": seed, "settings": chosen, "context": context, "size": size, "read": encoded.encodings.folder.name,
-             "marks": [[turn.emotion, turn.speaker] for part in encoded.parts.values() for one in part for turn in one.turns],
-             "parts": {name: [len(one.turns) for one in part] for name, part in encoded.parts.items()}}
+    about = {"seed": seed, "settings": chosen, "context": context, "own": own, "size": size,
+             "read": encoded.encodings.folder.name,
+             "marks": {name: [[(turn.emotion, turn.speaker) for turn in one.turns] for one in part]
+                       for name, part in encoded.parts.items()}}
     key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
     with seeded(seed):
         model = DialogueHead(encoded.encodings.shape[0], SPEAKERS, TURNS, len(EMOTIONS), context=context, **chosen).eval()
-    return Trained(name=NAME, model=model, data=encoded.windows(), seed=seed, file=f"{NAME}-{key}")
+    return Trained(name=NAME, model=model, data=encoded.windows(own), seed=seed, file=f"{NAME}-{key}")
 
 
 def folder() -> Path:
