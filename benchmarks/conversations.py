@@ -10,7 +10,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import combinations
+from itertools import chain, combinations
 from pathlib import Path
 
 import numpy as np
@@ -112,19 +112,24 @@ def best_possible(batch: Batch, only: tuple[str, ...]) -> np.ndarray:
 
 def explained(seed: int) -> list[dict]:
     """Return how well each method finds what decides, on conversations that the model answers rightly."""
+    case = _case(EXPLAINED, seed)
+    found = turns.scores_of(case, seed, turns.BLIND | turns.METHODS) | turns.of_rounds(case, seed)
+    null = turns.permuted(case, found[OURS]["turn"], seed)
+    return [*(_mean("chance", metric, values, case, seed) for metric, values in turns.chances(case).items()),
+            _mean("parties permuted", "party right", null, case, seed),
+            *chain.from_iterable(_scored(title, scores, case, seed) for title, scores in found.items())]
+
+
+def peers(seed: int) -> list[dict]:
+    """Return the same of slow methods, most of them other libraries', on fewer conversations."""
+    case = _case(FEWER, seed)
+    found = turns.scores_of(case, seed, turns.SLOW)
+    return [*chain.from_iterable(_scored(title, scores, case, seed) for title, scores in found.items())]
+
+
+def _case(n: int, seed: int) -> turns.Case:
     own = load_or_train(OWN, progress=False)
-    lines = []
-    for n, methods in ((EXPLAINED, turns.BLIND | turns.METHODS), (FEWER, turns.SLOW)):
-        case = turns.Case(own.model, own.data.build("test", n, seed))
-        found = turns.scores_of(case, seed, methods)
-        if n == EXPLAINED:
-            found |= turns.of_rounds(case, seed)
-            lines += [_mean("chance", metric, values, case, seed) for metric, values in turns.chances(case).items()]
-            null = turns.permuted(case, found[OURS]["turn"], seed)
-            lines.append(_mean("parties permuted", "party right", null, case, seed))
-        for title, scores in found.items():
-            lines += _scored(title, scores, case, seed)
-    return lines
+    return turns.Case(own.model, own.data.build("test", n, seed))
 
 
 def _scored(title: str, scores: dict[str, np.ndarray] | str, case: turns.Case, seed: int) -> list[dict]:
@@ -227,7 +232,7 @@ def order_three(seed: int) -> list[dict]:
     return lines
 
 
-PARTS: tuple[Callable[[int], list[dict]], ...] = (explained, order_three, subsets, accuracies, without)
+PARTS: tuple[Callable[[int], list[dict]], ...] = (explained, peers, order_three, subsets, accuracies, without)
 
 
 def measured(seed: int) -> pd.DataFrame:

@@ -8,7 +8,7 @@ from torch import nn
 from crossexplain.checks import InputError
 from crossexplain.gradients.modalities import ImageCells, Tokens, Vectors
 from crossexplain.gradients.rounds import feature_dividends, rounds
-from crossexplain.gradients.verdict import _settle, verdict
+from crossexplain.gradients.verdict import _Answer, _Judged, _settle, verdict
 from crossexplain.gradients.views import FULL, NOTHING, Mask, Noise, Reorder
 from crossexplain.models.clip import small_cnn
 from support.known_rules import BASELINES, BRIGHT, INPUTS, MODALITIES, RULES, TOKENS, WORD, N, Toy
@@ -228,11 +228,19 @@ def test_a_verdict_about_some_examples_is_about_these():
 
 
 def test_baselines_that_differ_without_being_sure_ask_for_more_examples():
-    answers = {"zero + mask": "both only", "data": "image alone"}
-    answer, reason = _settle(answers, {"zero + mask": 1.0, "data": 0.5})
+    def settled(**said):
+        """Settle answers of baselines, each with its support."""
+        judged = {baseline: _Judged(_Answer(word, ()), {_Answer(word, ()): support, _Answer("either", ()): 1 - support},
+                                    *[None] * 8) for baseline, (word, support) in said.items()}
+        answer, reason, support = _settle(judged, ["image", "text"])
+        assert support == pytest.approx(min(support for _, support in said.values()))
+        return answer.word, reason
+
+    answer, reason = settled(zero=("both only", 1.0), data=("image alone", 0.5))
     assert answer == "cannot tell" and "not all of them are sure" in reason and "use more examples" in reason
-    assert "the baselines disagree" in _settle(answers, {"zero + mask": 1.0, "data": 0.97})[1]
-    assert _settle(dict.fromkeys(answers, "either"), dict.fromkeys(answers, 1.0))[0] == "either"
+    assert "the baselines disagree" in settled(zero=("both only", 1.0), data=("image alone", 0.97))[1]
+    assert settled(zero=("both added", 1.0), data=("both added", 0.96))[0] == "both added"
+    assert "likely but not sure" in settled(zero=("both added", 1.0), data=("both added", 0.9))[1]
 
 
 @pytest.mark.parametrize(("ask", "says"), [

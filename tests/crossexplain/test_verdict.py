@@ -253,15 +253,29 @@ def test_a_model_of_two_minds_is_told_by_its_share():
     assert verdict({"zero": mixture(1.0)}, TWO).answer == "text alone"
 
 
-def test_two_neighbours_of_two_minds_are_covered_by_it():
-    sure, part = verdict({"zero": mixture(1.0)}, TWO), mixture(0.5)
-    both = {view: values if view != "image masked" else 0 * values for view, values in mixture(0.5).items()}
-    assert sure.answer == "text alone" and verdict({"zero": both}, TWO).answer == "both only"
-    judged = verdict({"zero": part, "data": both}, TWO)
+def test_between_neighbours_the_sure_one_is_taken_and_the_middle_where_none_is():
+    def near(share, seed):
+        """Views of which about every second sample calls a part the text's own."""
+        random = np.random.default_rng(seed)
+        views = mixture(share)
+        return views | {"image masked": views["image masked"] + 0.05 * torch.from_numpy(random.normal(size=(400, 1)))}
+
+    shares = [verdict({"zero": near(share, 0)}, TWO).answers["zero"] for share in (0.0, 0.3, 0.5, 1.0)]
+    assert shares[0] == "both only" and shares[2] == "partly text, partly both" and shares[3] == "text alone"
+    (border,) = [share for share in np.arange(0.05, 0.45, 0.01) if near_border(near(share, 0))][:1]
+    open_, other = near(border, 0), near(border, 1)
+    judged = verdict({"zero": open_, "data": other}, TWO)
     assert judged.answer == "partly text, partly both" and judged.support > 0.95
     assert "no other answer fits all samples and baselines" in judged.reason
-    alone = {view: values if view != "image masked" else part[FULL] for view, values in part.items()}
-    assert verdict({"zero": alone, "data": both}, TWO).answer == "cannot tell"  # no neighbours
+    assert verdict({"zero": mixture(0.0) | {FULL: open_[FULL]}, "data": open_}, TWO).answer == "both only"
+    whole = {view: values if view != "image masked" else open_[FULL] for view, values in open_.items()}
+    assert verdict({"zero": whole, "data": mixture(0.0) | {FULL: open_[FULL]}}, TWO).answer == "cannot tell"  # no neighbours
+
+
+def near_border(views):
+    """Return whether samples waver between both only and a part that is the text's own."""
+    judged = verdict({"zero": views}, TWO)
+    return judged.answer == "partly text, partly both" and "no other answer fits" in judged.reason
 
 
 def test_answers_count_where_logits_vary_more_than_they():

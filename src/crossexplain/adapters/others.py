@@ -86,8 +86,8 @@ def _sound(draft: Draft) -> Adapted:
         _as_picture(draft, "input_values", "a spectrogram (N, time, frequency)")
     elif "input_values" in keys:
         mask = "attention_mask" if draft.given is not None and "attention_mask" in draft.given else None
-        whence = "the inputs" if mask else "none in the inputs that were passed"
-        draft.add(Waves, "sound", input=("input_values", "model's forward(): samples"), attention=(mask, whence))
+        source = "the inputs" if mask else "none in the inputs that were passed"
+        draft.add(Waves, "sound", input=("input_values", "model's forward(): samples"), attention=(mask, source))
     else:
         _as_picture(draft, "input_features", "a spectrogram (N, frequency, time)")
     require_one_target(draft)

@@ -30,7 +30,7 @@ SHUFFLES = 5  # how often a modality is shuffled among the examples
 Findings = Iterator[tuple[str, str, dict[str, object]]]  # what was seen, of which kind it is, and what belongs into the texts
 
 
-def seen(saw: str, kind: str = "", **values: object) -> tuple[str, str, dict[str, object]]:
+def finding(saw: str, kind: str = "", **values: object) -> tuple[str, str, dict[str, object]]:
     """Return a finding; the rest of it stands in ``findings.toml``."""
     return saw, kind, values
 
@@ -107,25 +107,25 @@ class Checks:
         dropping += [name for name, layer in training
                      if isinstance(layer, nn.RNNBase) and layer.dropout > 0 and layer.num_layers > 1]
         if dropping:
-            yield seen(f"{len(dropping)} layer(s) drop units at random: {_listed(dropping)}.")
+            yield finding(f"{len(dropping)} layer(s) drop units at random: {_listed(dropping)}.")
 
     def _batch_statistics(self) -> Findings:
         by_batch = [name for name, layer in self.model.named_modules()
                     if isinstance(layer, nn.modules.batchnorm._BatchNorm) and (layer.training or layer.running_mean is None)]
         if by_batch:
-            yield seen(f"{len(by_batch)} batch-norm layer(s) normalise by the batch at hand: {_listed(by_batch)}.")
+            yield finding(f"{len(by_batch)} batch-norm layer(s) normalise by the batch at hand: {_listed(by_batch)}.")
 
     def _train_mode(self) -> Findings:
         try:
             require_eval(self.model)
         except InputError as error:
-            yield seen(f"{str(error).partition(', where')[0].capitalize()}.")
+            yield finding(f"{str(error).partition(', where')[0].capitalize()}.")
 
     def _not_repeatable(self) -> Findings:
         moved = (self.full - self.run(self.inputs)).abs().amax(dim=1)
         if (moved > self.rounding).any():
-            yield seen(f"The same batch twice: {int((moved > self.rounding).sum())} of {self.n} logits differ, by up to "
-                       f"{float(moved.max()):.3g}.")
+            yield finding(f"The same batch twice: {int((moved > self.rounding).sum())} of {self.n} logits differ, by up to "
+                          f"{float(moved.max()):.3g}.")
             return
         again = self._read()[1]
         for what, first, second in (("activations", self.captured.activations, again.activations),
@@ -133,8 +133,8 @@ class Checks:
             for layer, values in first.items():
                 apart = float((values - second[layer]).abs().max())
                 if apart > 1e-4 * float(values.abs().max()):
-                    yield seen(f"The same batch twice: the {what} at {layer!r} differ by up to {apart:.3g}; the logits agree.",
-                               "layer")
+                    yield finding(f"The same batch twice: the {what} at {layer!r} differ by up to {apart:.3g}; the logits "
+                                  "agree.", "layer")
                     return
 
     def _examples_touch(self) -> Findings:
@@ -144,7 +144,7 @@ class Checks:
         alone = self.run(self.question.examples(torch.arange(1)))
         apart = (alone - self.full[:1]).abs().max()
         if apart > 1e-3 * self._largest():
-            yield seen(f"The first example alone has another logit than in the batch, by {apart:.3g}.")
+            yield finding(f"The first example alone has another logit than in the batch, by {apart:.3g}.")
 
     @cached_property
     def _dead(self) -> Tensor:
@@ -161,13 +161,13 @@ class Checks:
 
     def _clamped_logit(self) -> Findings:
         if self._bounds:
-            yield seen(f"{int(self._dead.sum())} of {self.n} examples have the logit {_or(self._bounds)} exactly and a "
-                       "gradient of 0 at every modality.")
+            yield finding(f"{int(self._dead.sum())} of {self.n} examples have the logit {_or(self._bounds)} exactly and a "
+                          "gradient of 0 at every modality.")
 
     def _dead_examples(self) -> Findings:
         if self._dead.any() and not self._bounds:
-            yield seen(f"{int(self._dead.sum())} of {self.n} examples have a gradient of 0 at every modality, such as "
-                       f"{_listed(self._dead.nonzero()[:, 0].tolist())}.")
+            yield finding(f"{int(self._dead.sum())} of {self.n} examples have a gradient of 0 at every modality, such as "
+                          f"{_listed(self._dead.nonzero()[:, 0].tolist())}.")
 
     @cached_property
     def _faint(self) -> dict[str, tuple[float, float]]:
@@ -187,15 +187,15 @@ class Checks:
     def _no_gradient(self) -> Findings:
         for name, (norm, moved) in self._faint.items():
             if moved > self.rounding:
-                yield seen(f"The median gradient norm at {name} is {norm:.2g}, and yet the logits move by up to {moved:.3g} "
-                           f"as {name} is masked.", name=name)
+                yield finding(f"The median gradient norm at {name} is {norm:.2g}, and yet the logits move by up to {moved:.3g} "
+                              f"as {name} is masked.", name=name)
 
     def _vanished_branch(self) -> Findings:
         largest = max(float(values.median()) for values in self._norms().values())
         for name, (norm, moved) in self._faint.items():
             if moved <= self.rounding:
-                yield seen(f"The median gradient norm at {name} is {norm:.2g}, at the strongest modality {largest:.2g}, and "
-                           f"no mask of {name} moves the logits.", name=name)
+                yield finding(f"The median gradient norm at {name} is {norm:.2g}, at the strongest modality {largest:.2g}, and "
+                              f"no mask of {name} moves the logits.", name=name)
 
     def _gradient_underflows(self) -> Findings:
         try:
@@ -208,8 +208,8 @@ class Checks:
             lost = float((gradient.double() - whole).norm() / whole.norm().clamp(min=1e-300))
             if lost > UNDERFLOWN:
                 zeros = float((gradient == 0).double().mean())
-                yield seen(f"The gradient at {layer!r} is off by {lost:.0%} of its length, as is seen where the score is "
-                           f"multiplied by {LOUDER:g} first; {zeros:.0%} of its entries are exactly 0.")
+                yield finding(f"The gradient at {layer!r} is off by {lost:.0%} of its length, as is seen where the score is "
+                              f"multiplied by {LOUDER:g} first; {zeros:.0%} of its entries are exactly 0.")
 
     def _followed(self, logits: Tensor) -> Tensor:
         """Return the logit that is differentiated, (N,), of logits (N, C)."""
@@ -225,8 +225,8 @@ class Checks:
             alive = ((size > 0) & present).any(dim=1)
             share = float(dead[alive].sum() / present[alive].sum().clamp(min=1))
             if alive.any() and share >= 0.25:
-                yield seen(f"At {modality.layer!r}, {share:.0%} of the features of {modality.name} have a gradient of exactly "
-                           "0 while others of the same example have one.")
+                yield finding(f"At {modality.layer!r}, {share:.0%} of the features of {modality.name} have a gradient of "
+                              "exactly 0 while others of the same example have one.")
 
     def _padding_is_read(self) -> Findings:
         for modality in self.modalities:
@@ -248,7 +248,7 @@ class Checks:
                 saw = (f"Other words in place of the padding, with the same attention mask, move the logits by up to "
                        f"{moved:.3g}; {share:.0%} of the gradient norm falls on padding.")
             if is_read:
-                yield seen(saw)
+                yield finding(saw)
 
     def _padding_share(self, modality: Tokens, padding: Tensor) -> float:
         size = modality.laid_out(self.captured.gradients[modality.layer], self.inputs, self.n).norm(dim=2)  # (N, T)
@@ -261,12 +261,12 @@ class Checks:
             try:
                 side = padding_side_of(self.run, modality.settled(self.inputs), self._without_padding(modality))
             except InputError as error:
-                yield seen(f"{str(error)[0].upper()}{str(error)[1:]}", "neither")
+                yield finding(f"{str(error)[0].upper()}{str(error)[1:]}", "neither")
                 continue
             padded = modality.settled(self.inputs).side
             if side is not None and padded in SIDES and side != padded:
-                yield seen(f"{modality.name} is padded on the {padded}, and the model gives what a shorter text gives with "
-                           f"padding on the {side} alone.", side=side)
+                yield finding(f"{modality.name} is padded on the {padded}, and the model gives what a shorter text gives with "
+                              f"padding on the {side} alone.", side=side)
 
     def _without_padding(self, modality: Tokens) -> Inputs:
         """Return the inputs of the longest text alone, without its padding."""
@@ -279,7 +279,7 @@ class Checks:
     def _mask_is_padding(self) -> Findings:
         for modality in self.modalities:
             if isinstance(modality, Tokens) and modality.mask_id is not None and modality.mask_id == modality.pad_id:
-                yield seen(f"The mask id of {modality.name} is its padding id, {modality.pad_id}.")
+                yield finding(f"The mask id of {modality.name} is its padding id, {modality.pad_id}.")
 
     def _mask_changes_nothing(self) -> Findings:
         for modality in self.modalities:
@@ -289,12 +289,12 @@ class Checks:
             moved = float((self.run(masked) - self.full).abs().max())
             if still.all() or moved <= self.rounding:
                 what = "is the same input as the unmasked view" if still.all() else f"gives the same logits (to {moved:.1g})"
-                yield seen(f"With all of {modality.name} replaced by {baseline!r} the view {what}.",
-                           "input" if still.all() else "logits", name=modality.name)
+                yield finding(f"With all of {modality.name} replaced by {baseline!r} the view {what}.",
+                              "input" if still.all() else "logits", name=modality.name)
             elif baseline != "data" and still.float().mean() >= DEAD:
-                yield seen(f"With all of {modality.name} replaced by {baseline!r} {int(still.sum())} of {self.n} examples, "
-                           f"such as {_listed(still.nonzero()[:, 0].tolist())}, are the same input as before.",
-                           "some", name=modality.name, others=", ".join(map(repr, modality.baselines[1:])))
+                yield finding(f"With all of {modality.name} replaced by {baseline!r} {int(still.sum())} of {self.n} examples, "
+                              f"such as {_listed(still.nonzero()[:, 0].tolist())}, are the same input as before.",
+                              "some", name=modality.name, others=", ".join(map(repr, modality.baselines[1:])))
 
     def _all_masked(self, modality: Modality, baseline: str) -> Inputs:
         """Return the inputs with all of a modality masked, under ``"data"`` by the next example."""
@@ -309,11 +309,11 @@ class Checks:
     def _within_0_and_1(self) -> Findings:
         if self._within(0, 1) and not self.question.problems():
             low, high = (float(value) for value in self.full.aminmax())
-            yield seen(f"All {self.n} outputs lie within 0 and 1, from {low:.3g} to {high:.3g}.")
+            yield finding(f"All {self.n} outputs lie within 0 and 1, from {low:.3g} to {high:.3g}.")
 
     def _one_side_of_zero(self) -> Findings:
         if self.n >= MANY and not self._within(0, 1) and (same := on_one_side(self.full)):
-            yield seen(same.strip())
+            yield finding(same.strip())
 
     def _within(self, low: float, high: float) -> bool:
         return self.n >= MANY and self.full.shape[1] == 1 and low <= float(self.full.min()) and float(self.full.max()) <= high
@@ -326,16 +326,16 @@ class Checks:
             shuffled = np.stack([self._right(self.run(self._changed(modality, Mask(None, "data", order)))) for order in orders])
             gain, low = self._gain(right, shuffled.mean(axis=0))
             if low <= 0:
-                yield seen(f"Accuracy {right.mean():.3f} as it is, {shuffled.mean():.3f} with {modality.name} shuffled among "
-                           f"the examples: a gain of {gain:.3f}, from {low:.3f} (n = {self.n}).", name=modality.name)
+                yield finding(f"Accuracy {right.mean():.3f} as it is, {shuffled.mean():.3f} with {modality.name} shuffled "
+                              f"among the examples: a gain of {gain:.3f}, from {low:.3f} (n = {self.n}).", name=modality.name)
 
     def _no_better_than_a_rival(self) -> Findings:
         right = self._right(self.full)
         of_rival = (self.labels == self.labels.mode().values).numpy().astype(float)
         gain, low = self._gain(right, of_rival)
         if low <= 0:
-            yield seen(f"Accuracy {right.mean():.3f}, that of the most frequent class {of_rival.mean():.3f}: a gain of "
-                       f"{gain:.3f}, from {low:.3f} (n = {self.n}).")
+            yield finding(f"Accuracy {right.mean():.3f}, that of the most frequent class {of_rival.mean():.3f}: a gain of "
+                          f"{gain:.3f}, from {low:.3f} (n = {self.n}).")
 
     def _changed(self, modality: Modality, mask: Mask) -> Inputs:
         return Views(self.inputs, self.modalities, {"masked": {modality.name: mask}}, allow_empty=True,

@@ -48,8 +48,8 @@ def padding_side_of(call: Callable[[Inputs], Tensor], modality: Tokens, inputs: 
         found[side] = call({**inputs, **_on(modality, side).delete(inputs, hide)})
         if _alike(found[side], truth):
             return side
-    raise InputError(f"with a word of {modality.name} deleted the model gives {_told(truth)}, but with padding at the end "
-                     f"{_told(found['right'])}, and at the beginning {_told(found['left'])}: it reads padding as text; "
+    raise InputError(f"with a word of {modality.name} deleted the model gives {_shown(truth)}, but with padding at the end "
+                     f"{_shown(found['right'])}, and at the beginning {_shown(found['left'])}: it reads padding as text; "
                      "name the attention mask (attention=...) or the number of tokens (lengths=...) where the model takes "
                      "one, use the baseline 'mask', 'pad' or 'data', or say padding_side=... if you want 'delete' all the "
                      "same.")
@@ -72,8 +72,8 @@ def require_unread(call: Callable[[Inputs], Tensor], modality: Tokens, inputs: I
         return
     padded = call({**inputs, **modality.pad(inputs, ~stay.to(words.device)[None])})
     if truth.isfinite().all() and not _alike(padded, truth):
-        raise InputError(f"with the last word of {modality.name} hidden by 'pad' the model gives {_told(padded)}, and without "
-                         f"it {_told(truth)}: it reads its answer at the place of that word, or reads padding as text; name "
+        raise InputError(f"with the last word of {modality.name} hidden by 'pad' the model gives {_shown(padded)}, and without "
+                         f"it {_shown(truth)}: it reads its answer at the place of that word, or reads padding as text; name "
                          "what comes after the words in every view (special=..., special_mask=...), pad on the side on which "
                          "the model leaves padding out, or use the baseline 'delete' or 'data'.")
 
@@ -85,9 +85,9 @@ def _alike(found: Tensor, truth: Tensor) -> bool:
 
 
 def _on(modality: Tokens, side: str) -> Tokens:
-    there = copy.copy(modality)
-    there.side = side
-    return there
+    known = copy.copy(modality)
+    known.side = side
+    return known
 
 
 def _shorter(modality: Tokens, inputs: Inputs, stay: Tensor) -> dict[str, object]:
@@ -104,5 +104,5 @@ def _shorter(modality: Tokens, inputs: Inputs, stay: Tensor) -> dict[str, object
     return shorter
 
 
-def _told(values: Tensor) -> str:
+def _shown(values: Tensor) -> str:
     return ", ".join(f"{value:.4g}" for value in values.detach().flatten()[:3].tolist())

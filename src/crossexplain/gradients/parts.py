@@ -10,8 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import chain, combinations, combinations_with_replacement, groupby
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from crossexplain.gradients.views import FULL, NOTHING, masked
+from crossexplain.gradients.evidence import classes, evidence
+from crossexplain.gradients.views import FULL, NOTHING, alone, masked
+from crossexplain.intervals import Interval
 
 Part = tuple[str, ...]
 Family = tuple[Part, ...]
@@ -57,6 +61,38 @@ def of_dividend(part: Part, modalities: Sequence[str]) -> dict[str, int]:
     return {leaving(some, modalities): (-1) ** (len(part) - len(some)) for some in [(), *subsets(part)]}
 
 
+def dividend(logits: Mapping[str, Tensor], modalities: Sequence[str], target: Tensor) -> np.ndarray:
+    """Return what the whole has beyond the sum of its parts, (N,): v(AB) - v(A) - v(B) + v(0) for two modalities.
+
+    Parameters
+    ----------
+    logits : mapping from view to Tensor, shape (N, C)
+        Of one baseline.
+    modalities, target
+        As for :func:`crossexplain.gradients.verdict.verdict`.
+    """
+    value = values_of(logits, target)
+    parts = sum(value[alone(name, modalities)] for name in modalities)
+    return value[FULL] - parts + (len(modalities) - 1) * value[NOTHING]
+
+
+def dividends(logits: Mapping[str, Tensor], modalities: Sequence[str], target: Tensor) -> dict[Part, np.ndarray]:
+    """Return what some modalities together have beyond all fewer of them, (N,): pairs, and threes, whose views are there.
+
+    Arguments are as for :func:`dividend`. Of a pair that is v(AB) - v(A) - v(B) + v(0), whatever other modalities there are,
+    which are masked; of three v(ABC) - v(AB) - v(AC) - v(BC) + v(A) + v(B) + v(C) - v(0).
+    """
+    value = values_of(logits, target)
+    views = {part: of_dividend(part, modalities) for order in (2, 3) for part in combinations(modalities, order)}
+    return {part: sum(factor * value[view] for view, factor in of_part.items()) for part, of_part in views.items()
+            if value.keys() >= of_part.keys()}
+
+
+def values_of(logits: Mapping[str, Tensor], target: Tensor) -> dict[str, np.ndarray]:
+    """Return the evidence for the followed class in each view, (N,)."""
+    return {view: evidence(values, target).numpy() for view, values in logits.items()}
+
+
 def families(modalities: Sequence[str], views: Mapping[str, object]) -> list[list[Family]]:
     """Return the families whose views are there, the simplest first: those of the same orders are in one list.
 
@@ -72,6 +108,32 @@ def families(modalities: Sequence[str], views: Mapping[str, object]) -> list[lis
 
 def _orders(family: Family) -> list[int]:
     return sorted(map(len, family), reverse=True)
+
+
+def estimate(values: np.ndarray, n: int) -> Interval:
+    """Return the first value, that of the sample itself, with the quantiles of the bootstrap samples after it."""
+    low, high = np.quantile(values[1:], [0.025, 0.975])
+    return Interval(float(values[0]), float(low), float(high), n)
+
+
+def bootstrap(n: int, draws: int, seed: int, groups: np.ndarray | None = None) -> np.ndarray:
+    """Return the weights of the examples in the sample itself and in bootstrap samples of it, (1 + draws, n)."""
+    member = np.arange(n) if groups is None else np.unique(groups, return_inverse=True)[1].reshape(-1)
+    drawn = int(member.max()) + 1
+    counts = np.random.default_rng(seed).multinomial(drawn, np.full(drawn, 1 / drawn), size=draws)[:, member]
+    return np.vstack([np.full(n, 1 / n), counts / counts.sum(axis=1, keepdims=True)])
+
+
+def centred(logits: Tensor) -> np.ndarray:
+    """Return logits (N, C) less their mean over the classes, where there are several, and over the examples."""
+    values = logits.double()
+    values = values - values.mean(dim=1, keepdim=True) if values.shape[1] > 1 else values
+    return (values - values.mean(dim=0)).numpy()  # a large mean, such as that of prices, would leave rounding alone
+
+
+def one_hot(logits: Tensor) -> np.ndarray:
+    """Return 1 for the predicted class and 0 for all others, (N, C), C at least 2."""
+    return torch.nn.functional.one_hot(classes(logits), max(2, logits.shape[1])).double().numpy()
 
 
 class Variation:

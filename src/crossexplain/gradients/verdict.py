@@ -5,7 +5,6 @@ The logits of a few views decide: nothing masked, each modality alone, each moda
 modalities the same is asked of every sum of parts: which modalities alone, which pairs, which threes are enough.
 """
 
-import itertools
 import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -24,12 +23,19 @@ from crossexplain.gradients.parts import (
     Family,
     Part,
     Variation,
+    bootstrap,
+    centred,
+    dividend,
+    dividends,
+    estimate,
     families,
     leaving,
     of_dividend,
     of_family,
+    one_hot,
     simplest,
     subsets,
+    values_of,
 )
 from crossexplain.gradients.views import FULL, NOTHING, alone, masked
 from crossexplain.intervals import Interval
@@ -40,6 +46,8 @@ ENOUGH = 0.75
 # By how much the share that one of two modalities accounts for must exceed that of the other where neither is enough: then
 # a part of the predictions is its own. Chosen as ENOUGH was, where 0.03 to 0.16 made no mistake.
 SOME = 0.1
+# How far below or above ENOUGH, as a share of it, a baseline may have to be read to say what the mean of all says.
+NEAR = 0.2
 SURE = 0.95  # share of the bootstrap samples that have to agree, as for the 95 % intervals
 # Number of examples from which each can be judged by itself. What an example rests on is measured from the middle of all (a
 # median for each class): of fewer, an example is a large part of that middle, and a single one is the middle itself.
@@ -159,9 +167,11 @@ def verdict(logits: Mapping[str, Mapping[str, Tensor]], modalities: Sequence[str
     Returns
     -------
     Verdict
-        "cannot tell" where a baseline's answer holds in fewer than 95 % of the bootstrap samples, the baselines
-        disagree, or the logits hardly vary over the examples. That a part is one modality's own is said as well where
-        samples or baselines waver between that and one of its neighbours, one modality alone or both only.
+        "cannot tell" where a baseline's answer holds in fewer than 95 % of the bootstrap samples or the baselines disagree,
+        unless the mean over all baselines is sure and each of them would say the same if four fifths, or six fifths, of
+        ``enough`` were asked for; and where the logits hardly vary over the examples. That a part is one modality's own is
+        said as well where no baseline is sure, and samples waver between that and one of its neighbours, one modality alone
+        or both only.
 
     Raises
     ------
@@ -190,9 +200,11 @@ def verdict(logits: Mapping[str, Mapping[str, Tensor]], modalities: Sequence[str
     n = len(full)
     if n < 2:
         raise InputError(f"a verdict needs at least 2 examples, got {n}; run the rounds on more.")
-    weights = _weights(n, draws, seed, groups)
+    weights = bootstrap(n, draws, seed, groups)
     judged = {baseline: _judge(views, modalities, target, weights, enough) for baseline, views in logits.items()}
     found, reason, support = _settle(judged, modalities)
+    if found == CANNOT_TELL and (mean := _by_mean(judged, modalities, enough)):
+        found, reason, support = mean
     kept = {name: {baseline: getattr(one, name) for baseline, one in judged.items()}
             for name in ("reach", "strength", "dividend", "flips", "interactions", "shares")}
     answers = {baseline: one.answer.word for baseline, one in judged.items()}
@@ -201,7 +213,7 @@ def verdict(logits: Mapping[str, Mapping[str, Tensor]], modalities: Sequence[str
 
 def needed_views(modalities: Sequence[str]) -> list[str]:
     """Return the names of the views from which a verdict is read."""
-    return [FULL, NOTHING, *(masked(name) for name in modalities), *(alone(name, modalities) for name in modalities)]
+    return [FULL, NOTHING, *(masked(name) for name in modalities), *(leaving([name], modalities) for name in modalities)]
 
 
 def on_one_side(logits: Tensor) -> str:
@@ -243,41 +255,6 @@ def each(logits: Mapping[str, Tensor], modalities: Sequence[str], target: Tensor
     return answers.astype(str)
 
 
-def dividend(logits: Mapping[str, Tensor], modalities: Sequence[str], target: Tensor) -> np.ndarray:
-    """Return what the whole has beyond the sum of its parts, (N,): v(AB) - v(A) - v(B) + v(0) for two modalities.
-
-    Parameters
-    ----------
-    logits : mapping from view to Tensor, shape (N, C)
-        Of one baseline.
-    modalities, target
-        As for :func:`verdict`.
-    """
-    value = _values(logits, target)
-    parts = sum(value[alone(name, modalities)] for name in modalities)
-    return value[FULL] - parts + (len(modalities) - 1) * value[NOTHING]
-
-
-def dividends(logits: Mapping[str, Tensor], modalities: Sequence[str], target: Tensor) -> dict[tuple[str, ...], np.ndarray]:
-    """Return what some modalities together have beyond all fewer of them, (N,): pairs, and threes, whose views are there.
-
-    Arguments are as for :func:`dividend`. Of a pair that is v(AB) - v(A) - v(B) + v(0), whatever other modalities there are,
-    which are masked; of three v(ABC) - v(AB) - v(AC) - v(BC) + v(A) + v(B) + v(C) - v(0).
-    """
-    value, interactions = _values(logits, target), {}
-    for names in itertools.chain(*(itertools.combinations(modalities, order) for order in (2, 3))):
-        parts = {subset: leaving(subset, modalities)
-                 for order in range(len(names) + 1) for subset in itertools.combinations(names, order)}
-        if value.keys() >= set(parts.values()):
-            interactions[names] = sum((-1) ** (len(names) - len(subset)) * value[view] for subset, view in parts.items())
-    return interactions
-
-
-def _values(logits: Mapping[str, Tensor], target: Tensor) -> dict[str, np.ndarray]:
-    """Return the evidence for the followed class in each view, (N,)."""
-    return {view: evidence(values, target).numpy() for view, values in logits.items()}
-
-
 def _require_share(enough: float) -> None:
     if not isinstance(enough, Real) or not 0 < enough <= 1:
         raise InputError(f"got enough={enough!r} as the share that counts as the whole, expected above 0 and at most 1.")
@@ -298,6 +275,8 @@ class _Judged(NamedTuple):
 
     answer: _Answer
     often: dict[_Answer, float]  # share of the bootstrap samples, the most frequent first
+    accounts_for: Callable[[Family], np.ndarray]  # of families whose views are there, (1 + draws,)
+    families: list[list[Family]]
     reach: dict[str, Interval]
     strength: Interval
     dividend: Interval
@@ -319,8 +298,8 @@ def _judge(logits: Mapping[str, Tensor], modalities: Sequence[str], target: Tens
            enough: float) -> _Judged:
     target = classes(logits[FULL]) if target is None else target
     n, predicted = len(target), classes(logits[FULL])
-    varies = Variation({view: _centred(values) for view, values in logits.items()}, weights)
-    changes = Variation({view: _one_hot(values) for view, values in logits.items()}, weights)
+    varies = Variation({view: centred(values) for view, values in logits.items()}, weights)
+    changes = Variation({view: one_hot(values) for view, values in logits.items()}, weights)
     single = {name: of_family(((name,),), modalities) for name in modalities}
     reached = {name: varies.accounts_for(factors) for name, factors in single.items()}  # (1 + draws,) each
     reached["sum"] = varies.accounts_for(of_family(tuple((name,) for name in modalities), modalities))
@@ -331,10 +310,10 @@ def _judge(logits: Mapping[str, Tensor], modalities: Sequence[str], target: Tens
         found = varies.accounts_for(factors)
         return np.maximum(found, changes.accounts_for(factors)) if len(family) == 1 else found
 
-    answers, choice = _answers_of(reach, modalities, logits, enough)
-    if _centred(logits[FULL]).std() < FLAT:
+    levels = families(modalities, logits)
+    answers, choice = _answers_of(reach, modalities, levels, enough)
+    if centred(logits[FULL]).std() < FLAT:
         answers, choice = [CANNOT_TELL], np.zeros(len(weights), int)
-    often = Counter(choice[1:].tolist()).most_common()
     interaction, nothing = np.abs(dividend(logits, modalities, target)), evidence(logits[NOTHING], target).numpy()
     effects = interaction + sum(np.abs(evidence(logits[alone(name, modalities)], target).numpy() - nothing)
                                 for name in modalities)
@@ -345,16 +324,21 @@ def _judge(logits: Mapping[str, Tensor], modalities: Sequence[str], target: Tens
               if logits.keys() >= (factors := of_dividend(part, modalities)).keys()}
 
     def intervals(values: Mapping) -> dict:
-        return {name: _estimate(of_name, n) for name, of_name in values.items()}
+        return {name: estimate(of_name, n) for name, of_name in values.items()}
 
-    return _Judged(answers[choice[0]], {answers[i]: count / (len(choice) - 1) for i, count in often}, intervals(reached),
-                   _estimate(1 - reached["sum"], n), _estimate(share, n), intervals(flips), intervals(sizes), intervals(shares))
+    return _Judged(answers[choice[0]], _often(answers, choice), reach, levels, intervals(reached),
+                   estimate(1 - reached["sum"], n), estimate(share, n), intervals(flips), intervals(sizes), intervals(shares))
 
 
-def _answers_of(reach: Callable[[Family], np.ndarray], modalities: Sequence[str], logits: Mapping[str, Tensor],
+def _often(answers: Sequence[_Answer], choice: np.ndarray) -> dict[_Answer, float]:
+    """Return the share of the bootstrap samples that give each answer, the most frequent first."""
+    return {answers[i]: count / (len(choice) - 1) for i, count in Counter(choice[1:].tolist()).most_common()}
+
+
+def _answers_of(reach: Callable[[Family], np.ndarray], modalities: Sequence[str], levels: list[list[Family]],
                 enough: float) -> tuple[list[_Answer], np.ndarray]:
     """Return the answers of all samples, and which of them each sample gives."""
-    found, choice = simplest(families(modalities, logits), reach, enough)
+    found, choice = simplest(levels, reach, enough)
     answers = [_answer(several) for several in found]
     if len(modalities) == 2 and "both only" in (words := [answer.word for answer in answers]):
         more = reach(((modalities[0],),)) - reach(((modalities[1],),))
@@ -380,38 +364,12 @@ def partly(name: str) -> str:
 def _interactions(logits: Mapping[str, Tensor], modalities: Sequence[str], target: Tensor,
                   weights: np.ndarray) -> dict[tuple[str, ...], np.ndarray]:
     """Return the mean size of each dividend of two or three modalities as a share of that of all effects, (1 + draws,) each."""
-    value, interactions = _values(logits, target), dividends(logits, modalities, target)
+    value, interactions = values_of(logits, target), dividends(logits, modalities, target)
     single = [value[alone(name, modalities)] - value[NOTHING] for name in modalities]
     # Of more modalities than were looked at.
     remainder = value[FULL] - value[NOTHING] - sum(single) - sum(interactions.values())
     effects = weights @ sum(map(np.abs, [*single, *interactions.values(), remainder]))
     return {names: (weights @ np.abs(values)) / np.maximum(effects, 1e-12) for names, values in interactions.items()}
-
-
-def _centred(logits: Tensor) -> np.ndarray:
-    """Return logits (N, C) less their mean over the classes, where there are several, and over the examples."""
-    values = logits.double()
-    values = values - values.mean(dim=1, keepdim=True) if values.shape[1] > 1 else values
-    return (values - values.mean(dim=0)).numpy()  # a large mean, such as that of prices, would leave rounding alone
-
-
-def _one_hot(logits: Tensor) -> np.ndarray:
-    """Return 1 for the predicted class and 0 for all others, (N, C), C at least 2."""
-    return torch.nn.functional.one_hot(classes(logits), max(2, logits.shape[1])).double().numpy()
-
-
-def _estimate(values: np.ndarray, n: int) -> Interval:
-    """Return the first value, that of the sample itself, with the quantiles of the bootstrap samples after it."""
-    low, high = np.quantile(values[1:], [0.025, 0.975])
-    return Interval(float(values[0]), float(low), float(high), n)
-
-
-def _weights(n: int, draws: int, seed: int, groups: np.ndarray | None = None) -> np.ndarray:
-    """Return the weights of the examples in the sample itself and in bootstrap samples of it, (1 + draws, n)."""
-    member = np.arange(n) if groups is None else np.unique(groups, return_inverse=True)[1].reshape(-1)
-    drawn = int(member.max()) + 1
-    counts = np.random.default_rng(seed).multinomial(drawn, np.full(drawn, 1 / drawn), size=draws)[:, member]
-    return np.vstack([np.full(n, 1 / n), counts / counts.sum(axis=1, keepdims=True)])
 
 
 def _answers(reached: Mapping[str, np.ndarray], modalities: Sequence[str], enough: float) -> np.ndarray:
@@ -426,10 +384,9 @@ def _answers(reached: Mapping[str, np.ndarray], modalities: Sequence[str], enoug
 
 def _settle(judged: Mapping[str, _Judged], modalities: Sequence[str]) -> tuple[_Answer, str, float]:
     """Return one answer of all baselines, the reason for it and its support."""
-    named = _named if len(modalities) > 2 else (lambda answer: answer.word)
-    words = "; ".join(f"{baseline}: {named(one.answer)} ({one.support():.0%} of samples)" for baseline, one in judged.items())
+    words = _told(judged, modalities)
     likely = list(dict.fromkeys(answer for one in judged.values() for answer in one.likely()))
-    if agreed := _in_common(likely, modalities):
+    if agreed := _in_common(likely, {one.answer for one in judged.values() if one.support() >= SURE}, modalities):
         support = min(one.support(*likely) for one in judged.values())
         reason = f"every baseline says so ({words})." if len(likely) == 1 else \
             f"no other answer fits all samples and baselines ({words})."
@@ -442,21 +399,46 @@ def _settle(judged: Mapping[str, _Judged], modalities: Sequence[str]) -> tuple[_
         return answer, "the logits hardly vary over these examples.", support
     if others:
         return CANNOT_TELL, f"the baselines differ, but not all of them are sure ({words}); use more examples.", support
-    return CANNOT_TELL, f"{named(answer)} is likely but not sure ({words}); use more examples.", support
+    return CANNOT_TELL, f"{_named(answer, modalities)} is likely but not sure ({words}); use more examples.", support
 
 
-def _in_common(likely: Sequence[_Answer], modalities: Sequence[str]) -> _Answer | None:
-    """Return the answer that holds if any of the likely ones does, or None.
+def _told(judged: Mapping[str, _Judged], modalities: Sequence[str]) -> str:
+    """Return what each baseline says."""
+    return "; ".join(f"{baseline}: {_named(one.answer, modalities)} ({one.support():.0%} of samples)"
+                     for baseline, one in judged.items())
 
-    That one modality alone decides, or that both are needed, may be all but sure; that one decides a part is true then. Of more
-    than two modalities it may be open which are added to those that interact; those that may be are named too.
+
+def _by_mean(judged: Mapping[str, _Judged], modalities: Sequence[str],
+             enough: float) -> tuple[_Answer, str, float] | None:
+    """Return what the mean over the baselines says, if its samples are sure and no baseline is far from saying so; or None."""
+    several = list(judged.values())
+    if any(one.answer == CANNOT_TELL for one in several):
+        return None
+    answers, choice = _answers_of(lambda family: np.mean([one.accounts_for(family) for one in several], axis=0), modalities,
+                                  several[0].families, enough)
+    answer, support = next(iter(_often(answers, choice).items()))
+    for one in several:
+        read = (_answers_of(one.accounts_for, modalities, one.families, enough * factor) for factor in (1, 1 - NEAR, 1 + NEAR))
+        if answer not in [found[choice[0]] for found, choice in read] or support < SURE:
+            return None
+    reason = f"the mean over the baselines says so, and none is far from it ({_told(judged, modalities)})."
+    return answer, reason + _details(answer, judged, modalities), support
+
+
+def _in_common(likely: Sequence[_Answer], sure: set[_Answer], modalities: Sequence[str]) -> _Answer | None:
+    """Return the answer that covers all likely ones, or None.
+
+    Between one modality alone and both only lies that a part is its own: where samples waver between neighbours, that one is
+    taken of which a baseline is sure, and the middle where none is. Of more than two modalities it may be open which are added
+    to those that interact; those that may be are named too.
     """
     words = {answer.word for answer in likely}
     if len(likely) == 1:
         return None if likely[0] == CANNOT_TELL else likely[0]
     for name in modalities if len(modalities) == 2 else ():
         if partly(name) in words and words in ({partly(name), f"{name} alone"}, {partly(name), "both only"}):
-            return next(answer for answer in likely if answer.word == partly(name))
+            middle = [answer for answer in likely if answer.word == partly(name)]
+            return next(iter(sure or middle)) if len(sure) < 2 else None
     if words == {"both only"} and len({tuple(part for part in answer.terms if len(part) > 1) for answer in likely}) == 1:
         return max(likely, key=lambda answer: len(answer.terms))
     return None
@@ -480,11 +462,11 @@ def _kept(judged: Mapping[str, _Judged], name: str, modalities: Sequence[str]) -
     return f" Predictions that {name} alone gives as well: {told}."
 
 
-def _named(answer: _Answer) -> str:
-    """Return an answer about more than two modalities with their names."""
-    parts = [_spoken(part) for part in answer.terms]
-    return answer.word if len(parts) < 2 and answer.word.endswith("alone") or not parts else \
-        f"{answer.word}, {(' or ' if answer.word == 'either' else ' + ').join(parts)}"
+def _named(answer: _Answer, modalities: Sequence[str]) -> str:
+    """Return an answer, of more than two modalities with their names."""
+    if len(modalities) == 2 or len(answer.terms) < 2 and not any(len(part) > 1 for part in answer.terms):
+        return answer.word
+    return f"{answer.word}, {(' or ' if answer.word == 'either' else ' + ').join(map(_spoken, answer.terms))}"
 
 
 def _spoken(names: Iterable[str]) -> str:
