@@ -278,6 +278,19 @@ def near_border(views):
     return judged.answer == "partly text, partly both" and "no other answer fits" in judged.reason
 
 
+@pytest.mark.parametrize(("noise", "answer"), [(0.6, "either"), (0.8, "either"), (2.0, "cannot tell")])
+def test_the_mean_over_baselines_counts_if_none_is_far_from_it(noise, answer):
+    random = np.random.default_rng(0)
+    label = torch.from_numpy(random.choice([-1.0, 1.0], N))[:, None]
+    zero = {FULL: label, "image masked": label, "text masked": label, NOTHING: 0 * label}
+    borrowed = zero | {"text masked": label + noise * torch.from_numpy(random.normal(size=(N, 1)))}
+    judged = verdict({"zero": zero, "data": borrowed}, TWO)
+    assert judged.answer == answer and judged.reach["zero"]["image"].value == pytest.approx(1)
+    if noise == 0.8:
+        assert judged.answers["data"] == "text alone" and "the mean over the baselines says so" in judged.reason
+    assert (judged.terms == ()) == (answer == "cannot tell")
+
+
 def test_answers_count_where_logits_vary_more_than_they():
     """A modality that gives every answer carries it, though the other makes the logits larger."""
     image, text = torch.from_numpy(np.random.default_rng(1).choice([-1.0, 1.0], (2, N)))
