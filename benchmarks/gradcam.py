@@ -1,8 +1,8 @@
 """How much a Grad-CAM map costs: beside the bare forward pass and beside two other libraries, all in one run.
 
-Sixteen real photographs (windows of the two that scikit-learn ships) go through networks of the shape of SqueezeNet 1.0
-and VGG-16; weights do not change the time. Sixteen pairs of drawn scenes go through the dual encoder with convolutions:
-each picture stands in two of them, as the pictures of captions do, and equal pictures are looked at once.
+Sixteen real photographs (windows of the two that scikit-learn ships) go through networks of the shape of SqueezeNet 1.0,
+EfficientNet-Lite0 and VGG-16; weights do not change the time. Sixteen pairs of drawn scenes go through the dual encoder with
+convolutions: each picture stands in two of them, as the pictures of captions do, and equal pictures are looked at once.
 All nine maps come from one capture and are timed too. The dual encoder takes ten milliseconds: on one thread that is a
 measure of the work; on more, the forward pass is shared out and what stands around it is not, which a row of its own says.
 Each round times every contender in turn and takes ratios within the round, so that a busy machine slows all of them alike;
@@ -16,13 +16,14 @@ from sklearn.datasets import load_sample_images
 from torch import Tensor, nn
 
 from crossexplain.gradients.maps import METHODS, attribute
-from crossexplain.models.vgg import ImageNetClassifier
+from crossexplain.models.efficientnet import EfficientNetLite0
+from crossexplain.models.vgg import LITE, ImageNetClassifier
 from crossexplain.recipes import load_or_train, scenes
 from crossexplain_book.bench import memory, row_of, seconds
 
 IMAGES = 16
 # VGG-16 takes a hundred times longer, so fewer rounds say as much; its rows have ids of their own.
-NETWORKS = {"squeezenet1_0": ("gradcam", 3), "vgg16": ("gradcam.vgg16", 1)}
+NETWORKS = {"squeezenet1_0": ("gradcam", 3), LITE: ("gradcam.lite0", 3), "vgg16": ("gradcam.vgg16", 1)}
 SCENES = ("gradcam.clip_cnn", 6)
 # Where all nine maps are timed, and the name of the row.
 NINE = {"gradcam": "maps.nine_over_forward", "gradcam.clip_cnn": "maps.clip_cnn.nine_over_forward"}
@@ -41,10 +42,10 @@ class OfImages(nn.Module):
 
 
 def rows(seed: int = 0, repeats: int = 5) -> list[dict]:
-    """Return the rows of the table; ``repeats`` rounds on VGG-16, three times as many on SqueezeNet, six times on scenes."""
+    """Return the rows of the table; ``repeats`` rounds on VGG-16, three times on smaller networks, six times on scenes."""
     table = []
     for network, (key, times) in NETWORKS.items():
-        model = ImageNetClassifier.seeded(seed, network).eval()
+        model = (EfficientNetLite0.seeded(seed) if network == LITE else ImageNetClassifier.seeded(seed, network)).eval()
         table += measured(key, times * repeats, contenders(model, photographs(model.size)), "images")
     key, times = SCENES
     calls, threads = of_pairs(seed), torch.get_num_threads()

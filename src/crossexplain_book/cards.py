@@ -23,7 +23,7 @@ def source_tables(name: str) -> dict[str, str]:
         f'- **Name:** `{name}`, as in `crossexplain.data.store.find("{name}")`', f"- **Origin:** {source.authors}",
         f"- **Terms:** {source.terms}", f"- **Size:** {megabytes(source.size)}",
     ])
-    forms = "\n\nor\n\n".join(_files(form) for form in source.forms or ((source.package_file,),))
+    forms = "\n\nor\n\n".join(_files(form) for form in source.forms or (source.package_files,))
     fetch = (f"```\npython -m crossexplain fetch {name}\n```\n\n"
              "The command asks first, checks the hashes, and puts the files into the local cache. "
              "Or place them in a data folder under the names above, and name that folder in `CROSSEXPLAIN_DATA`.")

@@ -160,13 +160,18 @@ class Chapter:
 
 
 def memory_of(pid: int) -> float:
-    """Return the resident memory of a process and all its children, in GiB."""
+    """Return the memory of a process and all its children, in GiB.
+
+    Pages that several of them share count once where the system says so: a child shares all of its parent's until it starts
+    a program of its own, and would double the number for that moment.
+    """
     total = 0
     try:
         parent = psutil.Process(pid)
         for process in [parent, *parent.children(recursive=True)]:
             try:
-                total += process.memory_info().rss
+                shared = process.memory_full_info()
+                total += getattr(shared, "pss", shared.uss)
             except psutil.NoSuchProcess:
                 continue
     except psutil.NoSuchProcess:

@@ -24,6 +24,7 @@ from crossexplain.gradients.verdict import Verdict, verdict
 from crossexplain.gradients.views import FULL, NOTHING, Mask, Views, alone
 from crossexplain_book import figures
 from crossexplain_book.controls import Explorer, begin_at_the_right, choice, heading, paragraph, tick_boxes, told_apart
+from crossexplain_book.conversation_explorer import ConversationExplorer, Heard
 from crossexplain_book.explained import (
     Explain,
     Explained,
@@ -39,8 +40,8 @@ from crossexplain_book.explained import (
 from crossexplain_book.pictures import Shown
 from crossexplain_book.writing import spelled_out
 
-__all__ = ["CaptionExplorer", "Covered", "Explained", "PairExplorer", "WordExplorer", "answer", "decode", "explainer",
-           "map_choices", "word_choices"]
+__all__ = ["CaptionExplorer", "ConversationExplorer", "Covered", "Explained", "Heard", "PairExplorer", "WordExplorer",
+           "answer", "decode", "explainer", "map_choices", "word_choices"]
 
 LARGEST = 10_000_000  # bytes of an upload; what is larger, a server with its usual settings drops without a word
 CORNERS = ("both", "image alone", "text alone", "neither")

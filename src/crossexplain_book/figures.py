@@ -26,10 +26,13 @@ from crossexplain_book.pictures import (
     bare,
     sheet,
 )
+from crossexplain_book.strips import Strip, film_strip
+from crossexplain_book.turns import lattice, party_shares, turn_curve
 from crossexplain_book.words import draw, height, markup, shares_of, tokens, tokens_html, wrapped
 
-__all__ = ["BOX", "COLOURS", "INK", "MARKERS", "PAPER", "SEQUENTIAL", "SIGNED", "STYLE", "HtmlPicture", "Picture", "curves",
-           "example", "gallery", "heat_map", "intervals", "maps", "tokens", "tokens_html"]
+__all__ = ["BOX", "COLOURS", "INK", "MARKERS", "PAPER", "SEQUENTIAL", "SIGNED", "STYLE", "HtmlPicture", "Picture", "Strip",
+           "curves", "example", "film_strip", "gallery", "heat_map", "intervals", "lattice", "maps", "party_shares", "tokens",
+           "tokens_html", "turn_curve"]
 
 PLAIN = {"parse_math": False}  # of texts that come from data: a dollar sign is a dollar sign
 

@@ -103,3 +103,13 @@ def test_nothing_complains(cells_of, chapter):
     noise = ["".join(output["text"]) for output in outputs(cells_of(chapter))
              if output["output_type"] == "stream" and output["name"] == "stderr"]
     assert not noise, noise
+
+
+def test_the_three_questions_of_the_paper_are_answered_with_the_paper_s_reading_beside_each(cells_of):
+    chapter = next(name for name in CHAPTERS if name.startswith("09"))
+    claims = {output["data"][CLAIM]["claim"]: output["data"][CLAIM] for output in outputs(cells_of(chapter))
+              if CLAIM in output.get("data", {})}
+    for asked in ("chunk", "turn", "party"):
+        ours, of_paper = claims[f"09-question-{asked}"], claims[f"09-question-{asked}-paper"]
+        assert of_paper["paper"] and not ours["paper"]
+        assert ours["n"] == of_paper["n"] >= 2, "both are about the same conversations"

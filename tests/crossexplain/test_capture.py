@@ -431,3 +431,36 @@ def test_predicted_turns_the_sign_of_a_single_logit_that_says_no():
     assert torch.equal(classes.target, classes.output.argmax(dim=1))
     with pytest.raises(InputError, match="got target='best', expected 'predicted'"):
         capture(model, x, "input:0", target="best")
+
+
+class Table(nn.Module):
+    """Similarities of all pictures with all others."""
+
+    def __init__(self, named: bool = False):
+        super().__init__()
+        self.named, self.conv = named, nn.Conv2d(1, 4, 3)
+
+    def forward(self, images: Tensor) -> object:
+        vectors = self.conv(images).mean(dim=(2, 3))
+        table = vectors @ vectors.T
+        return {"features": vectors, "similarities": table} if self.named else table
+
+
+@pytest.mark.parametrize("named", [False, True])
+@pytest.mark.parametrize("gradients", [False, True])
+def test_a_function_of_similarities_reads_the_pairs_alone(images, named, gradients):
+    model = Table(named).eval()
+
+    def table(output):
+        return output["similarities"] if named else output
+
+    same = images[:1].expand(3, -1, -1, -1).contiguous()  # whose columns hold the same numbers
+    for pictures in (images, same):
+        for function in (lambda output: table(output)[:, 0], lambda output: table(output).softmax(dim=1).diagonal()):
+            with pytest.raises(InputError, match=r"similarities of all with all.*output\.diagonal"):
+                capture(model, pictures, "conv", function, gradients)
+        pairs = capture(model, pictures, "conv", lambda output: table(output).diagonal(), gradients)
+        alone = [capture(model, picture[None], "conv", lambda output: table(output)[:, 0]) for picture in pictures]
+        assert torch.allclose(pairs.score, torch.cat([one.score for one in alone]))
+        if gradients:
+            assert torch.allclose(pairs.gradients["conv"], torch.cat([one.gradients["conv"] for one in alone]), atol=1e-6)

@@ -19,7 +19,7 @@ def small():
 
 def test_every_recipe_is_found_by_the_name_of_its_checkpoint():
     assert all(isinstance(RECIPES[name], Recipe) and RECIPES[name].name == name for name in RECIPES)
-    assert {"slim_vgg", "collages", "scenes_clip_vit"} <= set(RECIPES) and len(RECIPES) == 12
+    assert {"slim_vgg", "collages", "scenes_clip_vit"} <= set(RECIPES) and len(RECIPES) == 17
 
 
 def test_unknown_names_and_profiles_are_refused():

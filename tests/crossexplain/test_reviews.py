@@ -149,6 +149,20 @@ def test_the_labelled_sentences_are_read_as_they_are_written(tmp_path, monkeypat
         reviews.labelled_sentences()
 
 
+def test_the_written_reviews_are_whole_and_were_marked_twice():
+    hand = reviews.written()
+    assert len(hand) == len(set(hand.texts)) == 120 and np.bincount(hand.labels).tolist() == [40, 40, 40]
+    assert not any(set(text) & set("[]") for text in hand.texts)
+    shared = []
+    for text, *markings in zip(hand.texts, hand.cues, hand.second):
+        marks = [np.isin(np.arange(len(text)), [i for start, end in spans for i in range(start, end)]) for spans in markings]
+        assert all(spans and not mark.all() for spans, mark in zip(markings, marks)) or len(text) < 30
+        shared.append((marks[0] & marks[1]).sum() / (marks[0] | marks[1]).sum())
+    assert np.mean(shared) > 0.5
+    start, end = hand.cues[0][0]
+    assert hand.texts[0][start:end] == "crashes every time"
+
+
 @pytest.mark.skipif("not __import__('os').environ.get('CROSSEXPLAIN_DATA')")
 def test_the_real_sets_are_all_there():
     apps, sentences = reviews.app_reviews(), reviews.labelled_sentences()

@@ -81,6 +81,8 @@ def test_all_values_are_those_of_shapiq(players):
     assert np.abs(computer("SV", 1).get_n_order_values(1) - shapley(v)).max() < 1e-6
     assert np.abs(computer("BV", 1).get_n_order_values(1) - banzhaf(v)).max() < 1e-6
     assert np.abs(computer("SII", 2).get_n_order_values(2) - interactions(v)).max() < 1e-6
+    if players > 2:
+        assert np.abs(computer("SII", 3).get_n_order_values(3) - interactions(v, 3)).max() < 1e-6
     theirs = computer("Moebius", players)
     for S in range(1, 2**players):
         members = tuple(k for k in range(players) if S >> k & 1)
@@ -95,6 +97,30 @@ def test_a_product_is_shared_by_its_members_alone():
     assert across(v, NAMES).tolist() == [[0, 0], [0, 1]]
 
 
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10**6), st.permutations(range(6)), st.floats(-3, 3))
+def test_axioms_for_two_players_of_each_of_three_modalities(seed, order, factor):
+    """Players 0 and 1 are of the first modality, 2 and 3 of the second, 4 and 5 of the third; efficiency is tested above."""
+    v, w, S = game(seed, 6), game(seed + 1, 6), np.arange(64)
+    moved = sum((S >> new & 1) << old for new, old in enumerate(order))  # the game with its players in another order
+    threes, pairs = interactions(v, 3), interactions(v)
+    assert np.allclose(shapley(v[moved]), shapley(v)[list(order)]), "symmetry"
+    assert np.allclose(interactions(v[moved], 3), threes[np.ix_(order, order, order)])
+    assert np.allclose(interactions(v + factor * w, 3), threes + factor * interactions(w, 3)), "linearity"
+    small = v[S & 0b11111] + factor * (S >> 5)  # a dummy of the third modality
+    assert np.isclose(shapley(small)[5], factor) and np.allclose(interactions(small, 3)[5], 0)
+    of_pairs = v[S & 0b001111] + w[S & 0b111100] + w[S & 0b110011]  # no game of three modalities at once
+    across_all = interactions(of_pairs, 3)[:2, 2:4, 4:]
+    assert np.allclose(across_all, 0) and np.allclose(threes, threes.transpose(1, 2, 0)) and np.allclose(pairs, pairs.T)
+
+
+def test_a_parity_of_three_is_an_interaction_of_three_alone():
+    signs = np.array([(-1.0) ** (3 - bin(S & 0b111).count("1")) for S in range(16)])
+    threes = interactions(signs, 3)
+    assert threes[0, 1, 2] == threes[2, 0, 1] == 8 and not threes[3].any() and np.count_nonzero(threes) == 6
+    assert np.allclose(interactions(signs), 0)
+
+
 def test_an_exclusive_or_has_no_shapley_values_but_an_interaction():
     v = np.array([0.0, 1.0, 1.0, 0.0])
     assert shapley(v).tolist() == [0, 0] and interactions(v)[0, 1] == -2
@@ -104,6 +130,11 @@ def test_an_exclusive_or_has_no_shapley_values_but_an_interaction():
 def test_a_table_of_no_coalitions_is_refused(wrong, message):
     with pytest.raises(ValueError, match=message):
         shapley(wrong)
+
+
+def test_interactions_of_four_are_refused():
+    with pytest.raises(ValueError, match="2 for pairs"):
+        interactions(game(0, 4), 4)
 
 
 def test_wrong_names_are_refused():

@@ -231,6 +231,43 @@ def test_a_function_that_reads_one_column_of_similarities(n, function):
             door()
 
 
+@pytest.mark.parametrize("function", [lambda output: output[:, 0], lambda output: 2 * output[:, -1] - output[:, 0] / 2])
+def test_examples_that_touch_are_seen_where_all_are_the_same(function):
+    model, same = Net(lambda logits: logits @ logits.T).eval(), {key: value[:1].expand(3, *value.shape[1:]).contiguous()
+                                                                 for key, value in PAIRS.items()}
+    for door in doors(model, same, target=function):
+        with pytest.raises(InputError, match="alone has another logit than beside"):
+            door()
+    of_pairs = values_of(model, same, target=lambda output: output.diagonal())
+    alone = torch.cat([values_of(Net(lambda logits: logits.square().sum(dim=1)).eval(), same)])
+    assert torch.allclose(of_pairs, alone, atol=1e-5)
+
+
+class RoundsByLength(Net):
+    """Rounds otherwise beside longer texts, as recurrent layers do whose steps have other numbers of rows."""
+
+    def __init__(self, touching=False):
+        super().__init__()
+        self.touching = touching
+
+    def forward(self, images, tokens):
+        logits, words = self.both(images, tokens), 10 * (tokens != 0).sum()
+        return (logits + words) - words - self.touching * logits.mean(dim=0)
+
+
+def test_rounding_in_half_precision_is_told_from_examples_that_touch():
+    inputs = {"images": IMAGES.bfloat16(), "tokens": WORDS.masked_fill(torch.arange(3) >= torch.arange(6)[:, None] % 3 + 1, 0)}
+    half = RoundsByLength().eval().bfloat16()
+    one, two = (half(**{key: value[:n] for key, value in inputs.items()}) for n in (1, 2))
+    assert (one[0] - two[0]).abs().max() > 0.02 * two.abs().max()
+    assert Question(half, inputs, PARTS).columns == 3
+    assert "examples touch" not in preflight(half, inputs, PARTS).names
+    touching = RoundsByLength(touching=True).eval().bfloat16()
+    with pytest.raises(InputError, match="alone has another logit than beside"):
+        Game(touching, inputs, PARTS)
+    assert "examples touch" in preflight(touching, inputs, PARTS).names
+
+
 @pytest.mark.parametrize("share", [0.5, 0.02])
 def test_examples_that_touch_a_little_are_seen_too_and_rounding_is_not(share):
     touching = Net(lambda logits: logits - share * logits.mean(dim=0)).eval()

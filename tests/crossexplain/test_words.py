@@ -15,9 +15,11 @@ from transformers import (
     LlavaForConditionalGeneration,
 )
 
+from crossexplain import Called, Game, preflight
 from crossexplain.checks import InputError
 from crossexplain.gradients.modalities import ImageCells, Tokens, Vectors, rows_of, without_others, word_numbers
-from crossexplain.gradients.padding import padding_side_of, replaced_ids
+from crossexplain.gradients.padding import padding_side_of
+from crossexplain.gradients.rounds import feature_dividends
 from crossexplain.gradients.views import Mask, Reorder, Views
 
 
@@ -216,6 +218,77 @@ def test_padding_stays_on_its_side(gpt):
         Tokens(padding_side="start")
 
 
+class TextAndSound(nn.Module):
+    """Adds words, their places and sounds, of which there are as many."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.embedding, self.places = nn.Embedding(60, 3), nn.Embedding(9, 3)
+
+    def forward(self, input_ids, position_ids, sound):
+        read = torch.tanh(self.embedding(input_ids) * self.places(position_ids)).sum(dim=(1, 2))
+        return read + read.tanh() * sound.square().sum(dim=(1, 2))
+
+
+@pytest.mark.parametrize("stay", [(), ("position_ids",)])
+def test_borrowed_vectors_leave_the_places_of_the_words(stay):
+    inputs = {"input_ids": torch.tensor([[5, 6, 7], [8, 9, 10]]), "position_ids": torch.tensor([[0, 1, 2], [6, 4, 5]]),
+              "sound": torch.rand(2, 3, 3)}
+    text, sound = Tokens(input="input_ids", special=(2, 3), stay=stay), Vectors("sound", "sound")
+    seen = Views(inputs, [text, sound], {"view": {"sound": Mask(None, "data", torch.tensor([1, 0]))}}).inputs
+    assert torch.equal(seen["position_ids"], inputs["position_ids"]) and torch.equal(seen["sound"], inputs["sound"].flip(0))
+    model, donor = TextAndSound().eval(), {key: value[1:] for key, value in inputs.items()}
+    found = feature_dividends(model, inputs, [text, sound], baseline={"text": "mask", "sound": "data"}, donors=donor, target=1,
+                              progress=False)["sound"]
+    for i in range(2):
+        for f in range(3):
+            def value(hidden_words, borrowed, i=i):
+                ids, heard = inputs["input_ids"][i : i + 1], inputs["sound"][i : i + 1].clone()
+                heard[:, borrowed] = donor["sound"][:, borrowed]
+                return model(torch.ones_like(ids) if hidden_words else ids, inputs["position_ids"][i : i + 1], heard)
+
+            by_hand = value(False, []) - value(False, [f]) - value(True, []) + value(True, [f])
+            assert torch.allclose(found[i, f], by_hand[0], atol=1e-5)
+    two = [Tokens("text", "input_ids"), Tokens("other", "others")]
+    with pytest.raises(InputError, match=r"'position_ids' can belong to text or to other; pass stay=\('position_ids',\)"):
+        without_others({**inputs, "others": inputs["input_ids"]}, two[0], two)
+
+
+def answers_at_the_end(gpt):
+    """A decoder that answers at its last position, whatever stands there."""
+    return Called(gpt, lambda model, inputs: model(**inputs).logits[:, -1, 30])
+
+
+def test_a_padded_word_at_which_a_decoder_answers_is_refused(gpt):
+    ids = torch.tensor([[5, 6, 7, 8], [9, 10, 11, 12]])
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    for pad, special in ((0, ()), (3, (3,))):  # where the padding is a special token too, the word itself stays in its place
+        text = Tokens(input="input_ids", layer="transformer.wte", attention="attention_mask", mask_id=None, pad_id=pad,
+                      special=special)
+        for baseline in (None, "pad"):
+            with pytest.raises(InputError, match="last word of text hidden by 'pad' .* it reads its answer at the place of"):
+                Game(answers_at_the_end(gpt), inputs, [text], baselines=baseline)
+    first = Tokens(input="input_ids", layer="transformer.wte", attention="attention_mask", mask_id=None, special=(5, 9))
+    assert preflight(answers_at_the_end(gpt), inputs, [first]).ran, "which lists what is wrong"
+    asking = {**inputs, "asks": torch.tensor([[False] * 3 + [True]] * 2)}  # the last token belongs to the question
+    text = Tokens(input="input_ids", layer="transformer.wte", attention="attention_mask", mask_id=None, special_mask="asks")
+    game = Game(answers_at_the_end(gpt), asking, [text], baselines="pad", target=1, progress=False)
+    mask = torch.tensor([[1, 0, 1, 1]])
+    by_hand = gpt(input_ids=torch.tensor([[5, 0, 7, 8]]), attention_mask=mask).logits[:, -1, 30]
+    assert torch.allclose(game.values_of_all()[0, 0b101].float(), by_hand[0], atol=1e-4)
+
+
+def test_padding_that_a_model_leaves_out_hides_the_last_word_too(bert):
+    ids = torch.tensor([[2, 5, 6, 7], [2, 9, 10, 11]])
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    text = Tokens(input="input_ids", layer="bert.embeddings", attention="attention_mask", special=(2,))
+    found = Game(bert, inputs, [text], baselines="pad", target=1, progress=False).values_of_all()
+    for i in range(2):  # the model's answer to the shorter text
+        shorter = bert(input_ids=ids[i : i + 1, :3], attention_mask=torch.ones(1, 3, dtype=torch.long)).logits[0, 1]
+        assert torch.allclose(found[i, -1 - 0b1000].float(), shorter, atol=1e-5)
+
+
 class Mean(nn.Module):
     """Reads padding as if it were text."""
 
@@ -329,7 +402,6 @@ def test_ids_that_a_model_keeps_for_pictures_are_named():
     with pytest.raises(InputError, match=r"holds id 50, which the model keeps for what is no word.*pass special=\(1, 50,\)"):
         Tokens(input="input_ids", special=(1,)).settled(inputs, model)
     assert Tokens(input="input_ids", special=(1, 50)).settled(inputs, model).features(inputs).sum() == 6
-    assert replaced_ids(Tokens(input="input_ids"), inputs, {"input_ids": ids.masked_fill(ids == 50, 0)}) == [50]
 
 
 def test_what_is_no_tensor_is_named():

@@ -36,7 +36,7 @@ def test_a_card_names_authors_terms_files_and_hashes():
 def test_every_source_is_in_the_book_with_all_its_files(cards):
     assert set(cards) == set(SOURCES)
     for name, source in SOURCES.items():
-        files = [file for form in source.forms or ((source.package_file,),) for file in form]
+        files = [file for form in source.forms or (source.package_files,) for file in form]
         assert all(f"| `{file.path}` | {file.size:,} |" in cards[name] for file in files)
         assert "% assembled" not in cards[name] and source.terms in cards[name]
         assert not source.download or f"python -m crossexplain fetch {name}" in cards[name]

@@ -10,6 +10,7 @@ import nbformat
 import numpy as np
 import pytest
 import torch
+from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_notebook
 from PIL import Image
 
@@ -72,10 +73,25 @@ asked = scene_recipe.inputs(nets["clip_vit"], drawn.images([4]), [drawn.captions
 patches = WordExplorer(asked["images"][0], drawn.captions[4][0].split(), word_by_patch(nets["clip_vit"], asked)[0, 1:-1],
                        label="word by patch", name="fig-patches", caption="A word and the patches it goes with. Pick a word.")
 patches
+""", """
+import numpy as np
+from crossexplain_book.explorers import ConversationExplorer
+from crossexplain_book.strips import Strip
+
+pixels = np.random.default_rng(0)
+frames, sound = pixels.random((3, 2, 6, 6)), pixels.normal(size=(3, 12, 8))
+talks = [Strip(["ben", "mia", "ben"], [["seven"], ["no"], []], frames, sound, question)
+         for question in ("was it seven?", "was it eight?")]
+talk = ConversationExplorer({"silence": lambda example, keep: keep @ np.arange(9) - 10.0 - 5 * example,
+                             "data": lambda example, keep: 0.5 - keep[:, 1]}, talks, labels=[True, False],
+                            name="fig-talk", caption="What is left when parts are muted. Tick to mute.")
+talk
 """]
+TALK = ":not(.ce-conversation img)"  # the last explorer shows a table of small pictures
 
 # As many results as wanted, or an error.
-SETTLED = """wanted => document.querySelectorAll('.jp-OutputArea img[alt]').length === wanted
+SETTLED = f"""wanted => document.querySelectorAll('.jp-OutputArea img[alt]{TALK}').length === wanted
+    && document.querySelector('.ce-conversation')
     || document.querySelector(".jp-RenderedText[data-mime-type='application/vnd.jupyter.stderr']")"""
 # Click, and say after how many seconds the picture and what stands below it have changed.
 FOLLOWS = """async box => {
@@ -146,9 +162,9 @@ def lab(browser, tmp_path_factory):
         page.get_by_text("(ipykernel) | Idle").wait_for(timeout=180_000)  # else it asks which kernel to run with
         page.get_by_role("menuitem", name="Run", exact=True).click()
         page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
-        page.wait_for_function(SETTLED, arg=len(CELLS) - 1, timeout=180_000)
+        page.wait_for_function(SETTLED, arg=len(CELLS) - 2, timeout=180_000)
         failed = page.locator(".jp-RenderedText[data-mime-type='application/vnd.jupyter.stderr']").all_inner_texts()
-        assert page.locator(".jp-OutputArea img[alt]").count() == len(CELLS) - 1, "\n".join(failed)
+        assert page.locator(f".jp-OutputArea img[alt]{TALK}").count() == len(CELLS) - 2, "\n".join(failed)
         yield page
         context.close()
 
@@ -289,6 +305,33 @@ def test_a_word_and_its_patches(lab, explorers):
     area.get_by_role("button", name=patches.words[-1], exact=True).last.click()
     patches.word.value = len(patches.words) - 1
     shows(lab, 5, patches)
+
+
+def test_parts_of_a_conversation_are_muted_by_click_and_by_key(lab, explorers):
+    talk, area = explorers["talk"], cell_of(lab, 6)
+
+    def shows_talk() -> None:
+        until = time.monotonic() + 60
+        muted = BeautifulSoup(talk.picture.markup, "html.parser").select(".ce-muted")
+        while plain(talk.message) not in " ".join(area.inner_text().split()) or area.locator(".ce-muted").count() != len(muted):
+            assert time.monotonic() < until, f"expected {talk.message!r}, the page says {area.inner_text()!r}"
+            time.sleep(0.05)
+
+    shows_talk()
+    area.get_by_label("ben", exact=True).check()
+    talk.boxes["party"].children[0].value = True
+    shows_talk()
+    area.get_by_label("frames 2", exact=True).focus()
+    lab.keyboard.press("Space")
+    talk.parts.children[4].value = True
+    shows_talk()
+    area.get_by_label("Stand-in", exact=True).select_option(index=1)
+    talk.stand_in.index = 1
+    shows_talk()
+    area.get_by_label("Conversation", exact=True).select_option(index=1)
+    talk.conversation.index = 1
+    shows_talk()
+    assert not area.locator("input:checked").count() and "was it eight?" in area.locator(".ce-conversation").inner_text()
 
 
 def test_it_follows_at_once(lab, explorers, record_property):

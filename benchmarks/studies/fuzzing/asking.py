@@ -1,7 +1,8 @@
 """What every call needs: which number is followed, what stands in for hidden features, and how two answers are compared."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -44,6 +45,9 @@ class Call:
         The size of what a small answer is a difference of: what is far below it is rounding.
     of_logits : bool
         Whether the answer is a difference of logits, whose rounding counts in half precision.
+    differences : mapping of str to str
+        How the names of entries begin that are differences, and those of the entries whose size their rounding has in half
+        precision; ``"logits"`` are the logits.
     loose : float
         How many times the usual difference counts as none.
     """
@@ -54,6 +58,7 @@ class Call:
     size: float = 0.0
     of_logits: bool = False
     loose: float = 1.0
+    differences: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -117,7 +122,8 @@ def followed(source: Source, scene: Scene, kinds: tuple[str, ...] = ("nothing", 
     whole = scene.truth.whole()
     count = max(2, whole.shape[1])
     kind = source.pick("target", kinds)
-    if scene.half and kind in ("nothing", "predicted"):
+    if scene.half and (kind in ("nothing", "predicted") or kind == "function"
+                       and (number(whole).abs() < 0.1 * whole.abs().max()).any()):
         kind = "one each"  # of two logits that are nearly equal, half precision may predict either
     if kind == "one each":
         chosen = [source.pick(f"class {i}", range(count)) for i in range(scene.n)]
@@ -194,8 +200,15 @@ def check_size(scene: Scene) -> None:
         raise Skip
 
 
-def different(got: Arrays, want: Arrays, tolerance: float, size: float) -> str:
-    """Say where two answers differ; empty if they do not."""
+def sizes(want: Arrays, differences: Mapping[str, str], logits: float) -> dict[str, float]:
+    """Return the size of what each entry is a difference of, by the beginning of its name."""
+    return {start: max((logits if other == "logits" else 0.0, *(np.nanmax(np.abs(values), initial=0.0) for name, values in
+                                                                want.items() if name.startswith(other))))
+            for start, other in differences.items()}
+
+
+def different(got: Arrays, want: Arrays, tolerance: float, size: float, of: Mapping[str, float] = MappingProxyType({})) -> str:
+    """Say where two answers differ; empty if they do not. ``of`` has further sizes, as of :func:`sizes`."""
     for name, right in want.items():
         if name not in got:
             return f"{name} is missing; there are {', '.join(got)}"
@@ -206,7 +219,7 @@ def different(got: Arrays, want: Arrays, tolerance: float, size: float) -> str:
         if not known.any():
             continue
         far = np.abs(mine - right)[known]
-        largest = max(np.abs(right[known]).max(), size)
+        largest = max(np.abs(right[known]).max(), size, *(least for start, least in of.items() if name.startswith(start)))
         if not np.all(far <= tolerance * largest + 1e-6):
             return (f"{name} is off by {np.nanmax(far) if not np.isnan(far).all() else np.nan:.3g} of {largest:.3g}: "
                     f"{np.round(mine, 4).tolist()} for {np.round(right, 4).tolist()}")

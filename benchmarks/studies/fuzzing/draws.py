@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import torch
 
-from benchmarks.studies.fuzzing.asking import Skip, different
+from benchmarks.studies.fuzzing.asking import Skip, different, sizes
 from benchmarks.studies.fuzzing.explaining import explaining
 from benchmarks.studies.fuzzing.judging import judging
 from benchmarks.studies.fuzzing.mistakes import erring
@@ -32,7 +32,8 @@ CALLS: dict[str, Callable] = {
     "a mistake": erring, "verdict": judging,
 }
 WEIGHTS = {"explain": 8, "rounds": 3, "game": 2, "a mistake": 2}  # how often a call is drawn; others once
-TOLERANCE, OF_HALF, OF_ROUGH = 1e-4, 0.1, 0.25  # relative: usually, in half precision, and of values rounded by the batch
+TOLERANCE, OF_ROUGH = 1e-4, 0.25  # relative: usually, and of values rounded by the batch
+OF_HALF = {torch.float16: (0.1, 0.0), torch.bfloat16: (0.3, 0.05)}  # of half precision, and the least size of what is rounded
 RIGHT, REFUSED, REFUSED_PLAIN, WRONG, FOREIGN, LEFT = "right", "refused", "refused plain", "wrong", "foreign", "left behind"
 FAULTS = WRONG, FOREIGN, LEFT
 
@@ -86,11 +87,12 @@ def run(source: Source) -> Outcome | None:
             want = call.want()
         except NoTruth as reason:
             return Outcome(WRONG, f"an answer where none is right ({reason})", source.picks, call.expected)
-        tolerance, size = TOLERANCE * call.loose, call.size
+        (tolerance, least), of = (TOLERANCE * call.loose, 0.0), {}
         if scene.half or scene.rough:
-            tolerance = OF_HALF if scene.half else OF_ROUGH
-            size = max(size, float(scene.truth.whole().abs().max())) if call.of_logits else size
-        apart = different(got, want, tolerance, size)
+            tolerance, least = OF_HALF[scene.half] if scene.half else (OF_ROUGH, 0.0)
+            differences = {"": "logits"} if call.of_logits else call.differences
+            of = sizes(want, differences, float(scene.truth.whole().abs().max()))
+        apart = different(got, want, tolerance, max(call.size, least), of)
         return Outcome(WRONG if apart else RIGHT, apart, source.picks, call.expected)
 
 

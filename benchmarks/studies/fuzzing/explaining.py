@@ -46,6 +46,7 @@ GROUPS = {"gradients": GRADIENTS, "coalitions": COALITIONS, "masks": MASKS, "sum
 
 BUDGET = 512  # as many coalitions as there are: where a method takes so many, its estimate is exact
 FEW = 64  # where only the sum of an estimate is known
+OF_ROUNDING = 1e-2, 0.3  # a difference of two gradients that is a smaller share of them is rounding, in single and in half
 
 
 class Asked:
@@ -129,7 +130,9 @@ class Asked:
                 importance, gradient, _ = ways.read(i, hidden, name)
                 if self.method == "cross gradient":
                     difference = torch.from_numpy(ways.read(i, {}, name)[1] - gradient)
+                    size = np.max(importance, initial=0) * (OF_ROUNDING[1] if self.scene.half else OF_ROUNDING[0])
                     importance = array(part.fold(difference**2, part.places(self.truth.example(i))).clamp(min=0).sqrt())
+                    importance = importance * (np.nan if importance.max() < size else 1)
                 rows.append(np.where(self.truth.present(i)[name], importance, np.nan))
             found[name] = _scaled(np.stack(rows))
         return found
@@ -139,7 +142,11 @@ class Asked:
         rows = []
         for i in range(self.scene.n):
             score = self.follow.evidence(i) if self.follow.of_function else self.follow.logit(i)
-            a, g, _ = self._gradient(i, part.name, score)
+            if self.method == "eigen-cam":  # of activations alone
+                a = self.truth.read(self.truth.example(i), [part.layer], score)[0][part.layer]
+                g = torch.zeros_like(a)
+            else:
+                a, g, _ = self._gradient(i, part.name, score)
             heat = oracle.heat(self.method, array(part.as_map(a)), array(part.as_map(g)))
             heat = heat if self.method in SIGNED else oracle.relu(heat)
             rows.append(array(cell_sums(torch.from_numpy(heat), part.grid)))

@@ -105,7 +105,7 @@ class Picture(Part):
 
     def modality(self) -> Modality:
         """Return the adapter of the package."""
-        layer = None if self.layer.startswith("input:") else self.layer
+        layer = None if self.layer == f"input:{self.key}" else self.layer  # the default
         return ImageCells(self.name, self.key, layer, self.grid, **self.declared)
 
     def present(self, example: Example) -> list[bool]:
@@ -289,8 +289,8 @@ class Row(Part):
     def modality(self) -> Modality:
         """Return the adapter of the package."""
         if self.by_reader:
-            return Sounds(self.name, self.key, None if self.layer.startswith("input:") else self.layer)
-        layer = None if self.layer.startswith("input:") else self.layer
+            return Sounds(self.name, self.key, None if self.layer == f"input:{self.key}" else self.layer)
+        layer = None if self.layer == f"input:{self.key}" else self.layer  # the default
         return Vectors(self.name, self.key, layer, **self.declared)
 
     def present(self, example: Example) -> list[bool]:

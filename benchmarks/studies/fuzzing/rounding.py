@@ -157,7 +157,7 @@ def running_rounds(scene: Scene, source: Source) -> Call:
     sound = expects(scene, follow) and all(layer_is_read(scene, part) for part in scene.parts)
     if scene.n == 1 and "data" in baselines.values() and given is None:
         sound = False
-    return Call(ask, want, sound, size=0.05, loose=3)
+    return Call(ask, want, sound, size=0.05, loose=3, differences={"margin": "logits", "cross": "importance"})
 
 
 def _cross(scene: Scene, i: int, name: str, read: dict, view: str) -> np.ndarray:

@@ -41,8 +41,8 @@ class Scene:
         Why no answer is right where the modalities are passed as well.
     mode : callable
         The context in which the caller asks.
-    half : bool
-        Half precision.
+    half : torch.dtype, optional
+        Which half precision, if any.
     rough : bool
         Rows that run together differ from each by itself, as where values are quantised by the range of the batch.
     classes : int
@@ -59,7 +59,7 @@ class Scene:
     refuse: str = ""
     refuse_modalities: str = ""
     mode: Callable = torch.enable_grad
-    half: bool = False
+    half: torch.dtype | None = None
     rough: bool = False
     donors: Mapping | None = None
     notes: set[str] = field(default_factory=set)
@@ -81,7 +81,7 @@ class Scene:
     def truth(self) -> Truth:
         """The answers by hand; of the model and the inputs as they were when it was first asked for."""
         if self._truth is None:
-            self._truth = Truth(self.net, self.inputs, self.own, self.parts, self.donors, self.half)
+            self._truth = Truth(self.net, self.inputs, self.own, self.parts, self.donors, bool(self.half))
         return self._truth
 
     def changed(self) -> None:

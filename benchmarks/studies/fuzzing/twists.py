@@ -90,7 +90,7 @@ def _half(scene, source):
     dtype = source.pick("half", HALVES)
     scene.net.to(dtype)
     _floats(scene, lambda value: value.to(dtype))
-    scene.half = True
+    scene.half = dtype
     scene.changed()
 
 

@@ -93,12 +93,12 @@ def _tokens(draft: Draft, key: str) -> tuple[int, ...]:
 
 
 def _judged(draft: Draft, asked: Answer) -> None:
-    def said(ids: tuple[int, ...]) -> str:
+    def text_of(ids: tuple[int, ...]) -> str:
         return str(list(ids)) if draft.tokenizer is None else repr(draft.tokenizer.decode(list(ids)))
 
     kind = "log-odds of the next token" if asked.is_next else "mean log-probability of the answer"
-    other = f" against {said(asked.against)}" if asked.against else ""
-    draft.note("judged", f"{kind}, {said(asked.ids)}{other}", "after the last token that is attended")
+    other = f" against {text_of(asked.against)}" if asked.against else ""
+    draft.note("judged", f"{kind}, {text_of(asked.ids)}{other}", "after the last token that is attended")
 
 
 def _image_tokens(draft: Draft) -> list[int]:
@@ -199,9 +199,9 @@ def _single(draft: Draft, asked: Answer) -> Callable:
         empty = (pixels == 0).flatten(1).all(dim=1)[:, None, None, None]
         pixels = torch.where(empty, torch.finfo(pixels.dtype).tiny, pixels)
         given = {**inputs, "pixel_values": pixels[:, None]}
-        seen = given.get("pixel_attention_mask")
-        if seen is not None and seen.ndim == 3:
-            given["pixel_attention_mask"] = seen[:, None]
+        pixel_mask = given.get("pixel_attention_mask")
+        if pixel_mask is not None and pixel_mask.ndim == 3:
+            given["pixel_attention_mask"] = pixel_mask[:, None]
         return asked(model, given)
 
     draft.steps.append(pictures_of)
@@ -248,9 +248,9 @@ def template_mask(batch: dict, before: list[int], after: list[int], image: set[i
             places = places[1:]
         while places and numbers[places[-1]] in special - set(after[-1:]):
             places = places[:-1]
-        said, rest = [numbers[place] for place in places], len(places) - len(after)
-        if rest <= len(before) or said[: len(before)] != before or said[rest:] != after:
-            raise InputError(f"the prompt of example {row} is {said}, expected the template {before} ... {after} with a "
+        prompt, rest = [numbers[place] for place in places], len(places) - len(after)
+        if rest <= len(before) or prompt[: len(before)] != before or prompt[rest:] != after:
+            raise InputError(f"the prompt of example {row} is {prompt}, expected the template {before} ... {after} with a "
                              "question between; tokenise it as the prompt is, with the space or line break at its ends.")
         mask[row, places[len(before) : rest]] = False
     return mask

@@ -189,7 +189,7 @@ class Draft:
             mask_id, pad_id, of_ids = getattr(config, "mask_token_id", None), getattr(config, "pad_token_id", None), "config"
         if isinstance(pad_id, (list, tuple)):
             pad_id = pad_id[0]
-        special, whence = self._special(name, list(extra_special), pad_id)
+        special, source = self._special(name, list(extra_special), pad_id)
         if pad_id is None and not self.chosen("pad_id", name):
             self.missing.append("pad_id=...: the id of the padding, which also stands where words are deleted")
         has_mask = mask is not None and parts.names(self.model, mask) and self._names(mask)
@@ -197,7 +197,7 @@ class Draft:
         part = self.add(
             Tokens, name, layer, input=(key, "model's forward()"), layer=(layer, "the word embedding"), pad_id=(pad_id, of_ids),
             mask_id=(mask_id, of_ids if mask_id is not None else "none is known, so words are not hidden by [MASK]"),
-            special=(special, whence), **arguments,
+            special=(special, source), **arguments,
             attention=(mask if has_mask else None, "model's forward()" if has_mask else "the processor gives none"))
         self._whole_words(part)
         return part
@@ -263,21 +263,19 @@ class Draft:
         self._require_known()
         target = self.choices.get("target", self.target)
         model = self.model
-        if self._wants_attentions():
-            self.call = _with_attentions(self.call)
+        modules = [module for listed in self.attention.values() for module in listed]
+        if modules and parts.wants_attentions(self.model, modules):
+            call = self.call or (lambda model, inputs: model(**inputs))
+            self.call = lambda model, inputs: call(model, {**inputs, "output_attentions": True})
         if self.call is not None or self.output is not None:
             model = Called(self.model, self.call, output=self.output, common=self.common)
         for_maps = [self._read_for_maps(part) or modality for part, modality in zip(self.parts, modalities)]
         layers = {modality.name: modality.layer for modality in for_maps}
-        said = "the predicted class" if target is None else _said(target)
-        last = ("target", said, CHOSEN if "target" in self.choices else "default")
+        target_text = "the predicted class" if target is None else _text_of(target)
+        last = ("target", target_text, CHOSEN if "target" in self.choices else "default")
         rows = [*self._table(modalities, layers), *self.rows, last]
         return Adapted(model, modalities, for_maps, target, layers, self.attention, f"{type(self.model).__name__}: {family}",
                        rows, tuple(self.steps))
-
-    def _wants_attentions(self) -> bool:
-        modules = [module for listed in self.attention.values() for module in listed]
-        return bool(modules) and parts.wants_attentions(self.model, modules)
 
     def _read_for_maps(self, part: Part) -> Modality | None:
         """Make a modality once more, read at its layer for maps; None where it has none, or the caller chose one."""
@@ -325,24 +323,12 @@ class Draft:
                 rows.append(("  maps at", layers[part.name], "the last layer with a place for each part"))
             for key, (value, why) in part.arguments.items():
                 if key not in ("name", "input", "layer"):
-                    rows.append((f"  {key}", _said(value), why))
+                    rows.append((f"  {key}", _text_of(value), why))
             rows.append(("  hidden by", ", ".join(modality.baselines), "the first unless you choose"))
         return rows
 
 
-def _with_attentions(call: Callable | None) -> Callable:
-    """Return a call that also asks for attention maps."""
-    def with_attentions(model: nn.Module, inputs: dict) -> object:
-        return (call or _plain)(model, {**inputs, "output_attentions": True})
-
-    return with_attentions
-
-
-def _plain(model: nn.Module, inputs: dict) -> object:
-    return model(**inputs)
-
-
-def _said(value: object) -> str:
+def _text_of(value: object) -> str:
     if callable(value):
         return getattr(value, "__name__", type(value).__name__)
     return "none" if value is None else ", ".join(map(str, value)) or "none" if isinstance(value, tuple) else str(value)

@@ -60,8 +60,8 @@ def _ends(draft: Draft) -> list[int]:
 
 def _mask(draft: Draft) -> str | None:
     """Return the keyword of the attention mask; SigLIP was trained without one, and its processors give none."""
-    told = draft.given is not None or draft.tokenizer is not None
-    return None if parts.is_a(draft.model, "Siglip.*") and not told else "attention_mask"
+    is_shown = draft.given is not None or draft.tokenizer is not None
+    return None if parts.is_a(draft.model, "Siglip.*") and not is_shown else "attention_mask"
 
 
 def _is_open_clip(model: nn.Module) -> bool:

@@ -66,16 +66,10 @@ def _lxmert(draft: Draft) -> Adapted:
     draft.words(layer=parts.named(draft.model, "lxmert.embeddings.word_embeddings"))
     draft.add(Vectors, "image", input=("visual_feats", "model's forward(): vectors of a detector's boxes"),
               attention=("visual_attention_mask" if _given(draft, "visual_attention_mask") else None, "model's forward()"),
-              **({"stay": (("visual_pos",), "where the boxes are")} if "stay" in _parameters(Vectors) else {}))
+              stay=(("visual_pos",), "where the boxes are"))
     draft.note("judged", f"output.{key}", "the head of the class")
     draft.maps_of("text", [], why="words and boxes look at each other between the maps")
     return draft.finish("words and boxes with cross-attention")
-
-
-def _parameters(kind: type) -> set[str]:
-    import inspect
-
-    return set(inspect.signature(kind.__init__).parameters)
 
 
 def _blip_match(draft: Draft) -> Adapted:

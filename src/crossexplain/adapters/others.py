@@ -11,7 +11,7 @@ from crossexplain.adapters import parts
 from crossexplain.adapters.draft import Adapted, Draft, Part, picture
 from crossexplain.adapters.pictures import require_one_target
 from crossexplain.checks import InputError, require_batch, require_finite
-from crossexplain.gradients.modalities import ImageCells, Inputs, Modality, Vectors, is_batched
+from crossexplain.gradients.modalities import Columns, ImageCells, Inputs, Modality, Vectors, Video, is_batched
 
 
 class Waves(Modality):
@@ -86,8 +86,8 @@ def _sound(draft: Draft) -> Adapted:
         _as_picture(draft, "input_values", "a spectrogram (N, time, frequency)")
     elif "input_values" in keys:
         mask = "attention_mask" if draft.given is not None and "attention_mask" in draft.given else None
-        whence = "the inputs" if mask else "none in the inputs that were passed"
-        draft.add(Waves, "sound", input=("input_values", "model's forward(): samples"), attention=(mask, whence))
+        source = "the inputs" if mask else "none in the inputs that were passed"
+        draft.add(Waves, "sound", input=("input_values", "model's forward(): samples"), attention=(mask, source))
     else:
         _as_picture(draft, "input_features", "a spectrogram (N, frequency, time)")
     require_one_target(draft)
@@ -106,8 +106,6 @@ def _as_picture(draft: Draft, key: str, what: str) -> None:
 
 
 def _video(draft: Draft) -> Adapted:
-    from crossexplain.gradients.modalities import Video
-
     key = next((key for key in ("pixel_values", "pixel_values_videos") if key in parts.keywords(draft.model)), None)
     if key is None:
         raise InputError(f"{type(draft.model).__name__} takes no pixel_values; name the modality yourself, as in "
@@ -186,15 +184,10 @@ def _add(draft: Draft, kind: str, key: str, value: Tensor) -> Part:
         return draft.add(ImageCells, name, **of_input)
     if kind == "words":
         return _own_words(draft, name, key, mask, of_input)
-    if kind == "vectors":
-        return draft.add(Vectors, name, **of_input, attention=(mask, "the only mask of its shape" if mask else "none"))
-    if kind == "sound":
-        return draft.add(Waves, name, **of_input, attention=(mask, "the only mask of its shape" if mask else "none"))
-    from crossexplain.gradients import modalities
-
-    if kind == "video":
-        return draft.add(modalities.Video, name, **of_input)
-    return draft.add(modalities.Columns, name, **of_input)
+    if kind in ("vectors", "sound"):
+        return draft.add(Vectors if kind == "vectors" else Waves, name, **of_input,
+                         attention=(mask, "the only mask of its shape" if mask else "none"))
+    return draft.add(Video if kind == "video" else Columns, name, **of_input)
 
 
 def _mask_of(draft: Draft, key: str, value: Tensor) -> str | None:

@@ -6,8 +6,6 @@ from collections.abc import Iterator, Sequence
 
 from torch import nn
 
-from crossexplain.checks import InputError
-
 # What the projections of an attention module are called. A module that has one of them, and none of whose parts has,
 # is the innermost: it is the one that makes the map.
 PROJECTIONS = {"query", "q_proj", "q_lin", "q", "qkv", "c_attn", "Wqkv", "query_proj", "in_proj", "q_head", "query_key_value"}
@@ -161,11 +159,3 @@ def ids_in(config: object, pattern: str) -> list[int]:
     words = getattr(config, "vocab_size", None)
     listed = [number for key, value in values.items() if re.fullmatch(pattern, key) for number in numbers(value)]
     return [number for number in dict.fromkeys(listed) if words is None or number < words]
-
-
-def require_transformer(model: nn.Module, name: str | None, what: str) -> str:
-    """Return a name that was found, or say what to pass."""
-    if name is None:
-        raise InputError(f"{type(model).__name__} does not say where {what}; pass its name, one of "
-                         "[n for n, _ in model.named_modules()].")
-    return name

@@ -2,7 +2,8 @@
 
 v(S) is the evidence for the followed class with only the features of S left, the others hidden. With twelve players (four
 cells, eight words) that is 4,096 values an example. A model that splits into towers, by ``see``, ``read`` and ``match``, is
-asked by its towers: each encodes each of its own sets once, 16 + 256 of them, and only the head sees every pair.
+asked by its towers: each encodes each of its own sets once, 16 + 256 of them, and only the head sees every pair. One that
+encodes its parts apart, the turns of a conversation, encodes each of them shown and hidden, and only joins them per coalition.
 :mod:`crossexplain.coalitions.shapley` makes Shapley values, interactions and best orders of these values.
 """
 
@@ -19,8 +20,10 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from crossexplain.checks import InputError
+from crossexplain.coalitions.parts import Parts, distinct
 from crossexplain.contract import TwoTowers
 from crossexplain.gradients.called import Called, calling_of
+from crossexplain.gradients.groups import Groups
 from crossexplain.gradients.modalities import Inputs, Modality
 from crossexplain.gradients.question import ROWS, Question, Target
 
@@ -38,7 +41,7 @@ class Cost(NamedTuple):
     coalitions : int
         Of all examples together; as many passes of the whole model where it has no towers.
     encoded : dict of str to int
-        Rows that each tower encodes; empty where the model has none.
+        Rows that each tower encodes, or of each modality of a model that encodes its parts; empty where it has neither.
     seconds : float
         Estimated from the passes so far, on this machine.
     """
@@ -69,20 +72,23 @@ class Game:
     model, inputs, modalities, baselines, target, donors, rows
         As for :class:`~crossexplain.gradients.question.Question`; the features of the modalities are the players. The model is
         asked by its towers if it has ``see`` and ``read``, one for each of two modalities, and ``match``, which makes logits of
-        what they return.
-    players : mapping from modality to int or Tensor, optional
-        Which player each feature belongs to: int64 (F,) or (N, F), from 0, -1 for features that are never masked; or a
+        what they return; and by its parts if it has ``encode`` and ``join``, see :mod:`crossexplain.contract`, and few players
+        share a part.
+    players : Groups, or mapping from modality to int or Tensor, optional
+        :class:`~crossexplain.gradients.groups.Groups`, each of which is a player, whatever modalities its features are of:
+        ``players=turns`` hides all of a turn, ``players=turns.apart()`` its words, sound or frames. Or for each modality
+        which player each feature belongs to: int64 (F,) or (N, F), from 0, -1 for features that are never masked; or a
         number k, for neighbours in at most k groups of nearly the same size. Default: every feature is a player. Where there
         are more than 20, those that no example has are left out.
     split : bool
-        False asks the whole model even where it has towers.
+        False asks the whole model even where it has towers or parts.
     progress : bool
         Show a progress bar, and the cost before it begins, when the work takes longer than some seconds.
 
     Attributes
     ----------
     names : tuple of P str
-        Modality of each player.
+        Modality of each player, or the name of each group.
     present : Tensor of bool, shape (N, P)
         Which players an example has; the others change nothing.
     question : Question
@@ -110,29 +116,31 @@ class Game:
     """
 
     def __init__(self, model: nn.Module, inputs: Inputs, modalities: Sequence[Modality], *,
-                 baselines: str | Mapping[str, str] | None = None, players: Mapping[str, int | Tensor] | None = None,
+                 baselines: str | Mapping[str, str] | None = None, players: Groups | Mapping[str, int | Tensor] | None = None,
                  target: Target = None, donors: Inputs | None = None, rows: int = ROWS, split: bool = True,
                  progress: bool = True):
         question = Question(model, inputs, modalities, baselines=baselines, donors=donors, target=target, rows=rows)
         self._set_up(question, players or {}, split, progress)
 
     @classmethod
-    def about(cls, question: Question, players: Mapping[str, int | Tensor] | None = None, split: bool = True,
+    def about(cls, question: Question, players: Groups | Mapping[str, int | Tensor] | None = None, split: bool = True,
               progress: bool = False) -> "Game":
         """Return the game of a question that has been asked already; the parameters are those of the class."""
         game = cls.__new__(cls)
         game._set_up(question, players or {}, split, progress)
         return game
 
-    def _set_up(self, question: Question, players: Mapping[str, int | Tensor], split: bool, progress: bool) -> None:
+    def _set_up(self, question: Question, players: Groups | Mapping[str, int | Tensor], split: bool, progress: bool) -> None:
         question.require_donors()
         self.question, self.progress = question, progress
         self.model, self.inputs, self.modalities = question.model, question.inputs, question.modalities
         self._number(players)
         self._towers = _towers(question) if split else None
         self._table: Tensor | None = None
-        self._clock: dict[str, tuple[float, int]] = {}  # seconds and rows so far, by tower, "head" and "whole"
+        self._clock: dict[str, tuple[float, int]] = {}  # seconds and rows so far, by tower, "parts", "head" and "whole"
         self.target = question.target.cpu()
+        with self._timed("parts", 4 * len(self)):
+            self._parts = Parts.of(_plain(question.model), question, self._owner) if split and self._towers is None else None
         self._require_same_again()
 
     def __len__(self) -> int:
@@ -140,35 +148,64 @@ class Game:
 
     @property
     def splits(self) -> bool:
-        """Whether the model is asked by its towers."""
-        return self._towers is not None
+        """Whether the model is asked by its towers or its parts."""
+        return self._towers is not None or self._parts is not None
 
-    def _number(self, players: Mapping[str, int | Tensor]) -> None:
-        """Find the players: ``names``, ``present``, and for each modality the player of each feature."""
+    @property
+    def crossed(self) -> Tensor:
+        """Players of the first of two towers, whose masks can be matched with those of the second; all where none can, (P,)."""
+        sides = [torch.isin(torch.arange(len(self.names)), self._players(name)) for name in self.question.names]
+        apart = self._towers is not None and not (sides[0] & sides[1]).any()
+        return sides[0] if apart else torch.ones(len(self.names), dtype=torch.bool)
+
+    def _number(self, players: Groups | Mapping[str, int | Tensor]) -> None:
+        """Find the players: ``names``, ``present``, and for each modality the player of each feature, counted over all."""
+        features = {name: part.cpu() for name, part in self.question.present.items()}
+        if isinstance(players, Groups):
+            groups = players.of(features)
+            self._owner, self.present, names = dict(groups.owner), groups.present(), groups.names
+        else:
+            self._owner, self.present, names = self._by_modality(players, features)
+        if len(names) > PLAYERS:
+            kept = self.present.any(dim=0)
+            number = (kept.cumsum(dim=0) - 1).where(kept, -1)
+            self._owner = {name: number[of.clamp(min=0)].where(of >= 0, -1) for name, of in self._owner.items()}
+            self.present, names = self.present[:, kept], [name for name, has in zip(names, kept) if has]
+        self.names = tuple(names)
+        within = {} if isinstance(players, Groups) else features
+        self._first = {name: names.index(name) if name in within and name in names else 0 for name in features}
+
+    def _by_modality(self, players: Mapping[str, int | Tensor], features: Mapping[str, Tensor]) -> tuple:
+        """Return owners by modality, which players are present, and their names, of players that were given by modality."""
         if not isinstance(players, Mapping):
-            raise InputError(f"got players={players!r}, expected a mapping from modality to players, as in "
+            raise InputError(f"got players={players!r}, expected a mapping from modality to players, or Groups, as in "
                              f"{{{self.question.names[-1]!r}: 8}}.")
         if unknown := set(players) - set(self.question.names):
             raise InputError(f"players names {sorted(unknown, key=str)}, the modalities are {self.question.names}.")
-        features = {name: part.cpu() for name, part in self.question.present.items()}
-        self._owner, present = {}, {}
+        owners, present, names = {}, [], []
         for name, part in features.items():
-            self._owner[name], count = _owners(players.get(name), part, name)
-            present[name] = ((self._owner[name][:, None] == torch.arange(count)[:, None]) & part[:, None]).any(dim=2)
-        if sum(part.shape[1] for part in present.values()) > PLAYERS:
-            for name, part in present.items():
-                self._owner[name], present[name] = _that_somebody_has(self._owner[name], part)
-        self.names = tuple(name for name, part in present.items() for _ in range(part.shape[1]))
-        self.present = torch.cat(list(present.values()), dim=1)
+            owner, count = _owners(players.get(name), part, name)
+            present.append(((owner[:, None] == torch.arange(count)[:, None]) & part[:, None]).any(dim=2))
+            owners[name] = owner.where(owner < 0, owner + len(names))
+            names += [name] * count
+        return owners, torch.cat(present, dim=1), names
 
     def _require_same_again(self) -> None:
-        """Raise unless the model gives the same evidence for the whole examples when it is asked again, by its towers."""
+        """Raise unless the model gives the same evidence when it is asked again, by its towers or its parts.
+
+        Of a model with parts that is asked with half of the players hidden, too.
+        """
         few = torch.arange(min(len(self), 32))
-        whole = self.question.evidence(self.question.whole()[few], few)
-        repeated = self.values(torch.ones(len(few), len(self.names), dtype=torch.bool), few)
-        worst = (repeated - whole).abs().max()
+        asked = [torch.ones(len(few), len(self.names), dtype=torch.bool)]
+        expected = [self.question.evidence(self.question.whole()[few], few)]
+        if self._parts is not None:
+            asked.append(torch.rand(asked[0].shape, generator=torch.Generator().manual_seed(0)) < 0.5)
+            expected.append(self._of_whole_model(asked[1] | ~self.present[few], few))
+        whole = torch.stack(expected)
+        worst = (torch.stack([self.values(keep, few) for keep in asked]) - whole).abs().max()
         if worst > AGREE * max(1.0, float(whole.abs().max())):
-            what = "match(see(...), read(...)) gives other logits than the model itself; mend them or pass split=False" \
+            by = "match(see(...), read(...))" if self._parts is None else "join(encode(...))"
+            what = f"{by} gives other logits than the model itself; mend them or pass split=False" \
                 if self.splits else "the model gives other logits when it is asked again; switch off what draws at random"
             raise InputError(f"{what} (largest difference {float(worst):.2g}).")
 
@@ -185,12 +222,10 @@ class Game:
         """
         keep, question = keep | ~self.present[examples], self.question
         if self._towers is None:
-            distinct, back = _distinct(examples, keep)
-            with self._timed("whole", len(distinct)):
-                values = [question.values(torch.cat([self._stay(name, part[:, 1:].bool(), part[:, 0])
-                                                     for name in question.names], dim=1), part[:, 0])
-                          for part in distinct.split(question.rows)]
-            return torch.cat(values)[back]
+            back, place = distinct(examples, keep)
+            keep, examples = keep[place], examples[place]
+            with self._timed("head" if self.splits else "whole", len(place)):
+                return (self._of_whole_model if self._parts is None else self._of_parts)(keep, examples)[back]
         vectors, places = zip(*(self._encoded(tower, keep, examples) for tower in self._towers))
         values = []
         with self._timed("head", len(examples)):
@@ -199,13 +234,28 @@ class Game:
                 values.append(question.evidence(question.of_output(logits, len(rows)), examples[rows]))
         return torch.cat(values)
 
+    def _of_whole_model(self, keep: Tensor, examples: Tensor) -> Tensor:
+        """Return the values (R,) of coalitions, asked of the whole model."""
+        parts = zip(keep.split(self.question.rows), examples.split(self.question.rows))
+        return torch.cat([self.question.values(self.features(*part), part[1]) for part in parts])
+
+    def _of_parts(self, keep: Tensor, examples: Tensor) -> Tensor:
+        """Return the values (R,) of coalitions, for which the encoded parts are joined."""
+        logits = self._parts.logits(keep, examples)
+        return self.question.evidence(self.question.of_output(logits, len(examples)), examples)
+
+    def features(self, keep: Tensor, examples: Tensor) -> Tensor:
+        """Return which features stay, of all modalities side by side, bool (R, F), where the players of ``keep`` (R, P) do."""
+        return torch.cat([self._stay(name, keep, examples) for name in self.question.names], dim=1)
+
     def _players(self, modality: str) -> Tensor:
-        """Return the numbers of a modality's players."""
-        return torch.tensor([i for i, name in enumerate(self.names) if name == modality])
+        """Return the numbers of the players that have features of a modality."""
+        owner = self._owner[modality]
+        return torch.unique(owner[owner >= 0])
 
     def _stay(self, modality: str, keep: Tensor, examples: Tensor) -> Tensor:
         """Return which features of a modality stay, bool (R, F), where the players of ``keep`` (R, P) do."""
-        owner, keep = self._owner[modality][examples], keep[:, self._players(modality)]
+        owner = self._owner[modality][examples]
         return (owner < 0) | keep.gather(1, owner.clamp(min=0))
 
     def _encoded(self, tower: "_Tower", keep: Tensor, examples: Tensor) -> tuple[Tensor, Tensor]:
@@ -213,12 +263,12 @@ class Game:
         name = tower.modality.name
         apart = torch.zeros_like(keep)
         apart[:, self._players(name)] = keep[:, self._players(name)]
-        distinct, back = _distinct(examples, apart)
+        back, place = distinct(examples, apart)
         vectors = []
-        with self._timed(name, len(distinct)):
-            for part in distinct.split(self.question.rows):
-                stay = {name: self._stay(name, part[:, 1:].bool(), part[:, 0])}
-                hidden = self.question.hidden(stay, part[:, 0], tower.reads)
+        with self._timed(name, len(place)):
+            for part in place.split(self.question.rows):
+                stay = {name: self._stay(name, apart[part], examples[part])}
+                hidden = self.question.hidden(stay, examples[part], tower.reads)
                 vectors.append(tower.encode(**{key: hidden[key] for key in tower.takes}))
         return torch.cat(vectors), back
 
@@ -232,13 +282,18 @@ class Game:
 
     @property
     def passes(self) -> int:
-        """How many rows the busiest tower has encoded so far, or the whole model has taken where it has no towers."""
-        return max(self._clock[what][1] for what in (self.question.names if self.splits else ["whole"]))
+        """How many rows the busiest tower has encoded so far, or the whole model has taken; of parts, how many were joined."""
+        return max(self._clock[what][1] for what in (self.question.names if self._towers else [self._last]))
+
+    @property
+    def _last(self) -> str:
+        """What sees every coalition."""
+        return "head" if self.splits else "whole"
 
     @property
     def matched(self) -> int:
-        """How many coalitions the head has seen so far, or the whole model where it has no towers."""
-        return self._clock["head" if self.splits else "whole"][1]
+        """How many coalitions the head has seen so far, or the whole model where it has no towers and no parts."""
+        return self._clock[self._last][1]
 
     def __call__(self, keep: Tensor) -> Tensor:
         """Return the values of some coalitions, float64 (K, N).
@@ -262,10 +317,12 @@ class Game:
 
     def cost(self) -> Cost:
         """Return the cost of the values of all coalitions, before they are asked for."""
-        names = self.question.names if self.splits else []
+        names = self.question.names if self._towers else []
         encoded = {name: _subsets(self.present[:, self._players(name)]) for name in names}
         coalitions = _subsets(self.present)
-        rows = encoded | {"head": coalitions} if self.splits else {"whole": coalitions}
+        rows = encoded | {self._last: coalitions}
+        if self._parts is not None:
+            encoded = self._parts.rows
         seconds = sum(min(count, HUGE) * self._clock[what][0] / self._clock[what][1] for what, count in rows.items())
         return Cost(coalitions, encoded, seconds)
 
@@ -294,7 +351,7 @@ class Game:
         with tqdm(total=len(self) * 2**players, disable=not self.progress, delay=3, unit="coalition") as bar:
             if self.progress and cost.seconds > 3:
                 passes = " and ".join(f"{rows:,} of {name}" for name, rows in cost.encoded.items()) or \
-                    f"{cost.coalitions:,} of the whole model (it has no see, read and match)"
+                    f"{cost.coalitions:,} of the whole model (it has no see, read and match, nor encode and join)"
                 tqdm.write(f"{cost.coalitions:,} coalitions need {passes}: about {cost.seconds:.0f} s")
             for i in range(len(self)):
                 for columns in torch.arange(len(coalitions)).split(at_once):
@@ -325,23 +382,20 @@ class Game:
         total = torch.zeros(self.present.shape, dtype=torch.float64)
         for name, given in values.items():
             owner, given = self._owner[name], torch.as_tensor(given).double().nan_to_num(0.0)
-            total.scatter_add_(1, owner.clamp(min=0) + self.names.index(name), given.where(owner >= 0, 0.0))
+            total.scatter_add_(1, owner.clamp(min=0), given.where(owner >= 0, 0.0))
         return total.where(self.present, torch.nan)
 
     def shared(self, values: Tensor) -> dict[str, Tensor]:
         """Share importances of players (N, P) equally among their features, (N, F) by modality; 0 where there is none."""
-        shares = {}
-        for name, owner in self._owner.items():
-            owned = (self.question.present[name].cpu() & (owner >= 0)).double()
-            of_player = torch.as_tensor(values).double()[:, self._players(name)].nan_to_num(0.0)
-            owner = owner.clamp(min=0)
-            features = torch.zeros_like(of_player).scatter_add(1, owner, owned)  # how many each player has
-            shares[name] = (of_player / features.clamp(min=1)).gather(1, owner) * owned
-        return shares
+        values = torch.as_tensor(values).double().nan_to_num(0.0)
+        owned = {name: (self.question.present[name].cpu() & (owner >= 0)).double() for name, owner in self._owner.items()}
+        counts = self.joint(owned).nan_to_num(0.0).clamp(min=1)  # how many features each player has
+        return {name: (values / counts).gather(1, owner.clamp(min=0)) * owned[name] for name, owner in self._owner.items()}
 
     def owner(self, modality: str) -> Tensor:
-        """Return the player of each feature of a modality, counted within it, -1 for none; int64 (N, F)."""
-        return self._owner[modality]
+        """Return the player of each feature of a modality, counted within it, or the group; -1 for none; int64 (N, F)."""
+        owner = self._owner[modality]
+        return owner.where(owner < 0, owner - self._first[modality])
 
 
 def _owners(players: int | Tensor | None, present: Tensor, name: str) -> tuple[Tensor, int]:
@@ -363,13 +417,6 @@ def _owners(players: int | Tensor | None, present: Tensor, name: str) -> tuple[T
         raise InputError(f"players of {name} have shape {tuple(owner.shape)} and dtype {owner.dtype}, {held}; expected "
                          f"({features},) or ({n}, {features}), whole numbers from 0, or -1 for features that are never masked.")
     return owner.long().expand(n, -1), int(owner.max()) + 1
-
-
-def _that_somebody_has(owner: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the owners (N, F) and the players (N, K) of a modality without players that no example has."""
-    kept = present.any(dim=0)
-    number = (kept.cumsum(dim=0) - 1).where(kept, -1)
-    return number[owner.clamp(min=0)].where(owner >= 0, -1), present[:, kept]
 
 
 def _subsets(present: Tensor) -> int:
@@ -401,8 +448,3 @@ def _towers(question: Question) -> list[_Tower] | None:
     if not fits or set(all_taken) != set(inputs) or len(all_taken) != len(set(all_taken)):
         return None
     return [_Tower(encode, tuple(keys), of[0]) for encode, keys, of in zip((model.see, model.read), takes, owners)]
-
-
-def _distinct(examples: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the different rows of examples and masks, int64 (D, 1 + P), and which of them each row is, (R,)."""
-    return torch.unique(torch.cat([examples[:, None], keep.long()], dim=1), dim=0, return_inverse=True)

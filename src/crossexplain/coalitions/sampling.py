@@ -43,7 +43,8 @@ def sampled_shapley(game: Game, budget: int = 256, seed: int = 0, matched: int =
     Parameters
     ----------
     game : Game
-        Of a model with towers; or of a whole model, where nothing can be matched and a mask is a coalition.
+        Of a model with towers; or of a whole model, one with parts, and groups of several modalities, where nothing can be
+        matched and a mask is a coalition.
     budget : int
         Most masks of an example that each tower, or the whole model, looks at: as many passes as an estimator that asks
         for so many coalitions. With fewer than about four for each player of the larger modality the values are rough.
@@ -79,7 +80,7 @@ def sampled_shapley(game: Game, budget: int = 256, seed: int = 0, matched: int =
     if (most := int(game.present.sum(dim=1).max())) > PLAYERS:
         raise InputError(f"an example has {most} players, at most {PLAYERS} can be estimated; put features into groups "
                          "(players={'text': 64}, a coarser grid of cells).")
-    first = torch.tensor([name == game.names[0] or not game.splits for name in game.names])
+    first = game.crossed
     estimates = torch.full(game.present.shape, torch.nan, dtype=torch.float64)
     for i, present in enumerate(game.present):
         sides = [(present & side).nonzero()[:, 0] for side in (first, ~first)]

@@ -2,10 +2,11 @@
 
 All functions take tables (..., 2**P), as :meth:`crossexplain.coalitions.game.Game.values_of_all` gives them: column S holds the
 value with exactly the players k for which ``S >> k & 1``. Everything but the best orders is a weighted sum of dividends, so
-that the cost is P * 2**P for one example (2**P more for every pair of players).
+that the cost is 2 * P * 2**P for one example, whether of players, pairs or threes.
 """
 
 from collections.abc import Callable, Sequence
+from itertools import combinations, permutations
 
 import numpy as np
 
@@ -77,26 +78,35 @@ def banzhaf(table) -> np.ndarray:
 
 
 def _by_player(table, weight: Callable[[int], float]) -> np.ndarray:
-    return _weighted(table, weight, 1) @ _members(players_of(table))
+    return _above(table, weight, 1)[..., 1 << np.arange(players_of(table))]
 
 
-def _weighted(table, weight: Callable[[int], float], least: int) -> np.ndarray:
-    """Return dividends times a weight by the size of the coalition, 0 for those smaller than ``least``."""
+def _above(table, weight: Callable[[int], float], least: int) -> np.ndarray:
+    """Return for each coalition the sum of the dividends of those that contain it, times a weight by their size, (..., 2**P).
+
+    Those smaller than ``least`` count 0.
+    """
     players = players_of(table)
     by_size = np.array([weight(size) if size >= least else 0.0 for size in range(players + 1)])
-    return dividends(table) * by_size[sizes(players)]
+    sums = dividends(table)
+    sums *= by_size[sizes(players)]
+    for k in range(players):
+        halves = sums.reshape(*sums.shape[:-1], 2 ** (players - 1 - k), 2, 2**k)  # without player k, with it
+        halves[..., 0, :] += halves[..., 1, :]
+    return sums
 
 
-def _members(players: int) -> np.ndarray:
-    """Return which players each coalition has, float (2**P, P)."""
-    return (np.arange(2**players)[:, None] >> np.arange(players) & 1).astype(float)
+def interactions(table, order: int = 2) -> np.ndarray:
+    """Return the Shapley interaction of every pair of players, (..., P, P), or of every three, (..., P, P, P).
 
+    It is the sum of the dividends of the coalitions that hold all of them, each divided by the number of its players less
+    those of them beyond the first (Grabisch and Roubens 1999). It is symmetric, and 0 where a player stands twice.
 
-def interactions(table) -> np.ndarray:
-    """Return the Shapley interaction of every pair of players, (..., P, P), symmetric, 0 on the diagonal.
-
-    It is the sum of the dividends of the coalitions that hold both players, each divided by the number of its players less one
-    (Grabisch and Roubens 1999).
+    Parameters
+    ----------
+    table : array_like, shape (..., 2**P)
+    order : int
+        2 for pairs, 3 for threes.
 
     Examples
     --------
@@ -104,13 +114,14 @@ def interactions(table) -> np.ndarray:
     array([[0., 2.],
            [2., 0.]])
     """
-    weighted, players = _weighted(table, lambda size: 1 / (size - 1), 2), players_of(table)
-    pairs, members = np.zeros((*weighted.shape[:-1], players, players)), _members(players)
-    for k in range(players):
-        with_k = members[:, k] > 0
-        pairs[..., k, :] = weighted[..., with_k] @ members[with_k]
-    pairs[..., np.arange(players), np.arange(players)] = 0.0
-    return pairs
+    if order not in (2, 3):
+        raise ValueError(f"got order={order!r}, expected 2 for pairs of players or 3 for threes.")
+    above, players = _above(table, lambda size: 1 / (size - order + 1), order), players_of(table)
+    found = np.zeros((*above.shape[:-1], *[players] * order))
+    together = np.array(list(combinations(range(players), order)), dtype=int).reshape(-1, order).T  # (order, sets)
+    for axes in permutations(together):
+        found[(..., *axes)] = above[..., (1 << together).sum(axis=0)]
+    return found
 
 
 def across(table, names: Sequence[str]) -> np.ndarray:

@@ -46,8 +46,8 @@ class Source:
         What ``path`` of :class:`~crossexplain.data.store.Found` points to, relative like the files; default the only file.
     package : sequence of three str, optional
         Name of an installed distribution that carries it, its module, and the path within.
-    package_file : File, optional
-        The file of the package whose hash is checked, relative to that path.
+    package_files : sequence of File
+        The files of the package whose hashes are checked, relative to that path.
     chapters : sequence of int
         Chapters that read it, in the full profile at least; empty where none does.
     """
@@ -59,7 +59,7 @@ class Source:
     forms: Sequence[Sequence[File]] = ()
     folder: str | None = None
     package: Sequence[str] | None = None
-    package_file: File | None = None
+    package_files: Sequence[File] = ()
     chapters: Sequence[int] = ()
 
     @property
@@ -70,15 +70,12 @@ class Source:
     @property
     def size(self) -> int:
         """Bytes of the form that a download brings, else of the first."""
-        if self.package_file:
-            return self.package_file.size
-        return sum(file.size for file in self.download or self.forms[0])
+        return sum(file.size for file in self.package_files or self.download or self.forms[0])
 
 
 def _source(name: str, entry: dict) -> Source:
     entry["forms"] = [[File(**file) for file in form] for form in entry.get("forms", [])]
-    if "package_file" in entry:
-        entry["package_file"] = File(**entry["package_file"])
+    entry["package_files"] = [File(**file) for file in entry.get("package_files", [])]
     return Source(name, **entry)
 
 

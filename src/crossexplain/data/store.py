@@ -198,7 +198,8 @@ def _find(source: Source, ask: Callable | None, offline: bool = False, trust: bo
     for origin, root, files, remedy in _places(source):
         complaints = [text for file in files if (text := _complaint(root / file.path, file, trust))]
         if not complaints:
-            return Found(source.name, root if source.package else root / (source.folder or files[0].path), origin)
+            within = source.folder or ("" if source.package else files[0].path)
+            return Found(source.name, root / within, origin)
         if origin == "local cache" and source.download and not offline and _allowed(source, ask):
             return _download(source)
         raise BrokenSource(f"{source.name} in the {origin.removeprefix('embedded: ')}: {'; '.join(complaints)}; {remedy}")
@@ -220,7 +221,7 @@ def _places(source: Source) -> Iterator[tuple[str, Path, Sequence[File], str]]:
     distribution, module, within = source.package or (None, "", "")
     if distribution and (spec := find_spec(module)):
         root = Path(spec.origin).parent / within
-        yield f"embedded: {distribution} {version(distribution)}", root, (source.package_file,), "install the package again."
+        yield f"embedded: {distribution} {version(distribution)}", root, source.package_files, "install the package again."
 
 
 def _missing(source: Source) -> str:

@@ -12,6 +12,7 @@ import time
 import warnings
 from collections.abc import Mapping, Sequence
 from copy import copy
+from dataclasses import replace
 from difflib import get_close_matches
 from functools import partial
 from numbers import Integral
@@ -26,11 +27,13 @@ from crossexplain.coalitions.game import Game
 from crossexplain.coalitions.sampling import sampled_shapley
 from crossexplain.evaluation import methods_of_others
 from crossexplain.evaluation.modality_shares import emap, intershap_values, size_shares
-from crossexplain.evaluation.task import BUDGET, CannotRun, Explanation, Method, Scored, Task
+from crossexplain.evaluation.task import BUDGET, BY_GROUP, CannotRun, Explanation, Method, Scored, Task
 from crossexplain.gradients import attention, maps, tokens
 from crossexplain.gradients.attention import attention_maps, roll
 from crossexplain.gradients.capture import INPUT
 from crossexplain.gradients.failures import quantised
+from crossexplain.gradients.groups import Groups
+from crossexplain.gradients.in_a_row import InARow
 from crossexplain.gradients.modalities import ImageCells, Inputs, Modality, Tokens, require_modalities
 from crossexplain.gradients.question import Question, Target
 from crossexplain.gradients.rounds import run_dividends, run_rounds
@@ -50,7 +53,7 @@ RENAMED = {  # keys of the version before, which go on with a warning for this o
 
 def explain(model: nn.Module, inputs: Inputs, modalities: Sequence[Modality], method: str = "cross gradient", *,
             baselines: str | Mapping[str, str] | None = None, target: Target = None, donors: Inputs | None = None,
-            budget: int | None = None, seed: int = 0, **options) -> Explanation:
+            groups: Groups | None = None, budget: int | None = None, seed: int = 0, **options) -> Explanation:
     """Explain a batch by one method.
 
     Parameters
@@ -60,6 +63,9 @@ def explain(model: nn.Module, inputs: Inputs, modalities: Sequence[Modality], me
         published; all others its evidence, which of several classes is the logit less the mean.
     method : str
         A key of :func:`registry`.
+    groups : Groups, optional
+        Ask for the importance of each group in place of each feature. Methods that hide features one by one or by coalitions
+        hide whole groups; the others are summed over the features of each group.
     budget : int, optional
         Coalitions an example, for methods that sample them; default 256.
     seed : int
@@ -97,27 +103,38 @@ def explain(model: nn.Module, inputs: Inputs, modalities: Sequence[Modality], me
     question = Question(model, inputs, modalities, baselines=baselines, donors=donors, target=target)
     if chosen.hides:
         question.require_donors()
-    chosen.require(question, options.get("attention"))
+    if groups is not None and not isinstance(groups, Groups):
+        raise InputError(f"got groups={groups!r}, expected Groups, as in Groups(['turn 1', 'turn 2'], {{'text': numbers}}).")
+    chosen.require(question, options.get("attention"), groups is not None)
     question.whole()  # one pass that is no part of the method's cost: it says which class is followed
+    task = Task(question, budget, seed, groups)
+    if groups is not None and chosen.hides:
+        task.game  # noqa: B018  which asks a few examples once more
     before = question.passes
     with torch.inference_mode(False), torch.enable_grad(), question.counted():
         started = time.perf_counter()
-        scored = _run(chosen, Task(question, budget, seed), options)
+        scored = _run(chosen, task, options)
         seconds = time.perf_counter() - started
     present = {name: part.cpu() for name, part in question.present.items()}
+    if BY_GROUP in scored.values:
+        present = {BY_GROUP: task.present}
     if chosen.whole:
         present = {name: part.any(dim=1, keepdim=True) for name, part in present.items()}
     values = {name: part.detach().cpu().float().where(present[name], torch.nan) for name, part in scored.values.items()}
     for name, part in values.items():
         if not part[present[name]].isfinite().all():
             raise CannotRun(f"{chosen.title} gave NaN or infinity in {name}.")
-    passes = (question.passes - before) / question.n if scored.passes is None else scored.passes
+    passes = (question.passes - before + sum(task.joined)) / question.n if scored.passes is None else scored.passes
     explanation = Explanation(chosen.key, values, scored.pairs, chosen.signed, passes, seconds,
-                              {name: part.shape[1] for name, part in present.items()})
+                              {name: part.shape[1] for name, part in present.items()}, groups.names if groups else ())
     # A game may hold features that are never hidden; quantised layers round by what else is in the batch.
     if chosen.efficient and "game" not in options and not quantised(question.model):
-        _require_complete(chosen, explanation, question)
-    return explanation
+        _require_complete(chosen, explanation, task)
+    if groups is None or BY_GROUP in values:
+        return explanation
+    summed, spoken = task.by_group(values)
+    values = {BY_GROUP: summed.where(spoken, torch.nan)}
+    return replace(explanation, values=values, pairs=None, features={BY_GROUP: len(groups)})
 
 
 def _whole_number(value: object, what: str, least: int) -> int:
@@ -138,10 +155,12 @@ def _run(method: Method, task: Task, options: Mapping[str, object]) -> Scored:
                         "'feature ablation' need nothing but the model's output.") from error
 
 
-def _require_complete(method: Method, explanation: Explanation, question: Question) -> None:
+def _require_complete(method: Method, explanation: Explanation, task: Task) -> None:
     """Raise unless the values of each example sum to what its evidence gains over nothing, as the method promises."""
+    question = task.question
     all_rows = torch.arange(question.n)
-    full, hidden = question.evidence(question.whole(), all_rows), question.values(torch.zeros_like(question.joined()), all_rows)
+    players = task if BY_GROUP in explanation.values else replace(task, groups=None)
+    full, hidden = question.evidence(question.whole(), all_rows), players.values(torch.zeros_like(players.present), all_rows)
     missed = (explanation.joint().nansum(dim=1) - (full - hidden)).abs().max()
     gained, size = (full - hidden).abs().max(), max(full.abs().max(), hidden.abs().max())
     rounding = max(ROUNDING, STEPS * torch.finfo(question.whole().dtype).eps)
@@ -223,7 +242,22 @@ def _rounds(task: Task, which: str) -> Scored:
 
 
 def _feature_dividends(task: Task) -> Scored:
-    return Scored(run_dividends(task.question, progress=False, seed=task.seed))
+    dividends = run_dividends(task.question, groups=task.groups, progress=False, seed=task.seed)
+    return Scored(dividends if task.groups is None else {BY_GROUP: dividends})
+
+
+def _grad_cam_in_time(task: Task) -> Scored:
+    """Weight the dimensions of each vector by their mean gradient over the row, as Grad-CAM does over a map."""
+    read, values = task.captured(task.question.layers), {}
+    for modality in task.question.modalities:
+        if not isinstance(modality, InARow):
+            raise CannotRun(f"Grad-CAM in time reads vectors in a row, and {modality.name} is none; use 'grad-cam'.")
+        activations, slopes = (task.laid_out(modality, of[modality.layer].float()) for of in (read.activations, read.gradients))
+        there = modality.is_word(task.question.inputs)[..., None].to(slopes.device)  # (N, T, 1)
+        weights = (slopes * there).sum(dim=1, keepdim=True) / there.sum(dim=1, keepdim=True)
+        heat = (weights * activations).sum(dim=2).clamp(min=0)
+        values[modality.name] = modality.to_features(heat * there[..., 0], task.question.inputs)
+    return Scored(values)
 
 
 def _placed(modalities: Sequence[Modality], layer: str | None, patches: tuple[int, int] | None) -> list[Modality]:
@@ -283,28 +317,39 @@ def _attention(task: Task, key: str, attention: Mapping[str, Sequence[str]]) -> 
 
 def _sampled(task: Task) -> Scored:
     """Estimate Shapley values from masks that are crossed; a pass is a mask that a tower, or the whole model, looks at."""
-    game = Game.about(task.question)
-    before = game.passes
+    game, before = task.game, task.game.passes
     values = sampled_shapley(game, task.budget, task.seed)
-    return Scored({name: part.float() for name, part in game.shared(values).items()}, None,
-                  (game.passes - before) / task.question.n)
+    return Scored(_of_players(task, game, values), None, (game.passes - before) / task.question.n)
+
+
+def _of_players(task: Task, game: Game, values: Tensor) -> dict[str, Tensor]:
+    """Return importances (N, P) of a game's players as those of features, by modality, or of groups."""
+    if task.groups is None:
+        return {name: part.float() for name, part in game.shared(values).items()}
+    of_groups = torch.zeros(task.present.shape)  # a game may leave out groups that no example has
+    of_groups[:, [task.groups.names.index(name) for name in game.names]] = values.nan_to_num(0.0).float()
+    return {BY_GROUP: of_groups}
 
 
 def _exact(task: Task, index: str, game: Game | None = None) -> Scored:
     """Read the model's value of every coalition; ``game`` may hold them already, or have groups of features as players."""
-    game = Game.about(task.question) if game is None else game
+    game = task.game if game is None else game
     if not isinstance(game, Game):
         raise InputError(f"got game={game!r}, expected a Game, as in Game(model, inputs, modalities, players={{'text': 8}}).")
     if len(game) != task.question.n or not torch.equal(game.target, task.question.target):
         raise InputError(f"the game is about {len(game)} other examples or classes, expected the {task.question.n} examples "
                          "and the target that are explained; make it of the same inputs and target.")
+    if task.groups is not None and not set(game.names) <= set(task.groups.names):
+        raise InputError("the game has other players than the groups; make it of them, Game(..., players=groups).")
     table, passes, pairs = game.values_of_all().numpy(), game.cost().coalitions / task.question.n, None
     if index == "interactions":
-        pairs = torch.from_numpy(shapley.across(table, game.names)).float()
-        values = torch.cat([pairs.abs().sum(dim=2), pairs.abs().sum(dim=1)], dim=1)
+        every = torch.from_numpy(shapley.interactions(table)).float()
+        pairs = every if task.groups is not None else torch.from_numpy(shapley.across(table, game.names)).float()
+        values = every.abs().sum(dim=2) if task.groups is not None else \
+            torch.cat([pairs.abs().sum(dim=2), pairs.abs().sum(dim=1)], dim=1)
     else:
         values = torch.from_numpy(getattr(shapley, index)(table))
-    return Scored({name: part.float() for name, part in game.shared(values).items()}, pairs, passes)
+    return Scored(_of_players(task, game, values), pairs, passes)
 
 
 # Whole modalities
@@ -362,6 +407,8 @@ METHODS: dict[str, Method] = {method.key: method for method in (
            GRADIENT, hides=False),
     Method("gradient x input", "gradient x input", "gradient times value, summed (Shrikumar et al. 2016)", _gradient_x_input,
            True, GRADIENT, hides=False),
+    Method("grad-cam in time", "Grad-CAM in time", "Grad-CAM over the places of a row (Selvaraju et al. 2017)",
+           _grad_cam_in_time, False, GRADIENT, hides=False),
     Method("gradient norm, other masked", "gradient, other masked (rounds 2, 3)",
            "length of the gradient with the other modality hidden", partial(_rounds, which="masked"), False, OTHERS),
     Method("cross gradient", "cross gradient", "how much the gradient changes as the other modality is hidden",

@@ -178,9 +178,9 @@ def _through_masks(task: Task, name: str, alone: bool, **settings) -> Scored:
     attr, question = library("captum.attr", "captum"), task.question
 
     def evidence(keep: Tensor, examples: Tensor) -> Tensor:
-        return question.values(keep > 0.5, examples.reshape(-1).expand(len(keep))).float()
+        return task.values(keep > 0.5, examples.reshape(-1).expand(len(keep))).float()
 
-    method, present = getattr(attr, name)(evidence), question.joined()
+    method, present = getattr(attr, name)(evidence), task.present
     ones, parts = torch.ones(present.shape), []
     with _seeded(task.seed):
         for examples in torch.arange(question.n).split(1 if alone else question.n):
@@ -191,7 +191,7 @@ def _through_masks(task: Task, name: str, alone: bool, **settings) -> Scored:
             groups = {"feature_mask": (own.cumsum(dim=1) - 1).clamp(min=0)} if alone else {}
             values = method.attribute(ones[examples], baselines=0.0, additional_forward_args=examples, **groups, **settings)
             parts.append(values * own if alone else values)
-    return Scored(question.split(torch.cat(parts)))
+    return Scored(task.split(torch.cat(parts)))
 
 
 def _kernel_shap(task: Task) -> Scored:
@@ -201,19 +201,23 @@ def _kernel_shap(task: Task) -> Scored:
 
 def _require_budget(task: Task) -> None:
     """Raise where a regression on the coalitions could not tell the features apart."""
-    most = int(task.question.joined().sum(dim=1).max())
+    most = int(task.present.sum(dim=1).max())
     if task.budget < most + 2:
         raise InputError(f"got budget={task.budget} for examples of up to {most} features, expected at least {most + 2} "
                          "coalitions (nothing, everything and one a feature); pass budget=..., or make fewer features.")
 
 
 def _shapley_sampling(task: Task) -> Scored:
-    orders = max(1, task.budget // int(task.question.joined().sum(dim=1).max()))
+    orders = max(1, task.budget // int(task.present.sum(dim=1).max()))
     return _through_masks(task, "ShapleyValueSampling", alone=True, n_samples=orders)
 
 
-def _occlusion(task: Task, window: int = 2) -> Scored:
-    """Slide a window over the grid of cells and over the words: neighbours are hidden together."""
+def _occlusion(task: Task, window: int | None = None) -> Scored:
+    """Slide a window, of 2 by default, over the grid of cells and over the words: neighbours are hidden together.
+
+    Of groups each is hidden by itself.
+    """
+    window = (2 if task.groups is None else 1) if window is None else window
     attr, question = library("captum.attr", "captum"), task.question
     if isinstance(window, bool) or not isinstance(window, int) or window < 1:
         raise InputError(f"got window={window!r}, expected a whole number of cells or words, 1 or more.")
@@ -221,15 +225,17 @@ def _occlusion(task: Task, window: int = 2) -> Scored:
     # Columns of a table have no neighbours.
     sides = tuple(tuple(1 if isinstance(modality, Columns) else min(window, max(side - 1, 1)) for side in shape)
                   for modality, shape in zip(question.modalities, shapes))
+    if task.groups is not None:
+        shapes, sides = [(len(task.groups),)], ((min(window, max(len(task.groups) - 1, 1)),),)
 
     def evidence(*given: Tensor) -> Tensor:
         *keep, examples = given
-        return question.values(torch.cat([part.flatten(1) for part in keep], dim=1) > 0.5, examples).float()
+        return task.values(torch.cat([part.flatten(1) for part in keep], dim=1) > 0.5, examples).float()
 
     ones = tuple(torch.ones(question.n, *shape) for shape in shapes)
     values = attr.Occlusion(evidence).attribute(ones, sides, baselines=(0.0,) * len(ones),
                                                 additional_forward_args=torch.arange(question.n))
-    return Scored({name: part.flatten(1) for name, part in zip(question.names, values)})
+    return Scored(task.split(torch.cat([part.flatten(1) for part in values], dim=1)))
 
 
 def _laid_out(modality: Modality, count: int) -> tuple[int, ...]:
@@ -244,20 +250,21 @@ def _laid_out(modality: Modality, count: int) -> tuple[int, ...]:
 def _shapiq(task: Task, name: str, index: str | None) -> Scored:
     shapiq, question = library("shapiq", "shapiq"), task.question
     _require_budget(task)
-    present, first = question.joined(), question.present[question.names[0]].shape[1]
+    present, first = task.present, question.present[question.names[0]].shape[1]
+    sides = (slice(None), slice(None)) if task.groups is not None else (slice(first), slice(first, None))
     values, pairs = torch.zeros(present.shape), None
     if index is not None:
-        pairs = torch.full((question.n, first, present.shape[1] - first), torch.nan)
+        pairs = torch.full((question.n, *[present.shape[1]] * 2), torch.nan)[:, *sides]
     for i, own in enumerate(present):
         players = own.nonzero()[:, 0]
         if len(players) < 2:
-            raise CannotRun(f"shapiq needs two features, example {i} has {len(players)}.")
+            raise CannotRun(f"shapiq needs two features or groups, example {i} has {len(players)}.")
 
         def evidence(coalitions: np.ndarray, i=i, players=players) -> np.ndarray:
             left = torch.as_tensor(np.atleast_2d(coalitions).astype(bool))  # shapiq may ask for a single coalition
             keep = torch.zeros(len(left), present.shape[1], dtype=torch.bool)
             keep[:, players] = left
-            return question.values(keep, torch.full((len(keep),), i)).numpy()
+            return task.values(keep, torch.full((len(keep),), i)).numpy()
 
         settings = {"pairing_trick": True} | ({} if index is None else {"max_order": 2, "index": index})
         estimator = getattr(shapiq, name)(n=len(players), random_state=task.seed, **settings)
@@ -268,8 +275,8 @@ def _shapiq(task: Task, name: str, index: str | None) -> Scored:
             between = torch.as_tensor(estimate.get_n_order_values(2)).float()
             all_pairs[players[:, None], players] = between
             values[i, players] += between.sum(dim=1) / 2  # k-SII takes what it gives a pair from the values of the two
-            pairs[i] = all_pairs[:first, first:]
-    return Scored(question.split(values), pairs)
+            pairs[i] = all_pairs[sides]
+    return Scored(task.split(values), pairs)
 
 
 # grad-cam

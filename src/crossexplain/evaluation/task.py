@@ -2,7 +2,8 @@
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from importlib import import_module
 from types import ModuleType
 from typing import NamedTuple
@@ -11,12 +12,15 @@ import torch
 from torch import Tensor
 
 from crossexplain.checks import InputError, require_one_of
+from crossexplain.coalitions.game import Game
 from crossexplain.gradients.capture import Captured, capture
+from crossexplain.gradients.groups import Groups
 from crossexplain.gradients.modalities import ImageCells, Modality, Tokens
 from crossexplain.gradients.question import Question
 from crossexplain.gradients.sharing import shared
 
 BUDGET = 256  # coalitions an example, for methods that sample them
+BY_GROUP = "groups"  # stands in the place of a modality where importances are those of groups
 LIBRARIES = {"captum": "captum", "shapiq": "shapiq", "grad-cam": "pytorch_grad_cam"}  # package -> module
 
 
@@ -34,9 +38,9 @@ class Explanation:
         Key of the method.
     values : dict of str to Tensor, shape (N, F)
         By modality, the importance of each feature; NaN where the example has none. A modality that the method does not speak
-        about is missing.
+        about is missing. Of groups it is ``values["groups"]``, (N, G).
     pairs : Tensor or None, shape (N, F of the first, F of the second)
-        Interactions of two features of different modalities, where the method gives them.
+        Interactions of two features of different modalities, where the method gives them; of groups, of every two, (N, G, G).
     signed : bool
         Whether a feature can speak against the followed class.
     passes : float
@@ -45,6 +49,8 @@ class Explanation:
         For all examples.
     features : dict of str to int
         How many features each modality has.
+    groups : tuple of str
+        Names of the groups, where importances are asked for by group.
     """
 
     method: str
@@ -54,9 +60,10 @@ class Explanation:
     passes: float
     seconds: float
     features: dict[str, int]
+    groups: tuple[str, ...] = ()
 
     def joint(self) -> Tensor:
-        """Return the importances of all modalities side by side, float64 (N, P), NaN where there is none."""
+        """Return the importances of all modalities side by side, or of all groups, float64 (N, P), NaN where there is none."""
         n = len(next(iter(self.values.values())))
         missing = {name: torch.full((n, count), torch.nan) for name, count in self.features.items()}
         return torch.cat(list((missing | self.values).values()), dim=1).double()
@@ -93,11 +100,48 @@ class Task:
         Coalitions an example, for methods that sample them.
     seed : int
         Of what the method draws.
+    groups : Groups, optional
+        What is hidden as a whole by methods that hide; all others are summed over their features afterwards.
+    joined : list of int
+        How many coalitions of groups were asked by the parts or the towers of the model, which are no passes of all of it.
     """
 
     question: Question
     budget: int = BUDGET
     seed: int = 0
+    groups: Groups | None = None
+    joined: list[int] = field(default_factory=list)
+
+    @cached_property
+    def game(self) -> Game:
+        """The game whose players are the groups, or the features where there are none."""
+        return Game.about(self.question, self.groups)
+
+    @cached_property
+    def _written(self) -> Groups:
+        """The groups with a number for each feature of each example, on the CPU."""
+        return self.groups.of({name: part.cpu() for name, part in self.question.present.items()})
+
+    @cached_property
+    def present(self) -> Tensor:
+        """Which players each example has, bool (N, P): its features, of all modalities side by side, or its groups."""
+        return self.question.joined() if self.groups is None else self._written.present()
+
+    def values(self, keep: Tensor, examples: Tensor) -> Tensor:
+        """Return the evidence with only some players left, (R,), where ``keep`` is (R, P); features are asked of the model."""
+        if self.groups is None:
+            return self.question.values(keep, examples)
+        self.joined.append(len(keep) if self.game.splits else 0)
+        return self.game.values(keep[:, [self.groups.names.index(name) for name in self.game.names]], examples)
+
+    def split(self, values: Tensor) -> dict[str, Tensor]:
+        """Divide values (N, P) of all players among the modalities; those of groups stay together."""
+        return self.question.split(values) if self.groups is None else {BY_GROUP: values}
+
+    def by_group(self, values: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Sum importances of features, (N, F) by modality, over each group, (N, G); and say which groups they speak about."""
+        groups = Groups(self.groups.names, {name: self._written.owner[name] for name in values})
+        return sum(groups.summed({name: part.nan_to_num(0.0) for name, part in values.items()}).values()), groups.present()
 
     def per_feature(self, modality: Modality, values: Tensor) -> Tensor:
         """Return values at a modality's layer, of all examples, summed over each feature, (N, F)."""
@@ -176,14 +220,16 @@ class Method:
                 raise InputError(f"{self.title} has no option {option!r}, nor any other; leave it out.")
             require_one_of(option, self.options, f"for {self.title} the option")
 
-    def require(self, question: Question, attention: object = None) -> None:
+    def require(self, question: Question, attention: object = None, grouped: bool = False) -> None:
         """Raise :class:`CannotRun` unless the modalities, the model and the modules of ``attention`` are what it needs."""
+        if grouped and self.whole:
+            raise CannotRun(f"{self.title} counts whole modalities, and has nothing to say of groups; leave groups out.")
         kinds, count = {"image": ImageCells, "text": Tokens}, len(question.modalities)
         for need in self.needs:
             kind = kinds.get(need)
             if kind is not None and not any(isinstance(modality, kind) for modality in question.modalities):
                 raise CannotRun(f"{self.title} needs a modality of type {kind.__name__}, and there is none.")
-            if need == "two modalities" and count != 2:
+            if need == "two modalities" and count != 2 and not grouped:
                 raise CannotRun(f"{self.title} is about two modalities, got {count}.")
             if need == "other modalities" and count < 2:
                 raise CannotRun(f"{self.title} hides the other modalities, and {question.names[0]!r} is the only one; pass "

@@ -6,7 +6,7 @@ pass stops at the captured layers: that is what makes it cost little more than t
 
 import copy
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -322,13 +322,17 @@ class _Call:
                 failed_call(error, self.model, self.values, self.by_name)
                 raise
 
-    def require_classes(self, columns: int) -> None:
-        """Raise unless the first example alone has as many columns; where it cannot be asked alone, that is left open."""
+    def require_classes(self, columns: int, entry: object | None = None) -> None:
+        """Raise unless the first example alone has as many columns; where it cannot be asked alone, that is left open.
+
+        ``entry`` is the key of the tensor in the output; default the one that is judged.
+        """
         try:
             with torch.no_grad():
                 one = {key: value[:1].clone() if isinstance(value, Tensor) and value.ndim and len(value) == self.size
                        and key not in self.common else value for key, value in self.values.items()}
-                alone = first_tensor(self.model(**one) if self.by_name else self.model(*one.values()))
+                output = self.model(**one) if self.by_name else self.model(*one.values())
+                alone = first_tensor(output) if entry is None else dict(_entries(output))[entry]
         except Exception:  # noqa: BLE001 - whatever a model raises on inputs that are cut where they must not be
             return
         if alone.ndim == 2 and alone.shape[1] != columns:
@@ -336,6 +340,18 @@ class _Call:
                              "example: similarities of all with all, and no classes; for the pairs type model = Called(model, "
                              "output=lambda output: output.diagonal()), and for an input that belongs to all examples, which "
                              "would be cut otherwise, model = Called(model, common=('its name',)).")
+
+    def mixed(self, function: Callable[[object], Tensor], output: object) -> object | None:
+        """Return the key of a table (N, N) in the output of which a function reads more than the diagonal."""
+        for key, value in _entries(output):
+            if isinstance(value, Tensor) and value.shape == (self.size, self.size) and value.is_floating_point():
+                with torch.enable_grad():
+                    table = no_inference(value.detach()).requires_grad_()
+                    score = scored(function, _replaced(output, key, table), self.size)
+                    slope = torch.autograd.grad(score.sum(), table, allow_unused=True)[0] if score.requires_grad else None
+                if slope is not None and (slope - slope.diagonal().diag()).any():
+                    return key
+        return None
 
     def layers_that_run(self) -> list[str]:
         """Return the names of the layers that a forward pass calls."""
@@ -347,10 +363,20 @@ class _Call:
 
 def replace_first(output: object, tensor: Tensor) -> object:
     """Return the output of a layer with ``tensor`` in place of its first tensor, of the same type."""
+    return _replaced(output, next(key for key, value in _entries(output) if isinstance(value, Tensor)), tensor)
+
+
+def _entries(output: object) -> Iterable[tuple[object, object]]:
+    """Return the entries of an output by their keys; of a tensor itself, and none of an object of another kind."""
+    if isinstance(output, Mapping):
+        return output.items()
+    return enumerate([output] if isinstance(output, Tensor) else output if isinstance(output, (tuple, list)) else ())
+
+
+def _replaced(output: object, key: object, tensor: Tensor) -> object:
+    """Return an output with a tensor in place of an entry."""
     if isinstance(output, Tensor):
         return tensor
-    entries = output.items() if isinstance(output, Mapping) else enumerate(output)
-    key = next(key for key, value in entries if isinstance(value, Tensor))
     replaced = copy.copy(output) if isinstance(output, Mapping) else list(output)
     replaced[key] = tensor
     if isinstance(output, Mapping):
@@ -362,6 +388,8 @@ def _score(output: object, target: Target, call: _Call, any_mode: bool) -> tuple
     """Return the output that counts, the number to differentiate, (N,), and the class that it belongs to, (N,)."""
     if callable(target):
         score = require_finite(scored(target, output, call.size), "the target")
+        if not any_mode and call.size > 1 and (entry := call.mixed(target, output)) is not None:
+            call.require_classes(call.size, entry)
         return output if isinstance(output, Tensor) else score, score, None
     require_target(target)
     given = first_tensor(output)

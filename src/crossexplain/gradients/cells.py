@@ -1,6 +1,7 @@
 """Pictures and videos, cut into cells."""
 
 from collections.abc import Iterable
+from math import prod
 from numbers import Integral
 
 import torch
@@ -31,7 +32,27 @@ def sides_of(sides: object, what: str, count: int = 2) -> tuple[int, ...] | None
     return numbers
 
 
-class ImageCells(Modality):
+class _Cells(Modality):
+    """What pictures and videos have in common."""
+
+    unit = "cells"
+    grid: tuple[int, ...]
+
+    def _every_cell(self, values: Tensor) -> Tensor:
+        """Return bool (N, F): every example has every cell."""
+        return torch.ones(len(values), prod(self.grid), dtype=torch.bool, device=values.device)
+
+    def _summed(self, values: Tensor, inputs: Inputs | None = None) -> Tensor:
+        """Sum maps (R, C, ...) over the channels and places of each cell: (R, F)."""
+        sides = values.shape[2:]
+        if any(side < pieces for side, pieces in zip(sides, self.grid)):
+            raise InputError(f"layer {self.layer!r} gives maps of {' x '.join(map(str, sides))} places, which cannot be cut "
+                             f"into {' x '.join(map(str, self.grid))} cells; read an earlier layer, or use a coarser grid.")
+        pool = nn.functional.adaptive_avg_pool2d if len(sides) == 2 else nn.functional.adaptive_avg_pool3d
+        return pool(values.sum(dim=1, keepdim=True), self.grid).flatten(1) * (sides.numel() / prod(self.grid))
+
+
+class ImageCells(_Cells):
     """Pixels, cut into a grid of cells (or patches: a grid as fine as the model's).
 
     Parameters
@@ -58,7 +79,6 @@ class ImageCells(Modality):
     """
 
     baselines = ("zero", "mean", "blur", "data")
-    unit = "cells"
 
     def __init__(self, name: str = "image", input: str = "images", layer: str | None = None, grid=(2, 2), *,
                  layout: str | None = None, patches=None, positions=None):
@@ -71,8 +91,7 @@ class ImageCells(Modality):
 
     def features(self, inputs: Inputs) -> Tensor:
         """Return bool (N, rows * columns): every image has every cell."""
-        images = self._pictures(inputs)
-        return torch.ones(len(images), self.grid[0] * self.grid[1], dtype=torch.bool, device=images.device)
+        return self._every_cell(self._pictures(inputs))
 
     def _pictures(self, inputs: Inputs) -> Tensor:
         images = self.value(inputs)
@@ -119,17 +138,9 @@ class ImageCells(Modality):
         columns = torch.arange(width, device=cells.device) * self.grid[1] // width
         return cells[:, rows[:, None] * self.grid[1] + columns][:, None]
 
-    def laid_out(self, values: Tensor, inputs: Inputs, rows: int, module: nn.Module | None = None) -> Tensor:
-        """Return values read at ``layer`` as maps (R, C, h, w), without special tokens."""
-        if type(self).per_feature is not ImageCells.per_feature:  # a way of its own to read the layer
-            return super().laid_out(values, inputs, rows, module)
-        picture = tuple(self.value(inputs).shape[-2:])
-        return self._as_map(values, rows, self.read_from(module), picture=picture, lengths=word_lengths(inputs))
-
-    def summed(self, values: Tensor, inputs: Inputs) -> Tensor:
-        """Sum maps over the channels and places of each cell: (R, F)."""
-        own = type(self).per_feature is not ImageCells.per_feature
-        return super().summed(values, inputs) if own else self._summed(values)
+    def _laid_out(self, values: Tensor, inputs: Inputs, rows: int, place: Place) -> Tensor:
+        """Return maps (R, C, h, w), without special tokens."""
+        return self._as_map(values, rows, place, picture=tuple(self.value(inputs).shape[-2:]), lengths=word_lengths(inputs))
 
     def _as_map(self, values: Tensor, rows: int, place: Place, **known) -> Tensor:
         return as_map(values, rows, place, layout=self.layout, patches=self.patches, positions=self.positions, cells=self.grid,
@@ -139,17 +150,8 @@ class ImageCells(Modality):
         """Sum over the channels and places of each cell: (N, F); pictures are taken for square, :meth:`read_at` knows."""
         return self._summed(self._as_map(values, len(values) if self.layout != "TND" else values.shape[1], self.read_from()))
 
-    def _summed(self, values: Tensor) -> Tensor:
-        height, width = values.shape[-2:]
-        if height < self.grid[0] or width < self.grid[1]:
-            raise InputError(f"layer {self.layer!r} gives maps of {height} x {width} places, which cannot be cut into "
-                             f"{self.grid[0]} x {self.grid[1]} cells; read an earlier layer, or use a coarser grid.")
-        places = values.sum(dim=1, keepdim=True)  # (N, 1, h, w)
-        cells = nn.functional.adaptive_avg_pool2d(places, self.grid).flatten(1)  # (N, F)
-        return cells * (height * width / (self.grid[0] * self.grid[1]))
 
-
-class Video(Modality):
+class Video(_Cells):
     """Pixels of videos or volumes, cut into cells of time and space.
 
     Parameters
@@ -173,7 +175,6 @@ class Video(Modality):
     """
 
     baselines = ("zero", "mean", "data")
-    unit = "cells"
 
     def __init__(self, name: str = "video", input: str = "video", layer: str | None = None, grid=(2, 2, 2), *,
                  layout: str | None = None, read_as: str | None = None):
@@ -193,8 +194,7 @@ class Video(Modality):
         if any(side < pieces for side, pieces in zip(sides, self.grid)):
             raise InputError(f"{self.name} has {sides[0]} frames of {sides[1]} x {sides[2]} pixels, which cannot be cut into "
                              f"{' x '.join(map(str, self.grid))} cells; pass a coarser grid=(frames, rows, columns).")
-        count = self.grid[0] * self.grid[1] * self.grid[2]
-        return torch.ones(len(video), count, dtype=torch.bool, device=video.device)
+        return self._every_cell(video)
 
     def _time(self, video: Tensor) -> int:
         """Return the axis of the frames, 1 or 2."""
@@ -221,11 +221,9 @@ class Video(Modality):
             other = video.mean(dim=(time, 3, 4), keepdim=True) if baseline == "mean" else video.new_zeros(())
         return {self.input: torch.where(stay, video, other)}
 
-    def laid_out(self, values: Tensor, inputs: Inputs, rows: int, module: nn.Module | None = None) -> Tensor:
-        """Return values read at ``layer`` as (R, C, t, h, w)."""
-        if type(self).per_feature is not Video.per_feature:  # a way of its own to read the layer
-            return super().laid_out(values, inputs, rows, module)
-        video, place = self.value(inputs), self.read_from(module)
+    def _laid_out(self, values: Tensor, inputs: Inputs, rows: int, place: Place) -> Tensor:
+        """Return values (R, C, t, h, w)."""
+        video = self.value(inputs)
         frames, layout = video.shape[self._time(video)], self.read_as or self._layout_of(values, place, video)
         if layout in ("NFCHW", "FNCHW") and (values.ndim != 4 or len(values) != rows * frames):
             raise InputError(f"layer {self.layer!r} gives {tuple(values.shape)} for {rows} videos of {frames} frames, "
@@ -233,11 +231,6 @@ class Video(Modality):
         if layout not in ("NFCHW", "FNCHW"):
             require_rows(values, rows, place)
         return self._turned(values, layout, rows)
-
-    def summed(self, values: Tensor, inputs: Inputs) -> Tensor:
-        """Sum maps over the channels and places of each cell: (R, F)."""
-        own = type(self).per_feature is not Video.per_feature
-        return super().summed(values, inputs) if own else self._summed(values)
 
     def _turned(self, values: Tensor, layout: str, rows: int) -> Tensor:
         """Return values as (N, C, t, h, w)."""
@@ -268,11 +261,3 @@ class Video(Modality):
             raise InputError(f"layer {self.layer!r} gives {tuple(values.shape)}, all frames in one batch; how many an "
                              "example has is not known here: ask read_at(values, inputs, rows).")
         return self._summed(self._turned(values, layout, len(values)))
-
-    def _summed(self, values: Tensor) -> Tensor:
-        sides = values.shape[2:]
-        if any(side < pieces for side, pieces in zip(sides, self.grid)):
-            raise InputError(f"layer {self.layer!r} gives maps of {' x '.join(map(str, sides))} places, which cannot be cut "
-                             f"into {' x '.join(map(str, self.grid))} cells; read an earlier layer, or use a coarser grid.")
-        cells = nn.functional.adaptive_avg_pool3d(values.sum(dim=1, keepdim=True), self.grid).flatten(1)
-        return cells * (sides.numel() / cells.shape[1])

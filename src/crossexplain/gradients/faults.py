@@ -15,7 +15,6 @@ from crossexplain.gradients.failures import quantised
 from crossexplain.gradients.modalities import Inputs, Modality, Tokens, is_batched
 from crossexplain.gradients.padding import padding_side_of
 from crossexplain.gradients.question import Question
-from crossexplain.gradients.trial import TOUCH
 from crossexplain.gradients.verdict import on_one_side
 from crossexplain.gradients.views import Mask, Views
 from crossexplain.gradients.words import SIDES
@@ -28,7 +27,12 @@ LOUDER = 2.0 ** 10  # what the score is multiplied by to see that; a power of tw
 MANY = 12  # examples from which logits on one side of 0 are no accident: 1 of 2,048 of a model that says yes to every second
 SHUFFLES = 5  # how often a modality is shuffled among the examples
 
-Findings = Iterator[tuple[str, str, str]]  # what was seen, why it matters, what to do
+Findings = Iterator[tuple[str, str, dict[str, object]]]  # what was seen, of which kind it is, and what belongs into the texts
+
+
+def finding(saw: str, kind: str = "", **values: object) -> tuple[str, str, dict[str, object]]:
+    """Return a finding; the rest of it stands in ``findings.toml``."""
+    return saw, kind, values
 
 
 class Checks:
@@ -103,33 +107,25 @@ class Checks:
         dropping += [name for name, layer in training
                      if isinstance(layer, nn.RNNBase) and layer.dropout > 0 and layer.num_layers > 1]
         if dropping:
-            yield (f"{len(dropping)} layer(s) drop units at random: {_listed(dropping)}.",
-                   "Two rounds then differ by luck, and the difference is read as interaction.",
-                   "Call model.eval() before you explain.")
+            yield finding(f"{len(dropping)} layer(s) drop units at random: {_listed(dropping)}.")
 
     def _batch_statistics(self) -> Findings:
         by_batch = [name for name, layer in self.model.named_modules()
                     if isinstance(layer, nn.modules.batchnorm._BatchNorm) and (layer.training or layer.running_mean is None)]
         if by_batch:
-            yield (f"{len(by_batch)} batch-norm layer(s) normalise by the batch at hand: {_listed(by_batch)}.",
-                   "An example's logit then depends on the other views in the batch.",
-                   "Call model.eval(), or replace batch-norm that keeps no running statistics.")
+            yield finding(f"{len(by_batch)} batch-norm layer(s) normalise by the batch at hand: {_listed(by_batch)}.")
 
     def _train_mode(self) -> Findings:
         try:
             require_eval(self.model)
         except InputError as error:
-            yield (f"{str(error).partition(', where')[0].capitalize()}.",
-                   "Rounds and methods refuse it: what such a part does in train mode is known to nobody but itself.",
-                   "Call model.eval() after the last change to the model; it reaches all parts.")
+            yield finding(f"{str(error).partition(', where')[0].capitalize()}.")
 
     def _not_repeatable(self) -> Findings:
         moved = (self.full - self.run(self.inputs)).abs().amax(dim=1)
         if (moved > self.rounding).any():
-            yield (f"The same batch twice: {int((moved > self.rounding).sum())} of {self.n} logits differ, by up to "
-                   f"{float(moved.max()):.3g}.",
-                   "Differences between rounds then contain noise of that size.",
-                   "Call model.eval(); if it remains, look for sampling in the forward pass or fix its seed.")
+            yield finding(f"The same batch twice: {int((moved > self.rounding).sum())} of {self.n} logits differ, by up to "
+                          f"{float(moved.max()):.3g}.")
             return
         again = self._read()[1]
         for what, first, second in (("activations", self.captured.activations, again.activations),
@@ -137,21 +133,18 @@ class Checks:
             for layer, values in first.items():
                 apart = float((values - second[layer]).abs().max())
                 if apart > 1e-4 * float(values.abs().max()):
-                    yield (f"The same batch twice: the {what} at {layer!r} differ by up to {apart:.3g}; the logits agree.",
-                           "Maps of that layer contain noise of that size.",
-                           "Look for sampling in the forward or backward pass: dropout that is always on, Gumbel, noise.")
+                    yield finding(f"The same batch twice: the {what} at {layer!r} differ by up to {apart:.3g}; the logits "
+                                  "agree.", "layer")
                     return
 
     def _examples_touch(self) -> Findings:
-        if self.n < 2 or quantised(self.model):  # which rounds by the largest number in the batch
+        exact = self.question.whole().dtype in (torch.float32, torch.float64)  # of others the test pass can tell
+        if self.n < 2 or not exact or quantised(self.model):  # which rounds by the largest number in the batch
             return
-        exact = self.question.whole().dtype in (torch.float32, torch.float64)
         alone = self.run(self.question.examples(torch.arange(1)))
         apart = (alone - self.full[:1]).abs().max()
-        if apart > (1e-3 if exact else TOUCH) * self._largest():
-            yield (f"The first example alone has another logit than in the batch, by {apart:.3g}.",
-                   "All views run as one batch; views that touch each other explain each other.",
-                   "Look for batch-norm without statistics, or a softmax or mean over the batch axis.")
+        if apart > 1e-3 * self._largest():
+            yield finding(f"The first example alone has another logit than in the batch, by {apart:.3g}.")
 
     @cached_property
     def _dead(self) -> Tensor:
@@ -168,17 +161,13 @@ class Checks:
 
     def _clamped_logit(self) -> Findings:
         if self._bounds:
-            yield (f"{int(self._dead.sum())} of {self.n} examples have the logit {_or(self._bounds)} exactly and a gradient of "
-                   "0 at every modality.",
-                   "Their maps are 0/0; a ReLU on the logit can say no only where nothing can be explained.",
-                   "Remove the ReLU or clamp before the loss (train on the raw logit) or leave these examples out.")
+            yield finding(f"{int(self._dead.sum())} of {self.n} examples have the logit {_or(self._bounds)} exactly and a "
+                          "gradient of 0 at every modality.")
 
     def _dead_examples(self) -> Findings:
         if self._dead.any() and not self._bounds:
-            yield (f"{int(self._dead.sum())} of {self.n} examples have a gradient of 0 at every modality, such as "
-                   f"{_listed(self._dead.nonzero()[:, 0].tolist())}.",
-                   "Their maps are 0/0: all units on the way are off, saturated or clamped for them.",
-                   "Look for a ReLU, a clamp or a step on the way to the logit, or leave these examples out.")
+            yield finding(f"{int(self._dead.sum())} of {self.n} examples have a gradient of 0 at every modality, such as "
+                          f"{_listed(self._dead.nonzero()[:, 0].tolist())}.")
 
     @cached_property
     def _faint(self) -> dict[str, tuple[float, float]]:
@@ -198,21 +187,15 @@ class Checks:
     def _no_gradient(self) -> Findings:
         for name, (norm, moved) in self._faint.items():
             if moved > self.rounding:
-                yield (f"The median gradient norm at {name} is {norm:.2g}, and yet the logits move by up to {moved:.3g} as "
-                       f"{name} is masked.",
-                       "A gradient of zero is no proof of no influence: something on the way is rounded, quantised, "
-                       "detached, saturated or a choice, and has none.",
-                       f"Ask about {name} by masks (Game, feature_dividends, explain with 'kernel shap' or 'occlusion'), or "
-                       "name a layer after the place where the gradient ends.")
+                yield finding(f"The median gradient norm at {name} is {norm:.2g}, and yet the logits move by up to {moved:.3g} "
+                              f"as {name} is masked.", name=name)
 
     def _vanished_branch(self) -> Findings:
         largest = max(float(values.median()) for values in self._norms().values())
         for name, (norm, moved) in self._faint.items():
             if moved <= self.rounding:
-                yield (f"The median gradient norm at {name} is {norm:.2g}, at the strongest modality {largest:.2g}, and no "
-                       f"mask of {name} moves the logits.",
-                       f"Nothing of {name} reaches the logit: its map is rounding noise, and normalised it looks real.",
-                       f"Mend the branch (fewer layers, no padding in front, normalisation) before you explain {name}.")
+                yield finding(f"The median gradient norm at {name} is {norm:.2g}, at the strongest modality {largest:.2g}, and "
+                              f"no mask of {name} moves the logits.", name=name)
 
     def _gradient_underflows(self) -> Findings:
         try:
@@ -225,11 +208,8 @@ class Checks:
             lost = float((gradient.double() - whole).norm() / whole.norm().clamp(min=1e-300))
             if lost > UNDERFLOWN:
                 zeros = float((gradient == 0).double().mean())
-                yield (f"The gradient at {layer!r} is off by {lost:.0%} of its length, as is seen where the score is "
-                       f"multiplied by {LOUDER:g} first; {zeros:.0%} of its entries are exactly 0.",
-                       "On the way back it falls below the least number of this precision, and maps and norms lose it without "
-                       "a word.",
-                       "Explain a copy in single precision, model.float(), with inputs in single precision.")
+                yield finding(f"The gradient at {layer!r} is off by {lost:.0%} of its length, as is seen where the score is "
+                              f"multiplied by {LOUDER:g} first; {zeros:.0%} of its entries are exactly 0.")
 
     def _followed(self, logits: Tensor) -> Tensor:
         """Return the logit that is differentiated, (N,), of logits (N, C)."""
@@ -245,11 +225,8 @@ class Checks:
             alive = ((size > 0) & present).any(dim=1)
             share = float(dead[alive].sum() / present[alive].sum().clamp(min=1))
             if alive.any() and share >= 0.25:
-                yield (f"At {modality.layer!r}, {share:.0%} of the features of {modality.name} have a gradient of exactly 0 "
-                       "while others of the same example have one.",
-                       "Only some positions of this layer are used (an LSTM's last step, one row of a layer norm): the zeros "
-                       "say nothing about the words.",
-                       "Read the gradient at the embedding, or at a layer all of whose positions are used.")
+                yield finding(f"At {modality.layer!r}, {share:.0%} of the features of {modality.name} have a gradient of "
+                              "exactly 0 while others of the same example have one.")
 
     def _padding_is_read(self) -> Findings:
         for modality in self.modalities:
@@ -271,10 +248,7 @@ class Checks:
                 saw = (f"Other words in place of the padding, with the same attention mask, move the logits by up to "
                        f"{moved:.3g}; {share:.0%} of the gradient norm falls on padding.")
             if is_read:
-                yield (saw,
-                       "[PAD] then tops the list of important tokens, and an answer depends on how far a batch was padded.",
-                       "Give an attention encoder the mask it expects: a raw 0/1 mask that is added to the scores hides "
-                       "nothing, 0 and -inf do. Of an LSTM, pad after the words and leave the padding out when pooling.")
+                yield finding(saw)
 
     def _padding_share(self, modality: Tokens, padding: Tensor) -> float:
         size = modality.laid_out(self.captured.gradients[modality.layer], self.inputs, self.n).norm(dim=2)  # (N, T)
@@ -284,19 +258,15 @@ class Checks:
         for modality in self.modalities:
             if not isinstance(modality, Tokens) or modality.padding_side is None and modality.real(self.inputs).all():
                 continue  # where nothing is padded, 'delete' asks the model on which side it may
-            why = "An answer depends on how far a batch was padded, and a view that deletes a word is not the shorter text."
             try:
                 side = padding_side_of(self.run, modality.settled(self.inputs), self._without_padding(modality))
             except InputError as error:
-                yield (f"{str(error)[0].upper()}{str(error)[1:]}", why,
-                       "Give the model what tells it the padding, or read its answer at the last word; leave 'delete' aside.")
+                yield finding(f"{str(error)[0].upper()}{str(error)[1:]}", "neither")
                 continue
             padded = modality.settled(self.inputs).side
             if side is not None and padded in SIDES and side != padded:
-                yield (f"{modality.name} is padded on the {padded}, and the model gives what a shorter text gives with "
-                       f"padding on the {side} alone.", why,
-                       f"Pad on the other side: tokenizer.padding_side = {side!r}; or name Tokens(padding_side={side!r}) where "
-                       "it was said otherwise.")
+                yield finding(f"{modality.name} is padded on the {padded}, and the model gives what a shorter text gives with "
+                              f"padding on the {side} alone.", side=side)
 
     def _without_padding(self, modality: Tokens) -> Inputs:
         """Return the inputs of the longest text alone, without its padding."""
@@ -309,10 +279,7 @@ class Checks:
     def _mask_is_padding(self) -> Findings:
         for modality in self.modalities:
             if isinstance(modality, Tokens) and modality.mask_id is not None and modality.mask_id == modality.pad_id:
-                yield (f"The mask id of {modality.name} is its padding id, {modality.pad_id}.",
-                       "A word that is masked then looks like the end of the text, and views of 'mask' are views of 'pad'.",
-                       "Name the id of the vocabulary's own mask (tokenizer.mask_token_id); of a vocabulary without one, "
-                       "Tokens(mask_id=None).")
+                yield finding(f"The mask id of {modality.name} is its padding id, {modality.pad_id}.")
 
     def _mask_changes_nothing(self) -> Findings:
         for modality in self.modalities:
@@ -322,17 +289,12 @@ class Checks:
             moved = float((self.run(masked) - self.full).abs().max())
             if still.all() or moved <= self.rounding:
                 what = "is the same input as the unmasked view" if still.all() else f"gives the same logits (to {moved:.1g})"
-                yield (f"With all of {modality.name} replaced by {baseline!r} the view {what}.",
-                       f"Every round of {modality.name} repeats round 1; 'nothing changes' would be read as dominance of the "
-                       "other modality.",
-                       "Check that the mask id or baseline differs from the input" if still.all() else
-                       f"Check that the model uses {modality.name} at all: compare with another baseline and with shuffled "
-                       "examples.")
+                yield finding(f"With all of {modality.name} replaced by {baseline!r} the view {what}.",
+                              "input" if still.all() else "logits", name=modality.name)
             elif baseline != "data" and still.float().mean() >= DEAD:
-                yield (f"With all of {modality.name} replaced by {baseline!r} {int(still.sum())} of {self.n} examples, such as "
-                       f"{_listed(still.nonzero()[:, 0].tolist())}, are the same input as before.",
-                       f"For these examples every round of {modality.name} repeats round 1, whatever the model does.",
-                       f"Use another baseline of {modality.name}: {', '.join(map(repr, modality.baselines[1:]))}.")
+                yield finding(f"With all of {modality.name} replaced by {baseline!r} {int(still.sum())} of {self.n} examples, "
+                              f"such as {_listed(still.nonzero()[:, 0].tolist())}, are the same input as before.",
+                              "some", name=modality.name, others=", ".join(map(repr, modality.baselines[1:])))
 
     def _all_masked(self, modality: Modality, baseline: str) -> Inputs:
         """Return the inputs with all of a modality masked, under ``"data"`` by the next example."""
@@ -347,18 +309,11 @@ class Checks:
     def _within_0_and_1(self) -> Findings:
         if self._within(0, 1) and not self.question.problems():
             low, high = (float(value) for value in self.full.aminmax())
-            yield (f"All {self.n} outputs lie within 0 and 1, from {low:.3g} to {high:.3g}.",
-                   "A single output is read as a logit, above 0 for yes: of a probability every answer would be yes, and no "
-                   "mask could change it.",
-                   "Ask about the logit: Called(model, output=...) of what the model has before its sigmoid, or "
-                   "target=lambda output: output.logit().")
+            yield finding(f"All {self.n} outputs lie within 0 and 1, from {low:.3g} to {high:.3g}.")
 
     def _one_side_of_zero(self) -> Findings:
         if self.n >= MANY and not self._within(0, 1) and (same := on_one_side(self.full)):
-            yield (same.strip(),
-                   "No prediction flips, and the paper's rule has no class to read; the verdict asks how the logits vary "
-                   "and is right for numbers too.",
-                   "Of a number leave flips and paper_rule aside; of a yes or no pass examples of both answers.")
+            yield finding(same.strip())
 
     def _within(self, low: float, high: float) -> bool:
         return self.n >= MANY and self.full.shape[1] == 1 and low <= float(self.full.min()) and float(self.full.max()) <= high
@@ -371,20 +326,16 @@ class Checks:
             shuffled = np.stack([self._right(self.run(self._changed(modality, Mask(None, "data", order)))) for order in orders])
             gain, low = self._gain(right, shuffled.mean(axis=0))
             if low <= 0:
-                yield (f"Accuracy {right.mean():.3f} as it is, {shuffled.mean():.3f} with {modality.name} shuffled among the "
-                       f"examples: a gain of {gain:.3f}, from {low:.3f} (n = {self.n}).",
-                       f"The model has not learned to use {modality.name}; its gradients there explain nothing.",
-                       "Look at the held-out accuracy while training; explain a model that has learned the task.")
+                yield finding(f"Accuracy {right.mean():.3f} as it is, {shuffled.mean():.3f} with {modality.name} shuffled "
+                              f"among the examples: a gain of {gain:.3f}, from {low:.3f} (n = {self.n}).", name=modality.name)
 
     def _no_better_than_a_rival(self) -> Findings:
         right = self._right(self.full)
         of_rival = (self.labels == self.labels.mode().values).numpy().astype(float)
         gain, low = self._gain(right, of_rival)
         if low <= 0:
-            yield (f"Accuracy {right.mean():.3f}, that of the most frequent class {of_rival.mean():.3f}: a gain of {gain:.3f}, "
-                   f"from {low:.3f} (n = {self.n}).",
-                   "What a simpler model does as well needs no joint reading of the modalities.",
-                   "Balance the data until no single modality gives the label away, and train on.")
+            yield finding(f"Accuracy {right.mean():.3f}, that of the most frequent class {of_rival.mean():.3f}: a gain of "
+                          f"{gain:.3f}, from {low:.3f} (n = {self.n}).")
 
     def _changed(self, modality: Modality, mask: Mask) -> Inputs:
         return Views(self.inputs, self.modalities, {"masked": {modality.name: mask}}, allow_empty=True,

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from crossexplain.checks import InputError
 from crossexplain.gradients.layouts import Place, at_positions, positions_of, require_layout, rows_first
@@ -131,16 +131,12 @@ class InARow(Modality):
         """Return values (N, F) of features at their positions (N, T)."""
         return values
 
-    def laid_out(self, values: Tensor, inputs: Inputs, rows: int, module: nn.Module | None = None) -> Tensor:
-        """Return values read at ``layer``, a vector for each position of the input: (R, T, D)."""
-        if type(self).per_feature is not InARow.per_feature:  # a way of its own to read the layer
-            return super().laid_out(values, inputs, rows, module)
-        return self._vectors(values, rows, self.value(inputs).shape[1], self.read_from(module))
+    def _laid_out(self, values: Tensor, inputs: Inputs, rows: int, place: Place) -> Tensor:
+        """Return a vector for each position of the input, (R, T, D)."""
+        return self._vectors(values, rows, self.value(inputs).shape[1], place)
 
-    def summed(self, values: Tensor, inputs: Inputs) -> Tensor:
-        """Sum vectors (R, T, D) over the dimensions of each feature: (R, F)."""
-        own = type(self).per_feature is not InARow.per_feature
-        return super().summed(values, inputs) if own else self.to_features(values.sum(dim=-1), inputs)
+    def _summed(self, values: Tensor, inputs: Inputs) -> Tensor:
+        return self.to_features(values.sum(dim=-1), inputs)
 
     def per_feature(self, values: Tensor, count: int) -> Tensor:
         """Sum over the dimensions of each feature: (N, F)."""

@@ -68,18 +68,20 @@ def without_others(inputs: Inputs, modality: Modality, modalities: Sequence[Moda
     InputError
         Where an input such as ``token_type_ids`` may belong to two modalities.
     """
-    mine, others = modality.keys(inputs), set()
+    own_keys, others = modality.keys(inputs), set()
     named = {modality.input, *getattr(modality, "along", ()), *getattr(modality, "stay", ()), *modality.own}
-    known = {*mine} - {*TRAVEL, *STAY} | named
+    known = {*own_keys} - {*TRAVEL, *STAY} | named
     for other in modalities:
         if other is modality:
             continue
-        theirs = {*other.keys(inputs)}
-        for key in {*TRAVEL} & {*mine} & theirs - named - {*getattr(other, "along", ()), *getattr(other, "stay", ())}:
+        other_keys = {*other.keys(inputs)}
+        declared = {*getattr(other, "along", ()), *getattr(other, "stay", ())}
+        for key in {*TRAVEL, *STAY} & {*own_keys} & other_keys - named - declared:
             if isinstance(modality, Tokens) == isinstance(other, Tokens):
-                raise InputError(f"input {key!r} can belong to {modality.name} or to {other.name}; pass along=({key!r},) to "
-                                 "the one whose it is, or to both.")
-            theirs -= {key} if isinstance(modality, Tokens) else set()  # of words, not of vectors
-        others |= theirs
-    others = (others - known - {*STAY}) | ({*common} - named)
+                how = f"{'along' if key in TRAVEL else 'stay'}=({key!r},)"
+                raise InputError(f"input {key!r} can belong to {modality.name} or to {other.name}; pass {how} to the one whose "
+                                 "it is, or to both.")
+            other_keys -= {key} if isinstance(modality, Tokens) else set()  # of words, not of vectors
+        others |= other_keys
+    others = (others - known) | ({*common} - named)
     return {key: value for key, value in inputs.items() if key not in others}

@@ -10,6 +10,7 @@ from crossexplain.checks import InputError, require_one_of
 from crossexplain.gradients.called import calling_of
 from crossexplain.gradients.layouts import Place, module_at
 
+BUILT_IN = tuple(f"crossexplain.gradients.{name}" for name in ("cells", "in_a_row", "vectors", "words"))  # of modalities
 Inputs = Mapping[str, object]  # what the model takes by keyword; every tensor with axes has the batch first
 
 
@@ -84,11 +85,22 @@ class Modality:
         Pictures have (R, C, h, w), what comes in a row (R, T, D); a modality of your own gets them as they are. The
         arguments are those of :meth:`read_at`.
         """
-        return values
+        return values if self._reads_itself else self._laid_out(values, inputs, rows, self.read_from(module))
 
     def summed(self, values: Tensor, inputs: Inputs) -> Tensor:
         """Sum what :meth:`laid_out` returns over each feature: (R, F)."""
-        return self.per_feature(values, self.features(inputs).shape[1])
+        return self.per_feature(values, self.features(inputs).shape[1]) if self._reads_itself else self._summed(values, inputs)
+
+    @property
+    def _reads_itself(self) -> bool:
+        """Whether the modality has a way of its own to read a layer: ``per_feature`` of somebody else."""
+        return type(self).per_feature.__module__ not in BUILT_IN
+
+    def _laid_out(self, values: Tensor, inputs: Inputs, rows: int, place: Place) -> Tensor:
+        raise NotImplementedError
+
+    def _summed(self, values: Tensor, inputs: Inputs) -> Tensor:
+        raise NotImplementedError
 
     def to_features(self, values: Tensor, inputs: Inputs) -> Tensor:
         """Return values (R, T), one a position, at the features (R, F) that the positions are part of."""

@@ -1,4 +1,4 @@
-"""Where a deleted word leaves its padding, found by asking the model; and which ids a view replaced."""
+"""Where a deleted word leaves its padding, and whether an answer is read at a padded word: found by asking the model."""
 
 import copy
 from collections.abc import Callable
@@ -9,6 +9,8 @@ from torch import Tensor
 from crossexplain.checks import InputError
 from crossexplain.gradients.modality import Inputs
 from crossexplain.gradients.words import Tokens
+
+LITTLE = 0.02  # of an output; what half precision rounds, too
 
 
 def padding_side_of(call: Callable[[Inputs], Tensor], modality: Tokens, inputs: Inputs) -> str | None:
@@ -46,20 +48,50 @@ def padding_side_of(call: Callable[[Inputs], Tensor], modality: Tokens, inputs: 
     found = {}
     for side in ("left", "right") if modality.side == "left" else ("right", "left"):
         found[side] = call({**inputs, **_on(modality, side).delete(inputs, hide)})
-        near = 1e-4 * float(truth.abs().max())
-        if found[side].shape == truth.shape and torch.allclose(found[side], truth, rtol=1e-3, atol=near):
+        if _alike(found[side], truth):
             return side
-    raise InputError(f"with a word of {modality.name} deleted the model gives {_told(truth)}, but with padding at the end "
-                     f"{_told(found['right'])}, and at the beginning {_told(found['left'])}: it reads padding as text; "
+    raise InputError(f"with a word of {modality.name} deleted the model gives {_shown(truth)}, but with padding at the end "
+                     f"{_shown(found['right'])}, and at the beginning {_shown(found['left'])}: it reads padding as text; "
                      "name the attention mask (attention=...) or the number of tokens (lengths=...) where the model takes "
                      "one, use the baseline 'mask', 'pad' or 'data', or say padding_side=... if you want 'delete' all the "
                      "same.")
 
 
+def require_unread(call: Callable[[Inputs], Tensor], modality: Tokens, inputs: Inputs) -> None:
+    """Raise where a model reads its answer at a last word that is padded: it is then not what a shorter text gives.
+
+    Arguments as for :func:`padding_side_of`; the example may be padded. Where something else than a word comes last, as the end
+    of a prompt, or the model does not run on a shorter text, there is nothing to find.
+    """
+    real, words = modality.real(inputs)[0], modality.is_word(inputs)[0]
+    last = int(real.nonzero()[-1])
+    if modality.attention is None or not words[last] or int(real.sum()) < 2:
+        return
+    stay = torch.arange(len(words)) != last
+    try:
+        truth = call(_shorter(modality, inputs, stay))
+    except Exception:  # whatever a stranger's model says to a text of another length: then it cannot tell
+        return
+    padded = call({**inputs, **modality.pad(inputs, ~stay.to(words.device)[None])})
+    # Padding that is attended to moves an answer a little, which the pre-flight says; one that is read there is another.
+    if truth.isfinite().all() and not _alike(padded, truth, LITTLE):
+        raise InputError(f"with the last word of {modality.name} hidden by 'pad' the model gives {_shown(padded)}, and without "
+                         f"it {_shown(truth)}: it reads its answer at the place of that word, or reads padding as text; name "
+                         "what comes after the words in every view (special=..., special_mask=...), pad on the side on which "
+                         "the model leaves padding out, or use the baseline 'delete' or 'data'.")
+
+
+def _alike(found: Tensor, truth: Tensor, share: float = 1e-3) -> bool:
+    """Return whether two runs with texts of other lengths give the same, but for a share and for rounding."""
+    share = share if truth.dtype in (torch.float32, torch.float64) else max(share, LITTLE)
+    near = share / 10 * float(truth.detach().abs().max())
+    return found.shape == truth.shape and torch.allclose(found, truth, rtol=share, atol=near)
+
+
 def _on(modality: Tokens, side: str) -> Tokens:
-    there = copy.copy(modality)
-    there.side = side
-    return there
+    known = copy.copy(modality)
+    known.side = side
+    return known
 
 
 def _shorter(modality: Tokens, inputs: Inputs, stay: Tensor) -> dict[str, object]:
@@ -76,17 +108,5 @@ def _shorter(modality: Tokens, inputs: Inputs, stay: Tensor) -> dict[str, object
     return shorter
 
 
-def _told(values: Tensor) -> str:
+def _shown(values: Tensor) -> str:
     return ", ".join(f"{value:.4g}" for value in values.detach().flatten()[:3].tolist())
-
-
-def replaced_ids(modality: Tokens, before: Inputs, after: Inputs) -> list[int]:
-    """Return the ids that a view replaced, to say which of them another input may need.
-
-    Parameters
-    ----------
-    before, after : mapping of str to Tensor
-        The same rows, as they are and in the view.
-    """
-    old, new = modality.value(before), modality.value(after)
-    return old[old != new].unique().tolist() if old.shape == new.shape else []

@@ -243,7 +243,7 @@ def _apart(count: int, grid: Grid, place: Place) -> list[float]:
         answers = [(values - before).reshape(count, -1).double().norm(dim=1) for values in after
                    if values.shape == before.shape]
         if len(answers) == 2 and all(answer.any() for answer in answers):
-            rather_first = (answers[0] + TINY).log() - (answers[1] + TINY).log()  # (T,)
+            rather_first = _log_ratio(*answers)  # (T,)
             last = grid[0] * grid[1] - 1
             return [float(rather_first[start] - rather_first[start + last]) for start in range(count - last)]
     return []
@@ -305,9 +305,12 @@ def _apart_at_corners(answers: Sequence[Tensor]) -> float:
         return 0.0
 
     def rather_first(values: Tensor) -> float:
-        halves = values[: len(values) // 2].sum(), values[len(values) // 2 :].sum()
-        return float((halves[0] + TINY).log() - (halves[1] + TINY).log())
+        return float(_log_ratio(values[: len(values) // 2].sum(), values[len(values) // 2 :].sum()))
 
     columns = rather_first(left.sum(dim=0)) - rather_first(right.sum(dim=0))
     rows = rather_first(left.sum(dim=1)) - rather_first(bottom.sum(dim=1))
     return min(columns, rows)
+
+
+def _log_ratio(one: Tensor, other: Tensor) -> Tensor:
+    return (one + TINY).log() - (other + TINY).log()

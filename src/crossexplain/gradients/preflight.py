@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from crossexplain.gradients.faults import Checks, Findings
 from crossexplain.gradients.modalities import Inputs, Modality
 from crossexplain.gradients.question import Question, Target
+from crossexplain.gradients.trial import texts_of
 
 # What the test pass of a question finds.
 TESTED = ("columns change", "an axis is dropped", "examples touch", "one each or one for all", "probabilities")
@@ -119,7 +120,8 @@ def preflight(model: nn.Module, inputs: Inputs, modalities: Sequence[Modality], 
 
 
 def _found(checks: Sequence[Callable[[], Findings]]) -> list[Finding]:
-    return [Finding(_name(check), *texts) for check in checks for texts in check()]
+    return [Finding(_name(check), saw, *texts_of(_name(check), kind, **values))
+            for check in checks for saw, kind, values in check()]
 
 
 def _name(check: Callable) -> str:

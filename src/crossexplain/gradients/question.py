@@ -30,7 +30,7 @@ from crossexplain.gradients.modalities import (
     without_others,
 )
 from crossexplain.gradients.modes import eager
-from crossexplain.gradients.padding import padding_side_of
+from crossexplain.gradients.padding import padding_side_of, require_unread
 from crossexplain.gradients.sharing import shared
 from crossexplain.gradients.trial import Refusal, Trial
 
@@ -133,12 +133,18 @@ class Question:
         for i, modality in enumerate(self.modalities):
             if chosen[modality.name] == "delete" and isinstance(modality, Tokens) and modality.side is None:
                 self.modalities[i] = self._with_side(modality)
+            if chosen[modality.name] == "pad" and isinstance(modality, Tokens) and not self.any_mode:
+                require_unread(self._of_one, modality, self.examples(torch.arange(1)))
         return chosen
+
+    def _of_one(self, inputs: Inputs) -> Tensor:
+        """Return what is judged of one example, which does not count as a pass."""
+        return self.of_output(run(self.model, inputs), 1)
 
     def _with_side(self, modality: Tokens) -> Tokens:
         """Return a text of which nothing is padded with the side on which the model does not read padding."""
         one = self.examples(torch.arange(1))
-        side = padding_side_of(lambda rows: self.of_output(run(self.model, rows), 1), modality, one)
+        side = padding_side_of(self._of_one, modality, one)
         known = copy.copy(modality)
         known.side = side or "right"
         return known

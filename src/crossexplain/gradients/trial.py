@@ -4,9 +4,13 @@ It finds what would make all later answers wrong: columns that change with the b
 that is dropped, probabilities in place of logits, and which inputs belong to all examples.
 """
 
+import copy
+import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import cache
 from itertools import chain, combinations
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -23,6 +27,7 @@ from crossexplain.gradients.modalities import Inputs, Modality, is_batched, rows
 # of one size an example's logit is the same to the last digits, whatever stands beside it, and when it is asked for again.
 TOUCH = 0.02
 SAME = 1e-4
+MOST = 2**28  # weights of a model that is copied to single precision, 1 GiB, to tell rounding from examples that touch
 FEW = 3  # inputs that may belong to all examples, of which every subset is tried; of more, each alone and all together
 
 
@@ -37,9 +42,21 @@ class Refusal(InputError):
         What the run showed, what it does to explanations, and what to type.
     """
 
-    def __init__(self, check: str, saw: str, why: str, do: str):
-        super().__init__(f"{saw} {why} {do}")
-        self.check, self.saw, self.why, self.do = check, saw, why, do
+    def __init__(self, check: str, saw: str, kind: str = "", **values: object):
+        self.check, self.saw, (self.why, self.do) = check, saw, texts_of(check, kind, **values)
+        super().__init__(f"{saw} {self.why} {self.do}")
+
+
+def texts_of(check: str, kind: str = "", **values: object) -> tuple[str, str]:
+    """Return why a finding matters and what to do, of ``findings.toml``; ``kind`` names one of several that a check has."""
+    texts = _texts()[check]
+    texts = texts[kind] if kind else texts
+    return texts["why"].format(**values), texts["do"].format(**values)
+
+
+@cache
+def _texts() -> dict[str, dict]:
+    return tomllib.loads(Path(__file__).with_name("findings.toml").read_text("utf-8"))
 
 
 class Trial(NamedTuple):
@@ -112,6 +129,13 @@ def _subsets(keys: Sequence[str]) -> Iterator[tuple[str, ...]]:
     return chain.from_iterable(combinations(keys, size) for size in sizes)
 
 
+def _equal(two: Inputs, common: Sequence[str]) -> bool:
+    """Return whether two examples are the same, so that what each does to the other does not show."""
+    cut = [value for key, value in two.items() if key not in common and is_batched(value, 2)]
+    return all(torch.equal(*value) if isinstance(value, Tensor) else value[0] is value[1]
+               or isinstance(value[0], str) and value[0] == value[1] for value in cut)
+
+
 def _beside(two: Inputs, modalities: Sequence[Modality]) -> Inputs:
     """Return an example twice with something of the second one hidden in every modality, where there is no other example."""
     for modality in modalities:
@@ -129,7 +153,7 @@ def _answer(model: nn.Module, inputs: Inputs, modalities: Sequence[Modality], co
             function: Callable[[object], Tensor] | None) -> _Answer:
     """Return what the model says of the first example if both examples get the same logits alone and together."""
     one, two = (rows_of(inputs, torch.tensor(rows), n, common) for rows in ([0], [0, n - 1]))
-    alone, two = run(model, one), two if n > 1 else _beside(two, modalities)
+    alone, two = run(model, one), _beside(two, modalities) if _equal(two, common) else two
     try:
         pair = traced(model, two)
     except InputError:  # a model that cannot be traced: the end of its output is not seen
@@ -146,8 +170,26 @@ def _answer(model: nn.Module, inputs: Inputs, modalities: Sequence[Modality], co
         return logits.detach()
 
     both, first = logits_of(pair, 2), logits_of(alone, 1)
-    _require_alone(model, two, common, both, first, logits_of)
+    try:
+        _require_alone(model, two, common, both, first, logits_of)
+    except Refusal:
+        single = _in_single(model) if both.dtype in (torch.float16, torch.bfloat16) else None
+        if single is None:
+            raise
+        exact = {key: value.float() if isinstance(value, Tensor) and value.dtype == both.dtype else value
+                 for key, value in two.items()}
+        runs = (logits_of(run(single, rows_of(exact, torch.arange(n), 2, common)), n) for n in (2, 1))
+        _require_alone(single, exact, common, *runs, logits_of)
     return _Answer(first[0], judged if function else f"{judged}, {len(first[0])} column{'s' * (len(first[0]) > 1)}", end)
+
+
+def _in_single(model: nn.Module) -> nn.Module | None:
+    """Return a copy in single precision, where what is rounding in half precision is none; None where there can be none."""
+    if sum(parameter.numel() for parameter in model.parameters()) > MOST:
+        return None
+    with suppress(Exception):  # a stranger's model may not be copied, or hold half precision where nobody sees it
+        return copy.deepcopy(model).float()
+    return None
 
 
 def _require_alone(model: nn.Module, two: Inputs, common: tuple[str, ...], both: Tensor, first: Tensor,
@@ -161,20 +203,12 @@ def _require_alone(model: nn.Module, two: Inputs, common: tuple[str, ...], both:
         if apart <= SAME:
             continue
         if (moved := _apart(alone[0], asked(row)[0])) > SAME:
-            raise Refusal("not repeatable",
-                          f"The model gives other logits when it is asked again, by {moved:.1%} of their size.",
-                          "What is drawn at random, or kept from one call to the next, would be read as an effect of what is "
-                          "hidden.", "Switch it off: call model.eval(), look for functional dropout and sampling, or fix the "
-                          "seed within the forward pass.")
+            raise Refusal("not repeatable", f"The model gives other logits when it is asked again, by {moved:.1%} of their "
+                                            "size.", "asked")
         beside = _apart(asked(0, 1)[row], asked(row, row)[row])
         if (beside > SAME or apart > TOUCH) and not quantised(model):
-            raise Refusal("examples touch",
-                          f"The {('first', 'last')[row]} example alone has another logit than beside a second one, by "
-                          f"{max(apart, beside):.1%} of its size.",
-                          "All views of all examples go through the model as one batch, where they would change each other.",
-                          "Look for batch norm without statistics, a softmax or mean over the batch axis, and a recurrent "
-                          "layer that takes the examples for steps (batch_first=True); an input that belongs to all examples "
-                          "is named by model = Called(model, common=('its name',)).")
+            raise Refusal("examples touch", f"The {('first', 'last')[row]} example alone has another logit than beside a "
+                                            f"second one, by {max(apart, beside):.1%} of its size.", "asked")
 
 
 def _apart(first: Tensor, second: Tensor) -> float:
@@ -188,34 +222,24 @@ def _apart(first: Tensor, second: Tensor) -> float:
 def _require_rows(first: Tensor, both: Tensor, path: str) -> None:
     """Raise where the output of one example has another form than that of two."""
     if first.ndim == both.ndim - 1:
-        raise Refusal("an axis is dropped",
-                      f"The output of two examples has shape {tuple(both.shape)}, that of one {tuple(first.shape)}.",
-                      "With one example the model drops the axis of the examples, as .squeeze() does.",
-                      f"To keep it, {keep_axis(both[0].numel())}.")
+        raise Refusal("an axis is dropped", f"The output of two examples has shape {tuple(both.shape)}, that of one "
+                                            f"{tuple(first.shape)}.", keep=keep_axis(both[0].numel()))
     if first.ndim == both.ndim == 2 and first.shape[1] != both.shape[1]:
-        raise Refusal("columns change",
-                      f"The model gives {first.shape[1]} column(s) for one example and {both.shape[1]} for two.",
-                      "Its columns are other examples, as in a table of similarities of all pictures with all texts, and no "
-                      "classes; or an input that belongs to all examples was cut like them.",
-                      f"To explain the pairs type model = Called(model, output=lambda output: output{path}.diagonal()); for an "
-                      "input that belongs to all examples type model = Called(model, common=('its name',)).")
+        raise Refusal("columns change", f"The model gives {first.shape[1]} column(s) for one example and {both.shape[1]} for "
+                                        "two.", path=path)
 
 
 def _open(keys: Sequence[str], n: int) -> Refusal:
     names = ", ".join(map(repr, keys))
-    return Refusal("one each or one for all",
-                   f"The input(s) {names} have as many rows as there are examples, {n}, and the model gives other answers when "
-                   "they are cut with the examples than when they are handed on whole.",
-                   "Which of both is meant cannot be seen.",
-                   f"Where they belong to all examples type model = Called(model, common=({names},)); where each example "
-                   "has its own, name them in the modality that they belong to, or pass another number of examples.")
+    return Refusal("one each or one for all", f"The input(s) {names} have as many rows as there are examples, {n}, and the "
+                   "model gives other answers when they are cut with the examples than when they are handed on whole.",
+                   names=names)
 
 
 def of_probabilities(end: str) -> Refusal:
     """Return what is said of a model that gives probabilities."""
-    return Refusal("probabilities", f"The model's output ends in a {end}: its numbers lie between 0 and 1.",
-                   "A single number above 0 is read as a yes, so that every answer would be one, and the gradient fades where "
-                   "the model is sure.", f"Return what goes into the {end}, or {undo(end)}.")
+    return Refusal("probabilities", f"The model's output ends in a {end}: its numbers lie between 0 and 1.", end=end,
+                   undo=undo(end))
 
 
 def require_donors(inputs: Inputs, donors: Inputs | None, modalities: Sequence[Modality],

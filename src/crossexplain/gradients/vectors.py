@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from crossexplain.checks import InputError, require_batch, require_finite
 from crossexplain.gradients.in_a_row import InARow, require_entry
-from crossexplain.gradients.layouts import at_inputs, at_positions, positions_of, require_rows, rows_first
+from crossexplain.gradients.layouts import Place, at_inputs, at_positions, positions_of, require_rows, rows_first
 from crossexplain.gradients.modality import Inputs, Modality
 
 
@@ -126,11 +126,9 @@ class Columns(Modality):
             other = mean if baseline == "mean" else table.new_zeros(())
         return {self.input: torch.where(keep, table, other)}
 
-    def laid_out(self, values: Tensor, inputs: Inputs, rows: int, module: nn.Module | None = None) -> Tensor:
-        """Return values read at ``layer``, a vector for each column: (R, F, D)."""
-        if type(self).per_feature is not Columns.per_feature:  # a way of its own to read the layer
-            return super().laid_out(values, inputs, rows, module)
-        place, count = self.read_from(module), self.value(inputs).shape[1]
+    def _laid_out(self, values: Tensor, inputs: Inputs, rows: int, place: Place) -> Tensor:
+        """Return a vector for each column, (R, F, D)."""
+        count = self.value(inputs).shape[1]
         if values.ndim == 2 and at_inputs(self.layer):
             return require_rows(values, rows, place)[..., None]
         if values.ndim == 3:
@@ -142,10 +140,8 @@ class Columns(Modality):
                          f"each of the {count} columns of {self.name}, ({rows}, {count}, D); read the input, or the layer "
                          "that embeds each column (with positions=... of the columns, where others stand in the same row).")
 
-    def summed(self, values: Tensor, inputs: Inputs) -> Tensor:
-        """Sum vectors over the dimensions of each column: (R, F)."""
-        own = type(self).per_feature is not Columns.per_feature
-        return super().summed(values, inputs) if own else values.sum(dim=-1)
+    def _summed(self, values: Tensor, inputs: Inputs) -> Tensor:
+        return values.sum(dim=-1)
 
     def per_feature(self, values: Tensor, count: int) -> Tensor:
         """Sum over the dimensions of each column: (N, F)."""

@@ -160,14 +160,15 @@ class Tokens(InARow):
     def replace(self, inputs: Inputs, keep: Tensor, baseline: str, donor: Inputs | None) -> dict[str, Tensor]:
         """Return the inputs that change with words outside ``keep`` (N, F) replaced."""
         hide = self.is_word(inputs) & ~self.to_positions(keep, inputs)  # (N, T)
-        ids, attended = self.value(inputs), None if self.attention is None else inputs[self.attention]
         if baseline == "data":
             return self.borrow(inputs, hide, donor)
         if baseline == "mask":
-            return {self.input: ids.masked_fill(hide, self.mask_id)}
-        if baseline == "delete":
-            return self.delete(inputs, hide)
-        filled = hide
+            return {self.input: self.value(inputs).masked_fill(hide, self.mask_id)}
+        return self.delete(inputs, hide) if baseline == "delete" else self.pad(inputs, hide)
+
+    def pad(self, inputs: Inputs, hide: Tensor) -> dict[str, Tensor]:
+        """Fill with padding that is not attended, where the model takes an attention mask."""
+        ids, attended, filled = self.value(inputs), None if self.attention is None else inputs[self.attention], hide
         if self.pad_id in self.special:
             if attended is None:
                 raise InputError(f"the padding of {self.name} ({self.pad_id}) is a special token too and would be read where "
@@ -175,7 +176,7 @@ class Tokens(InARow):
             filled = torch.zeros_like(hide)  # the words stay where they are and are not attended
         changed = {self.input: ids.masked_fill(filled, self.pad_id)}
         if attended is not None:
-            changed[self.attention] = self._something(attended.masked_fill(hide, 0), baseline)
+            changed[self.attention] = self._something(attended.masked_fill(hide, 0), "pad")
         return changed
 
     def delete(self, inputs: Inputs, hide: Tensor) -> dict[str, Tensor]:

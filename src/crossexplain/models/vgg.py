@@ -1,44 +1,34 @@
 """VGG: a slim one that is trained here, and torchvision's networks with ImageNet weights, frozen.
 
 Simonyan and Zisserman (2015): stacks of 3x3 convolutions, a pool after each stack, dense layers on top. SqueezeNet 1.0
-(Iandola et al. 2016) stands beside them as the network whose ImageNet weights take 5 MB instead of 500.
+(Iandola et al. 2016) stands beside them as the network whose ImageNet weights take 5 MB instead of 500, and
+:mod:`crossexplain.models.efficientnet` as the one that needs no download.
 
 Every model here is cut in two at its ``image_layer``, the last convolutional map: ``model(images)`` is
 ``model.head(model.tower(images))``.
 """
 
 from pathlib import Path
-from typing import Self
 
 import torch
 import torchvision
 from torch import Tensor, nn
 
 from crossexplain.checks import require_images, require_one_of
-from crossexplain.models.weights import read_weights, seeded
+from crossexplain.models.classifier import SMALLEST, CutInTwo
+from crossexplain.models.efficientnet import EfficientNetLite0, own_name
+from crossexplain.models.weights import read_weights
 
 NETWORKS = {  # torchvision's name: number of the last convolutional map in ``features``, side of the input in pixels
     "vgg16": (29, 224),
     "vgg19": (35, 224),
     "squeezenet1_0": (12, 227),
 }
-SMALLEST = 32  # pixels; a smaller side would be pooled to nothing
+LITE = "efficientnet_lite0"
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's pixels, red green blue
 
 
-class _CutInTwo(nn.Module):
-    @classmethod
-    def seeded(cls, seed: int, *settings, **named) -> Self:
-        """Return a network with the initial weights of a seed; as :func:`crossexplain.models.weights.seeded`."""
-        with seeded(seed):
-            return cls(*settings, **named)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Return logits (N, classes) of images (N, C, S, S) in [0, 1]."""
-        return self.head(self.tower(images))
-
-
-class SlimVGG(_CutInTwo):
+class SlimVGG(CutInTwo):
     """A VGG small enough to train in about a minute on a CPU: one grey channel, digits in clutter.
 
     Seven 3x3 convolutions with batch norm and in-place ReLU in four stacks, each followed by a 2x2 pool, then two dense
@@ -78,7 +68,7 @@ class SlimVGG(_CutInTwo):
         return self.classifier(self.features[24:](maps))
 
 
-class ImageNetClassifier(_CutInTwo):
+class ImageNetClassifier(CutInTwo):
     """A network of torchvision that takes photographs as they are: red, green, blue from 0 to 1.
 
     Parameters
@@ -119,25 +109,28 @@ class ImageNetClassifier(_CutInTwo):
         return self.network.classifier(maps).flatten(1)
 
 
-def load_imagenet(name: str, path: Path | str) -> ImageNetClassifier:
+def load_imagenet(name: str, path: Path | str) -> ImageNetClassifier | EfficientNetLite0:
     """Load a network with ImageNet weights, frozen and in eval mode.
 
     Parameters
     ----------
-    name : {"vgg16", "vgg19", "squeezenet1_0"}
+    name : {"vgg16", "vgg19", "squeezenet1_0", "efficientnet_lite0"}
     path : Path
-        State dict of torchvision's network, ``.safetensors`` or ``.pth``.
+        State dict as it was published, by torchvision or for Lite0 by its authors, ``.safetensors`` or ``.pth``.
 
     Returns
     -------
-    ImageNetClassifier
+    ImageNetClassifier or EfficientNetLite0
 
     Raises
     ------
     crossexplain.models.weights.WeightsError
         If the file is missing, broken, of another network, or holds NaN or infinity.
     """
+    require_one_of(name, (*NETWORKS, LITE), "network")
     with torch.device("meta"):  # initial weights would take memory and time, and are replaced at once
-        model = ImageNetClassifier(name)
-    model.network.load_state_dict(read_weights(Path(path), model.network, name), assign=True)
+        model = EfficientNetLite0() if name == LITE else ImageNetClassifier(name)
+    holder = model if name == LITE else model.network
+    weights = read_weights(Path(path), holder, name, rename=own_name if name == LITE else str)
+    holder.load_state_dict(weights, assign=True)
     return model.requires_grad_(False).eval()

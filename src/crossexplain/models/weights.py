@@ -1,9 +1,10 @@
 """Weights from a seed or from files: what is missing, broken or of another model is told, and no network is asked."""
 
 import pickle
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from zipfile import is_zipfile
 
 import torch
 from safetensors import SafetensorError
@@ -17,7 +18,8 @@ class WeightsError(ValueError):
     """Weights are missing, broken, or not of this model; the message says what it got, what it expected and what to do."""
 
 
-def read_weights(path: Path, model: nn.Module, name: str, advice: str = "fetch the file again.") -> dict[str, Tensor]:
+def read_weights(path: Path, model: nn.Module, name: str, advice: str = "fetch the file again.",
+                 rename: Callable[[str], str] = str) -> dict[str, Tensor]:
     """Return the tensors of a ``.safetensors`` file or of a state dict that was pickled.
 
     Parameters
@@ -27,6 +29,8 @@ def read_weights(path: Path, model: nn.Module, name: str, advice: str = "fetch t
         That the tensors are for, which may be on the device ``"meta"``; it stays as it is.
     name, advice : str
         Of the model, and what to do where the file cannot be read; for messages.
+    rename : callable
+        Returns the model's name of an entry of the file; default, the same name.
 
     Raises
     ------
@@ -38,11 +42,12 @@ def read_weights(path: Path, model: nn.Module, name: str, advice: str = "fetch t
         raise WeightsError(f"there is no weight file {path}; crossexplain.data.store.find says where it looks.")
     try:
         weights = load_file(path) if path.suffix == ".safetensors" else torch.load(
-            path, map_location="cpu", weights_only=True, mmap=True)
+            path, map_location="cpu", weights_only=True, mmap=is_zipfile(path))  # older files can only be read whole
     except BROKEN as error:
         raise WeightsError(f"{path.name} cannot be read as weights ({error}); {advice}") from error
     if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
         raise WeightsError(f"{path.name} holds {type(weights).__name__}, expected a state dict of tensors.")
+    weights = {rename(key): value for key, value in weights.items()}
     in_file, in_model = ({key: tuple(value.shape) for key, value in part.items()} for part in (weights, model.state_dict()))
     differ = sorted(key for key in in_file | in_model if in_file.get(key) != in_model.get(key))
     if differ:

@@ -20,7 +20,8 @@ WHERE = {  # name of a recipe, which is that of its checkpoint: the module that 
     "slim_vgg": "clutter", "reviews_minilm": "reviews", "collages": "collages", "collages_mnist": "collages",
     "pure_shortcut": "controls", "scenes_fusion": "scenes", "scenes_clip_vit": "scenes", "scenes_clip_cnn": "scenes",
     "scenes_one_stream": "one_stream", "scenes_decoder": "decoder",
-    "flickr8k_fusion": "flickr8k", "flickr8k_clip_cnn": "flickr8k",
+    **dict.fromkeys(("conversations", "conversations_early", "conversations_late", "conversations_voices"), "conversations"),
+    "flickr8k_fusion": "flickr8k", "flickr8k_clip_cnn": "flickr8k", "dialogues": "dialogues",
 }
 
 
