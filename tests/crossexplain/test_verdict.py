@@ -235,6 +235,15 @@ def test_where_no_answer_holds_nothing_is_named():
     assert "zero: both only, b with c" in split.reason and "data: a alone" in split.reason
 
 
+def test_modalities_are_named_where_it_is_open_how_they_go_together():
+    """Between a + b and a with b there is no telling, and yet it is these two."""
+    added = views_of_three(lambda a, b, c: a + b, 0.1)
+    together = added | {leaving(name, "abc"): 0 * added[FULL] for name in "ab"}
+    judged = verdict({"zero": added, "data": together}, list("abc"))
+    assert judged.answer == "cannot tell" and judged.terms == () and judged.subset == ("a", "b"), str(judged)
+    assert "They rest on a and b, however these go together." in judged.reason
+
+
 def mixture(share, n=400, stretch=1.0):
     """Return views of a model in which the text alone decides a share of the examples, and both the others."""
     image, text = torch.from_numpy(np.random.default_rng(1).choice([-1.0, 1.0], (2, n)))
