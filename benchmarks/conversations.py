@@ -34,7 +34,7 @@ from crossexplain_book.bench import code_hash
 
 UNITS = 8 * len(KINDS)  # conversations in the smallest batch with all kinds
 TESTED, EXPLAINED, FEWER = 20 * UNITS, 5 * UNITS, UNITS
-JUDGED, EACH = 6, 48  # verdicts on each kind, and conversations that each is read from
+JUDGED, EACH = 2, 192  # verdicts on each kind, and conversations that each is read from
 PARITIES = 400  # conversations whose dividend of all three modalities has to have the sign of the answer
 # Epochs and conversations of a fusion that gets one or two modalities: to find what is asked for, and to answer.
 WITHOUT = ((1, 30_000), (1, 30_000))
@@ -162,7 +162,7 @@ def subsets(seed: int) -> list[dict]:
     told = {"verdict": [], "paper's rule": []}
     for kind in KINDS:
         for i in range(JUDGED):
-            batch = own.data.build("test", EACH, 1000 * (seed + 1) + i, kinds=(kind,))
+            batch = own.data.build("test", EACH, 2000 * (seed + 1) + i, kinds=(kind,))
             told["verdict"].append((kind, *_of_verdict(own.model, own.data, batch, kind, seed)))
             if not i:  # it takes the gradients of all views
                 told["paper's rule"].append((kind, *_of_rule(own.model, batch, kind, seed)))
