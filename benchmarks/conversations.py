@@ -27,7 +27,7 @@ from crossexplain.gradients import verdict as judging
 from crossexplain.gradients.groups import Groups
 from crossexplain.gradients.parts import leaving
 from crossexplain.gradients.rounds import rounds
-from crossexplain.intervals import Interval, mean_interval
+from crossexplain.intervals import Interval, mean_interval, share_interval
 from crossexplain.recipes import conversations as recipe
 from crossexplain.recipes import load_or_train
 from crossexplain_book.bench import code_hash
@@ -169,9 +169,10 @@ def subsets(seed: int) -> list[dict]:
     lines = []
     for title, answers in told.items():
         kinds, right, alarm = (np.array(part) for part in zip(*answers))
-        lines += [line(title, "subset right", mean_interval(right, seed)),
-                  line(title, "subset false alarm", mean_interval(alarm, seed))]
-        lines += [line(title, f"subset right, {kind}", mean_interval(right[kinds == kind], seed)) for kind in KINDS]
+        lines += [line(title, "subset right", share_interval(right.sum(), len(right))),
+                  line(title, "subset false alarm", share_interval(alarm.sum(), len(alarm)))]
+        lines += [line(title, f"subset right, {kind}", share_interval(right[kinds == kind].sum(), (kinds == kind).sum()))
+                  for kind in KINDS]
     return lines
 
 
