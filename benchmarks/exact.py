@@ -11,6 +11,8 @@ the fusion is asked each time; and how far Shapley values from a part of the coa
 
 import csv
 import os
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -109,11 +111,11 @@ def of_turns(seed: int, repeats: int) -> list[dict]:
             timed.append(times)
             tables.append(table)
         ours, whole_over = zip(*timed[1:])
-        found += [row_of(f"exact18{key}.seconds", ours, f"s an example, 18 players, {what}"),
+        found += [row_of(f"exact18{key}.seconds", ours, f"s of one core an example, 18 players, {what}"),
                   row_of(f"exact18{key}.whole_over_ours", whole_over,
                          f"time of 2**18 passes of the whole model, from {SOME:,} of them, / ours, {what}")]
-    follows = [seconds(lambda values=values: (everything(values), interactions(values, 3))) for _, values in tables]
-    found.append(row_of("exact18.interactions.seconds", follows, "s for Shapley values, pairs and threes of 18 players"))
+    follows = [of_one_core(lambda values=values: (everything(values), interactions(values, 3))) for _, values in tables]
+    found.append(row_of("exact18.interactions.seconds", follows, "s of one core for Shapley values, pairs and threes"))
     for budget in BUDGETS:
         missed = [error(sampled_shapley(game, budget, seed)[0].numpy(), shapley(values)[0]) for game, values in tables]
         found.append(row_of(f"exact18.sampled_error.{budget}", missed,
@@ -125,11 +127,22 @@ def of_conversation(case: Case, seed: int) -> tuple[float, float, tuple[Game, np
     """Return the seconds of all coalitions by parts, those of the whole model over these, and the game with its table."""
     groups, made = case.groups["turn"].apart(), []
     case.question.whole()
-    ours = seconds(lambda: made.append(Game.about(case.question, groups).values_of_all()))
+    ours = of_one_core(lambda: made.append(Game.about(case.question, groups).values_of_all()))
     whole, examples = Game.about(case.question, groups, split=False), torch.zeros(SOME, dtype=torch.long)
     some = torch.rand(SOME, len(whole.names), generator=torch.Generator().manual_seed(seed)) < 0.5
-    every = seconds(lambda: whole.values(some, examples)) * 2**len(whole.names) / SOME
+    every = of_one_core(lambda: whole.values(some, examples)) * 2**len(whole.names) / SOME
     return ours, every / ours, (Game.about(case.question, groups), made[0].numpy())
+
+
+def of_one_core(call: Callable[[], object]) -> float:
+    """Return the processor time of a call, in seconds, whatever else the machine is doing."""
+    threads, started = torch.get_num_threads(), time.process_time()
+    torch.set_num_threads(1)
+    try:
+        call()
+    finally:
+        torch.set_num_threads(threads)
+    return time.process_time() - started
 
 
 def error(values: np.ndarray, true: np.ndarray) -> float:

@@ -25,7 +25,7 @@ from crossexplain.recipes import conversations as recipe
 from crossexplain.recipes.conversations import Namer
 
 NAME, TABLE, SOUND = "conversations_voices", "voices.csv", MODALITIES.index("sound")
-TEST, ASKED = 40 * 8 * len(KINDS), 2 * 8 * len(KINDS)  # conversations for the accuracy, and for the explanations
+TEST, ASKED = 40 * 8 * len(KINDS), 4 * 8 * len(KINDS)  # conversations for the accuracy, and for the explanations
 
 
 def rows(seed: int = 0) -> list[dict]:

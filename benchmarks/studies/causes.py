@@ -15,6 +15,7 @@ from torch import Tensor
 from benchmarks.studies.turns import recall, reciprocal_rank
 from crossexplain.evaluation.methods import explain
 from crossexplain.evaluation.task import CannotRun
+from crossexplain.gradients.groups import Groups
 from crossexplain.gradients.modalities import Vectors
 from crossexplain.gradients.question import Question
 from crossexplain.intervals import Interval, mean_interval
@@ -109,8 +110,8 @@ class Case:
             found = (read.activations[place] * read.gradients[place]).clamp(min=0).mean(dim=1)[:, 0].detach().numpy()
         else:
             key, options = METHODS[title]
-            found = explain(self.model, self.inputs, self.modalities, key, target=target, groups=self.windows.groups, seed=seed,
-                            **options).joint().numpy()
+            found = explain(self.model, self.inputs, self.modalities, key, target=target, groups=Groups(*self.windows.groups),
+                            seed=seed, **options).joint().numpy()
         return np.where(self.present, found, np.nan)
 
     def blind(self, seed: int = 0) -> dict[str, np.ndarray]:

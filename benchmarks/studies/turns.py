@@ -254,11 +254,11 @@ def motion(case: Case, seed: int) -> dict[str, np.ndarray]:
 BLIND: dict[str, Scores] = {"random": at_random, "the last turn": recency(0), "the turn before": recency(1),
                             "loudness": loudness, "motion": motion}
 METHODS: dict[str, Scores] = {
+    "exact Shapley": exact("shapley"),
+    "exact Banzhaf": exact("banzhaf"),
     "gradient x input": of_features("gradient x input"),
     "Grad-CAM in time": of_features("grad-cam in time"),
     "attention relevance": attention_relevance,
-    "exact Shapley": exact("shapley"),
-    "exact Banzhaf": exact("banzhaf"),
     "occlusion by group": of_groups("feature ablation"),
 }
 SLOW: dict[str, Scores] = {  # asked about fewer conversations: most are of other libraries

@@ -202,7 +202,7 @@ def heat_map(values, rows: Sequence[str], columns: Sequence[str], *, alt: str, c
     axis = seaborn.heatmap(values, ax=axes[0, 0], annot=bool(numbers), fmt=numbers,
                            annot_kws={"fontsize": 8}, cbar_kws={"label": label}, **scale)
     axis.set_xticks(axis.get_xticks(), columns, rotation=40, ha="right", rotation_mode="anchor", **PLAIN)
-    axis.set_yticks(axis.get_yticks(), rows, **PLAIN)
+    axis.set_yticks(axis.get_yticks(), rows, rotation=0, **PLAIN)
     for column in bold:
         axis.get_xticklabels()[column].set_fontweight("bold")
     axis.vlines(after, *axis.get_ylim(), color=INK, linewidth=1)

@@ -8,6 +8,7 @@ from crossexplain.contract import EncodesParts
 from crossexplain.data.dialogues import EMOTIONS, Dialogue, DialogueError, Turn, load, parse
 from crossexplain.data.store import MissingSource
 from crossexplain.evaluation.methods import explain
+from crossexplain.gradients.groups import Groups
 from crossexplain.gradients.modalities import Vectors
 from crossexplain.models.dialogue import DialogueHead
 from crossexplain.models.weights import WeightsError
@@ -93,7 +94,7 @@ def test_a_window_ends_in_the_turn_that_is_named(windows):
     assert inputs["speakers"][0, -3:, -1].tolist() == [1, 0, 1] and inputs["speakers"][0, :7].sum() == 0
     assert windows.causes[2].tolist() == [False] * 7 + [True, False, True]
     assert windows.by_others[2].tolist() == [False] * 8 + [True, False]
-    assert windows.groups.names[-2:] == ("the turn before", "the turn itself")
+    assert windows.groups[0][-2:] == ["the turn before", "the turn itself"]
 
 
 def test_what_the_turn_itself_says_can_be_hidden(windows):
@@ -141,7 +142,7 @@ def test_what_is_not_there_does_not_count(windows):
 def test_values_of_turns_sum_to_what_they_gain(windows):
     model, some = head(), windows.select([1, 2])
     inputs, modalities = some.inputs(), [Vectors("words", "words", layout="NTD"), Vectors("speakers", "speakers", layout="NTD")]
-    values = explain(model, inputs, modalities, "exact shapley", target=some.labels, groups=some.groups).joint()
+    values = explain(model, inputs, modalities, "exact shapley", target=some.labels, groups=Groups(*some.groups)).joint()
     assert values.isnan().sum(dim=1).tolist() == [8, 7]
     hidden = model(**inputs | {name: torch.zeros_like(inputs[name]) for name in ("words", "speakers")})
     gained = [(of - of.mean(dim=1, keepdim=True))[torch.arange(2), some.labels] for of in (model(**inputs), hidden)]

@@ -235,6 +235,15 @@ def test_where_no_answer_holds_nothing_is_named():
     assert "zero: both only, b with c" in split.reason and "data: a alone" in split.reason
 
 
+def test_modalities_are_named_where_it_is_open_how_they_go_together():
+    """Between a + b and a with b there is no telling, and yet it is these two."""
+    added = views_of_three(lambda a, b, c: a + b, 0.1)
+    together = added | {leaving(name, "abc"): 0 * added[FULL] for name in "ab"}
+    judged = verdict({"zero": added, "data": together}, list("abc"))
+    assert judged.answer == "cannot tell" and judged.terms == () and judged.subset == ("a", "b"), str(judged)
+    assert "They rest on a and b, however these go together." in judged.reason
+
+
 def mixture(share, n=400, stretch=1.0):
     """Return views of a model in which the text alone decides a share of the examples, and both the others."""
     image, text = torch.from_numpy(np.random.default_rng(1).choice([-1.0, 1.0], (2, n)))
@@ -276,6 +285,19 @@ def near_border(views):
     """Return whether samples waver between both only and a part that is the text's own."""
     judged = verdict({"zero": views}, TWO)
     return judged.answer == "partly text, partly both" and "no other answer fits" in judged.reason
+
+
+@pytest.mark.parametrize(("noise", "answer"), [(0.6, "either"), (0.8, "either"), (2.0, "cannot tell")])
+def test_the_mean_over_baselines_counts_if_none_is_far_from_it(noise, answer):
+    random = np.random.default_rng(0)
+    label = torch.from_numpy(random.choice([-1.0, 1.0], N))[:, None]
+    zero = {FULL: label, "image masked": label, "text masked": label, NOTHING: 0 * label}
+    borrowed = zero | {"text masked": label + noise * torch.from_numpy(random.normal(size=(N, 1)))}
+    judged = verdict({"zero": zero, "data": borrowed}, TWO)
+    assert judged.answer == answer and judged.reach["zero"]["image"].value == pytest.approx(1)
+    if noise == 0.8:
+        assert judged.answers["data"] == "text alone" and "the mean over the baselines says so" in judged.reason
+    assert (judged.terms == ()) == (answer == "cannot tell")
 
 
 def test_answers_count_where_logits_vary_more_than_they():

@@ -27,7 +27,7 @@ class Rule(nn.Module):
     def forward(self, images: Tensor, tokens: Tensor) -> object:
         """Return the logits (N, C), as ``output`` says."""
         x, y = self.conv(images).mean(dim=(1, 2, 3)), self.embedding(tokens).mean(dim=(1, 2))
-        values = {"image alone": 2 * x + 0.02 * y, "text alone": 2 * y + 0.02 * x, "both added": x + 1.1 * y,
+        values = {"image alone": 2 * x + 0.02 * y, "text alone": 2 * y + 0.02 * x, "both added": x + y,
                   "both only": 2 * x * y}
         logits = torch.stack([values[rule] for rule in self.rules], dim=1) + self.offset
         if self.output == "two classes":

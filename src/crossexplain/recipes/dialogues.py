@@ -20,7 +20,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from crossexplain.data import dialogues, store
 from crossexplain.data.dialogues import EMOTIONS, Dialogue
-from crossexplain.gradients.groups import Groups
 from crossexplain.models import bert, checkpoints, encodings
 from crossexplain.models.bert import TextBatches
 from crossexplain.models.dialogue import DialogueHead
@@ -104,11 +103,11 @@ class Windows:
         return ((self.who[self.rows] != self.who[self.rows[:, -1:]]) & (self.rows >= 0)).numpy()
 
     @property
-    def groups(self) -> Groups:
-        """The turns as groups of what is said and who speaks."""
+    def groups(self) -> tuple[list[str], dict[str, Tensor]]:
+        """Names and owners of the turns, for :class:`~crossexplain.gradients.groups.Groups`: what is said and who speaks."""
         owner = torch.arange(TURNS).where(self.rows >= 0, -1)
         names = [*(f"{back} turns before" for back in range(TURNS - 1, 1, -1)), "the turn before", "the turn itself"]
-        return Groups(names, {"words": owner, "speakers": owner})
+        return names, {"words": owner, "speakers": owner}
 
     def inputs(self) -> dict[str, Tensor]:
         """Return what the head takes."""
