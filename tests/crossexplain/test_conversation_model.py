@@ -1,11 +1,13 @@
 """The model of conversations: turns are encoded apart, three ways to join them, and its recipe at small size."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from crossexplain.checks import InputError
 from crossexplain.data import conversations
+from crossexplain.files import embedded_folder
 from crossexplain.gradients.capture import capture
 from crossexplain.gradients.groups import Groups
 from crossexplain.gradients.modalities import Tokens, Vectors
@@ -215,3 +217,9 @@ def test_where_what_decides_is_hidden_it_says_neither_yes_nor_no():
     shown, hidden = (recipe.logits(trained.model, batch, only=only).abs().median()
                      for only in (conversations.MODALITIES, ("frames", "sound")))
     assert shown > 5 * hidden
+
+
+def test_the_models_of_three_seeds_reach_the_bars():
+    table = pd.read_csv(embedded_folder() / "results" / "conversations_seeds.csv").set_index(["seed", "kind"])
+    assert set(table.loc[0].index) == {"all", *conversations.KINDS} and len(table) == 3 * (1 + len(conversations.KINDS))
+    assert (table.xs("all", level="kind").accuracy >= 0.95).all() and table.accuracy.min() >= 0.92
