@@ -16,9 +16,9 @@ from crossexplain.data.conversations import (
     MODALITIES,
     NAMES,
     SIDE,
+    ConversationQuestion,
     K,
     L,
-    Question,
     Reference,
     S,
     T,
@@ -252,7 +252,7 @@ def test_tones_are_where_the_standard_says():
 
 
 def test_own_conversations_of_one_turn_one_party_or_without_a_modality():
-    asked = Question("above", (Reference("words", "ben"),), threshold=4)
+    asked = ConversationQuestion("above", (Reference("words", "ben"),), threshold=4)
     two = [Turn("ben", said=3), Turn("ben", shown=9, without=("sound", "words"))]
     batch = ALL.of([[Turn("ben", said=7)], two], [asked] * 2)
     inputs = batch.inputs()
@@ -263,7 +263,7 @@ def test_own_conversations_of_one_turn_one_party_or_without_a_modality():
     assert dataclasses.replace(batch.question_of(1), text="") == asked
 
 
-ASKED = Question("above", (Reference("words", "ben"),), threshold=4)
+ASKED = ConversationQuestion("above", (Reference("words", "ben"),), threshold=4)
 
 
 @pytest.mark.parametrize(("turns", "question", "message"), [
@@ -276,9 +276,9 @@ ASKED = Question("above", (Reference("words", "ben"),), threshold=4)
     ([Turn("ben", without=("text",))], ASKED, "what a turn is without"),
     ([Turn("ben", shown=1)], ASKED, "has 0 such number"),
     ([Turn("ben", said=1), Turn("ben", said=2)], ASKED, "has 2 such number"),
-    ([Turn("ben", said=1)], Question("same", ASKED.references), "got 1 references"),
-    ([Turn("ben", said=1)], Question("above", (Reference("words", form="turn", turn=3),)), "has 0 such number"),
-    ([Turn("ben", said=1)], Question("larger", ASKED.references), "the task"),
+    ([Turn("ben", said=1)], ConversationQuestion("same", ASKED.references), "got 1 references"),
+    ([Turn("ben", said=1)], ConversationQuestion("above", (Reference("words", form="turn", turn=3),)), "has 0 such number"),
+    ([Turn("ben", said=1)], ConversationQuestion("larger", ASKED.references), "the task"),
 ])
 def test_what_cannot_be_a_conversation_is_told(turns, question, message):
     with pytest.raises(InputError, match=message):

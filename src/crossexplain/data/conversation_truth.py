@@ -62,7 +62,7 @@ class Reference:
 
 
 @dataclass(frozen=True)
-class Question:
+class ConversationQuestion:
     """What is asked.
 
     Attributes
@@ -85,13 +85,13 @@ class Question:
     text: str = ""
 
 
-def truth(turns: Sequence[Turn], question: Question) -> bool:
+def truth(turns: Sequence[Turn], question: ConversationQuestion) -> bool:
     """Return whether the answer is yes: the one definition of truth.
 
     Parameters
     ----------
     turns : sequence of Turn
-    question : Question
+    question : ConversationQuestion
 
     Returns
     -------
@@ -105,9 +105,9 @@ def truth(turns: Sequence[Turn], question: Question) -> bool:
     Examples
     --------
     >>> turns = [Turn("ben", shown=3), Turn("mia", said=5), Turn("ben", shown=7, dialled=1)]
-    >>> truth(turns, Question("above", (Reference("frames", "ben", "second"),), threshold=4))
+    >>> truth(turns, ConversationQuestion("above", (Reference("frames", "ben", "second"),), threshold=4))
     True
-    >>> truth(turns, Question("same", (Reference("frames", "ben", "first"), Reference("words", "mia"))))
+    >>> truth(turns, ConversationQuestion("same", (Reference("frames", "ben", "first"), Reference("words", "mia"))))
     False
     """
     require_one_of(question.task, TASKS, "the task")

@@ -18,7 +18,7 @@ from crossexplain.data import voices
 from crossexplain.data.conversation_draws import KIND_MODALITIES, KINDS, UNIT, Symbols, T, answer, draw, values_of
 from crossexplain.data.conversation_frames import SIDE, Frames, K, frame_counts, frames_with_digit
 from crossexplain.data.conversation_sounds import MELS, STEPS, S, Sounds, segment_of_digit
-from crossexplain.data.conversation_truth import DIGIT, Question, Reference, Turn, place_of, truth
+from crossexplain.data.conversation_truth import DIGIT, ConversationQuestion, Reference, Turn, place_of, truth
 from crossexplain.data.conversation_words import (
     FIRST_NUMBER,
     FORMS,
@@ -36,7 +36,7 @@ from crossexplain.data.examples import SPLITS, Examples, require_multiple
 from crossexplain.data.vocabulary import nearest
 
 __all__ = ["KINDS", "KIND_MODALITIES", "MODALITIES", "NAMES", "VOCABULARY", "MELS", "SIDE", "STEPS", "K", "L", "Q", "S", "T",
-           "Batch", "Conversations", "Question", "Reference", "Truth", "Turn", "load", "place_of", "truth"]
+           "Batch", "Conversations", "ConversationQuestion", "Reference", "Truth", "Turn", "load", "place_of", "truth"]
 SOURCES = ("embedded", "fsdd")
 WIDTH = {"words": L, "frames": K, "sound": S}  # features of a turn, by modality
 
@@ -70,14 +70,14 @@ class Truth:
 class Batch(Symbols, Examples):
     """N conversations with a question each, with label and truth; frames and sound are drawn when asked for.
 
+    Beside what follows it has all of :class:`~crossexplain.data.conversation_draws.Symbols`.
+
     Attributes
     ----------
     labels : ndarray, shape (N,), bool
         True where the answer is yes.
     frames_of, sounds_of : Frames, Sounds
         What frames and sound are drawn from.
-
-    The others are those of :class:`~crossexplain.data.conversation_draws.Symbols`.
     """
 
     labels: np.ndarray
@@ -96,7 +96,7 @@ class Batch(Symbols, Examples):
         Returns
         -------
         dict of str to Tensor
-            ``question`` (N, Q) and ``words`` (N, T * L), int64, 0 behind the last word; ``party`` (N, T), int64, the number
+            ``question`` (N, Q) and ``words`` (N, T * L), int64, 0 after the last word; ``party`` (N, T), int64, the number
             of a name, 0 where there is no turn; ``frames`` (N, T * K, SIDE * SIDE) and ``sound`` (N, T * S, MELS * STEPS),
             float32, with ``frames_present`` and ``sound_present``, bool.
         """
@@ -202,13 +202,13 @@ class Batch(Symbols, Examples):
                      {name: tuple(np.flatnonzero(places[name][t]).tolist()) for name in MODALITIES})
                 for t, party in enumerate(one.party[0]) if party]
 
-    def question_of(self, i: int) -> Question:
+    def question_of(self, i: int) -> ConversationQuestion:
         """Return the question about one conversation."""
         references = tuple(
             Reference(MODALITIES[m], None if FORMS[form] == "turn" else NAMES[self.party[i, turn] - 1], FORMS[form],
                       int(turn) if FORMS[form] == "turn" else None)
             for m, form, turn in self.references[i] if m >= 0)
-        return Question(TASKS[self.task[i]], references, bool(self.flipped[i]), int(self.threshold[i]),
+        return ConversationQuestion(TASKS[self.task[i]], references, bool(self.flipped[i]), int(self.threshold[i]),
                         decode(self.question[i]))
 
 
@@ -259,7 +259,7 @@ class Conversations:
             raise InputError(f"got turns={turns}, expected 3 to {T}, or None for 4 to {T}.")
         return self._batch(draw(n, kinds, turns, np.random.default_rng([seed, *split.encode()])), split)
 
-    def of(self, conversations: Sequence[Sequence[Turn]], questions: Sequence[Question], split: str = "test",
+    def of(self, conversations: Sequence[Sequence[Turn]], questions: Sequence[ConversationQuestion], split: str = "test",
            seed: int = 0) -> Batch:
         """Build conversations of your own: with one turn, one party, without a modality.
 
@@ -267,7 +267,7 @@ class Conversations:
         ----------
         conversations : sequence of N sequences of Turn
             Of a turn only the party, the digits and what it is without are used.
-        questions : sequence of N Question
+        questions : sequence of N ConversationQuestion
             About one, two or three numbers.
         split : {"train", "validation", "test"}
         seed : int

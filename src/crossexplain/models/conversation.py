@@ -132,7 +132,7 @@ class Tower(nn.Module):
         return self.norm(self.block(turns, present)[:, 0]).unflatten(0, states.shape[:2])
 
 
-class Question(nn.Module):
+class QuestionEncoder(nn.Module):
     """Reads the words of a question.
 
     Parameters
@@ -191,14 +191,14 @@ class Attentive(nn.Module):
     Parameters
     ----------
     modalities : sequence of str
-    question : Question
+    question : QuestionEncoder
     address : Address
     width, layers : int
     """
 
     pooled = False
 
-    def __init__(self, modalities: Sequence[str], question: Question, address: Address, width: int, layers: int = 1):
+    def __init__(self, modalities: Sequence[str], question: QuestionEncoder, address: Address, width: int, layers: int = 1):
         super().__init__()
         self.question, self.address = question, address
         self.enter = nn.ModuleDict({name: nn.Linear(width, 2 * layers * width) for name in modalities})
@@ -243,7 +243,7 @@ class Summed(nn.Module):
 
     pooled = True
 
-    def __init__(self, modalities: Sequence[str], question: Question, address: Address, width: int, late: bool = False):
+    def __init__(self, modalities: Sequence[str], question: QuestionEncoder, address: Address, width: int, late: bool = False):
         super().__init__()
         self.question, self.address, self.late = question, address, late
         self.asked = nn.Sequential(nn.Flatten(), nn.Linear(len(question.asked) * width, width))
@@ -323,7 +323,7 @@ class ConversationModel(nn.Module):
             self.towers = nn.ModuleDict({"words": Tower(nn.Embedding(vocabulary, width), words, width),
                                          "frames": Tower(Cells(frame, width), frames, width),
                                          "sound": Tower(Cells(segment, width), sound, width)})
-            reader = Question(vocabulary, question, width, 4)
+            reader = QuestionEncoder(vocabulary, question, width, 4)
             shared = self.layers, reader, Address(reader.embedding, parties, turns), width
             self.fusion = Attentive(*shared) if fusion == "attention" else Summed(*shared, late=fusion == "late")
         self.pooled = self.fusion.pooled
