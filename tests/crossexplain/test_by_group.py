@@ -8,7 +8,7 @@ from crossexplain.coalitions.game import Game
 from crossexplain.evaluation.methods import explain, registry
 from crossexplain.evaluation.task import CannotRun
 from crossexplain.gradients.groups import Groups
-from crossexplain.gradients.modalities import Tokens
+from crossexplain.gradients.modalities import Tokens, Vectors
 from support.talk import MODALITIES, SIZES, Talk, talks, turns_of
 
 INPUTS = talks()
@@ -85,6 +85,37 @@ def test_a_game_that_is_there_already_is_looked_up():
     assert torch.equal(of("exact shapley", game=game).joint().isnan(), ~THERE)
     with pytest.raises(InputError, match="other players"):
         of("exact shapley", TURNS.apart(), game=game)
+    other = Groups(TURNS.names, {name: numbers.where(numbers != 0, 1) for name, numbers in TURNS.owner.items()})
+    with pytest.raises(InputError, match="the same names for other features"):
+        of("exact shapley", other, game=game)
+    whole = Groups(list(SIZES), {name: torch.full((3 * size,), i) for i, (name, size) in enumerate(SIZES.items())})
+    few = Game(Talk().eval(), INPUTS, AT_LAYERS, players=dict.fromkeys(SIZES, 2), progress=False)
+    with pytest.raises(InputError, match="the same names for other features"):
+        of("exact shapley", whole, game=few)
+
+
+class Renamed(torch.nn.Module):
+    """Takes the frames under the name that importances of groups have."""
+
+    def __init__(self):
+        super().__init__()
+        self.talk = Talk()
+
+    def forward(self, groups, **inputs):
+        return self.talk(frames=groups, **inputs)
+
+
+@pytest.mark.parametrize("method", ["gradient x input", "feature ablation", "occlusion"])
+def test_a_modality_may_be_called_groups(method):
+    inputs = {"groups" if key == "frames" else key: value for key, value in INPUTS.items()}
+    modalities = [Tokens(name="words", input="words", layer="talk.embedding", special=()),
+                  Vectors("groups", "groups", attention="frames_present"), MODALITIES[2]]
+    players = turns_of(INPUTS)
+    turns = Groups(players.names, {"groups" if name == "frames" else name: of for name, of in players.owner.items()})
+    model = Renamed().eval()
+    features, by_turn = (explain(model, inputs, modalities, method, groups=groups) for groups in (None, turns))
+    assert set(features.values) == {"words", "groups", "sound"} and set(by_turn.values) == {"groups"}
+    assert torch.allclose(by_turn.joint().nan_to_num(), of(method).joint().nan_to_num(), atol=1e-5)
 
 
 def test_what_is_no_group_is_refused():
@@ -94,3 +125,12 @@ def test_what_is_no_group_is_refused():
         of("mm-shap")
     with pytest.raises(InputError, match="groups of words"):
         of("gradient norm", Groups(["a"], {"words": torch.zeros(2, dtype=torch.long)}))
+
+
+@pytest.mark.parametrize("method", ["kernel shap", "shapley sampling", "sampled shapley", "exact shapley", "gradient x input"])
+def test_an_example_without_any_of_the_groups_has_none(method):
+    first = Groups(TURNS.names, {name: numbers.expand(3, -1).where(torch.tensor([[True], [False], [False]]), -1)
+                                 for name, numbers in TURNS.owner.items()})
+    assert torch.equal(of(method, first).joint().isnan(), torch.tensor([[False] * 3, [True] * 3, [True] * 3]))
+    nobody = Groups(TURNS.names, {name: torch.full_like(numbers, -1) for name, numbers in TURNS.owner.items()})
+    assert of(method, nobody).joint().isnan().all()

@@ -287,7 +287,7 @@ def test_what_cannot_be_a_conversation_is_told(turns, question, message):
 
 @pytest.mark.parametrize(("arguments", "message"), [
     ({"split": "dev"}, "the split"), ({"n": 100}, "multiple of 120"), ({"kinds": ["gist"]}, "the kind"),
-    ({"turns": 1}, "expected 3 to 8"), ({"turns": 40}, "expected 3 to 8"),
+    ({"turns": 1}, "from 3 to 8"), ({"turns": 40}, "from 3 to 8"), ({"turns": 4.5}, "a whole number"),
 ])
 def test_what_cannot_be_built_is_told(arguments, message):
     with pytest.raises(InputError, match=message):

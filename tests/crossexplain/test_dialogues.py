@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from crossexplain.checks import InputError
 from crossexplain.contract import EncodesParts
 from crossexplain.data.dialogues import EMOTIONS, Dialogue, DialogueError, Turn, load, parse
 from crossexplain.data.store import MissingSource
@@ -137,6 +138,16 @@ def test_what_is_not_there_does_not_count(windows):
     assert torch.allclose(model(**inputs | {"words": inputs["words"].masked_fill(absent, 9.0)}), model(**inputs), atol=1e-6)
     with pytest.raises(ValueError, match="the last turn, whose emotion is named, always there"):
         model(**inputs | {"present": torch.zeros_like(inputs["present"])})
+
+
+@pytest.mark.parametrize("turns", [1, 4])
+def test_a_window_of_another_length_is_refused(windows, turns):
+    inputs = {name: part[:, -turns:] for name, part in windows.inputs().items()}
+    with pytest.raises(InputError, match=r"expected 10 turns of each example; pad a shorter dialogue in front"):
+        head()(**inputs)
+    assert head(context=False)(**inputs).shape == (len(windows), 7)
+    with pytest.raises(InputError, match=r"10\) turns and .*9\) speakers"):
+        head()(**windows.inputs() | {"speakers": windows.inputs()["speakers"][:, 1:]})
 
 
 def test_values_of_turns_sum_to_what_they_gain(windows):

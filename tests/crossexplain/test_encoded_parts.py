@@ -121,3 +121,38 @@ def test_one_turn_and_one_player():
     game = of(Talk(), turns_of(inputs), inputs)
     assert game.values_of_all().shape == (1, 2)
     assert game.values_of_all().isfinite().all() and game.splits
+
+
+class Namesake(Talk):
+    """Has methods of these names that do something else."""
+
+    def encode(self, pixels):
+        return pixels
+
+    def join(self, *, names):
+        return names
+
+    def forward(self, **inputs):
+        return Talk.join(self, {name: Talk.encode(self, name, inputs) for name in SIZES}, inputs)
+
+
+def test_a_model_with_other_methods_of_these_names_is_asked_whole():
+    game = of(Namesake(), TURNS)
+    assert not game.splits and torch.equal(game.values_of_all(), of(Talk(), TURNS, split=False).values_of_all())
+
+
+@pytest.mark.parametrize(("method", "called"), [("encode", r"encode\('words', inputs\)"), ("join", r"join\(parts, inputs\)")])
+def test_a_method_that_does_not_run_is_named(monkeypatch, method, called):
+    model, rest = Talk(), Talk()
+    monkeypatch.setattr(model, method, lambda first, second: second["nowhere"])
+    monkeypatch.setattr(model, "forward", rest.forward)
+    with pytest.raises(InputError, match=rf"{called} of the model does not run \(KeyError: 'nowhere'\).*split=False"):
+        of(model, TURNS)
+    assert of(model, TURNS, split=False).values_of_all().isfinite().all()
+
+
+def test_many_groups_that_nobody_has_change_nothing():
+    nobody = Groups([f"turn {i}" for i in range(30)], {"words": torch.full((9,), -1)})
+    game = of(Talk(), nobody)
+    assert not game.present.any() and game.values_of_all().std(dim=1).max() == 0
+    assert sampled_shapley(game).isnan().all()

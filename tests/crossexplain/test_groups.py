@@ -219,3 +219,16 @@ def test_groups_that_do_not_fit_are_refused_by_record_and_dividends():
         record.by(other)
     with pytest.raises(InputError, match=r"groups of words have the shape \(2, 6\), there are 4 examples"):
         feature_dividends(model, inputs, MODALITIES, groups=other, progress=False)
+
+
+def test_one_row_is_shared_by_all_examples():
+    shared = Groups(["a", "b"], {"words": torch.tensor([[0, 0, 1, -1]])})
+    assert shared.of(PRESENT).owner["words"].shape == (2, 4)
+    assert shared.rows(torch.tensor([1, 1, 0])).owner["words"].tolist() == [[0, 0, 1, -1]]
+
+
+@pytest.mark.parametrize("group", [2, -1, True, 0.0, None])
+def test_members_of_a_group_that_is_none(group):
+    assert TURNS.members(1)["words"].tolist() == [False, False, True, False]
+    with pytest.raises(InputError, match="expected a name, or a number from 0 to 1"):
+        TURNS.members(group)

@@ -327,3 +327,35 @@ def test_logits_of_another_shape_are_refused():
         verdict({"zero": logits | {"text masked": logits["text masked"][:, 0]}}, TWO)
     with pytest.raises(InputError, match=r"the shape \(300,\), expected"):
         verdict({"zero": {view: values[:, 0] for view, values in logits.items()}}, TWO)
+
+
+@pytest.mark.parametrize("answer", RULES)
+@pytest.mark.parametrize("scale", [1e-3, 1e-5, 1e-7])
+def test_small_logits_are_judged_as_large_ones(answer, scale):
+    _, logits = views_of(RULES[answer], TWO)
+    large = verdict({"zero": logits}, TWO)
+    small = verdict({"zero": {view: scale * values for view, values in logits.items()}}, TWO)
+    assert small.answer == large.answer == answer and small.support == large.support
+    for part, share in small.reach["zero"].items():
+        assert share == pytest.approx(large.reach["zero"][part], abs=1e-6)
+
+
+@pytest.mark.parametrize(("bad", "view"), [(float("nan"), FULL), (float("inf"), "text masked")])
+def test_logits_that_are_no_numbers_are_refused(bad, view):
+    _, logits = views_of(RULES["both added"], TWO)
+    spoilt = logits[view].clone()
+    spoilt[3] = bad
+    with pytest.raises(InputError, match=f"1 of the 300 logits of '{view}' under 'zero' are NaN or infinite, expected finite"):
+        verdict({"zero": logits | {view: spoilt}}, TWO)
+
+
+def test_what_does_not_belong_to_the_logits_is_refused():
+    _, logits = views_of(RULES["both added"], TWO)
+    with pytest.raises(InputError, match=r"groups of shape \(3,\), expected \(300,\)"):
+        verdict({"zero": logits}, TWO, groups=np.zeros(3))
+    with pytest.raises(InputError, match=r"target of shape .*3.*expected \(300,\)"):
+        verdict({"zero": logits}, TWO, torch.zeros(3, dtype=torch.long))
+    with pytest.raises(InputError, match="no baseline, expected at least one"):
+        verdict({}, TWO)
+    with pytest.raises(InputError, match="expected two or more"):
+        verdict({"zero": logits}, ["image"])

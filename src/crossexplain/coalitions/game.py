@@ -168,6 +168,7 @@ class Game:
             self._owner, self.present, names = self._by_modality(players, features)
         if len(names) > PLAYERS:
             kept = self.present.any(dim=0)
+            kept[0] |= not kept.any()  # one is left, which nobody has
             number = (kept.cumsum(dim=0) - 1).where(kept, -1)
             self._owner = {name: number[of.clamp(min=0)].where(of >= 0, -1) for name, of in self._owner.items()}
             self.present, names = self.present[:, kept], [name for name, has in zip(names, kept) if has]

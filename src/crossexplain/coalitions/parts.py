@@ -5,11 +5,14 @@ hidden. Where players are smaller than a part, the chunks of a turn, it is encod
 :class:`~crossexplain.contract.EncodesParts` for what such a model offers.
 """
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from crossexplain.checks import InputError
 from crossexplain.contract import EncodesParts
 from crossexplain.gradients.modality import Modality
 from crossexplain.gradients.question import Question
@@ -72,8 +75,9 @@ class _Encoded:
 
     def _view(self, stay: Tensor) -> Tensor:
         """Return the encodings (N, T, D) of the modality with only some of its features left, (N, F)."""
-        return torch.cat([self.model.encode(self.name, self.question.hidden({self.name: stay[examples]}, examples))
-                          for examples in torch.arange(self.question.n).split(self.question.rows)])
+        with _told(f"encode({self.name!r}, inputs)"):
+            return torch.cat([self.model.encode(self.name, self.question.hidden({self.name: stay[examples]}, examples))
+                              for examples in torch.arange(self.question.n).split(self.question.rows)])
 
     def chosen(self, keep: Tensor, examples: Tensor) -> tuple[Tensor, Tensor]:
         """Return the different encodings (U, T, D) that coalitions (R, P) ask for, and which of them each takes, (R,)."""
@@ -116,7 +120,7 @@ class Parts:
     @classmethod
     def of(cls, model: object, question: Question, owner: Mapping[str, Tensor]) -> "Parts | None":
         """Return the parts of a model, or None where it has none, or more than ``WITHIN`` players share one of them."""
-        if question.scored or not isinstance(model, EncodesParts):
+        if question.scored or not isinstance(model, EncodesParts) or not _called_as_parts(model):
             return None
         with torch.no_grad():
             parts = cls(model, question, owner)
@@ -139,7 +143,33 @@ class Parts:
             vectors = vectors.sum(dim=1) if self.pooled else vectors
             given[name] = vectors.index_select(0, place.to(vectors.device))
         rest = self.question.examples(examples, self.rest)
-        return self.model.join_pooled(given, rest) if self.pooled else self.model.join(given, rest)
+        with _told("join_pooled(sums, inputs)" if self.pooled else "join(parts, inputs)"):
+            return self.model.join_pooled(given, rest) if self.pooled else self.model.join(given, rest)
+
+
+def _called_as_parts(model: EncodesParts) -> bool:
+    """Return whether ``encode`` and ``join`` can be called as those of the contract; other models have such names too."""
+    for method, arguments in ((model.encode, ("", {})), (model.join, ({}, {}))):
+        if isinstance(method, nn.Module):
+            return False
+        try:
+            inspect.signature(method).bind(*arguments)
+        except TypeError:
+            return False
+    return True
+
+
+@contextmanager
+def _told(what: str) -> Iterator[None]:
+    """Raise an InputError that names the method where a method of the contract does not run."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"{what} of the model does not run ({type(error).__name__}: {error}); expected what "
+                         "crossexplain.contract.EncodesParts describes: mend it, or pass split=False to ask the whole "
+                         "model.") from error
 
 
 def distinct(examples: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:

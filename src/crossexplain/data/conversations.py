@@ -255,8 +255,8 @@ class Conversations:
         for kind in kinds:
             require_one_of(kind, KINDS, "the kind")
         require_multiple(n, UNIT * len(kinds), "conversations", f"{UNIT} of each of {len(kinds)} kinds")
-        if turns is not None and not 3 <= turns <= T:
-            raise InputError(f"got turns={turns}, expected 3 to {T}, or None for 4 to {T}.")
+        if turns is not None and turns not in range(3, T + 1):
+            raise InputError(f"got turns={turns}, expected a whole number from 3 to {T}, or None for 4 to {T}.")
         return self._batch(draw(n, kinds, turns, np.random.default_rng([seed, *split.encode()])), split)
 
     def of(self, conversations: Sequence[Sequence[Turn]], questions: Sequence[ConversationQuestion], split: str = "test",

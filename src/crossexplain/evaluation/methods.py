@@ -116,7 +116,8 @@ def explain(model: nn.Module, inputs: Inputs, modalities: Sequence[Modality], me
         scored = _run(chosen, task, options)
         seconds = time.perf_counter() - started
     present = {name: part.cpu() for name, part in question.present.items()}
-    if BY_GROUP in scored.values:
+    by_group = groups is not None and set(scored.values) == {BY_GROUP}  # a modality may have that name
+    if by_group:
         present = {BY_GROUP: task.present}
     if chosen.whole:
         present = {name: part.any(dim=1, keepdim=True) for name, part in present.items()}
@@ -129,8 +130,8 @@ def explain(model: nn.Module, inputs: Inputs, modalities: Sequence[Modality], me
                               {name: part.shape[1] for name, part in present.items()}, groups.names if groups else ())
     # A game may hold features that are never hidden; quantised layers round by what else is in the batch.
     if chosen.efficient and "game" not in options and not quantised(question.model):
-        _require_complete(chosen, explanation, task)
-    if groups is None or BY_GROUP in values:
+        _require_complete(chosen, explanation, task if by_group else replace(task, groups=None))
+    if groups is None or by_group:
         return explanation
     summed, spoken = task.by_group(values)
     values = {BY_GROUP: summed.where(spoken, torch.nan)}
@@ -155,11 +156,10 @@ def _run(method: Method, task: Task, options: Mapping[str, object]) -> Scored:
                         "'feature ablation' need nothing but the model's output.") from error
 
 
-def _require_complete(method: Method, explanation: Explanation, task: Task) -> None:
+def _require_complete(method: Method, explanation: Explanation, players: Task) -> None:
     """Raise unless the values of each example sum to what its evidence gains over nothing, as the method promises."""
-    question = task.question
+    question = players.question
     all_rows = torch.arange(question.n)
-    players = task if BY_GROUP in explanation.values else replace(task, groups=None)
     full, hidden = question.evidence(question.whole(), all_rows), players.values(torch.zeros_like(players.present), all_rows)
     missed = (explanation.joint().nansum(dim=1) - (full - hidden)).abs().max()
     gained, size = (full - hidden).abs().max(), max(full.abs().max(), hidden.abs().max())
@@ -253,10 +253,10 @@ def _grad_cam_in_time(task: Task) -> Scored:
         if not isinstance(modality, InARow):
             raise CannotRun(f"Grad-CAM in time reads vectors in a row, and {modality.name} is none; use 'grad-cam'.")
         activations, slopes = (task.laid_out(modality, of[modality.layer].float()) for of in (read.activations, read.gradients))
-        there = modality.is_word(task.question.inputs)[..., None].to(slopes.device)  # (N, T, 1)
-        weights = (slopes * there).sum(dim=1, keepdim=True) / there.sum(dim=1, keepdim=True)
+        present = modality.is_word(task.question.inputs)[..., None].to(slopes.device)  # (N, T, 1)
+        weights = (slopes * present).sum(dim=1, keepdim=True) / present.sum(dim=1, keepdim=True)
         heat = (weights * activations).sum(dim=2).clamp(min=0)
-        values[modality.name] = modality.to_features(heat * there[..., 0], task.question.inputs)
+        values[modality.name] = modality.to_features(heat * present[..., 0], task.question.inputs)
     return Scored(values)
 
 
@@ -339,8 +339,9 @@ def _exact(task: Task, index: str, game: Game | None = None) -> Scored:
     if len(game) != task.question.n or not torch.equal(game.target, task.question.target):
         raise InputError(f"the game is about {len(game)} other examples or classes, expected the {task.question.n} examples "
                          "and the target that are explained; make it of the same inputs and target.")
-    if task.groups is not None and not set(game.names) <= set(task.groups.names):
-        raise InputError("the game has other players than the groups; make it of them, Game(..., players=groups).")
+    if task.groups is not None and not task.is_played_in(game):
+        raise InputError("the game has other players than the groups, or the same names for other features; make it of the "
+                         "groups, Game(..., players=groups).")
     table, passes, pairs = game.values_of_all().numpy(), game.cost().coalitions / task.question.n, None
     if index == "interactions":
         every = torch.from_numpy(shapley.interactions(table)).float()

@@ -185,7 +185,7 @@ def _through_masks(task: Task, name: str, alone: bool, **settings) -> Scored:
     with _seeded(task.seed):
         for examples in torch.arange(question.n).split(1 if alone else question.n):
             own = present[examples]
-            if alone and int(own.sum()) == 1:  # Captum has no coalition to draw
+            if alone and int(own.sum()) <= 1:  # Captum has no coalition to draw
                 parts.append(own * (evidence(own.float(), examples) - evidence(torch.zeros_like(ones[examples]), examples)))
                 continue
             groups = {"feature_mask": (own.cumsum(dim=1) - 1).clamp(min=0)} if alone else {}
@@ -208,7 +208,7 @@ def _require_budget(task: Task) -> None:
 
 
 def _shapley_sampling(task: Task) -> Scored:
-    orders = max(1, task.budget // int(task.present.sum(dim=1).max()))
+    orders = max(1, task.budget // max(1, int(task.present.sum(dim=1).max())))
     return _through_masks(task, "ShapleyValueSampling", alone=True, n_samples=orders)
 
 

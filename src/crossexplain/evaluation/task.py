@@ -127,6 +127,18 @@ class Task:
         """Which players each example has, bool (N, P): its features, of all modalities side by side, or its groups."""
         return self.question.joined() if self.groups is None else self._written.present()
 
+    def is_played_in(self, game: Game) -> bool:
+        """Return whether the players of a game are the groups: each has a group's name and hides its features."""
+        if len(set(game.names)) < len(game.names) or not set(game.names) <= set(self.groups.names):
+            return False
+        everyone, features = torch.arange(self.question.n), self.question.joined()
+        for player, name in zip(torch.eye(len(game.names), dtype=torch.bool), game.names):
+            members = self._written.members(name)
+            stay = game.features(~player.expand(len(everyone), -1), everyone)
+            if not torch.equal(features & ~stay, torch.cat([members[modality] for modality in self.question.names], dim=1)):
+                return False
+        return True
+
     def values(self, keep: Tensor, examples: Tensor) -> Tensor:
         """Return the evidence with only some players left, (R,), where ``keep`` is (R, P); features are asked of the model."""
         if self.groups is None:

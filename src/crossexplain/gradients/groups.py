@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -107,12 +108,21 @@ class Groups:
 
     def rows(self, examples: Tensor) -> "Groups":
         """Return the groups of some examples, whose row numbers are given."""
-        return Groups(self.names, {name: numbers if numbers.ndim == 1 else numbers[examples.to(numbers.device)]
-                                   for name, numbers in self.owner.items()})
+        return Groups(self.names, {
+            name: numbers if numbers.ndim == 1 or len(numbers) == 1 else numbers[examples.to(numbers.device)]
+            for name, numbers in self.owner.items()})
 
     def members(self, group: int | str) -> dict[str, Tensor]:
-        """Return by modality which features are part of a group, bool (F,) or (N, F) as they were given."""
+        """Return by modality which features are part of a group, bool (F,) or (N, F) as they were given.
+
+        Raises
+        ------
+        InputError
+            For a name that no group has, and a number outside 0 to G - 1.
+        """
         number = self.names.index(require_one_of(group, self.names, "group")) if isinstance(group, str) else group
+        if not isinstance(number, Integral) or isinstance(number, bool) or not 0 <= number < len(self):
+            raise InputError(f"got the group {group!r}, expected a name, or a number from 0 to {len(self) - 1}.")
         return {name: numbers == number for name, numbers in self.owner.items()}
 
     def present(self) -> Tensor:

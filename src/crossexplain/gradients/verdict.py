@@ -175,7 +175,8 @@ def verdict(logits: Mapping[str, Mapping[str, Tensor]], modalities: Sequence[str
     Raises
     ------
     InputError
-        For fewer than two examples, a missing view or one of another shape, and a share or number of samples that is none.
+        For fewer than two examples or modalities, no baseline, a missing view, one of another shape and one with NaN or
+        infinity, target and groups of another length, and a share or number of samples that is none.
 
     Examples
     --------
@@ -187,18 +188,13 @@ def verdict(logits: Mapping[str, Mapping[str, Tensor]], modalities: Sequence[str
     _require_share(enough)
     if not isinstance(draws, Integral) or draws < 1:
         raise InputError(f"got draws={draws!r}, expected a whole number, at least one bootstrap sample.")
-    for baseline, views in logits.items():
-        if missing := [view for view in needed_views(modalities) if view not in views]:
-            raise InputError(f"the logits of baseline {baseline!r} lack the views {', '.join(map(repr, missing))}.")
-    full = next(iter(logits.values()))[FULL]
-    for baseline, views in logits.items():
-        for view, values in views.items():
-            if values.ndim != 2 or values.shape != full.shape:
-                raise InputError(f"the logits of {view!r} under {baseline!r} have the shape {tuple(values.shape)}, expected "
-                                 f"(N, C), {tuple(full.shape)} as in the full view; of one logit that is (N, 1).")
+    full = _require_logits(logits, modalities)
     n = len(full)
     if n < 2:
         raise InputError(f"a verdict needs at least 2 examples, got {n}; run the rounds on more.")
+    for what, given in (("target", target), ("groups", groups)):
+        if given is not None and np.shape(given) != (n,):
+            raise InputError(f"got {what} of shape {np.shape(given)}, expected ({n},), one entry for each example.")
     weights = bootstrap(n, draws, seed, groups)
     judged = {baseline: _judge(views, modalities, target, weights, enough) for baseline, views in logits.items()}
     found, reason, support = _settle(judged, modalities)
@@ -211,6 +207,28 @@ def verdict(logits: Mapping[str, Mapping[str, Tensor]], modalities: Sequence[str
     if found == CANNOT_TELL and subset:
         reason += f" They rest on {' and '.join(subset)}, however these go together."
     return Verdict(found.word, reason + on_one_side(full), support, answers, terms=found.terms, subset=subset, **kept)
+
+
+def _require_logits(logits: Mapping[str, Mapping[str, Tensor]], modalities: Sequence[str]) -> Tensor:
+    """Return the logits (N, C) of the full view, or raise where a view is missing, of another shape or not finite."""
+    if len(modalities) < 2:
+        raise InputError(f"got the modalities {list(modalities)}, expected two or more: of a single one there is nothing to "
+                         "judge.")
+    if not logits:
+        raise InputError("got the logits of no baseline, expected at least one, as in {'zero': {'full': logits, ...}}.")
+    for baseline, views in logits.items():
+        if missing := [view for view in needed_views(modalities) if view not in views]:
+            raise InputError(f"the logits of baseline {baseline!r} lack the views {', '.join(map(repr, missing))}.")
+    full = next(iter(logits.values()))[FULL]
+    for baseline, views in logits.items():
+        for view, values in views.items():
+            if values.ndim != 2 or values.shape != full.shape:
+                raise InputError(f"the logits of {view!r} under {baseline!r} have the shape {tuple(values.shape)}, expected "
+                                 f"(N, C), {tuple(full.shape)} as in the full view; of one logit that is (N, 1).")
+            if bad := int((~values.isfinite()).sum()):
+                raise InputError(f"{bad} of the {values.numel()} logits of {view!r} under {baseline!r} are NaN or infinite, "
+                                 "expected finite numbers; look at what the baseline makes of these examples.")
+    return full
 
 
 def needed_views(modalities: Sequence[str]) -> list[str]:
@@ -300,7 +318,10 @@ def _judge(logits: Mapping[str, Tensor], modalities: Sequence[str], target: Tens
            enough: float) -> _Judged:
     target = classes(logits[FULL]) if target is None else target
     n, predicted = len(target), classes(logits[FULL])
-    varies = Variation({view: centred(values) for view, values in logits.items()}, weights)
+    values, spread = {view: centred(of_view) for view, of_view in logits.items()}, centred(logits[FULL]).std()
+    if FLAT <= spread < 1:  # else small logits would count as those that do not vary; a power of two changes no digit
+        values = {view: np.ldexp(of_view, -int(np.floor(np.log2(spread)))) for view, of_view in values.items()}
+    varies = Variation(values, weights)
     changes = Variation({view: one_hot(values) for view, values in logits.items()}, weights)
     single = {name: of_family(((name,),), modalities) for name in modalities}
     reached = {name: varies.accounts_for(factors) for name, factors in single.items()}  # (1 + draws,) each
@@ -314,7 +335,7 @@ def _judge(logits: Mapping[str, Tensor], modalities: Sequence[str], target: Tens
 
     levels = families(modalities, logits)
     answers, choice = _answers_of(reach, modalities, levels, enough)
-    if centred(logits[FULL]).std() < FLAT:
+    if spread < FLAT:
         answers, choice = [CANNOT_TELL], np.zeros(len(weights), int)
     interaction, nothing = np.abs(dividend(logits, modalities, target)), evidence(logits[NOTHING], target).numpy()
     effects = interaction + sum(np.abs(evidence(logits[alone(name, modalities)], target).numpy() - nothing)

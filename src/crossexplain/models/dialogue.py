@@ -88,6 +88,9 @@ class DialogueHead(nn.Module):
         own = self.own(read[:, -1])
         if not self.context:
             return own
+        if parts["speakers"].shape[:2] != read.shape[:2] or read.shape[1] != len(self.age):
+            raise InputError(f"got {tuple(read.shape[:2])} turns and {tuple(parts['speakers'].shape[:2])} speakers, expected "
+                             f"{len(self.age)} turns of each example; pad a shorter dialogue in front, with present=False.")
         turns = read + parts["speakers"]
         if self.training:
             kept = torch.rand_like(turns[..., :1]) >= self.hidden
