@@ -219,6 +219,10 @@ def test_groups_that_do_not_fit_are_refused_by_record_and_dividends():
         record.by(other)
     with pytest.raises(InputError, match=r"groups of words have the shape \(2, 6\), there are 4 examples"):
         feature_dividends(model, inputs, MODALITIES, groups=other, progress=False)
+    with pytest.raises(InputError, match=r"got groups=\{'turn 1': 0\}, expected Groups"):
+        record.by({"turn 1": 0})
+    with pytest.raises(InputError, match=r"got groups=\{'turn 1': 0\}, expected Groups"):
+        feature_dividends(model, inputs, MODALITIES, groups={"turn 1": 0}, progress=False)
 
 
 def test_one_row_is_shared_by_all_examples():

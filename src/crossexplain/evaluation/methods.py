@@ -32,7 +32,7 @@ from crossexplain.gradients import attention, maps, tokens
 from crossexplain.gradients.attention import attention_maps, roll
 from crossexplain.gradients.capture import INPUT
 from crossexplain.gradients.failures import quantised
-from crossexplain.gradients.groups import Groups
+from crossexplain.gradients.groups import Groups, require_groups
 from crossexplain.gradients.in_a_row import InARow
 from crossexplain.gradients.modalities import ImageCells, Inputs, Modality, Tokens, require_modalities
 from crossexplain.gradients.question import Question, Target
@@ -103,8 +103,8 @@ def explain(model: nn.Module, inputs: Inputs, modalities: Sequence[Modality], me
     question = Question(model, inputs, modalities, baselines=baselines, donors=donors, target=target)
     if chosen.hides:
         question.require_donors()
-    if groups is not None and not isinstance(groups, Groups):
-        raise InputError(f"got groups={groups!r}, expected Groups, as in Groups(['turn 1', 'turn 2'], {{'text': numbers}}).")
+    if groups is not None:
+        require_groups(groups)
     chosen.require(question, options.get("attention"), groups is not None)
     question.whole()  # one pass that is no part of the method's cost: it says which class is followed
     task = Task(question, budget, seed, groups)

@@ -145,6 +145,13 @@ class Groups:
         return summed
 
 
+def require_groups(groups: object) -> Groups:
+    """Return groups as they are; raise an :class:`~crossexplain.checks.InputError` for anything else."""
+    if not isinstance(groups, Groups):
+        raise InputError(f"got groups={groups!r}, expected Groups, as in Groups(['turn 1', 'turn 2'], {{'text': numbers}}).")
+    return groups
+
+
 def _numbers(modality: str, numbers: Tensor, groups: int) -> Tensor:
     """Return the numbers of the groups of one modality's features as int64."""
     if not isinstance(modality, str):

@@ -12,7 +12,7 @@ from torch import Tensor
 from crossexplain.checks import InputError, require_one_of
 from crossexplain.gradients import verdict as judging
 from crossexplain.gradients.evidence import classes, evidence
-from crossexplain.gradients.groups import Groups
+from crossexplain.gradients.groups import Groups, require_groups
 from crossexplain.gradients.verdict import ENOUGH, Verdict
 from crossexplain.gradients.views import FULL, alone, masked
 
@@ -228,7 +228,7 @@ class Record:
         InputError
             For groups of other modalities, or of another number of features or examples, than the record has.
         """
-        groups = groups.of(self.features)
+        groups = require_groups(groups).of(self.features)
         importance = {key: groups.summed(one.importance) for key, one in self.passes.items() if one.importance}
         cross = {baseline: groups.summed({name: side.cross for (of, name), side in self.by_side.items() if of == baseline})
                  for baseline in dict.fromkeys(of for of, _ in self.by_side)}

@@ -24,7 +24,7 @@ from crossexplain import moved
 from crossexplain.checks import InputError, require_one_of
 from crossexplain.gradients.capture import Captured, NoGradient
 from crossexplain.gradients.evidence import classes, evidence
-from crossexplain.gradients.groups import Groups
+from crossexplain.gradients.groups import Groups, require_groups
 from crossexplain.gradients.layouts import rows_first
 from crossexplain.gradients.modalities import ImageCells, Inputs, Modality
 from crossexplain.gradients.plans import Baseline, Plans
@@ -183,7 +183,7 @@ def run_dividends(question: Question, *, groups: Groups | None = None, draws: in
     """As :func:`feature_dividends`, through a :class:`~crossexplain.gradients.question.Question`, under its baselines."""
     plans = Plans(question, [question.baselines], draws, seed)
     if groups is not None:
-        return _group_dividends(question, plans, groups, progress, "dividends of groups")
+        return _group_dividends(question, plans, require_groups(groups), progress, "dividends of groups")
     each = {name: torch.arange(present.shape[1]) for name, present in question.present.items()}
     return {name: _group_dividends(question, plans, Groups(map(str, range(len(of))), {name: of}), progress,
                                    f"dividends of features of {name}") for name, of in each.items()}
