@@ -188,6 +188,12 @@ def test_a_kept_table_has_as_many_entries_in_each_row_as_it_has_columns(path):
     assert not split, f"{path.name} has {len(head)} columns, but {'; '.join(split)}; quote what holds a comma"
 
 
+def test_no_two_test_files_have_one_name():
+    """Pytest would read one of them and leave the other out with an error."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert len(names) > 60 and sorted(set(names)) == sorted(names)
+
+
 def test_the_list_of_kept_tables_is_that_of_the_folder():
     text = (ROOT / "data" / "README.md").read_text("utf-8").split("## Results")[1].split("\n## ")[0]
     listed = re.findall(r"^\| `(\w+\.csv)` \|", text, re.MULTILINE)
