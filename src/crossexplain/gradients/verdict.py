@@ -469,16 +469,18 @@ def _in_common(likely: Sequence[_Answer], sure: set[_Answer], modalities: Sequen
     """Return the answer that covers all likely ones, or None.
 
     Between one modality alone and both only lies that a part is its own: where samples waver between neighbours, that one is
-    taken of which a baseline is sure, and the middle where none is. Of more than two modalities it may be open which are added
-    to those that interact; those that may be are named too.
+    taken of which a baseline is sure. Where none is, it is the middle, or both only if that is the neighbour: of a few examples
+    a part seems to be a modality's own by chance. Of more than two modalities it may be open which are added to those that
+    interact; those that may be are named too.
     """
     words = {answer.word for answer in likely}
     if len(likely) == 1:
         return None if likely[0] == CANNOT_TELL else likely[0]
     for name in modalities if len(modalities) == 2 else ():
         if partly(name) in words and words in ({partly(name), f"{name} alone"}, {partly(name), "both only"}):
-            middle = [answer for answer in likely if answer.word == partly(name)]
-            return next(iter(sure or middle)) if len(sure) < 2 else None
+            usual = "both only" if "both only" in words else partly(name)
+            neighbours = sure or [answer for answer in likely if answer.word == usual]
+            return next(iter(neighbours)) if len(sure) < 2 else None
     if words == {"both only"} and len({tuple(part for part in answer.terms if len(part) > 1) for answer in likely}) == 1:
         return max(likely, key=lambda answer: len(answer.terms))
     return None
