@@ -18,6 +18,7 @@ from crossexplain.gradients.rounds import rounds
 from crossexplain.gradients.views import FULL
 from crossexplain.models import checkpoints, vgg
 from crossexplain.models.clip import softmax_loss
+from crossexplain.models.efficientnet import EfficientNetLite0
 from crossexplain.models.towers import FrozenMapPooling, GivenMaps, GivenStates
 from crossexplain.models.two_towers import with_towers
 from crossexplain.recipes import encodings, load_or_train
@@ -36,6 +37,7 @@ def weights(tmp_path_factory):
     where = tmp_path_factory.mktemp("weights")
     torch.manual_seed(0)
     save_file(vgg.ImageNetClassifier("squeezenet1_0").network.state_dict(), where / "squeezenet1_0.safetensors")
+    save_file(EfficientNetLite0.seeded(0).state_dict(), where / f"{vgg.LITE}.safetensors")
     for name, width in (("minilm", 24), ("bert-base-uncased", 32)):
         folder = where / name
         folder.mkdir()
@@ -114,7 +116,7 @@ def test_gradients_of_the_whole_model_reach_every_cell_and_every_word(copy, enco
     inputs = encoded.inputs(copy.splits["test"][:3], copy.captions_of("test")[:15:5])
     taken = capture(trained.model, inputs, [trained.model.image_layer, trained.model.text_layer])
     seen, said = taken.gradients[trained.model.image_layer], taken.gradients[trained.model.text_layer]
-    assert seen.shape == (3, 512, 13, 13) and (seen[..., :13, :13].norm(dim=1) > 0).all()
+    assert seen.shape == (3, 1280, 7, 7) and (seen.norm(dim=1) > 0).all()
     assert ((said.norm(dim=2) > 0) == (inputs["attention_mask"] == 1)).all()
     head = encoded.given(copy.splits["test"][:3], copy.captions_of("test")[:15:5])
     taken = capture(trained.part, head, [trained.part.image_layer, trained.part.text_layer])
@@ -147,7 +149,7 @@ def test_a_training_that_was_cut_off_goes_on_and_ends_alike(encoded, monkeypatch
 def test_a_photograph_and_a_sentence_of_ones_own(copy, encoded):
     trained = recipe.train("fusion", encoded=encoded, progress=False, **SETTINGS)
     inputs, shown, words, note = readers.photograph(encoded, torch.rand(3, 60, 90), "a dog runs")
-    assert words == ["a", "dog", "runs"] and shown.shape == (3, 227, 227) and "90 x 60 pixels" in note
+    assert words == ["a", "dog", "runs"] and shown.shape == (3, 224, 224) and "90 x 60 pixels" in note
     features = Tokens(**encoded.words).features(inputs)[0]
     assert features.tolist() == [False, True, True, True, False] and trained.model(**inputs).shape == (1,)
     with pytest.raises(ValueError, match="sentence 0 has 102 tokens, at most 64"):

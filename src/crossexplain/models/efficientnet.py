@@ -85,6 +85,8 @@ class EfficientNetLite0(CutInTwo):
         It has no layer that gives a map of each class.
     width : int
         Channels of the last map.
+    fine : bool
+        As for :class:`crossexplain.models.vgg.ImageNetClassifier`.
 
     Examples
     --------
@@ -94,7 +96,7 @@ class EfficientNetLite0(CutInTwo):
     (torch.Size([1, 1280, 2, 3]), torch.Size([1, 1000]))
     """
 
-    image_layer, size, width, classes = "features.17.2", 224, 1280, None
+    image_layer, size, width, fine, classes = "features.17.2", 224, 1280, False, None
 
     def __init__(self):
         super().__init__()

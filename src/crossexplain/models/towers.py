@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, PreTrainedModel
 
 from crossexplain.checks import InputError, require_images, require_one_of, require_tokens
+from crossexplain.models.efficientnet import EfficientNetLite0
 from crossexplain.models.vgg import ImageNetClassifier
 
 POOLINGS = ("max", "mean", "first", "last")
@@ -47,25 +48,23 @@ class ConvTower(nn.Module):
 
 
 class ImageNetTower(nn.Module):
-    """The convolutions of a network of torchvision, VGG or SqueezeNet, up to its last map.
+    """The convolutions of a network with ImageNet weights, VGG, SqueezeNet or EfficientNet, up to its last map.
 
     Parameters
     ----------
-    network : ImageNetClassifier
+    network : ImageNetClassifier or EfficientNetLite0
         From :func:`crossexplain.models.vgg.load_imagenet`, frozen; unfreeze the parts that are to be tuned.
     coarse : bool
         Return the :func:`coarse` map; ``layer`` stays the map before it.
     """
 
-    width = 512  # of all three networks
-
-    def __init__(self, network: ImageNetClassifier, coarse: bool = False):
+    def __init__(self, network: ImageNetClassifier | EfficientNetLite0, coarse: bool = False):
         super().__init__()
-        self.network, self.coarse = network, coarse
+        self.network, self.coarse, self.width = network, coarse, network.width
         self.layer = f"network.{network.image_layer}"
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the last map (N, 512, h, w) of photographs (N, 3, S, S) in [0, 1]."""
+        """Return the last map (N, C, h, w) of photographs (N, 3, S, S) in [0, 1]."""
         maps = self.network.tower(images)
         return coarse(maps) if self.coarse else maps
 

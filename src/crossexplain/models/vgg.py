@@ -81,7 +81,13 @@ class ImageNetClassifier(CutInTwo):
         The last convolutional map: 14 x 14 for VGG, 13 x 13 for SqueezeNet.
     size : int
         Side in pixels of the square images that the weights were trained on.
+    width : int
+        Channels of that map.
+    fine : bool
+        Whether it has more places than the layers after a frozen tower need; see :func:`crossexplain.models.towers.coarse`.
     """
+
+    width, fine = 512, True  # of all three networks
 
     def __init__(self, name: str):
         super().__init__()
