@@ -6,12 +6,17 @@ mentions may still be in the photograph, so that a few changed captions are true
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
+import torch
 
 from crossexplain.data.examples import Examples
 from crossexplain.data.flickr8k import Flickr8k
+from crossexplain.models.two_towers import JoinedTowers
+from crossexplain.recipes import flickr8k as recipe
+from crossexplain.recipes.encodings import Encoded, encode_captions
 
 # Of each kind some groups, one a paragraph, whose words exclude each other. A line is one word in the forms in which it is
 # changed, each for the same form of another line; what stands after the bar comes close to it, and rules it out, too.
@@ -169,6 +174,7 @@ class Foils(Examples):
     changes: list[str]
 
 
+@cache
 def groups(kind: str) -> list[list[tuple[list[str], set[str]]]]:
     """Return the groups of a kind: of each word its forms, and all that rules it out."""
     paragraphs = [paragraph.strip().splitlines() for paragraph in WORDS[kind].split("\n\n")]
@@ -177,7 +183,7 @@ def groups(kind: str) -> list[list[tuple[list[str], set[str]]]]:
 
 
 def build(data: Flickr8k, split: str = "test", seed: int = 0) -> Foils:
-    """Change one word of each kind that the captions of a split have.
+    """Change one word of every caption of a split that has one: of the kind that came up least so far.
 
     Parameters
     ----------
@@ -189,32 +195,45 @@ def build(data: Flickr8k, split: str = "test", seed: int = 0) -> Foils:
     Returns
     -------
     Foils
+        The kinds are as balanced as the captions allow.
     """
-    rng, rows, table = np.random.default_rng(seed), [], {kind: groups(kind) for kind in WORDS}
+    rng, rows, count = np.random.default_rng(seed), [], dict.fromkeys(WORDS, 0)
     for image in data.splits[split]:
         captions = data.captions_of([image])
         known = {word for i in captions for word in WORD.findall(data.captions[i].lower())}
         for i in captions:
-            for kind, lines in table.items():
-                choices = changes(data.captions[i], lines, known)
-                if choices:
-                    place, new = choices[rng.integers(len(choices))]
-                    old = data.captions[i][place]
-                    text = f"{data.captions[i][: place.start]}{new}{data.captions[i][place.stop :]}"
-                    rows.append((image, i, text, kind, f"{old.lower()} -> {new.lower()}"))
+            choices = {kind: found for kind in WORDS if (found := changes(data.captions[i], kind, known))}
+            if choices:
+                kind = min(choices, key=count.get)
+                count[kind] += 1
+                place, new = choices[kind][rng.integers(len(choices[kind]))]
+                before, old, after = data.captions[i][: place.start], data.captions[i][place], data.captions[i][place.stop :]
+                rows.append((image, i, before + new + after, kind, f"{old.lower()} -> {new.lower()}"))
     image, caption, *others = (list(column) for column in zip(*rows))
     return Foils(np.array(image), np.array(caption), *others)
 
 
-def changes(caption: str, lines: list, known: set[str]) -> list[tuple[slice, str]]:
-    """Return all ways to change a word of a caption for another of its group: where, and the new word.
+def noticed(head: JoinedTowers, encoded: Encoded, foils: Foils) -> np.ndarray:
+    """Return for each foil whether the true caption has the higher logit, bool (N,); as :func:`recipe.logits`."""
+    changed = replace(encoded.flickr8k, captions=foils.texts)
+    numbers = np.arange(len(foils.texts))
+    states = encode_captions(encoded.encoder, encoded.tokenizer, changed, numbers, progress=False)
+    on_foils = replace(encoded, flickr8k=changed, captions=numbers, states_of=states)
+    seen = recipe.see(head, encoded, foils.image)
+    with torch.no_grad():
+        true, false = (head.match(seen, recipe.read(head, *of)) for of in ((encoded, foils.caption), (on_foils, numbers)))
+    return (true > false).cpu().numpy()
+
+
+def changes(caption: str, kind: str, known: set[str]) -> list[tuple[slice, str]]:
+    """Return all ways to change a word of a kind for another of its group: where, and the new word.
 
     ``a`` and ``an`` stay right, and no new word is one that is ruled out by what is ``known`` of the photograph.
     """
     found = []
     for match in WORD.finditer(caption.lower()):
         old = match[0]
-        for group in lines:
+        for group in groups(kind):
             for form in {forms.index(old) for forms, _ in group if old in forms}:
                 for forms, close in group:
                     if form < len(forms) and not close & known and _vowel(forms[form]) == _vowel(old):

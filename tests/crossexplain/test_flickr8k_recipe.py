@@ -116,7 +116,7 @@ def test_gradients_of_the_whole_model_reach_every_cell_and_every_word(copy, enco
     inputs = encoded.inputs(copy.splits["test"][:3], copy.captions_of("test")[:15:5])
     taken = capture(trained.model, inputs, [trained.model.image_layer, trained.model.text_layer])
     seen, said = taken.gradients[trained.model.image_layer], taken.gradients[trained.model.text_layer]
-    assert seen.shape == (3, 1280, 7, 7) and (seen.norm(dim=1) > 0).all()
+    assert seen.shape == (3, 192, 7, 7) and (seen.norm(dim=1) > 0).all()
     assert ((said.norm(dim=2) > 0) == (inputs["attention_mask"] == 1)).all()
     head = encoded.given(copy.splits["test"][:3], copy.captions_of("test")[:15:5])
     taken = capture(trained.part, head, [trained.part.image_layer, trained.part.text_layer])
