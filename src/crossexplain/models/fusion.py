@@ -33,8 +33,8 @@ class Fusion(JoinedTowers):
         Before and after those units.
     """
 
-    def __init__(self, image: nn.Module, text: nn.Module, pooling: str = "mean", width: int = 256, dropout: float = 0.1,
-                 look: nn.Module | None = None, hidden: int = 0, hidden_dropout: float = 0.0):
+    def __init__(self, image: nn.Module, text: nn.Module, pooling: str | nn.Module = "mean", width: int = 256,
+                 dropout: float = 0.1, look: nn.Module | None = None, hidden: int = 0, hidden_dropout: float = 0.0):
         super().__init__(image, text, pooling, MapPooling(image.width, width) if look is None else look)
         self.seen = nn.LayerNorm(width)
         between = dense(text.width, hidden, width, hidden_dropout) if hidden else [nn.Linear(text.width, width)]

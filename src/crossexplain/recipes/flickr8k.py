@@ -32,13 +32,14 @@ from crossexplain.models.towers import (
     FrozenMapPooling,
     GivenMaps,
     GivenStates,
+    WordPooling,
     accuracy_at_best_threshold,
 )
 from crossexplain.models.training import fit, predict
 from crossexplain.models.two_towers import JoinedTowers, in_batches, logits_of_pairs
 from crossexplain.models.weights import WeightsError, seeded
 from crossexplain.recipes import Recipe, Trained, keep, state_file, with_checkpoint
-from crossexplain.recipes.encodings import POOLING, TOWERS, Encoded, Towers, encode, load_towers
+from crossexplain.recipes.encodings import TOWERS, Encoded, Towers, encode, load_towers
 
 NAMES = ("fusion", "clip_cnn")
 # Chosen on the validation split: sizes, dropout of either side, and epochs and highest learning rate of each step.
@@ -72,10 +73,11 @@ def new_model(name: str, towers: Towers, seed: int = 0, **settings) -> Fusion | 
     image, text = GivenMaps(towers.network.width), GivenStates(towers.encoder.config.hidden_size)
     with seeded(seed):
         look = FrozenMapPooling(image.width, chosen["width"], chosen.pop("look_dropout"), towers.network.later)
+        pooling = WordPooling(text.width)
         if name == "clip_cnn":
-            return ClipCNN(image, text, POOLING, **chosen, look=look)
+            return ClipCNN(image, text, pooling, **chosen, look=look)
         # Dropout before the dense layers would drop one side of a difference and not the other.
-        return Fusion(image, text, POOLING, chosen["width"], 0.0, look, chosen["hidden"], chosen["dropout"])
+        return Fusion(image, text, pooling, chosen["width"], 0.0, look, chosen["hidden"], chosen["dropout"])
 
 
 class Captioned:
@@ -93,17 +95,19 @@ class Captioned:
         images = encoded.flickr8k.splits[split]
         captions = [encoded.flickr8k.captions_of([i]) for i in images]
         self.maps = torch.stack([gather(head, maps, images) for maps in (encoded.maps, encoded.mirrored)])  # (2, N, P)
-        self.texts, self.count = encoded.pooled(np.concatenate(captions)), np.array([len(of_image) for of_image in captions])
+        self.encoded, self.captions = encoded, np.concatenate(captions)
+        self.count = np.array([len(of_image) for of_image in captions])
         self.first = np.cumsum([0, *self.count])
 
     def __len__(self) -> int:
         return len(self.count)
 
     def batch(self, indices: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """Return gathered maps (n, P), captions (n, 1, D), and which belongs to which, (n, n)."""
+        """Return gathered maps (n, P), captions (n, T, D) with their mask, and which belongs to which, (n, n)."""
         view, place = torch.randint(2, indices.shape), torch.rand(len(indices)).numpy()
         chosen = self.first[indices] + (place * self.count[indices]).astype(np.int64)
-        return {"maps": self.maps[view, indices], "tokens": self.texts[chosen]}, torch.eye(len(indices))
+        states, real = self.encoded.states(self.captions[chosen])
+        return {"maps": self.maps[view, indices], "tokens": states, "attention_mask": real}, torch.eye(len(indices))
 
 
 class Judged:
@@ -122,14 +126,15 @@ class Judged:
         rows = [np.flatnonzero(pairs.image == i) for i in images]
         pairs = pairs.select(np.stack([of_image[: min(map(len, rows))] for of_image in rows]))  # as many for each photograph
         self.maps, self.labels = gather(head, encoded.maps, images), torch.from_numpy(pairs.labels)
-        self.texts = encoded.pooled(pairs.caption.ravel()).unflatten(0, pairs.caption.shape)
+        self.encoded, self.captions = encoded, pairs.caption  # (N, k)
 
     def __len__(self) -> int:
         return len(self.maps)
 
     def batch(self, indices: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """Return gathered maps (n, P), captions (n k, 1, D), and whether they belong together, (n k,)."""
-        return {"maps": self.maps[indices], "tokens": self.texts[indices].flatten(0, 1)}, self.labels[indices].flatten()
+        """Return gathered maps (n, P), captions (n k, T, D) with their mask, and whether they belong together, (n k,)."""
+        states, real = self.encoded.states(self.captions[indices].ravel())
+        return {"maps": self.maps[indices], "tokens": states, "attention_mask": real}, self.labels[indices].flatten()
 
 
 def gather(head: JoinedTowers, maps: Callable[[Sequence[int]], Tensor], images: Sequence[int]) -> Tensor:
@@ -269,7 +274,7 @@ def _begin(name: str, seed: int, size: str, progress: bool, *, encoded: Encoded 
     encoded = encode(data, towers, size, progress) if encoded is None else encoded
     chosen = SETTINGS[name] | settings
     chosen |= {step: (1, chosen[step][1]) for step in STEPS if chosen[step] and size == "small"}
-    about = {"model": name, "seed": seed, "settings": chosen, "maps": encoded.maps_of.folder.name, "read": POOLING,
+    about = {"model": name, "seed": seed, "settings": chosen, "maps": encoded.maps_of.folder.name, "read": WordPooling.__name__,
              "states": encoded.states_of.folder.name,
              "splits": {split: images.tolist() for split, images in encoded.flickr8k.splits.items()}}
     key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
