@@ -44,8 +44,9 @@ from crossexplain.recipes.encodings import TOWERS, Encoded, Towers, encode, load
 NAMES = ("fusion", "clip_cnn")
 # Chosen on the validation split: sizes, dropout of either side, and epochs and highest learning rate of each step.
 SETTINGS = {
-    "fusion": {"width": 256, "dropout": 0.3, "look_dropout": 0.7, "hidden": 1024, "contrast": (20, 2e-3), "fusing": (5, 5e-4)},
-    "clip_cnn": {"width": 512, "dropout": 0.3, "look_dropout": 0.7, "hidden": 1024, "contrast": (20, 2e-3), "fusing": None},
+    "fusion": {"width": 256, "dropout": 0.3, "look_dropout": 0.75, "hidden": 1024, "contrast": (40, 2e-3),
+               "fusing": (10, 5e-4)},
+    "clip_cnn": {"width": 512, "dropout": 0.3, "look_dropout": 0.75, "hidden": 1024, "contrast": (40, 2e-3), "fusing": None},
 }
 STEPS = ("contrast", "fusing")
 BATCH = {"contrast": 300, "fusing": 48}  # photographs with one caption each, every one compared with all captions of the batch
