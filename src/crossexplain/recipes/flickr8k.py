@@ -45,11 +45,11 @@ NAMES = ("fusion", "clip_cnn")
 # Chosen on the validation split: sizes, dropout of either side, and epochs and highest learning rate of each step.
 SETTINGS = {
     "fusion": {"width": 256, "dropout": 0.3, "look_dropout": 0.75, "hidden": 1024, "contrast": (40, 2e-3),
-               "fusing": (10, 5e-4)},
+               "fusing": (5, 3e-5)},
     "clip_cnn": {"width": 512, "dropout": 0.3, "look_dropout": 0.75, "hidden": 1024, "contrast": (40, 2e-3), "fusing": None},
 }
 STEPS = ("contrast", "fusing")
-BATCH = {"contrast": 300, "fusing": 48}  # photographs with one caption each, every one compared with all captions of the batch
+BATCH = {"contrast": 300, "fusing": 96}  # photographs with one caption each, every one compared with all captions of the batch
 YES_OR_NO = 0.3  # weight of the sigmoid loss beside the softmax loss, so that one threshold serves all captions
 LIMIT = 40_000_000  # bytes of a head
 SHAPE = ("width", "dropout", "look_dropout", "hidden")
@@ -173,12 +173,14 @@ def train(name: str, seed: int = 0, size: str = "page", progress: bool = True, r
     encoded, head, histories = trained.data, trained.part, trained.histories
     learned, held_out = Captioned(encoded, head, "train"), Judged(encoded, head, "validation")
     head.look.standardise(learned.maps.flatten(0, 1))
+    learner = Aligned(head) if isinstance(head, Fusion) else head
     for step in STEPS:
         if not chosen[step]:
             continue
         if step == "fusing":
-            head.begin_with_difference(against=True)
-        learner = Aligned(head) if step == "contrast" and isinstance(head, Fusion) else head
+            with seeded(seed):
+                _begin_fusing(head, learner, learned)
+            learner = head
         epochs, lr = chosen[step]
         histories[step] = fit(Contrast(learner), learned, held_out, epochs=epochs, lr=lr, seed=seed, loss=loss_of,
                               score=accuracy_at_best_threshold, batch_size=BATCH[step], weight_decay=0.05, half=True,
@@ -187,6 +189,18 @@ def train(name: str, seed: int = 0, size: str = "page", progress: bool = True, r
     head.requires_grad_(False).eval()
     trained.model.eval()
     return trained
+
+
+@torch.no_grad()
+def _begin_fusing(head: Fusion, aligned: Aligned, learned: Captioned) -> None:
+    """Let the dense layers begin with the distance of two aligned vectors, and with logits as far apart as theirs."""
+    device, inputs = next(head.look.parameters()).device, learned.batch(torch.arange(min(len(learned), 200)))[0]
+    maps, *texts = (inputs[key].to(device) for key in ("maps", "tokens", "attention_mask"))
+    head.begin_with_difference(against=True)
+    head.eval()
+    seen, read = head.pool_map(maps), head.read(*texts)
+    wanted = aligned.logits_of_all_pairs(head.seen(seen), head.said(read))
+    head.begin_with_spread(head.logits_of_all_pairs(seen, read), wanted)
 
 
 def load(name: str, seed: int = 0, size: str = "page", progress: bool = True, **options) -> Trained | None:
