@@ -29,7 +29,7 @@ from crossexplain.evaluation import methods_of_others
 from crossexplain.evaluation.modality_shares import emap, intershap_values, size_shares
 from crossexplain.evaluation.task import BUDGET, BY_GROUP, CannotRun, Explanation, Method, Scored, Task
 from crossexplain.gradients import attention, maps, tokens
-from crossexplain.gradients.attention import attention_maps, roll
+from crossexplain.gradients.attention import attention_maps, roll, watched
 from crossexplain.gradients.capture import INPUT
 from crossexplain.gradients.failures import quantised
 from crossexplain.gradients.groups import Groups, require_groups
@@ -302,7 +302,9 @@ def _attention(task: Task, key: str, attention: Mapping[str, Sequence[str]]) -> 
         if modules := attention.get(modality.name, ()):
             places = attention_maps(modules)
             before = f"{INPUT}{modality.input}" if isinstance(modality, ImageCells) else modality.layer
-            rolled = roll(task.captured([before, *places]), places, key)  # (N, T)
+            with watched(question.model, places, modules) as crossed:
+                read = task.captured([before, *places])
+            rolled = roll(read, places, key, bool(crossed))  # (N, T)
             at_attention = copy(modality)
             at_attention.layer, at_attention.layout, at_attention.place = modules[0], "NTD", None
             at_attention = at_attention.settled(question.inputs, question.model)

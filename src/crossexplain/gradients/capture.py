@@ -133,19 +133,6 @@ def run(model: nn.Module, inputs: ModelInputs) -> object:
         return call.forward()
 
 
-def traced(model: nn.Module, inputs: ModelInputs) -> object:
-    """Return what the model returns with the nodes of its whole graph, from every weight on, and none of the values.
-
-    The graph says what was computed, and cannot be differentiated.
-    """
-    call = _Call(model, inputs)
-    floating = [key for key, value in call.values.items() if isinstance(value, Tensor) and value.is_floating_point()]
-    nothing = torch.autograd.graph.saved_tensors_hooks(lambda value: None, lambda kept: kept)
-    with untouched(call.model, gradients=True, frozen=False), nothing:
-        call.open([f"{INPUT}{key}" for key in floating], gradients=True)
-        return call.forward()
-
-
 @contextmanager
 def opened(model: nn.Module, inputs: ModelInputs, layers: str | Sequence[str], target: Target = None,
            gradients: bool = True, any_mode: bool = False) -> Iterator[Captured]:

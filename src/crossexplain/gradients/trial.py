@@ -18,8 +18,17 @@ from torch import Tensor, nn
 
 from crossexplain.checks import InputError
 from crossexplain.gradients.called import calling_of
-from crossexplain.gradients.capture import run, traced
-from crossexplain.gradients.evidence import as_logits, first_tensor, keep_axis, probabilities, scored, tensors_in, undo
+from crossexplain.gradients.capture import run
+from crossexplain.gradients.evidence import (
+    Ends,
+    as_logits,
+    first_tensor,
+    keep_axis,
+    scored,
+    sums_to_one,
+    tensors_in,
+    undo,
+)
 from crossexplain.gradients.failures import quantised
 from crossexplain.gradients.modalities import Inputs, Modality, is_batched, rows_of, without_others
 
@@ -154,16 +163,18 @@ def _answer(model: nn.Module, inputs: Inputs, modalities: Sequence[Modality], co
     """Return what the model says of the first example if both examples get the same logits alone and together."""
     one, two = (rows_of(inputs, torch.tensor(rows), n, common) for rows in ([0], [0, n - 1]))
     alone, two = run(model, one), _beside(two, modalities) if _equal(two, common) else two
+    ends = Ends()
     try:
-        pair = traced(model, two)
-    except InputError:  # a model that cannot be traced: the end of its output is not seen
+        with ends:
+            pair = run(model, two)
+    except InputError:  # a model whose steps cannot be followed: the end of its output is not seen
         pair = run(model, two)
     end, judged = None, "what the target function gives"
     if function is None:
         tensor = first_tensor(pair)
         path = next((path for path, other in tensors_in(pair) if other is tensor), "")
         _require_rows(first_tensor(alone), tensor, path)
-        end, judged = probabilities(tensor), f"output{path}"
+        end, judged = "softmax" if sums_to_one(tensor) else ends.of(tensor), f"output{path}"
 
     def logits_of(output: object, rows: int) -> Tensor:
         logits = as_logits(output, rows) if function is None else scored(function, output, rows)[:, None]
