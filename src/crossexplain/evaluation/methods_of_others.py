@@ -1,6 +1,6 @@
 """Explanations by other libraries, each imported when it is asked for: Captum, shapiq and grad-cam."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from math import prod
@@ -9,39 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from crossexplain.checks import InputError, find_layer
+from crossexplain.checks import InputError
 from crossexplain.evaluation.task import CannotRun, Method, Scored, Task, library
-from crossexplain.gradients.capture import INPUT, capture, opened, replace_first, split_name
-from crossexplain.gradients.evidence import first_tensor
+from crossexplain.gradients.capture import INPUT, capture, changed, opened
 from crossexplain.gradients.maps import to_cells
 from crossexplain.gradients.modalities import Columns, ImageCells, Modality
 from crossexplain.gradients.modes import untouched
 from crossexplain.gradients.question import Question
 
 FEW = 8  # examples on which it is looked up whether the layers are all that changes
-
-
-@contextmanager
-def _changed(model: nn.Module, layer: str, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """Let a layer, or one call of it, hand on what a function makes of its values."""
-    path, number, entry = split_name(layer)
-    if entry is not None:
-        raise CannotRun(f"the values at {layer!r} cannot be replaced from outside; name the layer without '#'.")
-    calls = 0
-
-    def after(module: nn.Module, arguments: tuple, output: object) -> object:
-        nonlocal calls
-        calls += 1
-        if number is not None and calls != number + 1:
-            return None
-        values = first_tensor(output, layer)
-        return replace_first(output, change(values).to(values.dtype))
-
-    handle = find_layer(model, path).register_forward_hook(after)
-    try:
-        yield
-    finally:
-        handle.remove()
 
 
 # Captum, at the layers that the modalities name
@@ -68,7 +44,7 @@ class _FromLayers(nn.Module):
                     key = layer.removeprefix(INPUT)
                     rows[key] = values.to(rows[key].dtype)
                 else:  # a copy, since a later layer may work in place
-                    changes.enter_context(_changed(self.model, layer, lambda old, values=values: values.clone()))
+                    changes.enter_context(changed(self.model, layer, lambda old, values=values: values.clone()))
             return self.question.evidence_of(self.model(**rows), examples).float()
 
     def turned(self, values: Sequence[Tensor]) -> tuple[Tensor, ...]:
@@ -296,7 +272,7 @@ class _OfPictures(nn.Module):
 
     def forward(self, pictures: Tensor) -> Tensor:
         question, all_rows = self.task.question, torch.arange(self.task.question.n)
-        with _changed(question.model, self.picture.layer, self._through):
+        with changed(question.model, self.picture.layer, self._through):
             output = question.model(**{**question.examples(all_rows), self.picture.input: pictures})
             return question.evidence_of(output, all_rows)[:, None]
 

@@ -157,6 +157,29 @@ def opened(model: nn.Module, inputs: ModelInputs, layers: str | Sequence[str], t
         yield Captured(logits, index, score, {name: kept[name] for name in names})
 
 
+@contextmanager
+def changed(model: nn.Module, layer: str, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Let a layer, or one call of it, hand on what a function makes of its values."""
+    path, number, entry = split_name(layer)
+    if entry is not None:
+        raise InputError(f"the values at {layer!r} cannot be replaced from outside; name the layer without '#'.")
+    calls = 0
+
+    def after(module: nn.Module, arguments: tuple, output: object) -> object:
+        nonlocal calls
+        calls += 1
+        if number is not None and calls != number + 1:
+            return None
+        values = first_tensor(output, layer)
+        return replace_first(output, change(values).to(values.dtype))
+
+    handle = find_layer(model, path).register_forward_hook(after)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
 def split_name(name: str) -> tuple[str, int | None, int | None]:
     """Return the name of a layer, which of its calls is meant and which entry of its output, both None where not said.
 

@@ -36,7 +36,7 @@ from crossexplain.gradients.modalities import Inputs, Modality, is_batched, rows
 # of one size an example's logit is the same to the last digits, whatever stands beside it, and when it is asked for again.
 TOUCH = 0.02
 SAME = 1e-4
-MOST = 2**28  # weights of a model that is copied to single precision, 1 GiB, to tell rounding from examples that touch
+MOST = 2**28  # weights of a model that is copied to another precision, 1 or 2 GiB, to tell rounding from what is none
 FEW = 3  # inputs that may belong to all examples, of which every subset is tried; of more, each alone and all together
 
 
@@ -184,7 +184,7 @@ def _answer(model: nn.Module, inputs: Inputs, modalities: Sequence[Modality], co
     try:
         _require_alone(model, two, common, both, first, logits_of)
     except Refusal:
-        single = _in_single(model) if both.dtype in (torch.float16, torch.bfloat16) else None
+        single = in_precision(model, torch.float32) if both.dtype in (torch.float16, torch.bfloat16) else None
         if single is None:
             raise
         exact = {key: value.float() if isinstance(value, Tensor) and value.dtype == both.dtype else value
@@ -194,12 +194,12 @@ def _answer(model: nn.Module, inputs: Inputs, modalities: Sequence[Modality], co
     return _Answer(first[0], judged if function else f"{judged}, {len(first[0])} column{'s' * (len(first[0]) > 1)}", end)
 
 
-def _in_single(model: nn.Module) -> nn.Module | None:
-    """Return a copy in single precision, where what is rounding in half precision is none; None where there can be none."""
+def in_precision(model: nn.Module, dtype: torch.dtype) -> nn.Module | None:
+    """Return a copy in another precision, where what is rounding in this one is none; None where there can be none."""
     if sum(parameter.numel() for parameter in model.parameters()) > MOST:
         return None
-    with suppress(Exception):  # a stranger's model may not be copied, or hold half precision where nobody sees it
-        return copy.deepcopy(model).float()
+    with suppress(Exception):  # a stranger's model may not be copied, or hold its precision where nobody sees it
+        return copy.deepcopy(model).to(dtype)
     return None
 
 
