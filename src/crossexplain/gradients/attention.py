@@ -361,7 +361,7 @@ def _second(model: nn.Module, inputs: dict, image: Reader, text: tuple[Tokens, P
         if words.ndim != 3:
             raise InputError(f"layer {place.layer!r} gives {tuple(words.shape)}, expected one vector a word (N, T, D).")
         (slope,) = torch.autograd.grad(graph.score.sum(), words, create_graph=True, materialize_grads=True)
-        each = as_row(slope * words.detach(), len(graph.score), place, inputs, tokens.layout, tokens.positions)
+        each = as_row(slope * words.detach(), len(graph.score), inputs, place, tokens.layout, tokens.positions)
         effect = each.sum(dim=2)  # (N, T)
         maps = []
         for word in range(effect.shape[1]):

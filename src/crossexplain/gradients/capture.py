@@ -33,10 +33,12 @@ from crossexplain.gradients.evidence import (
     no_inference,
     require_logits,
     scored,
+    tensors_in,
 )
 from crossexplain.gradients.failures import advice_of_call, failed_backward, failed_call, unused
 from crossexplain.gradients.modes import untouched
 
+DRAWN = 1e-3  # share of an output's size by which it may differ when the model is asked again
 INPUT = "input:"  # prefix of the name of an input, as in "input:images"
 ModelInputs = Mapping[str, object] | Sequence[object] | Tensor
 Target = int | Tensor | Callable[[object], Tensor] | str | None
@@ -149,10 +151,13 @@ def opened(model: nn.Module, inputs: ModelInputs, layers: str | Sequence[str], t
     taps = [_Tap(call.model, name, gradients) for name in names if not name.startswith(INPUT)]
     with untouched(call.model, gradients, any_mode=any_mode):
         kept = call.open([name for name in names if name.startswith(INPUT)], gradients)
+        drawn = torch.get_rng_state()
         output = call.forward(taps)
         for tap in taps:
             tap.require_one_call(call)
             kept[tap.name] = tap.tensor
+        if not (any_mode or torch.equal(drawn, torch.get_rng_state())):
+            call.require_repeatable(output)
         logits, score, index = _score(output, target, call, any_mode)
         yield Captured(logits, index, score, {name: kept[name] for name in names})
 
@@ -331,6 +336,19 @@ class _Call:
             except Exception as error:
                 failed_call(error, self.model, self.values, self.by_name)
                 raise
+
+    def require_repeatable(self, output: object) -> None:
+        """Raise where a model that draws random numbers gives something else the next time."""
+        with torch.no_grad():
+            again = [values for _, values in tensors_in(self.forward())]
+        pairs = [(first.detach(), other) for (_, first), other in zip(tensors_in(output), again)
+                 if first.is_floating_point() and first.numel() and first.shape == other.shape]
+        apart = max((float((first - other).abs().max() / first.abs().max().clamp(min=1e-6)) for first, other in pairs),
+                    default=0)
+        if apart > DRAWN:
+            raise InputError(f"the model draws at random, though it is in eval mode: the same inputs give another output, by "
+                             f"{apart:.1%} of its size; look for F.dropout without training=self.training, noise and sampling "
+                             "in its forward(), or fix the seed there.")
 
     def require_classes(self, columns: int, entry: object | None = None) -> None:
         """Raise unless the first example alone has as many columns; where it cannot be asked alone, that is left open.

@@ -13,7 +13,7 @@ from crossexplain.gradients.capture import INPUT, Captured, capture, changed, ru
 from crossexplain.gradients.evidence import classes
 from crossexplain.gradients.failures import quantised
 from crossexplain.gradients.modalities import Inputs, Modality, Tokens, is_batched
-from crossexplain.gradients.padding import padding_side_of
+from crossexplain.gradients.padding import longest_of, padding_side_of, unpadded
 from crossexplain.gradients.question import Question
 from crossexplain.gradients.trial import in_precision
 from crossexplain.gradients.verdict import on_one_side
@@ -299,7 +299,8 @@ class Checks:
             if not isinstance(modality, Tokens) or modality.padding_side is None and modality.real(self.inputs).all():
                 continue  # where nothing is padded, 'delete' asks the model on which side it may
             try:
-                side = padding_side_of(self.run, modality.settled(self.inputs), self._without_padding(modality))
+                longest = self.question.examples(torch.tensor([longest_of(modality, self.inputs)]))
+                side = padding_side_of(self.run, modality.settled(self.inputs), unpadded(modality, longest))
             except InputError as error:
                 yield finding(f"{str(error)[0].upper()}{str(error)[1:]}", "neither")
                 continue
@@ -307,14 +308,6 @@ class Checks:
             if side is not None and padded in SIDES and side != padded:
                 yield finding(f"{modality.name} is padded on the {padded}, and the model gives what a shorter text gives with "
                               f"padding on the {side} alone.", side=side)
-
-    def _without_padding(self, modality: Tokens) -> Inputs:
-        """Return the inputs of the longest text alone, without its padding."""
-        real = modality.real(self.inputs)
-        longest = real.sum(dim=1).argmax().cpu()[None]
-        one, stay = self.question.examples(longest), real[longest][0]
-        keys = [key for key in modality.keys(one) if modality.fits(one.get(key), one)]
-        return one | {key: one[key][:, stay.to(one[key].device)] for key in keys}
 
     def _mask_is_padding(self) -> Findings:
         for modality in self.modalities:

@@ -37,6 +37,7 @@ from crossexplain.gradients.modalities import Inputs, Modality, is_batched, rows
 TOUCH = 0.02
 SAME = 1e-4
 MOST = 2**28  # weights of a model that is copied to another precision, 1 or 2 GiB, to tell rounding from what is none
+MANY = 8  # times that an example is put beside itself: experts with room for a few alone would turn some away
 FEW = 3  # inputs that may belong to all examples, of which every subset is tried; of more, each alone and all together
 
 
@@ -220,6 +221,10 @@ def _require_alone(model: nn.Module, two: Inputs, common: tuple[str, ...], both:
         if (beside > SAME or apart > TOUCH) and not quantised(model):
             raise Refusal("examples touch", f"The {('first', 'last')[row]} example alone has another logit than beside a "
                                             f"second one, by {max(apart, beside):.1%} of its size.", "asked")
+    many = asked(*[0] * MANY)
+    if (apart := max(_apart(many[0], one) for one in many)) > SAME and not quantised(model):
+        raise Refusal("examples touch", f"The first example {MANY} times in one batch has different logits there, by "
+                                        f"{apart:.1%} of their size.", "asked")
 
 
 def _apart(first: Tensor, second: Tensor) -> float:
