@@ -455,7 +455,7 @@ def _differentiate(model: nn.Module, score: Tensor, places: dict[str, Tensor], a
     if score.requires_grad:
         try:
             slopes = torch.autograd.grad(score.sum(), list(places.values()), allow_unused=True)
-        except RuntimeError as error:
+        except Exception as error:  # a step with a backward of its own may raise anything
             failed_backward(error, model)
             raise
     gradients = {}
