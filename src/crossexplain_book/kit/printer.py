@@ -1,0 +1,68 @@
+"""Print pages with a Chromium-like browser, without a network."""
+
+from contextlib import contextmanager
+from pathlib import Path
+
+from crossexplain_book.layout import BookError, chromium
+
+FLAGS = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--font-render-hinting=none"]
+# Waits for formulas and pictures, then makes what is wider than the paper as wide as it.
+SETTLED = """async () => {
+  if (window.MathJax && MathJax.startup) await MathJax.startup.promise;
+  await document.fonts.ready;
+  await Promise.all(Array.from(document.images, image => image.decode().catch(() => 0)));
+  for (const node of document.querySelectorAll(".ce-strip, .ce-conversation, .ce-tokens, table, mjx-container[display]")) {
+    const room = node.parentElement.clientWidth, need = Math.max(node.scrollWidth, node.getBoundingClientRect().width);
+    if (room > 0 && need > room + 1) node.style.zoom = Math.max(0.35, room / need);
+  }
+}"""
+
+
+@contextmanager
+def browser():
+    """Open a browser for printing.
+
+    Raises
+    ------
+    BookError
+        If there is none.
+    """
+    from playwright.sync_api import Error, sync_playwright
+
+    with sync_playwright() as playwright:
+        try:
+            opened = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
+        except Error as error:
+            raise BookError("printing needs a Chromium-like browser; install one with `python -m playwright install chromium`, "
+                            "or name one in CROSSEXPLAIN_BROWSER.") from error
+        try:
+            yield opened
+        finally:
+            opened.close()
+
+
+def print_pdf(opened, page: Path, pdf: Path, *, width: int = 658, footer: str = "", **options) -> None:
+    """Print one HTML file.
+
+    Parameters
+    ----------
+    opened : playwright browser
+    page, pdf : Path
+        From and to.
+    width : int
+        Of the text on the paper, in CSS pixels (96 an inch), so that what is too wide is found before it is printed.
+    footer : str
+        HTML; the classes ``pageNumber`` and ``totalPages`` are filled in. None is printed if it is empty.
+    options
+        For ``page.pdf`` of playwright.
+    """
+    tab = opened.new_page(viewport={"width": width, "height": 1000})
+    try:
+        tab.set_default_timeout(300_000)
+        tab.emulate_media(media="print", color_scheme="light", reduced_motion="reduce")
+        tab.goto(page.as_uri(), wait_until="load")
+        tab.evaluate(SETTLED)
+        look = {"display_header_footer": True, "header_template": "<span></span>", "footer_template": footer} if footer else {}
+        tab.pdf(**{"path": str(pdf), "print_background": True, "prefer_css_page_size": True, **look, **options})
+    finally:
+        tab.close()
