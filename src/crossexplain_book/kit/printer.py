@@ -18,6 +18,13 @@ SETTLED = """async () => {
 }"""
 
 
+# Makes the text smaller until it fits on one sheet of A4, with the margins of print.css.
+ONE_PAGE = """() => {
+  const main = document.querySelector("main"), room = 296 / 25.4 * 96 - 36 / 25.4 * 96;
+  for (let zoom = 1; zoom > 0.5 && main.getBoundingClientRect().height > room; zoom -= 0.02) main.style.zoom = zoom;
+}"""
+
+
 @contextmanager
 def browser():
     """Open a browser for printing.
@@ -41,7 +48,7 @@ def browser():
             opened.close()
 
 
-def print_pdf(opened, page: Path, pdf: Path, *, width: int = 658, footer: str = "", **options) -> None:
+def print_pdf(opened, page: Path, pdf: Path, *, width: int = 658, footer: str = "", one_page: bool = False, **options) -> None:
     """Print one HTML file.
 
     Parameters
@@ -53,6 +60,8 @@ def print_pdf(opened, page: Path, pdf: Path, *, width: int = 658, footer: str = 
         Of the text on the paper, in CSS pixels (96 an inch), so that what is too wide is found before it is printed.
     footer : str
         HTML; the classes ``pageNumber`` and ``totalPages`` are filled in. None is printed if it is empty.
+    one_page : bool
+        Make the text of ``<main>`` so small that it fits on one page.
     options
         For ``page.pdf`` of playwright.
     """
@@ -62,6 +71,8 @@ def print_pdf(opened, page: Path, pdf: Path, *, width: int = 658, footer: str = 
         tab.emulate_media(media="print", color_scheme="light", reduced_motion="reduce")
         tab.goto(page.as_uri(), wait_until="load")
         tab.evaluate(SETTLED)
+        if one_page:
+            tab.evaluate(ONE_PAGE)
         look = {"display_header_footer": True, "header_template": "<span></span>", "footer_template": footer} if footer else {}
         tab.pdf(**{"path": str(pdf), "print_background": True, "prefer_css_page_size": True, **look, **options})
     finally:

@@ -1,7 +1,7 @@
 // Start the slides, and make what is too high for one slide as high as it.
 const HEIGHT = 760;
 function fit(section) {
-  const box = section.querySelector(".fit"), room = HEIGHT - 36 - section.querySelector("h2").offsetHeight - 30;
+  const box = section.querySelector(".fit"), room = HEIGHT - section.querySelector("h2").offsetHeight - 80;
   if (!box || section.dataset.fitted || !box.scrollHeight) return;
   section.dataset.fitted = "1";
   if (box.scrollHeight > room) box.style.zoom = Math.max(0.4, room / box.scrollHeight);
