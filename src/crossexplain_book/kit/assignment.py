@@ -48,20 +48,7 @@ QUESTIONS = """## Two questions
 
 1. ...
 2. ..."""
-RUBRIC = """# Rubric: {title}
-
-Grade the exercises with `otter run -a autograder.zip FILE.ipynb`; it needs no network and runs the file that it grades, so grade
-in an account that holds nothing else.
-A cell that stops with an error costs the points of its own exercise and no others, unless what follows depends on it.
-
-| part | points | full | half | none |
-| --- | --- | --- | --- | --- |
-{exercises}
-| question 1: the claim | 2 | names the claim with its rule and both intervals | one interval, or without its rule | a number alone |
-| question 1: the interval | 3 | says what would vary (other examples of this kind) and what does not (training, data) | one of the two | "95 % sure that it is true" |
-| question 2: the experiment | 3 | one thing is changed, with a baseline and a number to look at | no baseline, or several changes at once | "more data" |
-| question 2: the result | 2 | says beforehand which result would change the answer | a result that could never come out | none |
-"""
+RUBRIC = Path(__file__).with_name("rubric.md")
 
 
 def exercises(notebook: dict) -> list[dict]:
@@ -109,9 +96,9 @@ def make_assignment(build: Build, leaf: Leaf, folder: Path) -> Path:
         ("assignment", HEAD.format(title=title, auto=sum(POINTS))), ("questions", QUESTIONS)))
     cells = [show_parameters(cell, {"size": "small"}) if "parameters" in tags(cell) else cell for cell in notebook["cells"]]
     write({**notebook, "cells": [head, *cells, questions]}, folder / "assignment.ipynb")
-    lines = [f"| exercise {task['number']}: `{task['answer']}` | {task['points']} | the check passes | | the check does not pass |"
-             for task in tasks]
-    (folder / "rubric.md").write_text(RUBRIC.format(title=title, exercises="\n".join(lines)), "utf-8")
+    lines = [f"| exercise {task['number']}: `{task['answer']}` | {task['points']} | its check passes | | it does not |" for task in tasks]
+    rubric = RUBRIC.read_text("utf-8").format(title=title, exercises="\n".join(lines))
+    (folder / "rubric.md").write_text(rubric, "utf-8")
     with tempfile.TemporaryDirectory() as tests:
         for task in tasks:
             (Path(tests) / f"exercise_{task['number']}.py").write_text(TEST.format(**task), "utf-8")

@@ -4,7 +4,7 @@ import html
 import tempfile
 from pathlib import Path
 
-from crossexplain_book.kit.pages import Leaf, rehomed, words
+from crossexplain_book.kit.pages import Leaf, guess, rehomed, words
 from crossexplain_book.kit.pdf import head
 from crossexplain_book.kit.printer import print_pdf
 from crossexplain_book.layout import Build
@@ -45,19 +45,20 @@ def sheet(leaf: Leaf) -> str:
     section = article.select_one("section")
     parts = {name: next((part for part in section.find_all("section", recursive=False) if words(part.h2).endswith(name)), None)
              for name in ("You will be able to", "Take-aways", "Exercises", "What this does not show")}
-    box = next((box for box in article.select(".admonition") if "guess" in words(box.select_one(".admonition-title"))), None)
+    box = guess(article)
     predict = next((part for part in section.find_all("section", recursive=False) if words(part.h2).endswith("Predict")), None)
     asked = box.decode_contents() if box else f"<b>{words(predict.p)}</b>{predict.find(['ol', 'ul'])}" if predict else ""
     claims = [words(p).split(" Measured ")[0] for p in article.select(".cell_output p")
               if words(p).startswith(("Claim holds", "The paper’s claim"))]
-    limits = [words(item.strong or item) for item in parts["What this does not show"].select("li")][:6]
+    limits = [words(item.strong or item).split(". ")[0].rstrip(".") for item in parts["What this does not show"].select("li")][:6]
     tasks = [f"<li><b>{html.escape(title)}.</b> {html.escape(words(box.select_one('.section, section')))}</li>"
              for box in parts["Exercises"].select(".exercise") for title in [words(box.select_one(".admonition-title"))]]
+    held = "".join(f"<li>{html.escape(claim)}</li>" for claim in _spread(claims))
     goals, ends = parts["You will be able to"].ul, parts["Take-aways"].find(["ol", "ul"])
     return (f"<h1>{html.escape(leaf.title)}</h1>{section.find('p')}<div class=two><div>{section.find('figure')}</div>"
             f"<div><h4>You will be able to</h4>{goals}</div></div><div class=guess>{asked}{LINES}</div>"
-            f"<h4>What holds, and what does not</h4><ul>{''.join(f'<li>{html.escape(claim)}</li>' for claim in _spread(claims))}</ul>"
-            f"<h4>Take-aways</h4>{ends}<h4>Limits</h4><p>{html.escape(' '.join(limits))}</p>"
+            f"<h4>What holds, and what does not</h4><ul>{held}</ul>"
+            f"<h4>Take-aways</h4>{ends}<h4>Limits</h4><p>{html.escape('. '.join(limits))}.</p>"
             f"<h4>Exercises</h4><ol>{''.join(tasks)}</ol><p class=foot>{FOOT}</p>")
 
 

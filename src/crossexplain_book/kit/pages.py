@@ -78,6 +78,11 @@ def words(node: Tag | None) -> str:
     return " ".join(node.get_text().split()) if node else ""
 
 
+def guess(article: Tag) -> Tag | None:
+    """Return the box of a page that asks for a guess before the reader goes on."""
+    return next((box for box in article.select(".admonition") if "guess" in words(box.select_one(".admonition-title"))), None)
+
+
 def site(build: Build) -> Path:
     """Return the folder of the built pages.
 

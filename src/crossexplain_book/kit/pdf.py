@@ -2,6 +2,7 @@
 
 import html
 import tempfile
+from contextlib import nullcontext
 from pathlib import Path
 
 from bs4 import Tag
@@ -26,7 +27,7 @@ def head(build: Build, title: str, kind: str) -> str:
                        style=STYLE.read_text("utf-8"))
 
 
-def make_pdf(build: Build, pdf: Path | None = None, names=()) -> Path:
+def make_pdf(build: Build, pdf: Path | None = None, names=(), opened=None) -> Path:
     """Print the book.
 
     Parameters
@@ -37,6 +38,8 @@ def make_pdf(build: Build, pdf: Path | None = None, names=()) -> Path:
         Where to, by default ``crossexplain.pdf`` in the folder ``kit`` of the build.
     names : sequence of str
         Only these chapters, and no other pages, for a look at a few.
+    opened : playwright browser, optional
+        One that is open already.
 
     Returns
     -------
@@ -46,7 +49,7 @@ def make_pdf(build: Build, pdf: Path | None = None, names=()) -> Path:
     pdf = pdf or build.folder / "kit" / "crossexplain.pdf"
     pdf.parent.mkdir(parents=True, exist_ok=True)
     pages = [leaf for leaf in leaves(build) if not names or leaf.number in names]
-    with tempfile.TemporaryDirectory() as folder, browser() as opened:
+    with tempfile.TemporaryDirectory() as folder, nullcontext(opened) if opened else browser() as opened:
         document, draft = Path(folder) / "book.html", Path(folder) / "book.pdf"
         look = {"footer": FOOTER, "outline": True, "tagged": True}
         text, numbers = body(build, pages), {}

@@ -48,22 +48,16 @@ def browser():
             opened.close()
 
 
-def print_pdf(opened, page: Path, pdf: Path, *, width: int = 658, footer: str = "", one_page: bool = False, **options) -> None:
-    """Print one HTML file.
+@contextmanager
+def settled(opened, page: Path, width: int = 658):
+    """Open a file as paper shows it: formulas drawn, and what is wider than the paper made as wide as it.
 
     Parameters
     ----------
     opened : playwright browser
-    page, pdf : Path
-        From and to.
+    page : Path
     width : int
-        Of the text on the paper, in CSS pixels (96 an inch), so that what is too wide is found before it is printed.
-    footer : str
-        HTML; the classes ``pageNumber`` and ``totalPages`` are filled in. None is printed if it is empty.
-    one_page : bool
-        Make the text of ``<main>`` so small that it fits on one page.
-    options
-        For ``page.pdf`` of playwright.
+        Of the text on the paper, in CSS pixels (96 an inch).
     """
     tab = opened.new_page(viewport={"width": width, "height": 1000})
     try:
@@ -71,9 +65,41 @@ def print_pdf(opened, page: Path, pdf: Path, *, width: int = 658, footer: str = 
         tab.emulate_media(media="print", color_scheme="light", reduced_motion="reduce")
         tab.goto(page.as_uri(), wait_until="load")
         tab.evaluate(SETTLED)
+        yield tab
+    finally:
+        tab.close()
+
+
+def print_pdf(opened, page: Path, pdf: Path, *, footer: str = "", one_page: bool = False, **options) -> None:
+    """Print one HTML file.
+
+    Parameters
+    ----------
+    opened : playwright browser
+    page, pdf : Path
+        From and to.
+    footer : str
+        HTML; the classes ``pageNumber`` and ``totalPages`` are filled in. None is printed if it is empty.
+    one_page : bool
+        Make the text of ``<main>`` so small that it fits on one page.
+    options
+        For ``page.pdf`` of playwright.
+    """
+    with settled(opened, page) as tab:
         if one_page:
             tab.evaluate(ONE_PAGE)
         look = {"display_header_footer": True, "header_template": "<span></span>", "footer_template": footer} if footer else {}
         tab.pdf(**{"path": str(pdf), "print_background": True, "prefer_css_page_size": True, **look, **options})
+
+
+def print_slides(opened, slides: Path) -> Path:
+    """Print the slides of one file, a page each, beside it; return the path of the PDF."""
+    tab = opened.new_page(viewport={"width": 1280, "height": 760})
+    try:
+        tab.set_default_timeout(120_000)
+        tab.goto(f"{slides.as_uri()}?print-pdf", wait_until="load")
+        tab.wait_for_function("() => document.querySelector('.pdf-page') && window.fitted")
+        tab.pdf(path=str(slides.with_suffix(".pdf")), prefer_css_page_size=True, print_background=True)
     finally:
         tab.close()
+    return slides.with_suffix(".pdf")

@@ -11,6 +11,8 @@ Reveal.initialize({
   width: 1280, height: HEIGHT, margin: 0.02, center: false, hash: true, transition: "none", slideNumber: "c/t",
   plugins: [RevealNotes],
 });
-Reveal.on("ready", event => { fit(event.currentSlide); document.querySelectorAll(".slides section").forEach(fit); });
+const fitAll = () => document.querySelectorAll(".slides section").forEach(fit);
+const formulas = () => (window.MathJax && MathJax.startup ? MathJax.startup.promise : Promise.resolve());
 Reveal.on("slidechanged", event => fit(event.currentSlide));
-Reveal.on("pdf-ready", () => document.querySelectorAll(".slides section").forEach(fit));
+Reveal.on("ready", event => formulas().then(() => fit(event.currentSlide)));
+Reveal.on("pdf-ready", () => formulas().then(() => { fitAll(); window.fitted = true; }));

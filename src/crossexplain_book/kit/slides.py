@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 
 from bs4 import Tag
 
-from crossexplain_book.kit.pages import Leaf, rehomed, site, soup, words
+from crossexplain_book.kit.pages import Leaf, guess, rehomed, site, soup, words
 from crossexplain_book.layout import BookError, Build
 
 MOST = 20  # slides of a chapter
@@ -25,7 +25,8 @@ PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{tit
 <script>window.MathJax = {{"options": {{"processHtmlClass": "tex2jax_process|mathjax_process|math"}}}}</script>
 <script defer src="assets/tex-svg.js"></script></head>
 <body data-theme="light"><div class="reveal"><div class="slides">{slides}</div></div>
-<script src="assets/reveal.js"></script><script src="assets/notes.js"></script><script src="assets/slides.js"></script></body></html>
+<script src="assets/reveal.js"></script><script src="assets/notes.js"></script><script src="assets/slides.js"></script>
+</body></html>
 """
 
 
@@ -135,8 +136,7 @@ def _goals(leaf: Leaf) -> str:
 
 
 def _predict(leaf: Leaf, notes: dict) -> str:
-    box = next((box for box in leaf.article.select(".admonition") if "guess" in words(box.select_one(".admonition-title"))), None)
-    part = leaf.section("Predict")
+    box, part = guess(leaf.article), leaf.section("Predict")
     content = cut(leaf, box) if box else "".join(cut(leaf, node) for node in (part.p, part.find(["ol", "ul"]))) if part else ""
     note = notes.get("Predict", {})
     said = note.get("say", "Everyone writes, nobody speaks. Collect three different answers on the board and leave them there.")
@@ -146,7 +146,7 @@ def _predict(leaf: Leaf, notes: dict) -> str:
 def _section(leaf: Leaf, part: Tag, note: dict) -> str:
     """Return the slide of a section: its figure, else its first table, formula, box or list, and its first claim."""
     chosen = part.select_one(f"#{note['figure']}") if "figure" in note else part.find("figure")
-    content = chosen or part.find("table") or part.select_one("div.math, .admonition") or part.find(["ol", "ul", "pre"]) or part.p
+    content = chosen or part.find("table") or part.select_one("div.math") or part.find(["ol", "ul", "pre"]) or part.p
     claim = next((p for p in part.select(".cell_output p") if words(p).startswith(("Claim", "The paper’s claim"))), None)
     text = words(claim).split(" Measured ")[0] if claim else ""
     below = f'<p class="claim">{html.escape(text)}</p>' if text else ""
@@ -165,8 +165,9 @@ def _limits(leaf: Leaf) -> str:
     part = leaf.section("What this does not show")
     if not part or not part.ul:
         return ""
-    names = [f"<li>{html.escape(words(item.strong or item).rstrip('.'))}.</li>" for item in part.ul.find_all("li", recursive=False)]
-    said = " ".join(words(item) for item in part.ul.find_all("li", recursive=False)[:3])
+    limits = part.ul.find_all("li", recursive=False)
+    names = [f"<li>{html.escape(words(limit.strong or limit).split('. ')[0].rstrip('.'))}.</li>" for limit in limits]
+    said = " ".join(map(words, limits[:3]))
     return slide("What this does not show", f"<ul>{''.join(names)}</ul>", 3, f"Which of these would change your mind? {said}")
 
 
