@@ -12,7 +12,7 @@ from crossexplain_book.kit.assignment import make_assignment
 from crossexplain_book.kit.notebooks import make_notebooks, readable
 from crossexplain_book.kit.pages import chapter_leaves, leaves
 from crossexplain_book.kit.pdf import body, make_pdf
-from crossexplain_book.kit.slides import MOST, deck
+from crossexplain_book.kit.slides import MOST, deck, make_slides
 from crossexplain_book.layout import Build, SiteError, find_root
 from support.browsers import NO_BROWSER
 
@@ -224,3 +224,31 @@ def test_a_right_a_wrong_and_a_crashing_submission_get_what_they_deserve(assignm
 def test_the_rubric_names_every_exercise(assignment):
     rubric = (assignment / "rubric.md").read_text()
     assert all(f"`{name}`" in rubric for name in EXERCISES) and rubric.count("\n| question") == 4
+
+
+def test_slides_and_their_notes_work_from_a_file(built, leaf, opened, tmp_path):
+    path, complaints, outside = make_slides(built, leaf, tmp_path), [], []
+    context = opened.new_context()
+    tab = context.new_page()
+    tab.on("pageerror", lambda error: complaints.append(str(error)))
+    tab.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+    tab.on("request", lambda request: outside.append(request.url) if not request.url.startswith(("file:", "data:")) else None)
+    tab.goto(path.as_uri())
+    tab.wait_for_function("() => Reveal.isReady()")
+    shown = deck(leaf, {})
+    assert tab.evaluate("Reveal.getTotalSlides()") == len(shown)
+    with context.expect_page() as popup:
+        tab.keyboard.press("s")
+    popup.value.get_by_text("3 min.").wait_for()
+    context.close()
+    assert not complaints and not outside
+
+
+def test_slides_can_be_printed_a_page_each(built, leaf, opened, tmp_path):
+    import pikepdf
+
+    from crossexplain_book.kit.printer import print_slides
+
+    path = make_slides(built, leaf, tmp_path)
+    with pikepdf.open(print_slides(opened, path)) as pdf:
+        assert len(pdf.pages) == len(deck(leaf, {}))

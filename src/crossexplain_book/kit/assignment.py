@@ -96,7 +96,8 @@ def make_assignment(build: Build, leaf: Leaf, folder: Path) -> Path:
         ("assignment", HEAD.format(title=title, auto=sum(POINTS))), ("questions", QUESTIONS)))
     cells = [show_parameters(cell, {"size": "small"}) if "parameters" in tags(cell) else cell for cell in notebook["cells"]]
     write({**notebook, "cells": [head, *cells, questions]}, folder / "assignment.ipynb")
-    lines = [f"| exercise {task['number']}: `{task['answer']}` | {task['points']} | its check passes | | it does not |" for task in tasks]
+    row = "| exercise {number}: `{answer}` | {points} | its check passes | | it does not |"
+    lines = [row.format(**task) for task in tasks]
     rubric = RUBRIC.read_text("utf-8").format(title=title, exercises="\n".join(lines))
     (folder / "rubric.md").write_text(rubric, "utf-8")
     with tempfile.TemporaryDirectory() as tests:

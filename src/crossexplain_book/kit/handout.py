@@ -50,7 +50,7 @@ def sheet(leaf: Leaf) -> str:
     asked = box.decode_contents() if box else f"<b>{words(predict.p)}</b>{predict.find(['ol', 'ul'])}" if predict else ""
     claims = [words(p).split(" Measured ")[0] for p in article.select(".cell_output p")
               if words(p).startswith(("Claim holds", "The paper’s claim"))]
-    limits = [words(item.strong or item).split(". ")[0].rstrip(".") for item in parts["What this does not show"].select("li")][:6]
+    limits = [words(item.strong or item).split(". ")[0].rstrip(".") for item in parts["What this does not show"].select("li")]
     tasks = [f"<li><b>{html.escape(title)}.</b> {html.escape(words(box.select_one('.section, section')))}</li>"
              for box in parts["Exercises"].select(".exercise") for title in [words(box.select_one(".admonition-title"))]]
     held = "".join(f"<li>{html.escape(claim)}</li>" for claim in _spread(claims))
@@ -58,7 +58,7 @@ def sheet(leaf: Leaf) -> str:
     return (f"<h1>{html.escape(leaf.title)}</h1>{section.find('p')}<div class=two><div>{section.find('figure')}</div>"
             f"<div><h4>You will be able to</h4>{goals}</div></div><div class=guess>{asked}{LINES}</div>"
             f"<h4>What holds, and what does not</h4><ul>{held}</ul>"
-            f"<h4>Take-aways</h4>{ends}<h4>Limits</h4><p>{html.escape('. '.join(limits))}.</p>"
+            f"<h4>Take-aways</h4>{ends}<h4>Limits</h4><p>{html.escape('. '.join(limits[:6]))}.</p>"
             f"<h4>Exercises</h4><ol>{''.join(tasks)}</ol><p class=foot>{FOOT}</p>")
 
 

@@ -8,7 +8,7 @@ function fit(section) {
   if (box.scrollWidth > box.clientWidth + 2) box.style.zoom = Math.max(0.4, (box.style.zoom || 1) * box.clientWidth / box.scrollWidth);
 }
 Reveal.initialize({
-  width: 1280, height: HEIGHT, margin: 0.02, center: false, hash: true, transition: "none", slideNumber: "c/t",
+  width: 1280, height: HEIGHT, margin: 0.02, center: false, hash: true, transition: "none", slideNumber: "c/t", pdfMaxPagesPerSlide: 1,
   plugins: [RevealNotes],
 });
 const fitAll = () => document.querySelectorAll(".slides section").forEach(fit);
