@@ -10,10 +10,10 @@ import json
 from base64 import b64encode
 from functools import cache, cached_property
 from html import escape
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
-import torch
 from scipy.ndimage import zoom
 from sklearn.datasets import load_digits
 from torch import nn
@@ -174,6 +174,8 @@ class CollageLab(HtmlPicture):
         return Widget(data=packed(), state=self.state)
 
     def _data(self) -> dict[str, object]:
+        if find_spec("anywidget") is None:
+            return super()._data()
         view = {"version_major": 2, "version_minor": 0, "model_id": self.widget.model_id}
         return {"application/vnd.jupyter.widget-view+json": view, **super()._data()}
 
@@ -188,7 +190,9 @@ def _written(pair: int) -> str:
 def _page(picture: bytes, alt: str, state: str) -> str:
     """Return the first state as HTML, with a button that a script shows, since it can do nothing without one."""
     host = Path(__file__).with_name("host.js").read_text("utf-8")
-    return (f'<div class="ce-lab" data-src="../{SCRIPT}" data-state="{state}"><style>@media print{{.ce-lab>div>button{{display:'
-            f'none}}}}</style><div class="ce-lab-still"><img class="dark-light" alt="{escape(alt)}" style="max-width:100%" '
-            f'src="data:image/png;base64,{b64encode(picture).decode()}"><p role="status"></p><button type="button" hidden>'
-            f"Start the lab: draw, cover, ask</button></div></div><script>{host}</script>")
+    source = f"data:image/png;base64,{b64encode(picture).decode()}"
+    return (f'<div class="ce-lab" data-src="../{SCRIPT}" data-state="{state}">'
+            "<style>@media print{.ce-lab .ce-screen{display:none}}</style>"
+            f'<div class="ce-lab-still"><img class="dark-light" alt="{escape(alt)}" style="max-width:100%" src="{source}">'
+            '<p role="status"></p><button type="button" class="ce-screen" hidden>Start the lab: draw, cover, ask</button>'
+            f"</div></div><script>{host}</script>")

@@ -8,7 +8,7 @@ const STAND_INS = [
 ];
 const PICKED = { text: 3, image: 1 }; // how many features round 4 masks, as in chapter 4
 const GROUPS = 9; // players that a sentence has at most: a longer one is dealt into groups of neighbouring words
-const KEPT = 96; // pictures whose features are kept
+const KEPT = 64; // pictures, sentences and passes that are kept, the last used ones
 const MAPS = {
   "grad-cam": (a, g) => weighted(a, Float64Array.from({ length: CHANNELS }, (_, c) => mean(g.subarray(c * 196, c * 196 + 196)))),
   "layer-cam": (a, g) => summed(a, (v, i) => Math.max(0, g[i]) * v),
@@ -36,7 +36,7 @@ class Asker {
   constructor(bytes) {
     this.model = new Model(bytes);
     this.head = this.model.head;
-    this.seen = new Map();
+    [this.seen, this.heard, this.passed] = [new Map(), new Map(), new Map()];
     this.lenders = this.head.lenders.map((row) => this.stored(row));
   }
 
@@ -91,23 +91,26 @@ class Asker {
     return words.map((word, t) => ((hidden >> t) & 1 ? lender.words[t % lender.words.length] : word));
   }
 
-  /** What the tower sees of a collage with some cells hidden; what it saw before is kept. */
+  /** What the tower sees of a collage with some cells hidden. */
   look(cells, hidden, standIn, lender = this.lenders[0]) {
     const shown = cells.map((key, cell) => ((hidden >> cell) & 1 ? (standIn.image === "data" ? lender.cells[cell] : "") : key));
-    const mixed = hidden && standIn.image === "mean" ? `mean of ${cells}, ${hidden}` : "";
-    const name = mixed || shown.join();
-    let found = this.seen.get(name);
-    this.seen.delete(name);
-    found ??= this.model.see(this.pixels(cells, hidden, standIn, lender));
-    this.seen.set(name, found); // the last used stand last
-    if (this.seen.size > KEPT) this.seen.delete(this.seen.keys().next().value);
-    return found;
+    const name = hidden && standIn.image === "mean" ? `mean of ${cells}, ${hidden}` : shown.join();
+    return kept(this.seen, name, () => this.model.see(this.pixels(cells, hidden, standIn, lender)));
   }
 
-  /** One pass with some cells and words hidden -> {logit, map, words, features, embedded} with gradients. */
+  /** What the LSTM reads of a sentence with some words hidden. */
+  hear(words, hidden, standIn, lender = this.lenders[0]) {
+    const tokens = this.tokens(words, hidden, standIn, lender);
+    return kept(this.heard, tokens.join(), () => ({ ...this.model.read(tokens), tokens }));
+  }
+
+  /** One pass with some cells and words hidden -> {logit, gradients at map and words, seen, tokens}. */
   pass(pair, cells, words, standIn, lender = this.lenders[0]) {
-    const seen = this.look(pair.cells, cells, standIn, lender), tokens = this.tokens(pair.words, words, standIn, lender);
-    return { ...this.model.explain(seen, this.model.read(tokens)), seen, tokens };
+    const name = [pair.cells, cells, pair.words, words, standIn.name, this.lenders.indexOf(lender)].join("|");
+    return kept(this.passed, name, () => {
+      const seen = this.look(pair.cells, cells, standIn, lender), heard = this.hear(pair.words, words, standIn, lender);
+      return { ...this.model.explain(seen, heard), seen, tokens: heard.tokens };
+    });
   }
 
   /** What a reader sees of a pass: the answer, the map of the evidence for it, and a score for each word left. */
@@ -126,7 +129,7 @@ class Asker {
     const none = { cells: [0, all(4)], words: [0, all(pair.words.length)] };
     const lenders = standIn.image === "data" ? this.lenders : this.lenders.slice(0, 1);
     const logit = (cells, words, from, to = from) => this.model.match(this.look(pair.cells, cells, standIn, from),
-      this.model.read(this.tokens(pair.words, words, standIn, to))).logit;
+      this.hear(pair.words, words, standIn, to)).logit;
     return {
       full: logit(0, 0),
       image: mean(lenders.map((of) => logit(0, none.words[1], of))),
@@ -219,12 +222,27 @@ class Asker {
       }
     };
     walk(model.begin(), new Float64Array(model.width).fill(-1), 0, 0);
-    if (standIn.text === "data") take(0, model.read(this.lenders[0].words).vector); // all hidden: the whole other sentence
+    if (standIn.text === "data") take(0, this.hear(words, all(words.length), standIn).vector); // all hidden: the whole other sentence
   }
 }
 
+/** What was computed before under a name, or is now; the last used are kept. */
+function kept(memory, name, compute) {
+  const found = memory.get(name) ?? compute();
+  memory.delete(name);
+  memory.set(name, found);
+  if (memory.size > KEPT) memory.delete(memory.keys().next().value);
+  return found;
+}
+
 const best = (x) => x.indexOf(x.reduce((a, b) => Math.max(a, b)));
-const average = (arrays) => arrays[0].map((_, i) => mean(arrays.map((one) => one[i])));
+/** The mean of some arrays, entry by entry. */
+function average(arrays) {
+  const sum = Float64Array.from(arrays[0]);
+  for (const one of arrays.slice(1)) one.forEach((v, i) => { sum[i] += v; });
+  return arrays.length > 1 ? sum.map((v) => v / arrays.length) : sum;
+}
+
 const padded = (x, length) => { const y = new Float64Array(length); y.set(x); return y; };
 
 /** The features with the largest importance, the first of equal ones first. */
