@@ -147,14 +147,18 @@ class Question:
         """Return a text with the side on which the model does not read padding, which has to be that of the batch."""
         if modality.side is not None and self.any_mode:
             return modality
-        one = unpadded(modality, self.examples(torch.tensor([longest_of(modality, self.inputs)])))
-        side = padding_side_of(self._of_one, modality, one) or modality.side or "right"
-        if modality.side in SIDES and side != modality.side:
+        one, side = unpadded(modality, self.examples(torch.tensor([longest_of(modality, self.inputs)]))), None
+        try:
+            side = padding_side_of(self._of_one, modality, one)
+        except InputError:  # padding is read as text, and is as it stands in the batch: the pre-flight says so
+            if modality.side is None:
+                raise
+        if modality.side in SIDES and side not in (None, modality.side):
             raise InputError(f"{modality.name} is padded on the {modality.side}, and with a deleted word the model gives what "
                              f"the shorter text gives with padding on the {side} alone; pad on that side, use another "
                              f"baseline, or say padding_side={modality.side!r} if you want 'delete' all the same.")
         known = copy.copy(modality)
-        known.side = modality.side or side
+        known.side = modality.side or side or "right"
         return known
 
     def require_donors(self) -> None:
