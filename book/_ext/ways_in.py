@@ -45,13 +45,14 @@ def links(page: str, repository: str, branch: str) -> dict[str, str]:
     if not hosted or not path.startswith("notebooks/"):
         return edit
     # Binder installs what environment.yml lists, with the project itself, and opens the notebook in JupyterLab.
-    return {"Run it in Binder": f"https://mybinder.org/v2/gh/{hosted[1]}/{branch}?urlpath={quote(f'lab/tree/{path}', safe='')}", **edit}
+    notebook = quote(f"lab/tree/{path}", safe="")
+    return {"Run it in Binder": f"https://mybinder.org/v2/gh/{hosted[1]}/{branch}?urlpath={notebook}", **edit}
 
 
 def citation(title: str) -> str:
     """Return how to cite a page, as BibTeX, from CITATION.cff."""
     cff = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))
-    authors = " and ".join(author.get("name") or f"{author['family-names']}, {author['given-names']}" for author in cff["authors"])
+    authors = " and ".join(author.get("name") or author["family-names"] for author in cff["authors"])
     return (f"@misc{{crossexplain,\n  title   = {{{cff['title']}}},\n  author  = {{{{{authors}}}}},\n"
             f"  version = {{{cff['version']}}},\n  note    = {{Page: {title}}}\n}}")
 
