@@ -36,7 +36,9 @@ WELL_FORMED = """() => {
   return Array.from(document.body.childNodes, node => new XMLSerializer().serializeToString(node)).join("");
 }"""
 STYLE = """body { line-height: 1.4; }
-img { max-width: 100%; }
+figure { margin: 1em 0; }
+img, .ce-strip, .ce-strip * { max-width: 100% !important; min-width: 0 !important; height: auto; }
+td p, th p { margin: 0; }
 figcaption, table { font-size: .85em; }
 pre { white-space: pre-wrap; font-size: .75em; }
 table { border-collapse: collapse; }
