@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
         if (error.name or "crossexplain").startswith("crossexplain"):
             raise
         print(f"crossexplain: {error.name} is not installed, and the command {options.command!r} needs it; in a checkout of "
-              "the project type `make env`, elsewhere `pip install 'crossexplain[book,test]'`.", file=sys.stderr)
+              "the project type `make env`, elsewhere `pip install 'crossexplain[book,teach,test]'`.", file=sys.stderr)
         return USAGE
     except Exception as error:  # noqa: BLE001 - told apart below; what is not ours is raised again
         code = _code(error)
@@ -327,7 +327,7 @@ def _say_packages() -> list[str]:
         say(f"  {name:20} {number or 'missing'}")
     missing = [name for name, number in versions.items() if number is None]
     if missing:
-        say("  make the environment with `make env`, or install the extras: pip install 'crossexplain[book,test]'")
+        say("  make the environment with `make env`, or install the extras: pip install 'crossexplain[book,teach,test]'")
     return missing
 
 

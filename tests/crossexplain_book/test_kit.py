@@ -3,12 +3,15 @@
 import json
 import re
 import tomllib
+import zipfile
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
 from crossexplain_book.assemble import tags, text_of
 from crossexplain_book.kit.assignment import make_assignment
+from crossexplain_book.kit.epub import make_epub
 from crossexplain_book.kit.notebooks import make_notebooks, readable
 from crossexplain_book.kit.pages import chapter_leaves, leaves
 from crossexplain_book.kit.pdf import body, make_pdf
@@ -143,6 +146,20 @@ def test_what_is_wider_than_the_paper_is_made_to_fit(built, opened, tmp_path):
     page.write_text(head(built, "One", "ce-book") + body(built, leaves(built)))
     with settled(opened, page) as tab:
         assert tab.evaluate("document.documentElement.scrollWidth") <= 658
+
+
+def test_the_epub_is_well_formed_and_its_links_lead_somewhere(built, opened, tmp_path):
+    with zipfile.ZipFile(make_epub(built, tmp_path / "book.epub", opened=opened)) as archive:
+        assert archive.namelist()[0] == "mimetype" and archive.read("mimetype") == b"application/epub+zip"
+        written = [name for name in archive.namelist() if name.endswith(("html", "opf"))]
+        pages = {name: ElementTree.fromstring(archive.read(name)) for name in written}
+    listed = {item.get("href") for item in pages["content.opf"].iter() if item.tag.endswith("}item")}
+    places = {name: {node.get("id") for node in page.iter()} for name, page in pages.items()}
+    assert set(pages) - {"content.opf"} <= listed
+    for name, page in pages.items():
+        for link in page.iter("{http://www.w3.org/1999/xhtml}a"):
+            file, _, place = link.get("href", "").partition("#")
+            assert not place or place in places[file or name], f"{name}: {link.get('href')}"
 
 
 def test_slides_are_few_and_say_minutes_and_wrong_answers(leaf):

@@ -71,3 +71,17 @@ def test_paper_cuts_nothing_off(book, leaf, tmp_path):
             assert tab.evaluate(wide) == []
     except BookError as error:
         pytest.skip(f"{NO_BROWSER} ({error})")
+
+
+def test_the_search_lists_a_term_of_the_glossary_first_and_the_page_says_when_it_ran(html, leaf):
+    from crossexplain_book.kit.printer import browser
+
+    assert "Last run 20" in leaf.path.read_text("utf-8") and "Cite this page" in leaf.path.read_text("utf-8")
+    try:
+        with browser() as opened:
+            tab = opened.new_page()
+            tab.goto(f"{(html / 'search.html').as_uri()}?q=dividend")
+            first = tab.locator("ul.search li a").first
+            assert first.inner_text() == "Glossary: dividend" and first.get_attribute("href").endswith("#term-dividend")
+    except BookError as error:
+        pytest.skip(f"{NO_BROWSER} ({error})")

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 from crossexplain_book.kit.assignment import make_assignment
+from crossexplain_book.kit.epub import make_epub
 from crossexplain_book.kit.handout import make_handout
 from crossexplain_book.kit.notebooks import make_notebooks
 from crossexplain_book.kit.pages import chapter_leaves, site
@@ -14,7 +15,7 @@ from crossexplain_book.layout import Build
 
 README = """CrossExplain: what a teacher takes along
 
-crossexplain.pdf  the whole book, for print
+crossexplain.pdf  the whole book, for print; crossexplain.epub is for readers that reflow
 pages/            the book as pages: open pages/index.html; the plans for teaching are under "Teach"
 slides/           one file a chapter, and the same as PDF; press S in a browser for notes with minutes
 handouts/         one sheet a chapter
@@ -55,8 +56,10 @@ def make_kit(build: Build, names=(), *, say=print) -> Path:
             make_handout(build, leaf, folder / "handouts" / f"{leaf.path.stem}.pdf", opened)
             make_notebooks(build, leaf, folder / "notebooks")
             make_assignment(build, leaf, folder / "assignments" / leaf.path.stem)
-        say("  the book as PDF")
-        make_pdf(build, folder / "crossexplain.pdf", [leaf.number for leaf in leaves] if names else (), opened)
+        say("  the book as PDF and EPUB")
+        only = [leaf.number for leaf in leaves] if names else ()
+        make_pdf(build, folder / "crossexplain.pdf", only, opened)
+        make_epub(build, folder / "crossexplain.epub", only, opened)
     if not names:
         shutil.copytree(site(build), folder / "pages", ignore=shutil.ignore_patterns(".buildinfo", "*.map"))
     return Path(shutil.make_archive(str(folder), "zip", folder.parent, folder.name))
