@@ -98,7 +98,8 @@ def site(build: Build, key: str, *, strict: bool, say=print) -> bool:
         Whether jupyter-book was content.
     """
     settings = digest(strict, build.root / "_config.yml", *tree(build.root / "book" / "_ext", "*.py"),
-                  *tree(build.root / "src", "*.py"), *tree(build.root / "src", "*.js"), build.root / "requirements.lock")
+                  *tree(build.root / "src", "*.py"), *tree(build.root / "src", "*.js"), *tree(build.root / "src", "*.css"),
+                  *tree(build.root / "data" / "checkpoints", "collages.*"), build.root / "requirements.lock")
     keys = {"all": digest(key, settings), "frame": digest(frame(build.source), settings)}
     stamp, work = build.folder / "html.key", build.folder / "work"
     last = _load_keys(stamp) if (build.html / "index.html").is_file() else {}
