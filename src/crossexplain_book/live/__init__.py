@@ -1,9 +1,9 @@
 """The collage lab: the model of chapters 3 and 4 in the reader's browser, with its gradients, without a kernel.
 
-The model is written out in plain JavaScript (``engine.js``, ``explain.js``, ``verdict.js``, ``looks.js``, ``lab.js``, joined to
-one ES module). A page loads it when a reader starts the lab, from a script beside the pages; JupyterLab gets the same module as a
-widget. Weights are kept in half precision, the tower's batch norm is part of its convolutions: :func:`rounded` is the PyTorch
-model with the same weights, from which the lab differs by rounding alone.
+The model is written out in plain JavaScript (``engine.js``, ``explain.js``, ``verdict.js``, ``looks.js`` and ``lab.js``, joined
+to one ES module). A page loads it when a reader starts the lab, from a script beside the pages; JupyterLab gets the same module
+as a widget. Weights are kept in half precision, and the tower's batch norm is part of its convolutions: :func:`rounded` is the
+PyTorch model with the same weights, from which the lab differs by rounding alone.
 """
 
 import json
@@ -197,5 +197,6 @@ def _page(picture: bytes, alt: str, state: str) -> str:
     return (f'<div class="ce-lab" data-src="../{SCRIPT}" data-state="{state}">'
             "<style>@media print{.ce-lab .ce-screen{display:none}}</style>"
             f'<div class="ce-lab-still"><img class="dark-light" alt="{escape(alt)}" style="max-width:100%" src="{source}">'
-            '<p role="status"></p><button type="button" class="ce-screen" hidden>Start the lab: draw, cover, ask</button>'
+            '<p role="status"></p><button type="button" class="ce-screen" style="padding:.3rem .8rem" hidden>'
+            "Start the lab: draw, cover, ask</button>"
             f"</div></div><script>{_text('host.js')}</script>")
