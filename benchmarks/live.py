@@ -256,7 +256,8 @@ CHANGES = """async (count) => {
     const box = document.querySelector(".ce-lab-live"), status = box.querySelector("[role=status]"), times = [];
     const groups = [".ce-lab-palette button", ".ce-lab-covers button", ".ce-lab-words button"];
     for (let k = 0; k < count; k++) {
-        await new Promise((go) => setTimeout(go, 1500));  // the rounds of the change before are done
+        await new Promise((go) => setTimeout(go, 1500));
+        await new Promise(requestIdleCallback);  // the rounds and the verdict of the change before are done
         const buttons = box.querySelectorAll(groups[k % 3]), began = performance.now();
         buttons[(5 * k) % buttons.length].click();
         await new Promise(requestAnimationFrame);

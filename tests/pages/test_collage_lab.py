@@ -14,6 +14,7 @@ from crossexplain import Game
 from crossexplain.coalitions.shapley import shapley
 from crossexplain.recipes import load_or_train
 from crossexplain_book import live
+from crossexplain_book.build import add_live_parts
 from support.collage_lab import SIDES, logit_of, pair_of, said, state_of
 from support.lab import jupyterlab
 from support.visit import LOCAL
@@ -83,11 +84,20 @@ def test_a_page_is_light_until_the_lab_is_started_and_the_lab_is_no_more_than_tw
     assert len(live.script().encode()) < 2_000_000
 
 
+def test_the_book_has_the_live_part_only_where_a_page_asks_for_it(tmp_path):
+    chapter = tmp_path / "chapters" / "one.html"
+    chapter.parent.mkdir()
+    for text in ("<p>no lab</p>", bench.lab().html()):
+        chapter.write_text(text, "utf-8")
+        add_live_parts(tmp_path)
+        assert (tmp_path / live.SCRIPT).is_file() == ("ce-lab" in text)
+
+
 def test_a_reader_changes_digits_words_and_what_is_covered(page):
     lab = started(page)
     assert shown(page) == pytest.approx(logit_of(bench.lab().state), abs=0.006)
     lab.get_by_role("button", name="lower left cell").click()
-    lab.get_by_role("button", name="put a 7 into the chosen cell").click()
+    lab.get_by_role("button", name="put a 7 into the chosen cell").tap()  # by finger
     agrees(page)
     lab.get_by_role("button", name="upper right cell").press("3")  # by key
     agrees(page)

@@ -1,9 +1,9 @@
 """The collage lab: the model of chapters 3 and 4 in the reader's browser, with its gradients, without a kernel.
 
-The model is written out in plain JavaScript (``engine.js``, ``explain.js``, ``verdict.js``, ``lab.js``, joined to one ES
-module). A page loads it when a reader starts the lab, from a script beside the pages; JupyterLab gets the same module as a
-widget. Weights are kept in half precision, the tower's batch norm is part of its convolutions: :func:`rounded` is the PyTorch
-model with the same weights, from which the lab differs by rounding alone.
+The model is written out in plain JavaScript (``engine.js``, ``explain.js``, ``verdict.js``, ``looks.js`` and ``lab.js``, joined
+to one ES module). A page loads it when a reader starts the lab, from a script beside the pages; JupyterLab gets the same module
+as a widget. Weights are kept in half precision, and the tower's batch norm is part of its convolutions: :func:`rounded` is the
+PyTorch model with the same weights, from which the lab differs by rounding alone.
 """
 
 import json
@@ -27,7 +27,7 @@ from crossexplain.recipes import load_or_train
 from crossexplain_book.explained import Explained, draw, explain_one, strongest
 from crossexplain_book.pictures import HtmlPicture
 
-PARTS = ("engine.js", "explain.js", "verdict.js", "lab.js")
+PARTS = ("engine.js", "explain.js", "verdict.js", "looks.js", "lab.js")
 SCRIPT = "live/collages.js"  # beside the chapters' folder: what pages load on first use
 PAIRS, SEED = 200, 21  # stored pairs of held-out digits, whole quadruples, and the seed that draws them
 LENDERS = (0, 5, 8, 13)  # four of the next seed's pairs, of four quadruples: what "borrowed" borrows from
@@ -122,7 +122,11 @@ def _enlarging() -> list[float]:
 
 def module() -> str:
     """Return the ES module: its default export draws the lab, as anywidget asks for it, and its others are for tests."""
-    return "\n".join(Path(__file__).with_name(part).read_text("utf-8") for part in PARTS)
+    return "\n".join([f"const STYLE = {json.dumps(_text('lab.css'))};", *map(_text, PARTS)])
+
+
+def _text(name: str) -> str:
+    return Path(__file__).with_name(name).read_text("utf-8")
 
 
 def script() -> str:
@@ -189,10 +193,10 @@ def _written(pair: int) -> str:
 
 def _page(picture: bytes, alt: str, state: str) -> str:
     """Return the first state as HTML, with a button that a script shows, since it can do nothing without one."""
-    host = Path(__file__).with_name("host.js").read_text("utf-8")
     source = f"data:image/png;base64,{b64encode(picture).decode()}"
     return (f'<div class="ce-lab" data-src="../{SCRIPT}" data-state="{state}">'
             "<style>@media print{.ce-lab .ce-screen{display:none}}</style>"
             f'<div class="ce-lab-still"><img class="dark-light" alt="{escape(alt)}" style="max-width:100%" src="{source}">'
-            '<p role="status"></p><button type="button" class="ce-screen" hidden>Start the lab: draw, cover, ask</button>'
-            f"</div></div><script>{host}</script>")
+            '<p role="status"></p><button type="button" class="ce-screen" style="padding:.3rem .8rem" hidden>'
+            "Start the lab: draw, cover, ask</button>"
+            f"</div></div><script>{_text('host.js')}</script>")

@@ -9,8 +9,12 @@ const STAND_INS = [
 const PICKED = { text: 3, image: 1 }; // how many features round 4 masks, as in chapter 4
 const GROUPS = 9; // players that a sentence has at most: a longer one is dealt into groups of neighbouring words
 const KEPT = 64; // pictures, sentences and passes that are kept, the last used ones
+const PLACES = MAP * MAP;
 const MAPS = {
-  "grad-cam": (a, g) => weighted(a, Float64Array.from({ length: CHANNELS }, (_, c) => mean(g.subarray(c * 196, c * 196 + 196)))),
+  "grad-cam": (a, g) => {
+    const weights = Array.from({ length: CHANNELS }, (_, c) => mean(g.subarray(c * PLACES, (c + 1) * PLACES)));
+    return summed(a, (v, i) => v * weights[(i / PLACES) | 0]);
+  },
   "layer-cam": (a, g) => summed(a, (v, i) => Math.max(0, g[i]) * v),
 };
 const SCORES = {
@@ -25,12 +29,10 @@ const pause = () => new Promise((go) => setTimeout(go));
 
 /** Sum activations (64, 14, 14), changed by a function of value and place, over the channels: (14, 14). */
 function summed(activations, change) {
-  const map = new Float64Array(MAP * MAP);
-  activations.forEach((v, i) => { map[i % map.length] += change(v, i); });
+  const map = new Float64Array(PLACES);
+  activations.forEach((v, i) => { map[i % PLACES] += change(v, i); });
   return map;
 }
-
-const weighted = (activations, weights) => summed(activations, (v, i) => v * weights[(i / 196) | 0]);
 
 class Asker {
   constructor(bytes) {
@@ -54,7 +56,8 @@ class Asker {
 
   /** A digit enlarged as the package does it, (28, 28) from 0 to 1. */
   digit(key) {
-    const { enlarge } = this.head, levels = this.levels(key), rows = new Float64Array(CELL * 8), y = new Float32Array(CELL * CELL);
+    const { enlarge } = this.head, levels = this.levels(key);
+    const rows = new Float64Array(CELL * 8), y = new Float32Array(CELL * CELL);
     for (let r = 0; r < CELL; r++) {
       for (let s = 0; s < 8; s++) for (let k = 0; k < 8; k++) rows[r * 8 + s] += enlarge[r * 8 + k] * levels[k * 8 + s] / 16;
     }
@@ -86,9 +89,10 @@ class Asker {
 
   /** Word numbers with some words hidden. */
   tokens(words, hidden = 0, standIn = STAND_INS[0], lender = this.lenders[0]) {
-    if (standIn.text !== "data") return words.map((word, t) => ((hidden >> t) & 1 ? (standIn.text === "mask" ? MASK : PAD) : word));
-    if (hidden === all(words.length)) return lender.words; // the whole other sentence, with its length
-    return words.map((word, t) => ((hidden >> t) & 1 ? lender.words[t % lender.words.length] : word));
+    const borrowed = standIn.text === "data";
+    if (borrowed && hidden === all(words.length)) return lender.words; // the whole other sentence, with its length
+    const other = (t) => (borrowed ? lender.words[t % lender.words.length] : standIn.text === "mask" ? MASK : PAD);
+    return words.map((word, t) => ((hidden >> t) & 1 ? other(t) : word));
   }
 
   /** What the tower sees of a collage with some cells hidden. */
@@ -158,9 +162,11 @@ class Asker {
   _round(pair, hide, standIn) {
     const lenders = standIn.image === "data" && (hide.image || hide.text) ? this.lenders : this.lenders.slice(0, 1);
     const passes = lenders.map((of) => this.pass(pair, hide.image ?? 0, hide.text ?? 0, standIn, of));
-    const at = (name) => passes.map((passed) => (name === "image" ? passed.map : padded(passed.words, this.head.length * 64)));
+    const size = this.head.length * 64;
+    const at = (name) => passes.map((passed) => (name === "image" ? passed.map : padded(passed.words, size)));
     const both = (read) => ({ image: read("image"), text: read("text") });
-    const features = (name, g) => (name === "image" ? cellNorms(g) : pair.words.map((_, t) => norm(g.subarray(t * 64, t * 64 + 64))));
+    const words = (g) => pair.words.map((_, t) => norm(g.subarray(t * 64, t * 64 + 64)));
+    const features = (name, g) => (name === "image" ? cellNorms(g) : words(g));
     return { logit: mean(passes.map(({ logit }) => logit)), gradient: both((name) => average(at(name))),
       norms: both((name) => mean(at(name).map(norm))),
       importance: both((name) => average(at(name).map((g) => Float64Array.from(features(name, g))))) };
@@ -222,7 +228,8 @@ class Asker {
       }
     };
     walk(model.begin(), new Float64Array(model.width).fill(-1), 0, 0);
-    if (standIn.text === "data") take(0, this.hear(words, all(words.length), standIn).vector); // all hidden: the whole other sentence
+    // With all words hidden the whole other sentence is borrowed.
+    if (standIn.text === "data") take(0, this.hear(words, all(words.length), standIn).vector);
   }
 }
 
@@ -254,10 +261,13 @@ function cosine(a, b) {
   return a.reduce((sum, v, i) => sum + v * b[i], 0) / (norm(a) * norm(b));
 }
 
+/** The cell that a place of the map (14, 14) lies in. */
+const cellOf = (place) => 2 * Number(place >= PLACES / 2) + Number(place % MAP >= MAP / 2);
+
 /** Norm of a gradient (64, 14, 14) over the channels and places of each cell. */
 function cellNorms(gradient) {
   const square = summed(gradient, (v) => v * v), cells = new Float64Array(4);
-  square.forEach((v, i) => { cells[2 * (i >= 98) + (i % MAP >= 7)] += v; });
+  square.forEach((v, i) => { cells[cellOf(i)] += v; });
   return cells.map(Math.sqrt);
 }
 

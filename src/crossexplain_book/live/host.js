@@ -1,7 +1,9 @@
 // On a page of the book: load the lab when a reader starts it, or when the address holds a state, and keep its state there.
 document.querySelectorAll(".ce-lab:not([data-ready])").forEach(function (box) {
   var button = box.querySelector("button"), note = box.querySelector("[role=status]"), sign = "#lab=", values = {}, heard = [];
-  var fromAddress = function () { return location.hash.startsWith(sign) ? decodeURIComponent(location.hash.slice(sign.length)) : ""; };
+  var fromAddress = function () {
+    return location.hash.startsWith(sign) ? decodeURIComponent(location.hash.slice(sign.length)) : "";
+  };
   var host = {
     get: function (name) { return values[name]; },
     set: function (name, value) { values[name] = value; },

@@ -64,7 +64,8 @@ function variation(values, weights) {
   });
   const means = Object.fromEntries(names.map((name) => [name, values[name].map(averages)]));
   names.forEach((one, i) => names.slice(i).forEach((other) => {
-    const product = Float64Array.from(values[one][0], (_, k) => values[one].reduce((sum, x, c) => sum + x[k] * values[other][c][k], 0));
+    const at = (k) => values[one].reduce((sum, x, c) => sum + x[k] * values[other][c][k], 0);
+    const product = Float64Array.from(values[one][0], (_, k) => at(k));
     const both = averages(product).map((v, s) => v - means[one].reduce((sum, m, c) => sum + m[s] * means[other][c][s], 0));
     covariance[`${one} ${other}`] = covariance[`${other} ${one}`] = both;
   }));
@@ -79,7 +80,7 @@ function variation(values, weights) {
   });
 }
 
-/** What each of the parts accounts for under one baseline, in each sample: {image, text, sum, all}; null if logits hardly vary. */
+/** What each part accounts for under one baseline, in each sample: {image, text, sum}; null where the logits hardly vary. */
 function reach(views, weights) {
   const centre = (x) => { const middle = mean(x); return Float64Array.from(x, (v) => v - middle); };
   const spread = Math.sqrt(mean(centre(views.full).map((v) => v * v)));
@@ -88,9 +89,11 @@ function reach(views, weights) {
   const each = (change) => Object.fromEntries(Object.entries(views).map(([view, x]) => [view, change(x)]));
   const varies = variation(each((x) => [centre(x).map((v) => v * scale)]), weights);
   const changes = variation(each((x) => [x.map((v) => Number(!(v > 0))), x.map((v) => Number(v > 0))]), weights);
-  const alone = (view) => { const a = varies([[view, 1]]), b = changes([[view, 1]]); return a.map((v, s) => Math.max(v, b[s])); };
-  return { image: alone("image"), text: alone("text"), all: alone("full"),
-    sum: varies([["image", 1], ["text", 1], ["nothing", -1]]) };
+  const alone = (view) => {
+    const answered = changes([[view, 1]]);
+    return varies([[view, 1]]).map((v, s) => Math.max(v, answered[s]));
+  };
+  return { image: alone("image"), text: alone("text"), sum: varies([["image", 1], ["text", 1], ["nothing", -1]]) };
 }
 
 /** The answer of each sample. */
@@ -123,8 +126,9 @@ function verdict(logits, start) {
     one.support = one.share(one.answer);
   }
   const told = judged.map((one) => `${one.name}: ${one.answer} (${Math.round(100 * one.support)} % of samples)`).join("; ");
+  const first = (of) => of && { image: of.image[0], text: of.text[0], sum: of.sum[0] };
   const kept = { answers: Object.fromEntries(judged.map((one) => [one.name, one.answer])), told,
-    reach: Object.fromEntries(judged.map(({ name, parts }) => [name, parts && { image: parts.image[0], text: parts.text[0], sum: parts.sum[0] }])) };
+    reach: Object.fromEntries(judged.map(({ name, parts }) => [name, first(parts)])) };
   return { ...(settled(judged) ?? byMean(judged) ?? unsettled(judged)), ...kept };
 }
 
@@ -160,10 +164,12 @@ function hasItsOwn(name, judged) {
 /** What the mean over the baselines says, if its samples are sure and no baseline is far from saying so; else null. */
 function byMean(judged) {
   if (judged.some((one) => one.answer === CANNOT_TELL)) return null;
-  const parts = Object.fromEntries(["image", "text", "sum"].map((part) => [part, average(judged.map((one) => one.parts[part]))]));
+  const middle = (part) => average(judged.map((one) => one.parts[part]));
+  const parts = { image: middle("image"), text: middle("text"), sum: middle("sum") };
   const [answer, support] = often(answers(parts))[0];
   const near = judged.every((one) => [1, 1 - NEAR, 1 + NEAR].some((f) => answers(one.parts, ENOUGH * f)[0] === answer));
-  return support >= SURE && near ? { answer, support, reason: "the mean over the stand-ins says so, and none is far from it" } : null;
+  const reason = "the mean over the stand-ins says so, and none is far from it";
+  return support >= SURE && near ? { answer, support, reason } : null;
 }
 
 function unsettled(judged) {
