@@ -32,8 +32,8 @@ from crossexplain_book.turns import lattice, party_shares, turn_curve
 from crossexplain_book.words import draw, height, markup, shares_of, tokens, tokens_html, wrapped
 
 __all__ = ["BOX", "COLOURS", "INK", "MARKERS", "PAPER", "SEQUENTIAL", "SIGNED", "STYLE", "HtmlPicture", "Picture", "Strip",
-           "curves", "example", "film_strip", "gallery", "heat_map", "intervals", "lattice", "maps", "party_shares", "ranking",
-           "tokens", "tokens_html", "turn_curve"]
+           "absent", "curves", "example", "film_strip", "gallery", "heat_map", "intervals", "lattice", "maps", "party_shares",
+           "ranking", "tokens", "tokens_html", "turn_curve"]
 
 PLAIN = {"parse_math": False}  # of texts that come from data: a dollar sign is a dollar sign
 
@@ -192,6 +192,20 @@ def ranking(images, heats, titles: Sequence[str], *, alt: str, caption: str, nam
         bare(above)
         bare(below)
     return Picture(figure, alt=alt, caption=caption, name=name)
+
+
+def absent(name: str, why: str) -> Picture:
+    """Draw an empty sheet in the place of a picture whose data or weights are missing, so that the text can refer to it.
+
+    Parameters
+    ----------
+    why : str
+        A whole sentence.
+    """
+    figure, axes = sheet(1, 1, 7.2, 0.8)
+    axes[0, 0].text(0.5, 0.5, why, ha="center", va="center", **PLAIN)
+    bare(axes[0, 0])
+    return Picture(figure, alt=f"An empty sheet: {why}", caption=f"Not drawn here. {why}", name=name)
 
 
 def heat_map(values, rows: Sequence[str], columns: Sequence[str], *, alt: str, caption: str, name: str, label: str,
