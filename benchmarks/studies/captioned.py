@@ -90,6 +90,13 @@ def answers(found: Trained, told: Captions, seed: int = 0) -> Answers:
                    logits[2])
 
 
+def ranks(found: Trained, told: Captions) -> np.ndarray:
+    """Return how many photographs a dual encoder puts before the caption's own, (M,)."""
+    with torch.no_grad():
+        z = found.model.logits_of_all_pairs(found.model.see(told.images), read(found, told.captions)).numpy()  # (N, M)
+    return (z > z[told.image, np.arange(len(told))]).sum(axis=0)
+
+
 @dataclass(frozen=True)
 class Spoken:
     """A caption that names a boxed object.
