@@ -43,7 +43,7 @@ from crossexplain.recipes.encodings import POOLING, TOWERS, Encoded, Towers, enc
 NAMES = ("fusion", "clip_cnn")
 # Chosen on the validation split: sizes, dropout of either side, and epochs and highest learning rate of each step.
 SETTINGS = {
-    "fusion": {"width": 512, "dropout": 0.3, "look_dropout": 0.7, "hidden": 1024, "contrast": (20, 2e-3), "fusing": (5, 5e-4)},
+    "fusion": {"width": 256, "dropout": 0.3, "look_dropout": 0.7, "hidden": 1024, "contrast": (20, 2e-3), "fusing": (5, 5e-4)},
     "clip_cnn": {"width": 512, "dropout": 0.3, "look_dropout": 0.7, "hidden": 1024, "contrast": (20, 2e-3), "fusing": None},
 }
 STEPS = ("contrast", "fusing")
