@@ -90,11 +90,13 @@ def with_captions(seed: int = 0) -> list[dict]:
         found = flickr8k.travelling(name)
         said = captioned.answers(found, told, seed)
         row(f"{prefix}pairs_right", said.pairs_right(seed), "share of pairs")
-        everything = {"": mean_interval(said.own > said.foil, seed, groups=told.image)}
-        for kind, share in (everything | {f".{kind}": share for kind, share in said.ranked(seed).items()}).items():
-            row(f"{prefix}foils{kind}", share, "share of captions above their foil")
+        for key, values, unit in (("foils", said.ahead, "share of captions above their foil"),
+                                  ("foils_elsewhere", said.ahead_elsewhere, "the same with other photographs"),
+                                  ("foils_accepted", said.foil > 0, "share of foils with a logit above 0")):
+            for kind, share in said.by_kind(values, seed).items():
+                row(f"{prefix}{key}" + (f".{kind}" if kind != "all" else ""), share, unit)
         if name == "clip_cnn":
-            row(f"{prefix}recall_at_1", mean_interval(captioned.ranks(found, told) < 1, seed, groups=told.image),
+            row(f"{prefix}recall_at_1", mean_interval(said.rank < 1, seed, groups=told.image),
                 "share of captions whose photograph comes first of sixteen")
     return rows
 

@@ -11,66 +11,81 @@ import torch
 from torch import Tensor
 
 from crossexplain.data.photographs import Captions, Photographs
-from crossexplain.evaluation.precomputed import Precomputed, precompute
 from crossexplain.gradients.attention import word_by_patch
-from crossexplain.gradients.modalities import ImageCells, Tokens
+from crossexplain.gradients.views import FULL, NOTHING, masked
 from crossexplain.intervals import Interval, mean_interval
 from crossexplain.recipes import Trained
 
 
 @dataclass(frozen=True)
 class Answers:
-    """Logits of a model for 2 M pairs, each photograph with its own captions and as many of others, and for M foils.
+    """Logits of N photographs with M captions and their foils, and 2 M pairs: half of them true, half with others' captions.
 
     Attributes
     ----------
     told : Captions
+    captions, foils : ndarray, shape (N, M)
+        Logits of every photograph with every caption, and with every foil.
     photograph, caption : ndarray of int64, shape (2 M,)
-        Of each pair; the first M pairs are true.
-    logits : ndarray, shape (2 M,)
-    foil : ndarray, shape (M,)
-        Of each photograph with the foil of its caption.
+        Of each pair; the first M are true.
     """
 
     told: Captions
+    captions: np.ndarray
+    foils: np.ndarray
     photograph: np.ndarray
     caption: np.ndarray
-    logits: np.ndarray
-    foil: np.ndarray
+
+    @property
+    def logits(self) -> np.ndarray:
+        """Logits of the pairs, (2 M,)."""
+        return self.captions[self.photograph, self.caption]
 
     @property
     def true(self) -> np.ndarray:
         """Which pairs are true, (2 M,)."""
-        return np.arange(len(self.logits)) < len(self.told)
+        return np.arange(len(self.photograph)) < len(self.told)
 
     @property
     def own(self) -> np.ndarray:
-        """Logits of the true pairs, (M,)."""
+        """Logits of the captions with their photograph, (M,)."""
         return self.logits[: len(self.told)]
+
+    @property
+    def foil(self) -> np.ndarray:
+        """Logits of the foils with the same photograph, (M,)."""
+        return self.foils[self.told.image, np.arange(len(self.told))]
+
+    @property
+    def rank(self) -> np.ndarray:
+        """How many photographs have a higher logit with a caption than its own, (M,)."""
+        return (self.captions > self.own).sum(axis=0)
+
+    @property
+    def ahead(self) -> np.ndarray:
+        """Whether a caption scores higher than its foil, (M,)."""
+        return self.own > self.foil
+
+    @property
+    def ahead_elsewhere(self) -> np.ndarray:
+        """On what share of the other photographs it does, (M,): what the sentences alone are worth."""
+        everywhere = (self.captions > self.foils).sum(axis=0)
+        return (everywhere - self.ahead) / (len(self.captions) - 1)
 
     def pairs_right(self, seed: int = 0) -> Interval:
         """Return the share of right answers: yes to own captions, no to others; interval over photographs."""
         return mean_interval((self.logits > 0) == self.true, seed, groups=self.photograph)
 
-    def ranked(self, seed: int = 0) -> dict[str, Interval]:
-        """Return how often the caption scores higher than its foil, by kind of foil, the best kind first."""
-        ahead, kinds, image = self.own > self.foil, np.array(self.told.kinds), self.told.image
-        by_kind = {kind: mean_interval(ahead[kinds == kind], seed, groups=image[kinds == kind])
-                   for kind in dict.fromkeys(self.told.kinds)}
-        return dict(sorted(by_kind.items(), key=lambda item: -item[1].value))
+    def by_kind(self, values: np.ndarray, seed: int = 0) -> dict[str, Interval]:
+        """Return the mean of values (M,) over all foils and by their kind; intervals over photographs."""
+        kinds, image = np.array(self.told.kinds), self.told.image
+        return {kind: mean_interval(values[rows], seed, groups=image[rows]) for kind, rows in
+                {"all": kinds != "", **{kind: kinds == kind for kind in dict.fromkeys(self.told.kinds)}}.items()}
 
     def inputs(self, found: Trained, rows: Sequence[int]) -> dict[str, Tensor]:
         """Return the inputs of the whole model for some of the pairs."""
         texts = [self.told.captions[i] for i in self.caption[rows]]
         return found.data.inputs_of(self.told.images[self.photograph[rows]], texts)
-
-    def encoded(self, found: Trained, image: ImageCells, text: Tokens) -> tuple[Precomputed, dict[str, Tensor]]:
-        """Return the model with all photographs, captions and stand-ins encoded, and the pairs as its inputs."""
-        read = found.data.inputs_of(self.told.images[:1], self.told.captions)
-        stored = precompute(found.model, lambda part: self.told.images[part], len(self.told.files),
-                            {key: value for key, value in read.items() if key != "images"}, image, text,
-                            {"image": ("mean", "blur"), "text": ("mask",)})
-        return stored, {"images": torch.from_numpy(self.photograph), "tokens": torch.from_numpy(self.caption)}
 
 
 def read(found: Trained, texts: Sequence[str]) -> Tensor:
@@ -81,20 +96,32 @@ def read(found: Trained, texts: Sequence[str]) -> Tensor:
 
 
 def answers(found: Trained, told: Captions, seed: int = 0) -> Answers:
-    """Ask a model about every photograph with its captions, as many captions of others, and its foils."""
+    """Ask a model about every photograph with every caption and every foil, and deal captions to other photographs."""
     with torch.no_grad():
-        seen = found.model.see(told.images)[told.image]
-        own, foil, other = read(found, told.captions), read(found, told.foils), told.others(seed)
-        logits = [found.model.match(seen, texts).numpy() for texts in (own, own[other], foil)]
-    return Answers(told, np.tile(told.image, 2), np.concatenate([np.arange(len(told)), other]), np.concatenate(logits[:2]),
-                   logits[2])
+        seen, texts = found.model.see(told.images), read(found, [*told.captions, *told.foils])
+        z = torch.stack([found.model.match(one.expand(len(texts), -1), texts) for one in seen]).numpy()  # (N, 2 M)
+    return Answers(told, *np.split(z, 2, axis=1), np.tile(told.image, 2),
+                   np.concatenate([np.arange(len(told)), told.others(seed)]))
 
 
-def ranks(found: Trained, told: Captions) -> np.ndarray:
-    """Return how many photographs a dual encoder puts before the caption's own, (M,)."""
+def views(found: Trained, said: Answers, seed: int = 0) -> dict[str, dict[str, Tensor]]:
+    """Return the logits (2 M, 1) of the pairs by baseline and view: nothing, one modality, or both replaced as a whole.
+
+    Each tower sees every photograph and every caption once. Stand-ins: the mean colour and ``[MASK]``, or another pair's.
+    """
+    told, tokenizer = said.told, found.data.tokenizer
+    hidden = [" ".join([tokenizer.mask_token] * len(tokenizer.tokenize(caption))) for caption in told.captions]
+    grey = told.images.mean(dim=(2, 3), keepdim=True).expand_as(told.images)
+    steps = np.random.default_rng(seed).integers(1, len(told.files), len(said.photograph))  # to another photograph
     with torch.no_grad():
-        z = found.model.logits_of_all_pairs(found.model.see(told.images), read(found, told.captions)).numpy()  # (N, M)
-    return (z > z[told.image, np.arange(len(told))]).sum(axis=0)
+        images, no_images = found.model.see(told.images), found.model.see(grey)
+        texts, no_texts = read(found, told.captions), read(found, hidden)
+        seen, words = images[said.photograph], texts[said.caption]
+        borrowed = images[(said.photograph + steps) % len(images)], texts[told.others(seed + 1)[said.caption]]
+        stand_ins = {"mean + mask": (no_images[said.photograph], no_texts[said.caption]), "data": borrowed}
+        return {baseline: {view: found.model.match(image, text)[:, None] for view, image, text in (
+            (FULL, seen, words), (masked("image"), other_image, words), (masked("text"), seen, other_words),
+            (NOTHING, other_image, other_words))} for baseline, (other_image, other_words) in stand_ins.items()}
 
 
 @dataclass(frozen=True)
