@@ -12,6 +12,7 @@ from torch import Tensor
 
 from crossexplain.data.photographs import Captions, Photographs
 from crossexplain.gradients.attention import word_by_patch
+from crossexplain.gradients.maps import attribute, upsample
 from crossexplain.gradients.views import FULL, NOTHING, masked
 from crossexplain.intervals import Interval, mean_interval
 from crossexplain.recipes import Trained
@@ -122,6 +123,16 @@ def views(found: Trained, said: Answers, seed: int = 0) -> dict[str, dict[str, T
         return {baseline: {view: found.model.match(image, text)[:, None] for view, image, text in (
             (FULL, seen, words), (masked("image"), other_image, words), (masked("text"), seen, other_words),
             (NOTHING, other_image, other_words))} for baseline, (other_image, other_words) in stand_ins.items()}
+
+
+def hottest_covered(found: Trained, said: Answers, rows: Sequence[int], share: float = 0.2) -> np.ndarray:
+    """Return the logits (n,) of pairs with the mean colour where their Grad-CAM for the answer given is hottest."""
+    asked = said.inputs(found, rows)
+    heat = upsample(attribute(found.model, asked, found.model.image_layer), asked["images"].shape[-1]).flatten(1)
+    rank = heat.argsort(dim=1, descending=True).argsort(dim=1).reshape(len(heat), 1, *asked["images"].shape[2:])
+    images = asked["images"].where(rank >= share * heat.shape[1], asked["images"].mean(dim=(2, 3), keepdim=True))
+    with torch.no_grad():
+        return found.model(**{**asked, "images": images}).numpy()
 
 
 @dataclass(frozen=True)
