@@ -126,9 +126,9 @@ def views(found: Trained, said: Answers, seed: int = 0) -> dict[str, dict[str, T
 
 
 def hottest_covered(found: Trained, said: Answers, rows: Sequence[int], share: float = 0.2) -> np.ndarray:
-    """Return the logits (n,) of pairs with the mean colour where their Grad-CAM for the answer given is hottest."""
+    """Return the logits (n,) of pairs with the mean colour where their LayerCAM for the answer given is hottest."""
     asked = said.inputs(found, rows)
-    heat = upsample(attribute(found.model, asked, found.model.image_layer), asked["images"].shape[-1]).flatten(1)
+    heat = upsample(attribute(found.model, asked, found.model.image_layer, "layer-cam"), asked["images"].shape[-1]).flatten(1)
     rank = heat.argsort(dim=1, descending=True).argsort(dim=1).reshape(len(heat), 1, *asked["images"].shape[2:])
     images = asked["images"].where(rank >= share * heat.shape[1], asked["images"].mean(dim=(2, 3), keepdim=True))
     with torch.no_grad():

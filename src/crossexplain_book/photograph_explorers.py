@@ -188,7 +188,7 @@ class SearchExplorer(Explorer):
         self.sentence = ipw.Text(description="Sentence", value=sentence, continuous_update=False,
                                  layout={"width": "auto", "max_width": "42rem"}, style={"description_width": "8rem"})
         self.sentence.add_class("ce-typed")
-        self.map = choice("Map", map_choices(), "grad-cam")
+        self.map = choice("Map", map_choices(), "layer-cam")  # right at any map, the last or not
         super().__init__([self.sentence, self.map], [self.sentence, self.map])
 
     def _update(self) -> None:
