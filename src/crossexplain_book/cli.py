@@ -310,8 +310,8 @@ def _say_lacking(sources: list) -> None:
     from crossexplain.data.store import cache, command, megabytes
 
     say(f"a full run (make book PROFILE=full) needs about {FULL_MEMORY} GiB of memory, {FULL_DISK} GiB of disk and "
-        f"{FULL_MINUTES} minutes on two cores with the small towers, EfficientNet-Lite0 and MiniLM; where VGG-16 and bert-base are at "
-        f"hand they are taken, and that takes longer; {len(sources) or 'none'} of the sources that chapters read "
+        f"{FULL_MINUTES} minutes on two cores with the small towers, EfficientNet-Lite0 and MiniLM; where VGG-16 and bert-base "
+        f"are at hand they are taken, and that takes longer; {len(sources) or 'none'} of the sources that chapters read "
         f"{'is' if len(sources) < 2 else 'are'} lacking")
     if fetched := [source for source in sources if source.download]:
         say(f"  {megabytes(sum(source.size for source in fetched))} to fetch into {cache()}: "
