@@ -224,6 +224,7 @@ def _registered(key: str) -> Scores:
     def run(case: Case, seed: int) -> tuple[np.ndarray, float]:
         more = {"game": case.game} if key.startswith("exact") else {}
         more |= {"attention": case.attention} if key in ATTENTION_METHODS else {}
+        more |= {"complete": False} if key in ("integrated gradients", "gradient shap") else {}  # at the layer of the maps
         explained = methods.explain(case.model, case.inputs, case.modalities, key, seed=seed, **case.question, **more)
         return case.joint(explained.values), explained.passes
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torchvision
 import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import nn
@@ -286,3 +287,11 @@ def test_layers_with_the_names_of_a_wrapper_stay_the_models():
         game = Game(asked, inputs, parts, target=1, progress=False)
         assert torch.allclose(game.values_of_all()[:, -1], expected.double(), atol=1e-6)
     assert isinstance(model.output, nn.Linear) and isinstance(model.drop, nn.Dropout)
+
+
+def test_a_tensor_alone_is_the_input_of_a_model_of_one_modality():
+    model = torchvision.models.squeezenet1_1().eval()
+    adapted, images = adapt(model), torch.rand(2, 3, 64, 64)
+    assert torch.equal(adapted.inputs(images)["x"], images)
+    with pytest.raises(InputError, match="got a batch of type list, expected what the processor gives, a mapping with 'x'"):
+        adapted.inputs([images])

@@ -12,10 +12,11 @@ from transformers import (
 )
 
 from crossexplain.checks import InputError
+from crossexplain.evaluation.methods import explain
 from crossexplain.gradients.attention import patch_map, roll, word_by_patch
 from crossexplain.gradients.capture import Captured, capture
 from crossexplain.gradients.maps import attribute, to_cells
-from crossexplain.gradients.modalities import Tokens
+from crossexplain.gradients.modalities import ImageCells, Tokens
 from crossexplain.gradients.tokens import attribute as text_scores
 from crossexplain.models.clip import small_cnn, small_vit
 from crossexplain.models.fusion import Fusion
@@ -288,3 +289,81 @@ def test_maps_of_words_and_patches_in_one_row():
     assert mixed.shape == (2, 4, 3, 2)
     with pytest.raises(InputError, match="positions"):
         word_by_patch(model, inputs, "row", "row", order="second")
+
+
+class Given(nn.Module):
+    """Attention of what it is given, under names that say nothing."""
+
+    def forward(self, q, k):
+        weights = (q @ k.mT / 2).softmax(dim=-1)
+        return weights @ k, weights
+
+
+class Block(nn.Module):
+    """Makes queries and keys of one row of tokens, or of two, before its attention gets them."""
+
+    def __init__(self):
+        super().__init__()
+        self.ask, self.answer, self.attend = nn.Linear(8, 8), nn.Linear(8, 8), Given()
+
+    def forward(self, hidden, other=None):
+        return self.attend(self.ask(hidden), self.answer(hidden if other is None else other))
+
+
+class Blocks(nn.Module):
+    """Words that attend to words in two blocks, and to patches in a third one where that is asked for."""
+
+    def __init__(self, crossed=False):
+        super().__init__()
+        torch.manual_seed(0)
+        self.cut, self.words, self.crossed = nn.Conv2d(3, 8, 8, 8), nn.Embedding(20, 8), crossed
+        self.first, self.second, self.third, self.head = Block(), Block(), Block(), nn.Linear(8, 3)
+
+    def forward(self, images, tokens):
+        words, patches = self.words(tokens), self.cut(images).flatten(2).transpose(1, 2)
+        words = words + self.first(words)[0]
+        words = words + (self.third(words, patches) if self.crossed else self.second(words))[0]
+        return self.head(words.square().sum(dim=1) + (0 if self.crossed else patches.mean(dim=1)))
+
+
+def _steps(model, inputs, before, places):
+    """Return the positive part of map times gradient of each place, by autograd."""
+    taken = capture(model, inputs, [before, *places], "predicted")
+    return [(taken.gradients[place] * taken.activations[place]).clamp(min=0) for place in places]
+
+
+@pytest.mark.parametrize("words", [4, 16])
+def test_queries_and_keys_that_are_made_of_the_same_tokens_are_self_attention(words):
+    model, inputs = Blocks().eval(), {"images": torch.rand(2, 3, 32, 32), "tokens": torch.randint(2, 20, (2, words))}
+    names = ["first.attend", "second.attend"]
+    first, second = _steps(model, inputs, "words", [f"{name}#1" for name in names])
+    rolled = torch.eye(words) + first
+    by_hand = (rolled + second @ rolled).mean(dim=1)
+    found = text_scores(model, inputs, "words", "attention-relevance", special="keep", attention=names)
+    assert torch.allclose(found, by_hand, atol=1e-5)
+    parts = [ImageCells(), Tokens(layer="words", special=())]
+    found = explain(model, inputs, parts, "attention-relevance", attention={"text": names}).values["text"]
+    assert torch.allclose(found, by_hand, atol=1e-5)
+
+
+@pytest.mark.parametrize("words", [4, 16])
+def test_keys_of_other_tokens_under_an_unknown_name_are_right_or_refused(words):
+    model, inputs = Blocks(True).eval(), {"images": torch.rand(2, 3, 32, 32), "tokens": torch.randint(2, 20, (2, words))}
+    asked = {"method": "attention-relevance", "attention": ["third.attend"]}
+    if words != 16:
+        (step,) = _steps(model, inputs, "cut", ["third.attend#1"])
+        assert torch.allclose(attribute(model, inputs, "cut", **asked).flatten(1), step.mean(dim=1), atol=1e-6)
+        return
+    with pytest.raises(InputError, match="queries and its keys as tensors of their own .q, k."):
+        attribute(model, inputs, "cut", **asked)
+    parts = [ImageCells(layer="cut", grid=(4, 4)), Tokens(layer="words", special=())]
+    with pytest.raises(InputError, match="whether these are the same tokens"):
+        explain(model, inputs, parts, "attention-relevance", attention={"image": ["third.attend"]})
+
+
+def test_explain_reads_cross_attention_as_maps_do():
+    model, inputs = Crossed().eval(), {"images": torch.rand(2, 3, 32, 32), "tokens": torch.randint(2, 20, (2, 16))}
+    (step,) = _steps(model, inputs, "cut", ["attend#1"])
+    parts = [ImageCells(layer="cut", grid=(4, 4)), Tokens(layer="words", special=())]
+    found = explain(model, inputs, parts, "attention-relevance", attention={"image": ["attend"]}).values["image"]
+    assert torch.allclose(found, step.mean(dim=1).mean(dim=1), atol=1e-6)

@@ -261,3 +261,39 @@ def test_a_method_about_pictures_needs_no_layer_of_the_words():
     assert explain(Bag().eval(), inputs, parts, "saliency", target=1).values["image"].tolist() == [[1.0] * 4] * 2
     with pytest.raises(InputError, match="layer 'bag'"):
         explain(Bag().eval(), inputs, parts, "l2")
+
+
+class Residual(nn.Module):
+    """A token of the class and two patches, a residual block, and the class token read; the block's parts have names."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.cut, self.row, self.norm, self.mix = nn.Linear(2, 4), nn.Identity(), nn.LayerNorm(4), nn.Linear(4, 4)
+        self.block, self.head = nn.Identity(), nn.Linear(4, 1)
+
+    def forward(self, patches):
+        row = self.row(torch.cat([torch.zeros(len(patches), 1, 4), self.cut(patches)], dim=1))
+        row = self.block(row + self.mix(self.norm(row)) + row.mean(dim=1, keepdim=True))
+        return self.head(4 * row[:, 0] + row[:, 1:].sum(dim=1))[:, 0] ** 3
+
+
+def test_integrated_gradients_are_held_to_what_they_promise():
+    model, inputs = Residual().eval(), {"patches": 3 * torch.rand(2, 2, 2)}
+    found = {}
+    for layer, says in (("row", None), ("norm", "miss .*% of what the evidence changes by .* the rest goes round them"),
+                        ("block", "positions that are no feature, such as a class token")):
+        parts = [Vectors("image", "patches", layer=layer, positions=slice(1, None))]
+        for method in ("integrated gradients", "gradient shap"):
+            if says is not None and not (method == "gradient shap" and layer == "block"):
+                with pytest.raises(CannotRun, match=says):
+                    explain(model, inputs, parts, method)
+        found[layer] = explain(model, inputs, parts, "integrated gradients", complete=says is None).joint()
+    with torch.no_grad():
+        by_hand = model(**inputs) - model(torch.zeros(2, 2, 2))
+    sign = 2 * (model(**inputs) > 0).double() - 1
+    assert torch.allclose(found["row"].sum(dim=1), sign * by_hand, rtol=1e-3)
+    assert not torch.allclose(found["norm"].sum(dim=1), sign * by_hand, rtol=0.01)
+    with pytest.raises(CannotRun, match="n_steps=1 are too few; pass more"):
+        explain(model, inputs, [Vectors("image", "patches", layer="row", positions=slice(1, None))], "integrated gradients",
+                n_steps=1)

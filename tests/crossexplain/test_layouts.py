@@ -24,6 +24,7 @@ from transformers import (
 )
 
 from crossexplain.checks import InputError
+from crossexplain.evaluation.methods import explain
 from crossexplain.gradients.capture import capture
 from crossexplain.gradients.layouts import Place, map_layout, rows_first
 from crossexplain.gradients.maps import attribute
@@ -431,3 +432,28 @@ def test_a_convolution_on_frames_gives_no_map_a_video():
     deep = nn.Sequential(nn.Conv3d(3, 4, 3, padding=1), nn.Flatten(), nn.Linear(4 * 256, 2)).eval()
     with pytest.raises(InputError, match="for video read the gradient with Video"):
         attribute(deep, torch.rand(2, 3, 4, 8, 8), "0")
+
+
+class _Norm2d(nn.Module):
+    """As timm's LayerNorm2d: channels second, whatever its name in the model."""
+
+    def forward(self, values):
+        return values / values.std(dim=1, keepdim=True)
+
+
+class _Normed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.cut, self.norm, self.head = nn.Conv2d(3, 6, 4, 4), _Norm2d(), nn.Linear(6, 2)
+
+    def forward(self, images):
+        return self.head(self.norm(self.cut(images)).square().mean(dim=(2, 3)))
+
+
+def test_a_layout_that_is_said_and_gives_no_map_is_refused():
+    model, inputs = _Normed().eval(), {"images": torch.rand(2, 3, 16, 16)}
+    with pytest.raises(InputError, match="gives .2, 6, 4, 4. for pictures of 16 x 16 pixels, which as layout='NHWC' is no map"):
+        explain(model, inputs, [ImageCells(layer="norm", layout="NHWC")], "grad-cam")
+    found = [explain(model, inputs, [ImageCells(layer="norm", layout=layout)], "grad-cam").joint() for layout in (None, "NCHW")]
+    assert torch.equal(*found)

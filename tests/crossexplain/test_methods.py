@@ -29,6 +29,7 @@ pytestmark = [pytest.mark.filterwarnings("error"),
               pytest.mark.filterwarnings("ignore:Setting forward, backward hooks and attributes:UserWarning"),
               pytest.mark.filterwarnings("ignore:Not all budget is required:UserWarning")]
 TOKENS = torch.tensor([[2, 5, 6, 7, 3, 0, 0], [2, 8, 9, 3, 0, 0, 0], [2, 9, 10, 11, 4, 5, 3]])
+PATHS = {"integrated gradients", "gradient shap"}  # need a layer that nothing goes round; CLIP's is a norm within a block
 
 
 def fusion():
@@ -69,6 +70,7 @@ def test_every_method_on_every_model_gives_finite_values_or_says_why_not(case, m
     except InputError as error:
         of_images = {name for name, of in registry().items() if "image" in of.needs}
         may_refuse = {RELEVANCE, ROLLOUT, "deeplift"} | (of_images if kind == "behind tower" else {"grad-cam in time"})
+        may_refuse |= PATHS if kind == "clip_vit" else set()
         assert method in may_refuse and len(str(error)) > 20
         return
     there = {modality.name: modality.features(inputs) for modality in modalities}
@@ -88,7 +90,8 @@ def test_what_is_drawn_is_drawn_from_the_seed_alone(case, method):
     kind, model, inputs, modalities = case
     before = np.random.get_state()[1].copy(), torch.random.get_rng_state()
     budget = 6 if method == "sampled shapley" else 32  # with more it has all coalitions of these, and is exact
-    found = [explain(model, inputs, modalities, method, budget=budget, seed=seed).joint() for seed in (1, 1, 2)]
+    anyway = {"complete": False} if method in PATHS else {}
+    found = [explain(model, inputs, modalities, method, budget=budget, seed=seed, **anyway).joint() for seed in (1, 1, 2)]
     assert torch.equal(found[0].nan_to_num(), found[1].nan_to_num())
     assert not torch.equal(found[0].nan_to_num(), found[2].nan_to_num()), "another seed draws others"
     assert (np.random.get_state()[1] == before[0]).all() and torch.equal(torch.random.get_rng_state(), before[1])
@@ -97,8 +100,6 @@ def test_what_is_drawn_is_drawn_from_the_seed_alone(case, method):
 @pytest.mark.parametrize("method", [name for name, method in METHODS.items() if method.efficient] + ["integrated gradients"])
 def test_values_sum_to_what_the_logit_gains_where_the_method_promises_it(case, method):
     kind, model, inputs, modalities = case
-    if method == "integrated gradients" and kind == "clip_vit":
-        pytest.skip("behind the first block the class token has a share of its own")
     try:
         found = explain(model, inputs, modalities, method, budget=64)
     except CannotRun:

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from crossexplain.checks import InputError
+from crossexplain.coalitions.game import Game
 from crossexplain.gradients.modalities import ImageCells, Tokens
 from crossexplain.gradients.preflight import preflight
 
@@ -490,3 +491,72 @@ def test_an_encoder_does_not_mind_either_side():
     for side in ("right", "left"):
         report = preflight(Attending(raw=False).eval(), padded(side), modalities(attention="mask"))
         assert "padding side" not in report.names
+
+
+class _Turned(torch.autograd.Function):
+    """Hands values on, and their gradient with its sign turned."""
+
+    @staticmethod
+    def forward(ctx, values):
+        return values.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return -gradient
+
+
+class Turned(Sound):
+    def read(self, tokens):
+        return _Turned.apply(super().read(tokens))
+
+
+class StraightThrough(Sound):
+    """What is seen is rounded, and the gradient goes straight through."""
+
+    def see(self, images):
+        seen = super().see(images)
+        return seen + (seen.mul(40).round() / 40 - seen).detach()
+
+
+class Doubled(Sound):
+    """Half of the logit has a gradient."""
+
+    def forward(self, images, tokens):
+        logit = super().forward(images, tokens)
+        return logit + logit.detach()
+
+
+@pytest.mark.parametrize(("model", "layers", "by"), [(Turned, ["embedding"], 100), (StraightThrough, ["conv"], 100),
+                                                     (Doubled, ["conv", "embedding"], 33)])
+def test_a_gradient_that_is_no_slope_is_found(model, layers, by):
+    said = [one.saw for one in found(model().eval()) if one.check == "gradient is no slope"]
+    assert [re.search("values at '(.*?)'", saw)[1] for saw in said] == layers
+    assert all(f"by {by}% of the size of both" in saw for saw in said)
+
+
+def _detached(values):
+    return torch.sigmoid(values).detach()
+
+
+def _without_graph(values):
+    with torch.set_grad_enabled(False):
+        return torch.stack([values, -values], dim=1).softmax(dim=1)[:, 0] * 1.0
+
+
+@pytest.mark.parametrize("end", [_detached, _without_graph])
+def test_probabilities_are_seen_where_no_graph_leads_to_them(end):
+    class Ended(Sound):
+        def forward(self, images, tokens):
+            return end(super().forward(images, tokens))
+
+    model = Ended().eval()
+    assert found(model).names[:2] == ["probabilities", "no gradient"]
+    with pytest.raises(InputError, match="output ends in a (sigmoid|softmax)"):
+        Game(model, INPUTS, modalities(), progress=False).values_of_all()
+    scaled = Sound.forward  # what is scaled, or met by anything else, is a logit
+
+    class Scaled(Sound):
+        def forward(self, images, tokens):
+            return 4 * end(scaled(self, images, tokens)) - 2
+
+    assert "probabilities" not in found(Scaled().eval()).names

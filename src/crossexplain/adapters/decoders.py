@@ -18,7 +18,8 @@ ONE_PICTURE = "Idefics2.*", "Idefics3.*", "SmolVLM.*"
 CROPPED = "LlavaNext.*", "LlavaOnevision.*", "Mllama.*", "Emu3.*", "Aria.*", "Llama4.*"
 IMAGE_TOKENS = r"(image|video|vision|boi|eoi|boa|eoa|audio|fake).*_token_(id|index)|(boi|eoi)_token_(id|index)"
 # Of these the places of tokens are learned, and padding in front would be counted.
-COUNTS_PADDING = "GPT2.*", "GPTNeo.*", "OpenAIGPT.*", "GPTBigCode.*", "CodeGen.*", "GPTJ.*", "BioGpt.*"
+COUNTS_PADDING = ("GPT2.*", "GPTNeo.*", "OpenAIGPT.*", "GPTBigCode.*", "CodeGen.*", "GPTJ.*", "BioGpt.*", "CTRL.*", "XGLM.*",
+                  "Electra.*", "BertLM.*", "RemBert.*")
 HEADS = (r".*For(ConditionalGeneration|CausalLM|Vision2Seq|VisionText2Text|ImageTextToText)", r".*LMHeadModel",
          "BlipForQuestionAnswering")
 TOWERS = ("model.vision_tower", "vision_tower", "model.vision_model", "vision_model", "model.visual", "visual",

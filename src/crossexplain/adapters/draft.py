@@ -60,8 +60,8 @@ class Adapted:
 
         Parameters
         ----------
-        batch : mapping
-            What the processor returned, as tensors.
+        batch : mapping, or Tensor
+            What the processor returned, as tensors; of a model of one modality its tensor alone will do.
 
         Returns
         -------
@@ -69,6 +69,12 @@ class Adapted:
             Without entries that are None or labels; with pictures (N, C, H, W) where the processor cuts them into patches, and
             with what the modalities own: which tokens are the prompt's template, which word each token is a piece of.
         """
+        keys = [modality.input for modality in self.modalities]
+        if isinstance(batch, Tensor) and len(keys) == 1:
+            batch = {keys[0]: batch}
+        if not hasattr(batch, "items"):
+            raise InputError(f"got a batch of type {type(batch).__name__}, expected what the processor gives, a mapping with "
+                             f"{', '.join(map(repr, keys))}.")
         kept = {key: value for key, value in batch.items() if value is not None and key not in ("labels", "offset_mapping")}
         for step in self.steps:
             kept = step(kept, batch)

@@ -8,6 +8,7 @@ from torch import nn
 from crossexplain.adapters import parts
 from crossexplain.adapters.draft import NO_ATTENTION, Adapted, Draft, picture, require_tensor, same_rows
 from crossexplain.checks import InputError
+from crossexplain.gradients.layouts import channels_of
 
 NAFLEX = "Siglip2.*"
 # Where the last maps of a network of convolutions are, from the whole to its parts; of torchvision, timm and transformers.
@@ -44,7 +45,8 @@ def deep(model: nn.Module, tower: str = "") -> tuple[str | None, dict[str, objec
     if parts.self_attention(model, prefix):  # tokens whose order is not known; but patches are cut as the picture is laid out
         return _patches(model, prefix), {"layout": "NCHW"}
     last = parts.named(model, *(".".join(filter(None, (prefix, path))) for path in LAST_MAPS))
-    if last is not None and isinstance(model.get_submodule(last), nn.ModuleList):  # a list is never called, its entries are
+    lists = (nn.ModuleList, nn.Sequential) if _of_library("timm")(model) else nn.ModuleList
+    if last is not None and isinstance(model.get_submodule(last), lists):  # a list is never called, its entries are
         last = f"{last}.{len(model.get_submodule(last)) - 1}"
     return last, {"layout": "NCHW"}
 
@@ -52,7 +54,8 @@ def deep(model: nn.Module, tower: str = "") -> tuple[str | None, dict[str, objec
 def _windows(model: nn.Module, prefix: str) -> tuple[str | None, dict[str, object]]:
     """Return the norm after the last stage: its tokens are places row by row, without any special one."""
     norm = parts.named(model, f"{prefix}.layernorm", f"{prefix}.norm", "norm")
-    return norm, {"layout": "NHWC" if norm == "norm" else "NTD"}
+    kind = channels_of(model.get_submodule(norm)) if norm else None
+    return norm, {"layout": "NTD" if norm != "norm" else "NCHW" if kind == "second" else "NHWC"}
 
 
 def _patches(model: nn.Module, prefix: str) -> str | None:
@@ -121,7 +124,7 @@ def _library(draft: Draft) -> Adapted:
 def _library_layer(model: nn.Module) -> tuple[str | None, dict[str, object]]:
     """Return the layer for maps of a model of torchvision or timm."""
     if parts.is_a(model, "SwinTransformer.*"):
-        return parts.named(model, "norm"), {"layout": "NHWC"}
+        return _windows(model, "")
     if parts.is_a(model, "VisionTransformer"):
         listed = [name for name, _ in model.named_modules() if name.rpartition(".")[0] in ("encoder.layers", "blocks")]
         own = dict(model.named_parameters(recurse=False))

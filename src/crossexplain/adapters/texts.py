@@ -47,7 +47,7 @@ def _attention(draft: Draft) -> None:
             if getattr(config, "num_hidden_groups", 1) == 1 and getattr(config, "inner_group_num", 1) == 1 else []
     pooled = parts.is_a(model, "Funnel.*", "Longformer.*", "BigBird.*", "Reformer.*", "Nystromformer.*", "Yoso.*", "Mra.*")
     why = "its maps are not of every word with every word" if modules and pooled else NO_ATTENTION
-    draft.maps_of("text", [] if pooled else modules, 2 if parts.is_a(model, "T5.*", "MT5.*", "UMT5.*") else 1, why)
+    draft.maps_of("text", [] if pooled else modules, 2 if parts.is_a(model, "T5.*", "MT5.*", "Luke.*") else 1, why)
 
 
 FAMILIES = ((_is_classifier, _classifier),)

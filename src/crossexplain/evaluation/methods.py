@@ -27,9 +27,19 @@ from crossexplain.coalitions.game import Game
 from crossexplain.coalitions.sampling import sampled_shapley
 from crossexplain.evaluation import methods_of_others
 from crossexplain.evaluation.modality_shares import emap, intershap_values, size_shares
-from crossexplain.evaluation.task import BUDGET, BY_GROUP, CannotRun, Explanation, Method, Scored, Task
+from crossexplain.evaluation.task import (
+    BUDGET,
+    BY_GROUP,
+    COMPLETE,
+    CannotRun,
+    Explanation,
+    Method,
+    Scored,
+    Task,
+    missing,
+)
 from crossexplain.gradients import attention, maps, tokens
-from crossexplain.gradients.attention import attention_maps, roll
+from crossexplain.gradients.attention import attention_maps, roll, watched
 from crossexplain.gradients.capture import INPUT
 from crossexplain.gradients.failures import quantised
 from crossexplain.gradients.groups import Groups, require_groups
@@ -38,10 +48,6 @@ from crossexplain.gradients.modalities import ImageCells, Inputs, Modality, Toke
 from crossexplain.gradients.question import Question, Target
 from crossexplain.gradients.rounds import run_dividends, run_rounds
 
-# By how much values that promise to sum to what the evidence gains may miss it, as a share of the largest gain: rounding and
-# regression miss less than a thousandth, DeepLIFT at a layer without a rule much more. And, of the largest evidence, so many
-# steps of its precision, or of single precision this share.
-COMPLETE, STEPS, ROUNDING = 1e-2, 8, 1e-5
 RENAMED = {  # keys of the version before, which go on with a warning for this one
     "cross": "cross gradient", "carriers": "feature dividends", "round 2": "gradient norm, other masked",
     "gradient-x-input": "gradient x input", "activation-x-gradient": "activation x gradient",
@@ -158,17 +164,11 @@ def _run(method: Method, task: Task, options: Mapping[str, object]) -> Scored:
 
 def _require_complete(method: Method, explanation: Explanation, players: Task) -> None:
     """Raise unless the values of each example sum to what its evidence gains over nothing, as the method promises."""
-    question = players.question
-    all_rows = torch.arange(question.n)
-    full, hidden = question.evidence(question.whole(), all_rows), players.values(torch.zeros_like(players.present), all_rows)
-    missed = (explanation.joint().nansum(dim=1) - (full - hidden)).abs().max()
-    gained, size = (full - hidden).abs().max(), max(full.abs().max(), hidden.abs().max())
-    rounding = max(ROUNDING, STEPS * torch.finfo(question.whole().dtype).eps)
-    if missed > COMPLETE * gained + rounding * size:
+    missed = missing(explanation.joint().nansum(dim=1), players)
+    if missed > COMPLETE:
         reason = "the model has layers without a rule (products, softmax of attention, functional activations)" \
             if method.key == "deeplift" else "the budget is too small, or the model does not repeat itself"
-        raise CannotRun(f"{method.title.partition(' (')[0]}'s values miss the change of the logit by "
-                        f"{missed / gained.clamp(min=1e-6):.0%}: {reason}.")
+        raise CannotRun(f"{method.title.partition(' (')[0]}'s values miss the change of the logit by {missed:.0%}: {reason}.")
 
 
 def find(method: str) -> Method:
@@ -302,7 +302,9 @@ def _attention(task: Task, key: str, attention: Mapping[str, Sequence[str]]) -> 
         if modules := attention.get(modality.name, ()):
             places = attention_maps(modules)
             before = f"{INPUT}{modality.input}" if isinstance(modality, ImageCells) else modality.layer
-            rolled = roll(task.captured([before, *places]), places, key)  # (N, T)
+            with watched(question.model, places, modules) as crossed:
+                read = task.captured([before, *places])
+            rolled = roll(read, places, key, bool(crossed))  # (N, T)
             at_attention = copy(modality)
             at_attention.layer, at_attention.layout, at_attention.place = modules[0], "NTD", None
             at_attention = at_attention.settled(question.inputs, question.model)

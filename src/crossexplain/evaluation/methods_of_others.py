@@ -1,7 +1,8 @@
 """Explanations by other libraries, each imported when it is asked for: Captum, shapiq and grad-cam."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from math import prod
 
@@ -9,39 +10,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from crossexplain.checks import InputError, find_layer
-from crossexplain.evaluation.task import CannotRun, Method, Scored, Task, library
-from crossexplain.gradients.capture import INPUT, capture, opened, replace_first, split_name
-from crossexplain.gradients.evidence import first_tensor
+from crossexplain.checks import InputError
+from crossexplain.evaluation.task import COMPLETE, CannotRun, Method, Scored, Task, library, missing
+from crossexplain.gradients.capture import INPUT, capture, changed, opened
 from crossexplain.gradients.maps import to_cells
 from crossexplain.gradients.modalities import Columns, ImageCells, Modality
 from crossexplain.gradients.modes import untouched
 from crossexplain.gradients.question import Question
 
+SUMMED = 0.15  # share of the largest gain by which integrated gradients may miss it
+N_STEPS = 50, 200, 800
 FEW = 8  # examples on which it is looked up whether the layers are all that changes
-
-
-@contextmanager
-def _changed(model: nn.Module, layer: str, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """Let a layer, or one call of it, hand on what a function makes of its values."""
-    path, number, entry = split_name(layer)
-    if entry is not None:
-        raise CannotRun(f"the values at {layer!r} cannot be replaced from outside; name the layer without '#'.")
-    calls = 0
-
-    def after(module: nn.Module, arguments: tuple, output: object) -> object:
-        nonlocal calls
-        calls += 1
-        if number is not None and calls != number + 1:
-            return None
-        values = first_tensor(output, layer)
-        return replace_first(output, change(values).to(values.dtype))
-
-    handle = find_layer(model, path).register_forward_hook(after)
-    try:
-        yield
-    finally:
-        handle.remove()
 
 
 # Captum, at the layers that the modalities name
@@ -68,7 +47,7 @@ class _FromLayers(nn.Module):
                     key = layer.removeprefix(INPUT)
                     rows[key] = values.to(rows[key].dtype)
                 else:  # a copy, since a later layer may work in place
-                    changes.enter_context(_changed(self.model, layer, lambda old, values=values: values.clone()))
+                    changes.enter_context(changed(self.model, layer, lambda old, values=values: values.clone()))
             return self.question.evidence_of(self.model(**rows), examples).float()
 
     def turned(self, values: Sequence[Tensor]) -> tuple[Tensor, ...]:
@@ -131,19 +110,55 @@ def _seeded(seed: int) -> Iterator[None]:
             np.random.set_state(before)
 
 
-def _at_layers(task: Task, name: str, **settings) -> Scored:
+def _at_layers(task: Task, name: str, complete: bool = False, **settings) -> Scored:
     # DeepLIFT has hooks at all layers, which want a gradient before the places that are read too.
     question, of_layers = task.question, _FromLayers(task.question, frozen=name != "DeepLift")
     method = getattr(library("captum.attr", "captum"), name)(of_layers)
-    all_rows = torch.arange(question.n)
+    all_rows, task = torch.arange(question.n), replace(task, groups=None)
     begin, end = of_layers.ends(all_rows)
+    if not isinstance(complete, bool):
+        raise InputError(f"got complete={complete!r}, expected True, to refuse values that miss a part, or False.")
+    if complete:
+        _require_all_passes(task, of_layers, begin, end)
     if name == "GradientShap":
         values = _one_baseline_each(method, task, end, begin, **settings)
     else:
         end = tuple(part.requires_grad_() for part in end)  # otherwise Captum does it, with a warning
         values = method.attribute(end, begin, additional_forward_args=all_rows, **settings)
     at = dict(zip(of_layers.layers, of_layers.turned(values)))
-    return Scored({modality.name: task.per_feature(modality, at[modality.layer]) for modality in question.modalities})
+    found = {modality.name: task.per_feature(modality, at[modality.layer]) for modality in question.modalities}
+    if complete and name == "IntegratedGradients":
+        _require_sum(task, found, values, settings["n_steps"])
+    return Scored(found)
+
+
+def _require_all_passes(task: Task, of_layers: _FromLayers, begin: tuple, end: tuple) -> None:
+    """Raise unless the values at the layers with everything hidden give what the model gives with everything hidden."""
+    all_rows = torch.arange(task.question.n)
+    with torch.no_grad():
+        gained = of_layers(*end, all_rows).double() - of_layers(*begin, all_rows).double()
+    if (missed := missing(gained, task)) > COMPLETE:
+        raise CannotRun(f"the values at {', '.join(map(repr, of_layers.layers))} miss {missed:.0%} of what the evidence "
+                        "changes by as everything is hidden: the rest goes round them, as a residual path goes round a norm or "
+                        "an attention; name a layer that all goes through, such as a whole block or the input, or pass "
+                        "complete=False for the part that passes there.")
+
+
+class _TooFewSteps(CannotRun):
+    """Integrated gradients that would be nearer with more steps."""
+
+
+def _require_sum(task: Task, found: dict[str, Tensor], values: tuple, n_steps: int) -> None:
+    """Raise unless integrated gradients at all places, and of all features, sum to about what the evidence gains."""
+    everywhere = missing(sum(part.flatten(1).sum(dim=1) for part in values), task)
+    apart = len(values) == len(found)  # else two modalities share a layer, and may share places
+    missed = missing(sum(part.nansum(dim=1) for part in found.values()), task) if apart else everywhere
+    if max(missed, everywhere) > SUMMED:
+        reason = f"n_steps={n_steps} are too few; pass more" if everywhere > SUMMED else \
+            "the rest is that of positions that are no feature, such as a class token; read before the first block"
+        kind = _TooFewSteps if everywhere > SUMMED else CannotRun
+        raise kind(f"integrated gradients miss {max(missed, everywhere):.0%} of what the evidence changes by as everything is "
+                   f"hidden: {reason}, or pass complete=False to take them as they are.")
 
 
 def _one_baseline_each(method: object, task: Task, end: tuple, begin: tuple, **settings) -> tuple:
@@ -156,12 +171,19 @@ def _one_baseline_each(method: object, task: Task, end: tuple, begin: tuple, **s
     return tuple(torch.cat(values) for values in zip(*parts))
 
 
-def _integrated_gradients(task: Task, n_steps: int = 50, internal_batch_size: int | None = None) -> Scored:
-    return _at_layers(task, "IntegratedGradients", n_steps=n_steps, internal_batch_size=internal_batch_size)
+def _integrated_gradients(task: Task, n_steps: int | None = None, internal_batch_size: int | None = None,
+                          complete: bool = True) -> Scored:
+    """Take 50 steps, or 200 or 800 where that is too few and nobody said how many."""
+    most, tried = internal_batch_size, N_STEPS if n_steps is None else (n_steps,)
+    for steps in tried[:-1]:
+        with suppress(_TooFewSteps):
+            return _at_layers(task, "IntegratedGradients", complete, n_steps=steps, internal_batch_size=most)
+        most = most or steps * task.question.n  # no more rows at once than the first time
+    return _at_layers(task, "IntegratedGradients", complete, n_steps=tried[-1], internal_batch_size=most)
 
 
-def _gradient_shap(task: Task, n_samples: int = 5, stdevs: float = 0.0) -> Scored:
-    return _at_layers(task, "GradientShap", n_samples=n_samples, stdevs=stdevs)
+def _gradient_shap(task: Task, n_samples: int = 5, stdevs: float = 0.0, complete: bool = True) -> Scored:
+    return _at_layers(task, "GradientShap", complete, n_samples=n_samples, stdevs=stdevs)
 
 
 def _deeplift(task: Task) -> Scored:
@@ -296,7 +318,7 @@ class _OfPictures(nn.Module):
 
     def forward(self, pictures: Tensor) -> Tensor:
         question, all_rows = self.task.question, torch.arange(self.task.question.n)
-        with _changed(question.model, self.picture.layer, self._through):
+        with changed(question.model, self.picture.layer, self._through):
             output = question.model(**{**question.examples(all_rows), self.picture.input: pictures})
             return question.evidence_of(output, all_rows)[:, None]
 

@@ -3,7 +3,7 @@
 import inspect
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 import torch
 from torch import Tensor, nn
@@ -26,8 +26,9 @@ METHODS = {
 }
 ORDERS = ("first", "second")
 # Names under which attention modules take the tokens that are attended to, where these are not those that attend.
-ELSEWHERE = ("key", "key_states", "context", "memory", "encoder_hidden_states", "key_value_states", "cross_attention_states",
+ELSEWHERE = ("context", "memory", "encoder_hidden_states", "key_value_states", "cross_attention_states",
              "vision_hidden_states", "image_embeds")
+LEAST = -1e3  # what a mask adds to the scores of what is not attended to is below
 
 
 def roll(captured: Captured, maps: Sequence[str], method: str = RELEVANCE, crossed: bool = False) -> Tensor:
@@ -110,16 +111,29 @@ def watched(model: nn.Module, maps: Sequence[str], attention: Sequence[str]) -> 
     """
     attention = [attention] if isinstance(attention, str) else list(attention)
     crossed: set[str] = set()
+    given: dict[str, int] = {}  # how many tensors, masks left out, the modules around got last, by their names
 
     def look(name: str, chosen: bool) -> Callable:
         def hook(module: nn.Module, arguments: tuple, named: dict, output: object) -> None:
-            _require_map(name, chosen, module, output)
-            if _attends_elsewhere(module, arguments, named):
+            values = _require_map(name, chosen, module, output)
+            if _attends_elsewhere(name, module, arguments, named, values, given):
                 crossed.add(name)
 
         return hook
 
+    def note(path: str) -> Callable:
+        def hook(module: nn.Module, arguments: tuple, named: dict) -> None:
+            given[path] = len({id(value) for value in (*arguments, *named.values()) if isinstance(value, Tensor)
+                               and value.ndim > 1 and not ((value == 0) | (value == 1) | (value < LEAST)).all()})
+
+        return hook
+
     with ExitStack() as hooks:
+        paths = {path_of(name) for name in maps}
+        for outer in {path.rsplit(".", i)[0] for path in paths for i in range(1, path.count(".") + 1)}:
+            hooks.enter_context(find_layer(model, outer).register_forward_pre_hook(note(outer), with_kwargs=True))
+        for path in paths:
+            hooks.enter_context(find_layer(model, path).register_forward_pre_hook(_as_leaves, with_kwargs=True))
         for name, asked in zip(maps, attention):
             module = find_layer(model, path_of(name))
             hooks.enter_context(module.register_forward_hook(look(name, "#" in asked), with_kwargs=True))
@@ -129,8 +143,22 @@ def watched(model: nn.Module, maps: Sequence[str], attention: Sequence[str]) -> 
                          "expected one kind; pass attention=[...] with either.")
 
 
-def _require_map(name: str, chosen: bool, module: nn.Module, output: object) -> None:
-    """Raise unless the entry of a module's output is an attention map."""
+def _rows_in(values: Sequence[object]) -> list[Tensor]:
+    """Return the different rows of vectors (N, T, D) among what a module gets."""
+    rows = [value for value in values if isinstance(value, Tensor) and value.ndim == 3 and value.is_floating_point()]
+    return [value for i, value in enumerate(rows) if not any(value is other for other in rows[:i])]
+
+
+def _as_leaves(module: nn.Module, arguments: tuple, named: dict) -> tuple[tuple, dict]:
+    """Let the graph begin at rows of vectors that nothing leads to, so that :func:`_attends_elsewhere` can follow them."""
+    leaves = {id(value): value.detach().requires_grad_() for value in _rows_in([*arguments, *named.values()])
+              if not value.requires_grad and torch.is_grad_enabled()}
+    return (tuple(leaves.get(id(value), value) for value in arguments),
+            {key: leaves.get(id(value), value) for key, value in named.items()})
+
+
+def _require_map(name: str, chosen: bool, module: nn.Module, output: object) -> Tensor:
+    """Return the entry of a module's output if that is an attention map."""
     path, _, number = name.partition("#")
     entries, entry = list(output) if isinstance(output, tuple | list) else [output], int(number)
     kinds = ", ".join(type(value).__name__ for value in entries)
@@ -150,6 +178,7 @@ def _require_map(name: str, chosen: bool, module: nn.Module, output: object) -> 
         which = other or f" say which entry is the map, as in attention=['{path}#2', ...]."
         raise InputError(f"entry {entry} of layer {path!r} has shape {tuple(values.shape)}, and is no attention map, "
                          f"whose rows sum to 1;{which}")
+    return values
 
 
 def _is_map(values: object) -> bool:
@@ -160,16 +189,46 @@ def _is_map(values: object) -> bool:
     return bool((((sums - 1).abs() < 0.02) | (sums == 0)).all())
 
 
-def _attends_elsewhere(module: nn.Module, arguments: tuple, named: dict) -> bool:
-    """Return whether a module got tokens to attend to that are not those that attend."""
-    try:
+def _attends_elsewhere(name: str, module: nn.Module, arguments: tuple, named: dict, values: Tensor,
+                       around: Mapping[str, int]) -> bool:
+    """Return whether a module attends to other tokens than those that attend.
+
+    So it is where the map is not square, and where a token that the module gets counts in its own row of the map alone, as a
+    query does that is no key; unless both were made, from the same tokens, before the module got them.
+
+    Raises
+    ------
+    InputError
+        Where that is open.
+    """
+    if values.shape[-1] != values.shape[-2]:
+        return True
+    path, given = path_of(name), {}
+    with suppress(TypeError):
         given = inspect.signature(module.forward).bind(*arguments, **named).arguments
-    except TypeError:
-        return False
     given = {**given, **given.get("kwargs", {})}
-    first = next((value for value in given.values() if isinstance(value, Tensor)), None)
-    others = [given[key] for key in ELSEWHERE if isinstance(given.get(key), Tensor)]
-    return any(other is not first and (other.shape != first.shape or not torch.equal(other, first)) for other in others)
+    rows = {key: value for key, value in given.items() if _rows_in([value]) and "mask" not in key and "bias" not in key}
+    if not values.requires_grad or values.shape[-1] < 2 or not any(_is_query(value, values) for value in rows.values()):
+        return False
+    if any(isinstance(given.get(key), Tensor) for key in ELSEWHERE):
+        return True
+    if any(around.get(path.rsplit(".", i)[0]) == 1 for i in range(1, path.count(".") + 1)):
+        return False
+    raise InputError(f"layer {path!r} gets its queries and its keys as tensors of their own ({', '.join(rows)}), and it is "
+                     "open whether these are the same tokens; name the module that makes them of the tokens, if it gives the "
+                     f"map, call the tokens that are attended to {ELSEWHERE[0]!r} in its forward() if they are others, or "
+                     "read gradients at the tokens instead, for example by 'gradient x input'.")
+
+
+def _is_query(rows: Tensor, values: Tensor) -> bool:
+    """Return whether each of some rows counts for rows of an attention map that no other counts for."""
+    if not rows.requires_grad:
+        return False
+    weights = torch.rand(values.shape, generator=torch.Generator().manual_seed(0)).to(values)
+    even, odd = (torch.autograd.grad((values * weights)[..., start::2, :].sum(), rows, retain_graph=True, allow_unused=True)[0]
+                 for start in (0, 1))
+    reached = even is not None and odd is not None and bool(even.any()) and bool(odd.any())
+    return reached and not bool(((even != 0) & (odd != 0)).any())
 
 
 def patch_map(tokens: Tensor, grid: tuple[int, int] | None = None, layer: str = "") -> Tensor:
@@ -302,7 +361,7 @@ def _second(model: nn.Module, inputs: dict, image: Reader, text: tuple[Tokens, P
         if words.ndim != 3:
             raise InputError(f"layer {place.layer!r} gives {tuple(words.shape)}, expected one vector a word (N, T, D).")
         (slope,) = torch.autograd.grad(graph.score.sum(), words, create_graph=True, materialize_grads=True)
-        each = as_row(slope * words.detach(), len(graph.score), place, inputs, tokens.layout, tokens.positions)
+        each = as_row(slope * words.detach(), len(graph.score), inputs, place, tokens.layout, tokens.positions)
         effect = each.sum(dim=2)  # (N, T)
         maps = []
         for word in range(effect.shape[1]):

@@ -33,10 +33,12 @@ from crossexplain.gradients.evidence import (
     no_inference,
     require_logits,
     scored,
+    tensors_in,
 )
 from crossexplain.gradients.failures import advice_of_call, failed_backward, failed_call, unused
 from crossexplain.gradients.modes import untouched
 
+DRAWN = 1e-3  # share of an output's size by which it may differ when the model is asked again
 INPUT = "input:"  # prefix of the name of an input, as in "input:images"
 ModelInputs = Mapping[str, object] | Sequence[object] | Tensor
 Target = int | Tensor | Callable[[object], Tensor] | str | None
@@ -133,19 +135,6 @@ def run(model: nn.Module, inputs: ModelInputs) -> object:
         return call.forward()
 
 
-def traced(model: nn.Module, inputs: ModelInputs) -> object:
-    """Return what the model returns with the nodes of its whole graph, from every weight on, and none of the values.
-
-    The graph says what was computed, and cannot be differentiated.
-    """
-    call = _Call(model, inputs)
-    floating = [key for key, value in call.values.items() if isinstance(value, Tensor) and value.is_floating_point()]
-    nothing = torch.autograd.graph.saved_tensors_hooks(lambda value: None, lambda kept: kept)
-    with untouched(call.model, gradients=True, frozen=False), nothing:
-        call.open([f"{INPUT}{key}" for key in floating], gradients=True)
-        return call.forward()
-
-
 @contextmanager
 def opened(model: nn.Module, inputs: ModelInputs, layers: str | Sequence[str], target: Target = None,
            gradients: bool = True, any_mode: bool = False) -> Iterator[Captured]:
@@ -162,12 +151,38 @@ def opened(model: nn.Module, inputs: ModelInputs, layers: str | Sequence[str], t
     taps = [_Tap(call.model, name, gradients) for name in names if not name.startswith(INPUT)]
     with untouched(call.model, gradients, any_mode=any_mode):
         kept = call.open([name for name in names if name.startswith(INPUT)], gradients)
+        drawn = torch.get_rng_state()
         output = call.forward(taps)
         for tap in taps:
             tap.require_one_call(call)
             kept[tap.name] = tap.tensor
+        if not (any_mode or torch.equal(drawn, torch.get_rng_state())):
+            call.require_repeatable(output)
         logits, score, index = _score(output, target, call, any_mode)
         yield Captured(logits, index, score, {name: kept[name] for name in names})
+
+
+@contextmanager
+def changed(model: nn.Module, layer: str, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Let a layer, or one call of it, hand on what a function makes of its values."""
+    path, number, entry = split_name(layer)
+    if entry is not None:
+        raise InputError(f"the values at {layer!r} cannot be replaced from outside; name the layer without '#'.")
+    calls = 0
+
+    def after(module: nn.Module, arguments: tuple, output: object) -> object:
+        nonlocal calls
+        calls += 1
+        if number is not None and calls != number + 1:
+            return None
+        values = first_tensor(output, layer)
+        return replace_first(output, change(values).to(values.dtype))
+
+    handle = find_layer(model, path).register_forward_hook(after)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def split_name(name: str) -> tuple[str, int | None, int | None]:
@@ -322,6 +337,19 @@ class _Call:
                 failed_call(error, self.model, self.values, self.by_name)
                 raise
 
+    def require_repeatable(self, output: object) -> None:
+        """Raise where a model that draws random numbers gives something else the next time."""
+        with torch.no_grad():
+            again = [values for _, values in tensors_in(self.forward())]
+        pairs = [(first.detach(), other) for (_, first), other in zip(tensors_in(output), again)
+                 if first.is_floating_point() and first.numel() and first.shape == other.shape]
+        apart = max((float((first - other).abs().max() / first.abs().max().clamp(min=1e-6)) for first, other in pairs),
+                    default=0)
+        if apart > DRAWN:
+            raise InputError(f"the model draws at random, though it is in eval mode: the same inputs give another output, by "
+                             f"{apart:.1%} of its size; look for F.dropout without training=self.training, noise and sampling "
+                             "in its forward(), or fix the seed there.")
+
     def require_classes(self, columns: int, entry: object | None = None) -> None:
         """Raise unless the first example alone has as many columns; where it cannot be asked alone, that is left open.
 
@@ -427,7 +455,7 @@ def _differentiate(model: nn.Module, score: Tensor, places: dict[str, Tensor], a
     if score.requires_grad:
         try:
             slopes = torch.autograd.grad(score.sum(), list(places.values()), allow_unused=True)
-        except RuntimeError as error:
+        except Exception as error:  # a step with a backward of its own may raise anything
             failed_backward(error, model)
             raise
     gradients = {}

@@ -5,16 +5,20 @@ from dataclasses import fields, is_dataclass
 
 import torch
 from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn.utils.rnn import PackedSequence
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from crossexplain.checks import InputError
 
 DEEP = 4  # levels of an output that are searched for tensors, to name them in a message
 LISTED = 6  # tensors that a message names at most
-# Nodes of the graph whose values lie from 0 to 1, and those that keep them there if all that they take does.
-UNIT = {"SigmoidBackward": "sigmoid", "SoftmaxBackward": "softmax", "HardsigmoidBackward": "hard sigmoid"}
-KEEPS_UNIT = set("Alias Amax Cat Clamp Clone Diagonal Expand Index Max Mean Permute ReshapeAlias Rsub Select Slice Split "
-                 "Squeeze Stack T ToCopy Transpose Unbind UnsafeView Unsqueeze View".split())
+# Steps whose values lie from 0 to 1, and those that keep them there if all that they take does.
+UNIT = {"Sigmoid": "sigmoid", "Softmax": "softmax", "SafeSoftmax": "softmax", "Hardsigmoid": "hard sigmoid"}
+KEEPS_UNIT = set("Alias Amax Amin Cat Clamp Clone Detach Diagonal Expand Gather Index IndexSelect LiftFresh Max Mean Min "
+                 "Permute ReshapeAlias Round Rsub Select Slice Split SplitWithSizes Squeeze Stack T ToCopy Transpose Unbind "
+                 "UnsafeView Unsqueeze View".split())
 
 
 def first_tensor(output: object, layer: str | None = None) -> Tensor:
@@ -124,26 +128,55 @@ def keep_axis(columns: int) -> str:
     return f"end it with .squeeze(-1), or type model = Called(model, output=lambda output: output.reshape({shape}))"
 
 
-def probabilities(logits: Tensor) -> str | None:
-    """Return what makes an output lie between 0 and 1, ``"sigmoid"`` or ``"softmax"``; None where nothing is seen to do so.
+class Ends(TorchDispatchMode):
+    """Sees, while a model runs, which tensors lie from 0 to 1 since a sigmoid or a softmax made them; it needs no graph."""
 
-    It is seen in the graph, or by rows of numbers from 0 on that sum to 1.
-    """
-    if logits.ndim == 2 and logits.shape[1] > 1 and logits.is_floating_point() and not logits.is_meta:
-        rows = logits.detach().double()
-        if len(rows) and bool((rows >= 0).all()) and bool(((rows.sum(dim=1) - 1).abs() < 1e-3).all()):
-            return "softmax"
-    return end_of(logits.grad_fn)
+    def __init__(self):
+        super().__init__()
+        self.ends: dict[int, tuple[StorageWeakRef, str]] = {}  # by address, which nothing else gets while there is a reference
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        """Run a step, and note what its values are."""
+        output = func(*args, **(kwargs or {}))
+        name = "".join(part.title() for part in func.overloadpacket.__name__.split("_"))
+        given = tree_leaves((args, kwargs))
+        before = [self.of(value) for value in given if _is_floating(value)]
+        factors = [value for value in given if isinstance(value, (int, float))]
+        keeps = name in KEEPS_UNIT or name == "Mul" and all(0 <= factor <= 1 for factor in factors)
+        end = UNIT.get(name) or (before[0] if keeps and before and all(before) else None)
+        for value in filter(_is_floating, tree_leaves(output)):
+            storage = value.untyped_storage()
+            if end and value.numel() * value.element_size() >= storage.nbytes():
+                self.ends[storage._cdata] = StorageWeakRef(storage), end
+            elif not end and func._schema.is_mutable:
+                self.ends.pop(storage._cdata, None)
+        return output
+
+    def of(self, values: Tensor) -> str | None:
+        """Return what made a tensor lie between 0 and 1, such as ``"sigmoid"``; None where nothing is seen to do so."""
+        return self.ends.get(values.untyped_storage()._cdata, (None, None))[1] if _is_floating(values) else None
+
+
+def _is_floating(value: object) -> bool:
+    """Return whether a value is a tensor of floating numbers in a row of memory."""
+    return isinstance(value, Tensor) and value.is_floating_point() and value.layout == torch.strided and not value.is_meta
+
+
+def sums_to_one(logits: Tensor) -> bool:
+    """Return whether an output has rows of numbers from 0 on that sum to 1."""
+    if logits.ndim != 2 or logits.shape[1] < 2 or not _is_floating(logits):
+        return False
+    rows = logits.detach().double()
+    return len(rows) > 0 and bool((rows >= 0).all()) and bool(((rows.sum(dim=1) - 1).abs() < 1e-3).all())
 
 
 def end_of(node: object) -> str | None:
     """Return what the graph of an output ends in, ``"sigmoid"`` or ``"softmax"``; None for all else."""
-    name = type(node).__name__.rstrip("0123456789")
+    name = type(node).__name__.rstrip("0123456789").removesuffix("Backward")
     if name in UNIT:
         return UNIT[name]
     before = [part for part, _ in getattr(node, "next_functions", ()) if part is not None]
-    kept = name.removesuffix("Backward") in KEEPS_UNIT or name == "MulBackward" and len(before) == 2
-    found = [end_of(part) for part in before] if kept else []
+    found = [end_of(part) for part in before] if name in KEEPS_UNIT or name == "Mul" and len(before) == 2 else []
     return found[0] if found and all(found) else None
 
 

@@ -106,7 +106,7 @@ def _unknown_number(model: nn.Module, values: Mapping[str | int, object]) -> str
             "hidden.")
 
 
-def failed_backward(error: RuntimeError, model: nn.Module) -> None:
+def failed_backward(error: Exception, model: nn.Module) -> None:
     """Raise :class:`InputError` for what the backward pass raised; return where that is no matter of the model."""
     text = " ".join(str(error).split())
     if isinstance(error, torch.OutOfMemoryError) or "out of memory" in text or "allocate memory" in text:

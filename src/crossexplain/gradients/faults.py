@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from crossexplain.checks import InputError, require_eval, require_finite
-from crossexplain.gradients.capture import Captured, capture
+from crossexplain.gradients.capture import INPUT, Captured, capture, changed, run
 from crossexplain.gradients.evidence import classes
 from crossexplain.gradients.failures import quantised
 from crossexplain.gradients.modalities import Inputs, Modality, Tokens, is_batched
-from crossexplain.gradients.padding import padding_side_of
+from crossexplain.gradients.padding import longest_of, padding_side_of, unpadded
 from crossexplain.gradients.question import Question
+from crossexplain.gradients.trial import in_precision
 from crossexplain.gradients.verdict import on_one_side
 from crossexplain.gradients.views import Mask, Views
 from crossexplain.gradients.words import SIDES
@@ -25,6 +26,8 @@ DEAD = 0.05  # share of examples without any gradient, or that a mask leaves as 
 UNDERFLOWN = 0.05  # share of a gradient's length that rounding to 0 has taken, from which a map is not to be trusted
 LOUDER = 2.0 ** 10  # what the score is multiplied by to see that; a power of two changes nothing but the exponents
 MANY = 12  # examples from which logits on one side of 0 are no accident: 1 of 2,048 of a model that says yes to every second
+FEW, DIRECTIONS, STEP = 2, 3, 1e-5  # examples, and ways and length of small steps, at which slopes are measured
+SLOPE = 0.05  # share of its size by which a gradient in double precision may miss the slope
 SHUFFLES = 5  # how often a modality is shuffled among the examples
 
 Findings = Iterator[tuple[str, str, dict[str, object]]]  # what was seen, of which kind it is, and what belongs into the texts
@@ -71,9 +74,9 @@ class Checks:
     def others(self) -> list[Callable[[], Findings]]:
         """Return the checks that compare runs."""
         checks = [self._examples_touch, self._clamped_logit, self._dead_examples, self._no_gradient, self._vanished_branch,
-                  self._gradient_underflows, self._zero_positions, self._padding_is_read, self._padding_side,
-                  self._mask_is_padding, self._mask_changes_nothing, self._within_0_and_1, self._one_side_of_zero,
-                  self._train_mode]
+                  self._gradient_underflows, self._gradient_is_no_slope, self._zero_positions, self._padding_is_read,
+                  self._padding_side, self._mask_is_padding, self._mask_changes_nothing, self._within_0_and_1,
+                  self._one_side_of_zero, self._train_mode]
         return checks + [self._no_better_than_shuffled, self._no_better_than_a_rival] * (self.labels is not None)
 
     @cached_property
@@ -211,9 +214,46 @@ class Checks:
                 yield finding(f"The gradient at {layer!r} is off by {lost:.0%} of its length, as is seen where the score is "
                               f"multiplied by {LOUDER:g} first; {zeros:.0%} of its entries are exactly 0.")
 
+    def _gradient_is_no_slope(self) -> Findings:
+        rows = torch.arange(min(self.n, FEW))
+        model, inputs = in_precision(self.model, torch.float64), self.question.examples(rows)
+        inputs = {key: value.double() if isinstance(value, Tensor) and value.is_floating_point() else value
+                  for key, value in inputs.items()}
+        for modality in [one for one in self.modalities if model is not None and one.name not in self._faint]:
+            with suppress(Exception):  # a stranger's model may not run in double precision
+                said, seen = (self._slopes(model, inputs, modality.layer, step) for step in (None, STEP))
+                apart, size = (said - seen).norm(), said.norm() + seen.norm()
+                if apart > SLOPE * size > (seen - self._slopes(model, inputs, modality.layer, 10 * STEP)).norm():
+                    yield finding(f"As the values at {modality.layer!r} move a little, the logits of {len(rows)} examples move "
+                                  f"by other than the gradient says, by {apart / size:.0%} of the size of both.")
+
+    def _slopes(self, model: nn.Module, inputs: Inputs, layer: str, step: float | None) -> Tensor:
+        """Return how fast the logits change along a few directions, by steps of a length, or by the gradient."""
+        def score(output: object) -> Tensor:
+            return self._followed(self.question.of_output(output, len(self.modalities[0].value(inputs))))
+
+        read = capture(model, inputs, layer, score, gradients=step is None, any_mode=True)
+        values, generator, slopes = read.activations[layer], torch.Generator().manual_seed(self.seed), []
+        for _ in range(DIRECTIONS):
+            way = torch.randn(values.shape, generator=generator).to(values) * values.square().mean().sqrt()
+            if step is None:
+                slopes.append((read.gradients[layer] * way).sum())
+                continue
+            fore, back = (score(self._moved(model, inputs, layer, move)).sum() for move in (step * way, -step * way))
+            slopes.append((fore - back) / (2 * step))
+        return torch.stack(slopes)
+
+    def _moved(self, model: nn.Module, inputs: Inputs, layer: str, move: Tensor) -> object:
+        """Return what a model gives with the values at a layer moved."""
+        key = layer.removeprefix(INPUT)
+        if key != layer:
+            return run(model, {**inputs, key: inputs[key] + move})
+        with changed(model, layer, lambda old: old + move):
+            return run(model, inputs)
+
     def _followed(self, logits: Tensor) -> Tensor:
-        """Return the logit that is differentiated, (N,), of logits (N, C)."""
-        follow = self.captured.target
+        """Return the logit that is differentiated, (n,), of logits (n, C) of the first examples."""
+        follow = None if self.captured.target is None else self.captured.target[: len(logits)]
         return logits[:, 0] if logits.shape[1] == 1 else logits.gather(1, follow[:, None])[:, 0]
 
     def _zero_positions(self) -> Findings:
@@ -259,7 +299,8 @@ class Checks:
             if not isinstance(modality, Tokens) or modality.padding_side is None and modality.real(self.inputs).all():
                 continue  # where nothing is padded, 'delete' asks the model on which side it may
             try:
-                side = padding_side_of(self.run, modality.settled(self.inputs), self._without_padding(modality))
+                longest = self.question.examples(torch.tensor([longest_of(modality, self.inputs)]))
+                side = padding_side_of(self.run, modality.settled(self.inputs), unpadded(modality, longest))
             except InputError as error:
                 yield finding(f"{str(error)[0].upper()}{str(error)[1:]}", "neither")
                 continue
@@ -267,14 +308,6 @@ class Checks:
             if side is not None and padded in SIDES and side != padded:
                 yield finding(f"{modality.name} is padded on the {padded}, and the model gives what a shorter text gives with "
                               f"padding on the {side} alone.", side=side)
-
-    def _without_padding(self, modality: Tokens) -> Inputs:
-        """Return the inputs of the longest text alone, without its padding."""
-        real = modality.real(self.inputs)
-        longest = real.sum(dim=1).argmax().cpu()[None]
-        one, stay = self.question.examples(longest), real[longest][0]
-        keys = [key for key in modality.keys(one) if modality.fits(one.get(key), one)]
-        return one | {key: one[key][:, stay.to(one[key].device)] for key in keys}
 
     def _mask_is_padding(self) -> Findings:
         for modality in self.modalities:

@@ -285,6 +285,16 @@ def map_layout(shape: Sequence[int], place: Place, picture: tuple[int, int] | No
                      "width) or layout='NHWC' for (N, height, width, channels).")
 
 
+def require_map(layout: str | None, shape: Sequence[int], place: Place, picture: tuple[int, int] | None) -> None:
+    """Raise where a layout was said in which a layer gives no map of the pictures, and in the other it does."""
+    if layout is None or picture is None or at_inputs(place.layer):
+        return
+    fits = {"NCHW": _is_map_of(shape[2:], picture), "NHWC": _is_map_of(shape[1:3], picture)}
+    if not fits.pop(layout) and all(fits.values()):
+        raise InputError(f"layer {place.layer!r} gives {tuple(shape)} for pictures of {picture[0]} x {picture[1]} pixels, "
+                         f"which as layout={layout!r} is no map of them; pass layout={next(iter(fits))!r}.")
+
+
 def _is_map_of(sides: tuple[int, int], picture: tuple[int, int]) -> bool:
     """Return whether layers that treat both axes alike can make a map of these sides from a picture.
 

@@ -17,7 +17,7 @@ GENERATORS = tuple(name for name in ("_checkpoint_without_reentrant_generator", 
 
 
 @contextmanager
-def untouched(model: nn.Module, gradients: bool, *, frozen: bool = True, any_mode: bool = True) -> Iterator[None]:
+def untouched(model: nn.Module, gradients: bool, *, any_mode: bool = True) -> Iterator[None]:
     """Freeze the parameters, and put back flags and buffers (batch-norm statistics) afterwards.
 
     A graph is recorded only where gradients are asked for, whatever mode the caller is in; see :func:`_one_graph` for the modes
@@ -27,8 +27,6 @@ def untouched(model: nn.Module, gradients: bool, *, frozen: bool = True, any_mod
     ----------
     model : torch.nn.Module
     gradients : bool
-    frozen : bool
-        False gives every parameter a gradient instead.
     any_mode : bool
         False refuses a model in train mode, where that may make a difference.
 
@@ -47,29 +45,27 @@ def untouched(model: nn.Module, gradients: bool, *, frozen: bool = True, any_mod
     weights = [(layer, name, value) for layer in layers if layer._parameters
                for name, value in layer._parameters.items() if value is not None]
     parameters = [entry for entry in weights if entry[2].is_inference()]
-    flipped = [entry for entry in weights if entry[2].requires_grad == frozen and (frozen or entry[2].is_floating_point())]
-    if parameters:
-        flipped = [entry for entry in flipped if not entry[2].is_inference()]
+    flipped = [entry for entry in weights if entry[2].requires_grad and not entry[2].is_inference()]
     buffers = [(layer, name, buffer, buffer.clone(), _version(buffer)) for layer in layers
                for name, buffer in layer._buffers.items() if buffer is not None]
     # cuDNN refuses the backward pass of a recurrent layer in eval mode; PyTorch's own kernels do not.
     slow = gradients and any(not layer.training for layer in special)
     try:
         for _, _, value in flipped:
-            value.requires_grad_(not frozen)
+            value.requires_grad_(False)
         with ExitStack() as modes:
             modes.enter_context(torch.inference_mode(False))
             modes.enter_context(torch.set_grad_enabled(gradients))
-            modes.enter_context(_one_graph(frozen))
+            modes.enter_context(_one_graph())
             if slow:
                 modes.enter_context(torch.backends.cudnn.flags(enabled=False))
-            _copy_inference(parameters, [entry[:3] for entry in buffers if entry[4] is None], frozen)
+            _copy_inference(parameters, [entry[:3] for entry in buffers if entry[4] is None])
             yield
     finally:
         for layer, name, value in flipped:
-            value.requires_grad_(frozen)
+            value.requires_grad_(True)
             if (now := layer._parameters[name]) is not value:  # a model that is offloaded has another one after each pass
-                now.requires_grad_(frozen)
+                now.requires_grad_(True)
         for layer, name, value in parameters:
             setattr(layer, name, value)
         for layer, name, buffer, saved, version in buffers:
@@ -80,11 +76,10 @@ def untouched(model: nn.Module, gradients: bool, *, frozen: bool = True, any_mod
                     buffer.copy_(saved)
 
 
-def _copy_inference(parameters: Sequence, buffers: Sequence, frozen: bool) -> None:
+def _copy_inference(parameters: Sequence, buffers: Sequence) -> None:
     """Put copies in place of weights that were made under inference mode, which no graph can hold."""
     for layer, name, value in parameters:
-        needs = not frozen and value.is_floating_point()
-        setattr(layer, name, nn.Parameter(value.clone(), requires_grad=needs))
+        setattr(layer, name, nn.Parameter(value.clone(), requires_grad=False))
     for layer, name, value in buffers:
         layer._buffers[name] = value.clone()
 
@@ -95,19 +90,16 @@ def _version(buffer: Tensor) -> int | None:
 
 
 @contextmanager
-def _one_graph(frozen: bool) -> Iterator[None]:
+def _one_graph() -> Iterator[None]:
     """Let the whole forward pass run once, in Python, on tensors that a graph can hold.
 
     - What an activation checkpoint computes anew on the way back would pass the hooks by: it is kept instead.
-    - ``torch.inference_mode`` inside the model acts as ``torch.no_grad``; to see the whole graph, neither acts.
+    - ``torch.inference_mode`` inside the model acts as ``torch.no_grad``.
     - What ``torch.compile`` made before the hooks were there does not call them: Python runs instead.
     """
     acts = [(checkpoint, "CheckpointFunction", _CheckpointFunction),
-            *((checkpoint, name, _checkpoint_generator) for name in GENERATORS)]
-    kinds = [(torch.inference_mode, _inference_enter if frozen else _graph_enter)]
-    kinds += [] if frozen else [(torch.no_grad, _graph_enter)]
-    for kind, enter in kinds:
-        acts += [(kind, "__enter__", enter), (kind, "__exit__", _mode_exit)]
+            *((checkpoint, name, _checkpoint_generator) for name in GENERATORS),
+            (torch.inference_mode, "__enter__", _inference_enter), (torch.inference_mode, "__exit__", _inference_exit)]
     before = [(place, name, getattr(place, name)) for place, name, _ in acts]
     try:
         for place, name, new in acts:
@@ -144,9 +136,5 @@ def _inference_enter(mode: torch.inference_mode) -> None:
     torch.set_grad_enabled(mode.before and not mode.mode)
 
 
-def _graph_enter(mode: object) -> None:
-    mode.before = torch.is_grad_enabled()
-
-
-def _mode_exit(mode: object, *error: object) -> None:
+def _inference_exit(mode: torch.inference_mode, *error: object) -> None:
     torch.set_grad_enabled(mode.before)

@@ -57,6 +57,18 @@ def padding_side_of(call: Callable[[Inputs], Tensor], modality: Tokens, inputs: 
                      "same.")
 
 
+def longest_of(modality: Tokens, inputs: Inputs) -> int:
+    """Return the number of the example with the longest text."""
+    return int(modality.real(inputs).sum(dim=1).argmax())
+
+
+def unpadded(modality: Tokens, one: Inputs) -> Inputs:
+    """Return the inputs of one example without its padding."""
+    stay = modality.real(one)[0]
+    keys = [key for key in modality.keys(one) if modality.fits(one.get(key), one)]
+    return {**one, **{key: one[key][:, stay.to(one[key].device)] for key in keys}}
+
+
 def require_unread(call: Callable[[Inputs], Tensor], modality: Tokens, inputs: Inputs) -> None:
     """Raise where a model reads its answer at a last word that is padded: it is then not what a shorter text gives.
 

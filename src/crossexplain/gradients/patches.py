@@ -14,6 +14,7 @@ from crossexplain.gradients.layouts import (
     at_positions,
     looks_channels_last,
     map_layout,
+    require_map,
     require_rows,
     rows_first,
     sides_cut,
@@ -63,6 +64,7 @@ def as_map(values: Tensor, rows: int, place: Place, *, picture: Grid | None = No
                              "layout='NCHW' or layout='NHWC'.")
         if layout is None and at_inputs(place.layer):
             layout = _layout_of_pictures(values)
+        require_map(layout, values.shape, place, picture)
         layout = layout or map_layout(values.shape, place, picture, lambda: _layout_by_corners(place))
         return values if layout == "NCHW" else values.permute(0, 3, 1, 2)
     if values.ndim == 3:

@@ -30,9 +30,11 @@ from crossexplain.gradients.modalities import (
     without_others,
 )
 from crossexplain.gradients.modes import eager
-from crossexplain.gradients.padding import padding_side_of, require_unread
+from crossexplain.gradients.padding import longest_of, padding_side_of, require_unread, unpadded
+from crossexplain.gradients.reading import TURNED
 from crossexplain.gradients.sharing import shared
 from crossexplain.gradients.trial import Refusal, Trial
+from crossexplain.gradients.words import SIDES
 
 ROWS = 512  # rows that go through the model at once by default: enough to keep it busy, and little memory
 FEW = 16  # examples on which a missing gradient is looked into
@@ -131,7 +133,7 @@ class Question:
         chosen = {modality.name: modality.require_baseline(given.get(modality.name, modality.baselines[0]))
                   for modality in self.modalities}
         for i, modality in enumerate(self.modalities):
-            if chosen[modality.name] == "delete" and isinstance(modality, Tokens) and modality.side is None:
+            if chosen[modality.name] == "delete" and isinstance(modality, Tokens) and modality.padding_side is None:
                 self.modalities[i] = self._with_side(modality)
             if chosen[modality.name] == "pad" and isinstance(modality, Tokens) and not self.any_mode:
                 require_unread(self._of_one, modality, self.examples(torch.arange(1)))
@@ -142,11 +144,21 @@ class Question:
         return self.of_output(run(self.model, inputs), 1)
 
     def _with_side(self, modality: Tokens) -> Tokens:
-        """Return a text of which nothing is padded with the side on which the model does not read padding."""
-        one = self.examples(torch.arange(1))
-        side = padding_side_of(self._of_one, modality, one)
+        """Return a text with the side on which the model does not read padding, which has to be that of the batch."""
+        if modality.side is not None and self.any_mode:
+            return modality
+        one, side = unpadded(modality, self.examples(torch.tensor([longest_of(modality, self.inputs)]))), None
+        try:
+            side = padding_side_of(self._of_one, modality, one)
+        except InputError:  # padding is read as text, and is as it stands in the batch: the pre-flight says so
+            if modality.side is None:
+                raise
+        if modality.side in SIDES and side not in (None, modality.side):
+            raise InputError(f"{modality.name} is padded on the {modality.side}, and with a deleted word the model gives what "
+                             f"the shorter text gives with padding on the {side} alone; pad on that side, use another "
+                             f"baseline, or say padding_side={modality.side!r} if you want 'delete' all the same.")
         known = copy.copy(modality)
-        known.side = side or "right"
+        known.side = modality.side or side or "right"
         return known
 
     def require_donors(self) -> None:
@@ -406,6 +418,9 @@ class Question:
         """
         asked = [modality for modality in self.modalities if names is None or modality.name in names]
         unknown = [modality for modality in asked if modality.name not in self._reached]
+        if unknown and self.n > 1:
+            self.test()
+            self._require_rows(unknown)
         few = torch.arange(min(self.n, FEW))
         missing = self._without_gradient(few[:1], unknown) if unknown else []
         missing = self._without_gradient(few, missing) if missing else []
@@ -415,6 +430,21 @@ class Question:
                                  f"hidden the logits of the first {len(few)} example(s) move by up to {moved:.3g}.")
         self._reached |= {modality.name: modality not in missing for modality in unknown}
         return {modality.name: self._reached[modality.name] for modality in asked}
+
+    def _require_rows(self, modalities: Sequence[Modality]) -> None:
+        """Raise where the rows of a layer are not the examples in their order, as of a model that sorts them by length."""
+        few = torch.arange(min(self.n, TURNED))
+        layers = [modality.layer for modality in modalities]
+        read = [(given, capture(self.model, given, list(dict.fromkeys(layers)), lambda output: self.of_output(
+            output, len(few))[:, 0], gradients=False, any_mode=True).activations)
+                for given in (self.examples(few), self.examples(few.flip(0)))]
+        for modality in modalities:
+            there, back = (modality.laid_out(values[modality.layer].float(), given, len(few)) for given, values in read)
+            if there.shape == back.shape and not torch.allclose(there, back.flip(0), rtol=1e-2,
+                                                                atol=1e-2 * float(there.abs().max())):
+                raise InputError(f"layer {modality.layer!r} does not hold the examples in their order: in another order of the "
+                                 f"first {len(few)} each has values of another one, as in a model that sorts its examples by "
+                                 "length; sort them before they go in, or read a layer before they are sorted.")
 
     def _without_gradient(self, examples: Tensor, modalities: Sequence[Modality]) -> list[Modality]:
         """Return those of the modalities whose gradient is 0 at all features of some examples."""

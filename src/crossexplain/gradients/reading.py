@@ -1,14 +1,13 @@
 """What maps and word scores read at a layer of a model: the examples first, then places or positions."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import torch
 from torch import Tensor, nn
 
 from crossexplain.checks import InputError
-from crossexplain.gradients.capture import run
+from crossexplain.gradients.capture import Captured, Target, capture
 from crossexplain.gradients.cells import sides_of
-from crossexplain.gradients.evidence import first_tensor
 from crossexplain.gradients.layouts import (
     INPUT,
     Place,
@@ -20,6 +19,8 @@ from crossexplain.gradients.layouts import (
 )
 from crossexplain.gradients.modality import is_batched, rows_of
 from crossexplain.gradients.patches import Grid, as_map
+
+TURNED = 8  # examples that are run in another order, to see whether outputs and the rows of a layer follow
 
 
 class Reader:
@@ -80,7 +81,7 @@ def one_of(inputs: object, examples: int, common: Collection[str] = ()) -> objec
     return [value[:1] if is_batched(value, examples) else value for value in inputs]
 
 
-def as_row(values: Tensor, rows: int, place: Place, inputs: object, layout: str | None = None,
+def as_row(values: Tensor, rows: int, inputs: object, place: Place, layout: str | None = None,
            positions: object = None) -> Tensor:
     """Return what a layer of words holds as vectors (N, T, D), one a token.
 
@@ -106,23 +107,38 @@ def as_row(values: Tensor, rows: int, place: Place, inputs: object, layout: str 
     return row
 
 
-def require_alone(model: nn.Module, inputs: Mapping[str, object], output: Tensor, examples: int,
-                  common: Collection[str] = ()) -> None:
-    """Raise where the first example alone gives another output than among the others: then not all was to be cut.
+def require_each(model: nn.Module, inputs: Mapping[str, object], captured: Captured,
+                 read: Callable[[Tensor, int, dict], Tensor], layer: str, examples: int, common: Collection[str] = (),
+                 target: Target = None) -> None:
+    """Raise where a few of the examples, turned round, give another output, or other values at a layer, than among the others.
 
     Parameters
     ----------
-    output : Tensor
-        What the model gave for the first of several parts of the batch.
+    captured : Captured
+        Of the first part of the batch.
+    read : callable
+        Takes values at the layer, the number of their rows and the inputs, and lays them out with the examples first.
     """
-    few = torch.arange(1 if len(output) > 1 else min(2, examples))  # as many as were not run together
-    try:
-        alone = first_tensor(run(model, rows_of(inputs, few, examples, common)))
-    except Exception:  # whatever a stranger's model says to one example: then it cannot tell
-        return
-    near = 1e-3 * float(output.abs().max())
-    if alone.shape[1:] != output.shape[1:] or not torch.allclose(alone[0], output[0], rtol=1e-2, atol=near):
-        cut = [key for key, value in inputs.items() if key not in common and is_batched(value, examples)]
-        raise InputError(f"the first example alone gives another output than among {len(output)}: either its examples "
-                         f"touch, or one of the inputs {', '.join(map(repr, cut))} belongs to all examples and must not "
-                         "be cut; name it: common=[...], or pass a batch_size of all examples.")
+    whole = len(captured.score)
+    few = torch.arange(min(examples, max(whole, 2), TURNED)).flip(0)
+    few = few[1:] if len(few) == whole > 1 else few  # not those that stood together
+    known = few < whole
+    before = (captured.output[few[known]], read(captured.activations[layer], whole, inputs)[few[known]])
+    cut = [key for key, value in inputs.items() if key not in common and is_batched(value, examples)]
+    ran = False
+    for more in [()] + [(key,) for key in cut if whole == examples]:  # what was not cut may belong to all of them
+        rows = rows_of(inputs, few, examples, (*common, *more))
+        try:
+            turned = capture(model, rows, layer, target, gradients=False, any_mode=True)
+            after = (turned.output[known], read(turned.activations[layer], len(few), rows)[known])
+        except Exception:  # noqa: S112 - whatever a stranger's model says to fewer examples: then it cannot tell
+            continue
+        ran = True
+        if all(one.shape == other.shape and torch.allclose(one, other, rtol=1e-2, atol=1e-3 * float(other.abs().max()))
+               for one, other in zip(after, before)):
+            return
+    if ran:
+        raise InputError(f"the first examples give another output, or other values at {layer!r}, by themselves and in another "
+                         f"order than among {whole}: either examples touch, or are sorted in the model, or one of the inputs "
+                         f"{', '.join(map(repr, cut))} belongs to all examples and must not be cut; name it: common=[...], or "
+                         "pass a batch_size of all examples.")

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ from crossexplain.gradients.capture import Target, capture
 from crossexplain.gradients.layouts import Place, at_positions, positions_of
 from crossexplain.gradients.modalities import examples_in, in_parts, word_numbers
 from crossexplain.gradients.modality import listed
-from crossexplain.gradients.reading import as_row, one_of, require_alone
+from crossexplain.gradients.reading import as_row, one_of, require_each
 
 SPECIAL = ("drop", "keep", "show")
 
@@ -132,9 +133,10 @@ def attribute(model: nn.Module, inputs: Mapping[str, Tensor], layer: str, method
         with watched(model, maps, attention) as crossed:
             captured = capture(model, batch, [layer, *maps], of_batch)
         rows = len(captured.score)
-        if not parts and rows < n:
-            require_alone(model, inputs, captured.output, n, common)
-        activation, slope = (as_row(values[layer], rows, place, batch, layout, positions)
+        if not parts and n > 1:
+            require_each(model, inputs, captured, partial(as_row, place=place, layout=layout, positions=positions), layer, n,
+                         common, target if callable(target) else None)
+        activation, slope = (as_row(values[layer], rows, batch, place, layout, positions)
                              for values in (captured.activations, captured.gradients))
         part = {name: read(activation, slope) for name, read in reads.items() if read is not None}
         length = captured.activations[layer].shape[0 if layout == "TND" else 1]

@@ -18,8 +18,17 @@ from torch import Tensor, nn
 
 from crossexplain.checks import InputError
 from crossexplain.gradients.called import calling_of
-from crossexplain.gradients.capture import run, traced
-from crossexplain.gradients.evidence import as_logits, first_tensor, keep_axis, probabilities, scored, tensors_in, undo
+from crossexplain.gradients.capture import run
+from crossexplain.gradients.evidence import (
+    Ends,
+    as_logits,
+    first_tensor,
+    keep_axis,
+    scored,
+    sums_to_one,
+    tensors_in,
+    undo,
+)
 from crossexplain.gradients.failures import quantised
 from crossexplain.gradients.modalities import Inputs, Modality, is_batched, rows_of, without_others
 
@@ -27,7 +36,8 @@ from crossexplain.gradients.modalities import Inputs, Modality, is_batched, rows
 # of one size an example's logit is the same to the last digits, whatever stands beside it, and when it is asked for again.
 TOUCH = 0.02
 SAME = 1e-4
-MOST = 2**28  # weights of a model that is copied to single precision, 1 GiB, to tell rounding from examples that touch
+MOST = 2**28  # weights of a model that is copied to another precision, 1 or 2 GiB, to tell rounding from what is none
+MANY = 8  # times that an example is put beside itself: experts with room for a few alone would turn some away
 FEW = 3  # inputs that may belong to all examples, of which every subset is tried; of more, each alone and all together
 
 
@@ -154,16 +164,18 @@ def _answer(model: nn.Module, inputs: Inputs, modalities: Sequence[Modality], co
     """Return what the model says of the first example if both examples get the same logits alone and together."""
     one, two = (rows_of(inputs, torch.tensor(rows), n, common) for rows in ([0], [0, n - 1]))
     alone, two = run(model, one), _beside(two, modalities) if _equal(two, common) else two
+    ends = Ends()
     try:
-        pair = traced(model, two)
-    except InputError:  # a model that cannot be traced: the end of its output is not seen
+        with ends:
+            pair = run(model, two)
+    except InputError:  # a model whose steps cannot be followed: the end of its output is not seen
         pair = run(model, two)
     end, judged = None, "what the target function gives"
     if function is None:
         tensor = first_tensor(pair)
         path = next((path for path, other in tensors_in(pair) if other is tensor), "")
         _require_rows(first_tensor(alone), tensor, path)
-        end, judged = probabilities(tensor), f"output{path}"
+        end, judged = "softmax" if sums_to_one(tensor) else ends.of(tensor), f"output{path}"
 
     def logits_of(output: object, rows: int) -> Tensor:
         logits = as_logits(output, rows) if function is None else scored(function, output, rows)[:, None]
@@ -173,7 +185,7 @@ def _answer(model: nn.Module, inputs: Inputs, modalities: Sequence[Modality], co
     try:
         _require_alone(model, two, common, both, first, logits_of)
     except Refusal:
-        single = _in_single(model) if both.dtype in (torch.float16, torch.bfloat16) else None
+        single = in_precision(model, torch.float32) if both.dtype in (torch.float16, torch.bfloat16) else None
         if single is None:
             raise
         exact = {key: value.float() if isinstance(value, Tensor) and value.dtype == both.dtype else value
@@ -183,12 +195,12 @@ def _answer(model: nn.Module, inputs: Inputs, modalities: Sequence[Modality], co
     return _Answer(first[0], judged if function else f"{judged}, {len(first[0])} column{'s' * (len(first[0]) > 1)}", end)
 
 
-def _in_single(model: nn.Module) -> nn.Module | None:
-    """Return a copy in single precision, where what is rounding in half precision is none; None where there can be none."""
+def in_precision(model: nn.Module, dtype: torch.dtype) -> nn.Module | None:
+    """Return a copy in another precision, where what is rounding in this one is none; None where there can be none."""
     if sum(parameter.numel() for parameter in model.parameters()) > MOST:
         return None
-    with suppress(Exception):  # a stranger's model may not be copied, or hold half precision where nobody sees it
-        return copy.deepcopy(model).float()
+    with suppress(Exception):  # a stranger's model may not be copied, or hold its precision where nobody sees it
+        return copy.deepcopy(model).to(dtype)
     return None
 
 
@@ -209,6 +221,10 @@ def _require_alone(model: nn.Module, two: Inputs, common: tuple[str, ...], both:
         if (beside > SAME or apart > TOUCH) and not quantised(model):
             raise Refusal("examples touch", f"The {('first', 'last')[row]} example alone has another logit than beside a "
                                             f"second one, by {max(apart, beside):.1%} of its size.", "asked")
+    many = asked(*[0] * MANY)
+    if (apart := max(_apart(many[0], one) for one in many)) > SAME and not quantised(model):
+        raise Refusal("examples touch", f"The first example {MANY} times in one batch has different logits there, by "
+                                        f"{apart:.1%} of their size.", "asked")
 
 
 def _apart(first: Tensor, second: Tensor) -> float:

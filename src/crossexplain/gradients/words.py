@@ -81,14 +81,19 @@ class Tokens(InARow):
         self.unit = "tokens" if words is None else "words"
         self._in_a_row(along, stay, positions, layout)
         self.padding_side = None if padding_side is None else require_one_of(padding_side, SIDES, "padding_side")
-        self.side = self.padding_side
+        self.side, self.at_padding = self.padding_side, {}  # values that other inputs have where the batch is padded
         self.longest = 0  # words of an example, at least; the whole batch says it
         self.baselines = (("mask",) if mask_id is not None else ()) + ("pad", "delete", "data")
 
     def settle(self, inputs: Inputs) -> None:
         """Keep on which side the batch is padded, and how many words its longest text has."""
-        self.longest, self.side = 0, self.padding_side
+        self.longest, self.side, self.at_padding = 0, self.padding_side, {}
         self.longest, self.side = self.features(inputs).shape[1], self.padding_side or self._padded(inputs)
+        padding = ~self.real(inputs)
+        for key in [key for key in self.keys(inputs) if self.fits(inputs.get(key), inputs) and padding.any()]:
+            values = inputs[key][padding.to(inputs[key].device)]
+            if (values == values[0]).all():  # such as True in a mask of what is padding
+                self.at_padding[key] = values[0]
         self._require_no_placeholders(inputs)
 
     def features(self, inputs: Inputs) -> Tensor:
@@ -187,13 +192,13 @@ class Tokens(InARow):
         order = torch.argsort((~hide if fill_left else hide).to(torch.int8), dim=1, stable=True)
         place = torch.arange(hide.shape[1], device=hide.device)
         padding = place < deleted if fill_left else place >= hide.shape[1] - deleted
-        pad_values = {self.input: self.pad_id, self.words: -1}
+        pad_values = {**self.at_padding, self.input: self.pad_id, self.words: -1}
         changed = {}
         for key in (self.input, *travel, self.attention):
             if key is not None:
                 value = moved(self.entry(inputs, key), order)
-                empty = torch.full_like(value, pad_values.get(key, 0), dtype=value.dtype)
-                changed[key] = select(padding, value, empty)
+                empty = torch.as_tensor(pad_values.get(key, 0), dtype=value.dtype, device=value.device)
+                changed[key] = select(padding, value, empty.expand_as(value))
         if fill_left:  # a place is counted from the beginning of the text, which has moved
             for key in self.staying(inputs):
                 changed[key] = moved(inputs[key], (place - deleted).clamp(min=0))
