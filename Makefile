@@ -10,7 +10,7 @@ RUN = $(VENV)/bin/python -m
 LAB = --ServerApp.tornado_settings="{'websocket_max_message_size': 200000000}"
 
 .DEFAULT_GOAL := help
-.PHONY: help env book test lab serve bench lint clean
+.PHONY: help env book pdf kit test lab serve bench lint clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | sort
@@ -21,6 +21,12 @@ env:  ## make the environment in .venv from requirements.lock, if it is not ther
 
 book: env  ## run the chapters that changed, build the pages, say where to open them
 	@$(RUN) crossexplain book --profile $(PROFILE) --jobs $(JOBS) $(if $(CHAPTERS),--chapters $(CHAPTERS))
+
+pdf: env  ## print the book that `make book` left as one PDF
+	@$(RUN) crossexplain pdf --profile $(PROFILE) $(if $(CHAPTERS),--chapters $(CHAPTERS))
+
+kit: env  ## PDF, slides, handouts, notebooks and assignments as one archive, from the book that `make book` left
+	@$(RUN) crossexplain kit --profile $(PROFILE) $(if $(CHAPTERS),--chapters $(CHAPTERS))
 
 test: env  ## all tests: units, the book (what `make book` left, else a small one), its pages in a browser
 	@CROSSEXPLAIN_TEST_SIZE=$(SIZE) $(RUN) pytest -n 2 --no-loadscope-reorder

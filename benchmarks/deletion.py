@@ -44,7 +44,7 @@ def rows(seed: int = 0, repeats: int = 5) -> list[dict]:
     table = pd.concat([part.assign(model=name, pairs=PAIRS) for name, part in zip(recipe.NAMES, tables)], ignore_index=True)
     write_whole(embedded_folder() / "results" / "deletion.csv",
                 lambda part: table.to_csv(part, index=False, float_format="%.4f"))
-    return [{"id": f"flickr8k.{line.model}.deletion.{line.part}", "value": line.value, "low": line.low, "high": line.high,
+    return [{"id": f"flickr8k.lite0.{line.model}.deletion.{line.part}", "value": line.value, "low": line.low, "high": line.high,
              "n": line.pairs, "unit": "area by the gradient of round 1, in units of what a whole pair changes"}
             for line in table[table.method == registry()[GRADIENT].title].itertuples()]
 

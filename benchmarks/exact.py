@@ -96,7 +96,8 @@ def rows(seed: int = 0, repeats: int = 3) -> list[dict]:
         for name in ("fusion", "clip_cnn"):
             setting = of_photographs(name, seed)
             taken = [seconds(lambda setting=setting: game(setting).values_of_all()) / 2 for _ in range(repeats)]
-            found.append(row_of(f"exact.flickr8k.{name}.seconds", taken, "s an example, 12 players, photographs of Flickr8k"))
+            found.append(row_of(f"exact.flickr8k.lite0.{name}.seconds", taken,
+                                "s an example, 12 players, photographs of Flickr8k"))
     return [*found, *of_turns(seed, repeats), *curves(seed)]
 
 

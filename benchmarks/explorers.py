@@ -1,8 +1,9 @@
 """How soon an explorer answers: from a changed control to the new picture, tokens, sentence and verdict, without the browser.
 
-The pair explorer of chapter 4 (a cell covered and uncovered, its verdict over 32 pairs included), the caption explorer of
-chapters 5 and 6 with each model of scenes (another sentence), and the word explorer (another word). Where the data folder is
-set, also the caption explorer of chapter 5 on a photograph of Flickr8k. The upper end of a row is the slowest change.
+The pair explorer on the model of chapter 4 (a cell covered and uncovered, its verdict over 32 pairs included), the caption
+explorer of chapters 5 and 6 with each model of scenes (another sentence), and the word explorer (another word). Where the
+data folder is set, also the caption explorer of chapter 5 on a photograph of Flickr8k. The upper end of a row is the
+slowest change.
 """
 
 import os

@@ -3,7 +3,8 @@
 Ten photographs of scikit-image and scikit-learn go through the network as it was published and through the one of this
 project. Encoding is timed on as many threads as there are, naively (as loaded) and as :func:`fused` does it, in turn.
 Every map is asked for the class of the object that was marked on a photograph, and its hottest pixel is held against the box;
-of a dozen questions, so the intervals (95 %, bootstrap over photographs) are wide.
+of a dozen questions, so the intervals (95 %, bootstrap over photographs) are wide. The models of photographs and captions that
+travel with the book are asked about sixteen photographs with captions and foils of the project's own.
 """
 
 import numpy as np
@@ -11,13 +12,15 @@ import pandas as pd
 import torch
 from torch.nn.functional import interpolate
 
+from benchmarks.studies import captioned
 from crossexplain.data import photographs, photos, store
 from crossexplain.evaluation import truth
 from crossexplain.files import embedded_folder, write_whole
 from crossexplain.gradients.maps import METHODS, attribute
-from crossexplain.intervals import mean_interval
+from crossexplain.intervals import Interval, mean_interval
 from crossexplain.models.efficientnet import fused
 from crossexplain.models.vgg import LITE, load_imagenet
+from crossexplain.recipes import flickr8k
 from crossexplain_book.bench import row_of, seconds
 
 TEN = {"skimage-photographs": ("chelsea.png", "coffee.png", "camera.png", "motorcycle_left.png", "motorcycle_right.png",
@@ -45,6 +48,7 @@ def rows(seed: int = 0, repeats: int = 9) -> list[dict]:
     return [
         *({"id": f"photographs.pointing.{name}", **game.loc[method, ["value", "low", "high", "n"]].to_dict(),
            "unit": f"pointing game, {method}"} for name, method in (("best", best), ("random", "random"))),
+        *with_captions(seed),
         row_of("photographs.lite0.max_difference", differences, "largest difference of a logit, by photograph", max),
         row_of("encode.lite0.images_per_second", [ENCODED / one["fused"] for one in rounds], "photographs a second"),
         row_of("encode.lite0.naive_over_fused", [one["naive"] / one["fused"] for one in rounds], "ratio"),
@@ -73,6 +77,28 @@ def pointing(seed: int = 0) -> pd.DataFrame:
             lines.append({"method": method, "measure": measure,
                           **mean_interval(score(heat, data.boxes), seed, groups=photograph)._asdict()})
     return pd.DataFrame(lines)
+
+
+def with_captions(seed: int = 0) -> list[dict]:
+    """Return the rows of the models of photographs and captions: pairs, foils, and search by the dual encoder."""
+    told, rows = photographs.load_captions(), []
+
+    def row(name: str, interval: Interval, unit: str) -> None:
+        rows.append({"id": f"photographs.embedded.{name}", **interval._asdict(), "unit": unit})
+
+    for name, prefix in (("fusion", ""), ("clip_cnn", "clip_cnn.")):
+        found = flickr8k.travelling(name)
+        said = captioned.answers(found, told, seed)
+        row(f"{prefix}pairs_right", said.pairs_right(seed), "share of pairs")
+        for key, values, unit in (("foils", said.ahead, "share of captions above their foil"),
+                                  ("foils_elsewhere", said.ahead_elsewhere, "the same with other photographs"),
+                                  ("foils_accepted", said.foil > 0, "share of foils with a logit above 0")):
+            for kind, share in said.by_kind(values, seed).items():
+                row(f"{prefix}{key}" + (f".{kind}" if kind != "all" else ""), share, unit)
+        if name == "clip_cnn":
+            row(f"{prefix}recall_at_1", mean_interval(said.rank < 1, seed, groups=told.image),
+                "share of captions whose photograph comes first of sixteen")
+    return rows
 
 
 def as_published() -> torch.nn.Module:

@@ -15,10 +15,11 @@ ROOT = find_root(Path(__file__).parent)
 SIZE = "CROSSEXPLAIN_TEST_SIZE"  # environment variable: small asks for the small book also where the full one is fresh
 BESIDE = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))  # processes that test side by side
 # Files whose tests read the book: one process after the other would wait for it.
-BOOK = ("chapters/test_executed.py", "pages/test_browser.py", "pages/test_links.py")
+BOOK = ("chapters/test_executed.py", "pages/test_browser.py", "pages/test_links.py", "crossexplain_book/test_kit_chapter.py")
 # The files that take longest are begun first, so that no process is left to run one alone at the end.
-SLOW = ("chapters/test_full_profile.py", *BOOK, "pages/test_lab.py", "crossexplain_book/test_book.py",
-        "crossexplain/test_scenes_recipe.py", "crossexplain/test_methods.py", "crossexplain_book/test_explorers.py")
+SLOW = ("chapters/test_full_profile.py", *BOOK, "pages/test_lab.py", "pages/test_collage_lab.py",
+        "crossexplain_book/test_book.py", "crossexplain/test_scenes_recipe.py", "crossexplain/test_methods.py",
+        "crossexplain_book/test_explorers.py")
 
 # Before torch is loaded: each process gets its share of the cores, and its threads sleep while they wait.
 os.environ |= {**WAITING, **os.environ}

@@ -98,7 +98,8 @@ def site(build: Build, key: str, *, strict: bool, say=print) -> bool:
         Whether jupyter-book was content.
     """
     settings = digest(strict, build.root / "_config.yml", *tree(build.root / "book" / "_ext", "*.py"),
-                  *tree(build.root / "src", "*.py"), build.root / "requirements.lock")
+                  *tree(build.root / "src", "*.py"), *tree(build.root / "src", "*.js"), *tree(build.root / "src", "*.css"),
+                  *tree(build.root / "data" / "checkpoints", "collages.*"), build.root / "requirements.lock")
     keys = {"all": digest(key, settings), "frame": digest(frame(build.source), settings)}
     stamp, work = build.folder / "html.key", build.folder / "work"
     last = _load_keys(stamp) if (build.html / "index.html").is_file() else {}
@@ -123,6 +124,7 @@ def site(build: Build, key: str, *, strict: bool, say=print) -> bool:
     shutil.rmtree(part, ignore_errors=True)
     shutil.copytree(pages, part)
     _drop_dead_ways_back(part)
+    add_live_parts(part)
     shutil.rmtree(build.html, ignore_errors=True)
     part.replace(build.html)
     if process.returncode:
@@ -130,6 +132,14 @@ def site(build: Build, key: str, *, strict: bool, say=print) -> bool:
         return False
     stamp.write_text(json.dumps(keys))
     return True
+
+
+def add_live_parts(pages: Path) -> None:
+    """Put the script of the collage lab beside the pages, where one of them asks for it; it is loaded when a reader does."""
+    if any('class="ce-lab"' in page.read_text("utf-8") for page in (pages / "chapters").glob("*.html")):
+        from crossexplain_book import live  # slow to import
+
+        live.write(pages)
 
 
 def _drop_dead_ways_back(pages: Path) -> None:

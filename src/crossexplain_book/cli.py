@@ -1,4 +1,4 @@
-"""The command line: ``python -m crossexplain book | run | fetch | sources | doctor | bench | train``.
+"""The command line: ``python -m crossexplain book | run | pdf | kit | fetch | sources | doctor | bench | train``.
 
 Exit codes: 0, all went well; 1, a chapter, a claim, a page or a measurement failed; 2, the command was not understood;
 3, a data set or a weight file is missing.
@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
         if (error.name or "crossexplain").startswith("crossexplain"):
             raise
         print(f"crossexplain: {error.name} is not installed, and the command {options.command!r} needs it; in a checkout of "
-              "the project type `make env`, elsewhere `pip install 'crossexplain[book,test]'`.", file=sys.stderr)
+              "the project type `make env`, elsewhere `pip install 'crossexplain[book,teach,test]'`.", file=sys.stderr)
         return USAGE
     except Exception as error:  # noqa: BLE001 - told apart below; what is not ours is raised again
         code = _code(error)
@@ -79,6 +79,8 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add(commands, "book", "run the chapters that changed and build the pages", book, _book_options)
     _add(commands, "run", "run chapters without building the pages", run, _run_options)
+    _add(commands, "pdf", "print the finished book as one PDF", pdf, _kit_options)
+    _add(commands, "kit", "make what a teacher takes along, as one archive, from the finished book", kit, _kit_options)
     _add(commands, "fetch", "download a data set or weights into the local cache", fetch, _fetch_options)
     _add(commands, "sources", "list the data sets and weights, and where each was found", sources, lambda _: None)
     _add(commands, "doctor", "say what is installed, what was found, what a full run needs", doctor, lambda _: None)
@@ -105,17 +107,26 @@ def _book_options(command) -> None:
     _execution_options(command)
 
 
+def _kit_options(command) -> None:
+    command.add_argument("--chapters", action="append", default=[], metavar="NAME", help="only these (04, or the whole name)")
+    _which_build(command)
+
+
 def _execution_options(command) -> None:
+    _which_build(command)
+    command.add_argument("--jobs", type=_count, default=2, help="chapters at a time (default 2)")
+    command.add_argument("--memory", type=_amount, metavar="GIB", help="bound for one chapter (default 3.5, full 6)")
+    command.add_argument("--again", action="store_true", help="run also what has not changed")
+    command.add_argument("-p", "--parameter", action="append", metavar="NAME=VALUE",
+                         help="parameter for the notebooks, for example seed=1 or retrain=true")
+
+
+def _which_build(command) -> None:
     command.add_argument("--profile", choices=("embedded", "full"), default="embedded",
                          help="embedded: data that comes with the packages; full: the data of the paper")
     command.add_argument("--size", choices=("page", "small"), default="page",
                          help="small: the same code on a few examples, claims recorded but not enforced")
-    command.add_argument("--jobs", type=_count, default=2, help="chapters at a time (default 2)")
-    command.add_argument("--memory", type=_amount, metavar="GIB", help="bound for one chapter (default 3.5, full 6)")
     command.add_argument("--out", type=_folder, metavar="FOLDER", help="folder of the build (default _build/PROFILE)")
-    command.add_argument("--again", action="store_true", help="run also what has not changed")
-    command.add_argument("-p", "--parameter", action="append", metavar="NAME=VALUE",
-                         help="parameter for the notebooks, for example seed=1 or retrain=true")
 
 
 def _fetch_options(command) -> None:
@@ -200,6 +211,32 @@ def run(options) -> int:
     return run_chapters(build, names=options.chapters, say=say, **how)
 
 
+def pdf(options) -> int:
+    """Print the finished book."""
+    from crossexplain_book import Build, find_root
+    from crossexplain_book.kit.pdf import make_pdf
+
+    build = Build(find_root(), options.profile, options.size, options.out)
+    say(str(make_pdf(build, names=_numbers(build, options.chapters))))
+    return OK
+
+
+def kit(options) -> int:
+    """Make what a teacher takes along."""
+    from crossexplain_book import Build, find_root
+    from crossexplain_book.kit.archive import make_kit
+
+    build = Build(find_root(), options.profile, options.size, options.out)
+    say(str(make_kit(build, _numbers(build, options.chapters), say=say)))
+    return OK
+
+
+def _numbers(build, names: list[str]) -> list[str]:
+    from crossexplain_book.layout import chapters
+
+    return [path.stem[:2] for path in chapters(build.root, names)] if names else []
+
+
 def say(line: str) -> None:
     """Print a line at once, also into a pipe."""
     print(line, flush=True)
@@ -273,8 +310,8 @@ def _say_lacking(sources: list) -> None:
     from crossexplain.data.store import cache, command, megabytes
 
     say(f"a full run (make book PROFILE=full) needs about {FULL_MEMORY} GiB of memory, {FULL_DISK} GiB of disk and "
-        f"{FULL_MINUTES} minutes on two cores with the small towers, SqueezeNet and MiniLM; where VGG-16 and bert-base are at "
-        f"hand they are taken, and that takes longer; {len(sources) or 'none'} of the sources that chapters read "
+        f"{FULL_MINUTES} minutes on two cores with the small towers, EfficientNet-Lite0 and MiniLM; where VGG-16 and bert-base "
+        f"are at hand they are taken, and that takes longer; {len(sources) or 'none'} of the sources that chapters read "
         f"{'is' if len(sources) < 2 else 'are'} lacking")
     if fetched := [source for source in sources if source.download]:
         say(f"  {megabytes(sum(source.size for source in fetched))} to fetch into {cache()}: "
@@ -290,7 +327,7 @@ def _say_packages() -> list[str]:
         say(f"  {name:20} {number or 'missing'}")
     missing = [name for name, number in versions.items() if number is None]
     if missing:
-        say("  make the environment with `make env`, or install the extras: pip install 'crossexplain[book,test]'")
+        say("  make the environment with `make env`, or install the extras: pip install 'crossexplain[book,teach,test]'")
     return missing
 
 

@@ -133,13 +133,24 @@ def explain_one(model, inputs, modalities, map_method: str, word_method: str) ->
 def strongest(explained: Explained) -> str:
     """Say in words where the map and the scores of the words are largest."""
     heat, scores = np.abs(np.asarray(explained.heat)), np.abs(np.asarray(explained.scores))
-    row, column = np.unravel_index(heat.argmax(), heat.shape)
-    place = (f"{('upper', 'middle', 'lower')[3 * row // heat.shape[0]]} "
-             f"{('left', 'centre', 'right')[3 * column // heat.shape[1]]}")
-    sentence = f"The map is strongest at the {place}" if heat.max() > 0 else "The map is empty"
+    sentence = f"The map is strongest at the {place_of(heat)}" if heat.max() > 0 else "The map is empty"
     if not np.isfinite(scores).any() or not np.nanmax(scores) > 0:
         return f"{sentence}, and no word has a score."
     return f"{sentence}, the strongest word is '{explained.words[int(np.nanargmax(scores))]}'."
+
+
+def place_of(heat) -> str:
+    """Say in words where a map (h, w) is strongest.
+
+    Examples
+    --------
+    >>> place_of(np.eye(3)[:, ::-1] * [3, 2, 1])
+    'lower left'
+    """
+    heat = np.abs(np.asarray(heat))
+    row, column = np.unravel_index(heat.argmax(), heat.shape)
+    return (f"{('upper', 'middle', 'lower')[3 * row // heat.shape[0]]} "
+            f"{('left', 'centre', 'right')[3 * column // heat.shape[1]]}")
 
 
 def draw(explained: Explained, *, alt: str, caption: str, name: str) -> Shown:

@@ -303,13 +303,10 @@ class CaptionExplorer(Explorer):
         self.models = dict(explain) if isinstance(explain, Mapping) else {"model": explain}
         self.first, self.name, self.caption = image, name, caption
         self.model = choice("Model", list(self.models), next(iter(self.models)))
-        self.upload = ipw.FileUpload(accept="image/*", multiple=False, description="Upload an image",
-                                     tooltip="an image file of at most 10 MB", layout={"width": "auto"})
+        self.upload, hint = uploader(" Press Enter after the sentence.")
         self.sentence = ipw.Text(description="Sentence", value=sentence, continuous_update=False,
                                  layout={"width": "auto", "max_width": "42rem"}, style={"description_width": "8rem"})
         self.sentence.add_class("ce-typed")
-        hint = ipw.HTML(f"A JPEG or PNG of at most {LARGEST // 1_000_000} MB; it stays on this machine. "
-                        "Press Enter after the sentence.")
         super().__init__([self.model, self.upload, self.sentence, hint], [self.model, self.upload, self.sentence])
 
     @property
@@ -332,6 +329,13 @@ class CaptionExplorer(Explorer):
         self._show(partial(draw, explained, alt=alt, caption=self.caption, name=self.name),
                    paragraph(f"The model says {explained.answer}.", "status"))
         self._details.value = paragraph(explained.note, "note") if explained.note else ""
+
+
+def uploader(further: str = "") -> tuple[ipw.FileUpload, ipw.HTML]:
+    """Return a button for an image file, and the line that says what it takes."""
+    button = ipw.FileUpload(accept="image/*", multiple=False, description="Upload an image",
+                            tooltip="an image file of at most 10 MB", layout={"width": "auto"})
+    return button, ipw.HTML(f"A JPEG or PNG of at most {LARGEST // 1_000_000} MB; it stays on this machine.{further}")
 
 
 def decode(upload: Mapping) -> Tensor:

@@ -4,6 +4,7 @@ Every function returns a picture (:class:`~crossexplain_book.figures.Picture`) a
 shows to a reader who cannot see it and states the finding; ``caption`` is one sentence of finding and one of how to read it.
 """
 
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import matplotlib
@@ -31,8 +32,8 @@ from crossexplain_book.turns import lattice, party_shares, turn_curve
 from crossexplain_book.words import draw, height, markup, shares_of, tokens, tokens_html, wrapped
 
 __all__ = ["BOX", "COLOURS", "INK", "MARKERS", "PAPER", "SEQUENTIAL", "SIGNED", "STYLE", "HtmlPicture", "Picture", "Strip",
-           "curves", "example", "film_strip", "gallery", "heat_map", "intervals", "lattice", "maps", "party_shares", "tokens",
-           "tokens_html", "turn_curve"]
+           "absent", "curves", "example", "film_strip", "gallery", "heat_map", "intervals", "lattice", "maps", "party_shares",
+           "ranking", "tokens", "tokens_html", "turn_curve"]
 
 PLAIN = {"parse_math": False}  # of texts that come from data: a dollar sign is a dollar sign
 
@@ -164,6 +165,47 @@ def gallery(images, heats: Mapping[str, np.ndarray], *, alt: str, caption: str, 
     bar = ScalarMappable(norm, SIGNED if signed else SEQUENTIAL)
     figure.colorbar(bar, ax=axes, shrink=0.6, aspect=30, label=f"share of the {'row' if shared else 'map'}'s largest value")
     return Picture(figure, alt=alt, caption=caption, name=name)
+
+
+def ranking(images, heats, titles: Sequence[str], *, alt: str, caption: str, name: str, signed: bool = False) -> Picture:
+    """Draw pictures from the best to the last in a row, and below each of them its map.
+
+    Parameters
+    ----------
+    images : array_like, shape (N, C, H, W), in [0, 1]
+    heats : array_like, shape (N, h, w)
+        Each is drawn as shares of its own largest value.
+    titles : sequence of N str
+    signed : bool
+        As in :func:`maps`.
+
+    Returns
+    -------
+    Picture
+    """
+    heats = _finite(heats, "the heat maps hold")
+    figure, axes = sheet(2, len(heats), 2.1 * len(heats), 4.5)
+    for image, heat, title, (above, below) in zip(images, heats, titles, axes.T):
+        _show_image(above, image)
+        _overlay(below, image, heat, _norm(heat, signed), signed)
+        above.set_title("\n".join(textwrap.wrap(title, 26)), fontsize=9, **PLAIN)
+        bare(above)
+        bare(below)
+    return Picture(figure, alt=alt, caption=caption, name=name)
+
+
+def absent(name: str, why: str) -> Picture:
+    """Draw an empty sheet in the place of a picture whose data or weights are missing, so that the text can refer to it.
+
+    Parameters
+    ----------
+    why : str
+        A whole sentence.
+    """
+    figure, axes = sheet(1, 1, 7.2, 0.8)
+    axes[0, 0].text(0.5, 0.5, why, ha="center", va="center", **PLAIN)
+    bare(axes[0, 0])
+    return Picture(figure, alt=f"An empty sheet: {why}", caption=f"Not drawn here. {why}", name=name)
 
 
 def heat_map(values, rows: Sequence[str], columns: Sequence[str], *, alt: str, caption: str, name: str, label: str,

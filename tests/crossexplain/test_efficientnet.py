@@ -46,6 +46,17 @@ def test_logits_are_those_of_the_published_network_on_ten_photographs(model, ima
     assert expected.std() > 0.5  # so that equal logits are not all the same number
 
 
+@pytest.mark.parametrize("cut, shape", [(17, (1280, 7, 7)), (15, (192, 7, 7)), (11, (112, 14, 14)), (0, (32, 112, 112))])
+def test_cut_at_any_layer_it_is_the_same_network(model, images, cut, shape):
+    other = load_imagenet("efficientnet_lite0", store.find("efficientnet_lite0").path, cut=cut)
+    with torch.no_grad():
+        maps = other.tower(images[:2])
+        assert maps.shape[1:] == shape and other.width == shape[0] and len(other.later) == 17 - cut
+        assert torch.allclose(other.head(maps), model(images[:2]), atol=1e-5)
+        assert torch.allclose(fused(other).tower(images[:2]), maps, atol=1e-4)
+        assert torch.equal(capture(other, {"images": images[:2]}, other.image_layer, 0).activations[other.image_layer], maps)
+
+
 def test_it_names_what_photographs_show(model, images):
     top = model(images[: len(SEEN)]).argmax(dim=1).tolist()
     assert [CLASSES[i] for i in top] == list(SEEN.values())

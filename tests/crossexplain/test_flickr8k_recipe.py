@@ -6,20 +6,22 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertModel, BertTokenizerFast
 
 from benchmarks.studies import openai_clip, retrieval
 from benchmarks.studies.agreement import agreement
-from crossexplain.data import flickr8k, store
+from crossexplain.data import flickr8k, photos, store
 from crossexplain.gradients.capture import capture
 from crossexplain.gradients.modalities import ImageCells, Tokens
 from crossexplain.gradients.rounds import rounds
 from crossexplain.gradients.views import FULL
 from crossexplain.models import checkpoints, vgg
 from crossexplain.models.clip import softmax_loss
+from crossexplain.models.efficientnet import EfficientNetLite0
 from crossexplain.models.towers import FrozenMapPooling, GivenMaps, GivenStates
 from crossexplain.models.two_towers import with_towers
+from crossexplain.models.weights import WeightsError
 from crossexplain.recipes import encodings, load_or_train
 from crossexplain.recipes import flickr8k as recipe
 from crossexplain_book import readers
@@ -36,6 +38,7 @@ def weights(tmp_path_factory):
     where = tmp_path_factory.mktemp("weights")
     torch.manual_seed(0)
     save_file(vgg.ImageNetClassifier("squeezenet1_0").network.state_dict(), where / "squeezenet1_0.safetensors")
+    save_file(EfficientNetLite0.seeded(0).state_dict(), where / f"{vgg.LITE}.safetensors")
     for name, width in (("minilm", 24), ("bert-base-uncased", 32)):
         folder = where / name
         folder.mkdir()
@@ -114,7 +117,7 @@ def test_gradients_of_the_whole_model_reach_every_cell_and_every_word(copy, enco
     inputs = encoded.inputs(copy.splits["test"][:3], copy.captions_of("test")[:15:5])
     taken = capture(trained.model, inputs, [trained.model.image_layer, trained.model.text_layer])
     seen, said = taken.gradients[trained.model.image_layer], taken.gradients[trained.model.text_layer]
-    assert seen.shape == (3, 512, 13, 13) and (seen[..., :13, :13].norm(dim=1) > 0).all()
+    assert seen.shape == (3, 192, 7, 7) and (seen.norm(dim=1) > 0).all()
     assert ((said.norm(dim=2) > 0) == (inputs["attention_mask"] == 1)).all()
     head = encoded.given(copy.splits["test"][:3], copy.captions_of("test")[:15:5])
     taken = capture(trained.part, head, [trained.part.image_layer, trained.part.text_layer])
@@ -147,7 +150,7 @@ def test_a_training_that_was_cut_off_goes_on_and_ends_alike(encoded, monkeypatch
 def test_a_photograph_and_a_sentence_of_ones_own(copy, encoded):
     trained = recipe.train("fusion", encoded=encoded, progress=False, **SETTINGS)
     inputs, shown, words, note = readers.photograph(encoded, torch.rand(3, 60, 90), "a dog runs")
-    assert words == ["a", "dog", "runs"] and shown.shape == (3, 227, 227) and "90 x 60 pixels" in note
+    assert words == ["a", "dog", "runs"] and shown.shape == (3, 224, 224) and "90 x 60 pixels" in note
     features = Tokens(**encoded.words).features(inputs)[0]
     assert features.tolist() == [False, True, True, True, False] and trained.model(**inputs).shape == (1,)
     with pytest.raises(ValueError, match="sentence 0 has 102 tokens, at most 64"):
@@ -223,13 +226,22 @@ def test_retrieval_counts_who_comes_before_the_right_one(name, copy, encoded):
     assert found.recall(5)["caption to image"] == 1 >= found.recall(5)["image to caption"]
 
 
+def test_squeezenet_takes_the_place_of_the_tower(copy):
+    encoded = encodings.encode(copy, towers=("squeezenet1_0", "minilm"), progress=False)
+    trained = recipe.train("clip_cnn", encoded=encoded, progress=False, **SETTINGS)
+    pairs = copy.pairs("test", 0).select(range(4))
+    assert encoded.maps(pairs.image).shape == (4, 512, 6, 6) and trained.part.look.middle.shape == (2 * 1512,)
+    whole = trained.model(**encoded.inputs(pairs.image, pairs.caption))
+    assert torch.allclose(whole, recipe.logits(trained.part, encoded, pairs), atol=1e-2)
+
+
 def test_the_towers_of_the_paper_take_the_places_of_the_small_ones(copy, weights, monkeypatch):
     monkeypatch.setitem(vgg.NETWORKS, "vgg16", (29, 64))
     monkeypatch.setattr("torchvision.models.get_model", lambda name, weights: slim_vgg())
     torch.manual_seed(1)
     save_file(slim_vgg().state_dict(), weights / "vgg16.safetensors")
     encoded = encodings.encode(copy, towers=encodings.PAPER_TOWERS, progress=False)
-    assert encoded.network.classes is None and encoded.states_of.shape == (32,)
+    assert encoded.network.later == [] and encoded.states_of.shape == (32,)
     trained = recipe.train("fusion", encoded=encoded, progress=False, **SETTINGS)
     pairs = copy.pairs("test", 0).select(range(4))
     whole = trained.model(**encoded.inputs(pairs.image, pairs.caption))
@@ -257,11 +269,40 @@ def test_small_takes_some_photographs_of_each_split(copy, monkeypatch):
 
 def test_what_was_gathered_before_gives_the_same_vector():
     torch.manual_seed(0)
-    look, maps = FrozenMapPooling(3, 4, classes=torch.nn.Conv2d(3, 5, 1)).eval(), torch.randn(6, 3, 7, 7)
+    later = torch.nn.Sequential(torch.nn.Conv2d(3, 5, 1), torch.nn.BatchNorm2d(5)), torch.nn.Conv2d(5, 2, 1)
+    look, maps = FrozenMapPooling(3, 4, later=later).train(), torch.randn(6, 3, 7, 7)
     gathered = look.gather(maps)
-    look.standardise(gathered)
-    assert gathered.shape == (6, 16) and torch.allclose(look(gathered), look(maps)) and not look.classes.weight.requires_grad
-    assert torch.allclose(gathered[:, 8:11], maps.amax((2, 3)))
+    assert torch.equal(look.later[0][1].running_mean, torch.zeros(5)), "batch statistics stay as they are"
+    look.eval().standardise(gathered)
+    assert gathered.shape == (6, 20) and torch.allclose(look(gathered), look(maps)) and not look.later[1].weight.requires_grad
+    assert torch.allclose(gathered[:, 3:6], maps.amax((2, 3)))
+    assert torch.allclose(gathered[:, 18:], later[1](later[0].eval()(maps)).amax((2, 3)), atol=1e-6)
+
+
+def test_a_head_travels_in_half_precision_without_what_comes_with_the_network(copy, encoded, tmp_path, monkeypatch):
+    trained = recipe.train("clip_cnn", encoded=encoded, progress=False, **SETTINGS)
+    path = recipe.hand_on(trained, tmp_path, **SETTINGS)
+    assert not any("later" in name or value.dtype != torch.float16 for name, value in load_file(path).items())
+    monkeypatch.setattr(checkpoints, "folder", lambda: tmp_path)
+    found, pairs = recipe.travelling("clip_cnn"), copy.pairs("test", 0).select(range(20))
+    logits = found.model(**found.data.inputs_of(copy.images(pairs.image, 224), [copy.captions[i] for i in pairs.caption]))
+    before = trained.model(**encoded.inputs(pairs.image, pairs.caption))
+    assert torch.allclose(logits, before, atol=0.02 * before.std().item()) and not torch.equal(logits, before)
+    assert "research and teaching only" in found.card["terms"] and found.card["accuracy"] and found.seed == 0
+    with pytest.raises(WeightsError, match="there is no checkpoint 'flickr8k_fusion'"):
+        recipe.travelling("fusion")
+
+
+@pytest.mark.skipif(not (checkpoints.folder() / "flickr8k_fusion.json").is_file(), reason="the heads are not in this copy")
+@pytest.mark.parametrize("name", recipe.NAMES)
+def test_real_heads_that_travel_tell_a_cat_from_a_cup(name):
+    found = recipe.travelling(name)
+    folder = store.find("skimage-photographs").path
+    pictures = torch.stack([photos.read(folder / file, found.data.network.size) for file in ("chelsea.png", "coffee.png")])
+    inputs = found.data.inputs_of(pictures, ["A cat looks at the camera .", "A cup of coffee stands on a table ."])
+    scores = found.model.similarity(**inputs)
+    assert scores.argmax(dim=1).tolist() == scores.argmax(dim=0).tolist() == [0, 1]
+    assert found.card["bytes"] < 10_000_000 and found.model.image_layer.startswith("image.network.features")
 
 
 def test_the_softmax_loss_is_that_of_the_class_where_there_is_one_right_answer():
@@ -279,12 +320,12 @@ def test_unknown_names_settings_and_encodings_are_told(encoded):
         recipe.train("vit")
     with pytest.raises(ValueError, match="got setting 'layers', expected one of 'width', 'dropout'"):
         recipe.train("fusion", encoded=encoded, layers=3)
-    with pytest.raises(ValueError, match=r"expected \(N, 512, h, w\)"):
+    with pytest.raises(ValueError, match=r"expected \(N, 192, h, w\)"):
         recipe.new_model("fusion", encoded)(images=torch.rand(1, 3, 8, 8), tokens=torch.rand(1, 2, 24))
     with pytest.raises(ValueError, match=r"expected \(N, T, 24\)"):
-        recipe.new_model("fusion", encoded)(images=torch.rand(1, 512, 6, 6), tokens=torch.ones(1, 2, dtype=torch.int64))
+        recipe.new_model("fusion", encoded)(images=torch.rand(1, 192, 6, 6), tokens=torch.ones(1, 2, dtype=torch.int64))
     with pytest.raises(ValueError, match="the text tower gives vectors of 8 numbers, the model was made for 24"):
-        with_towers(recipe.new_model("fusion", encoded), GivenMaps(512), GivenStates(8))
+        with_towers(recipe.new_model("fusion", encoded), GivenMaps(192), GivenStates(8))
 
 
 @needs_data
@@ -300,4 +341,4 @@ def test_real_photographs_from_pixels_and_from_encodings_alike(tmp_path, monkeyp
         whole = trained.model(**encoded.inputs(pairs.image[some], pairs.caption[some]))
         assert torch.allclose(whole, outputs[some], atol=0.02 * outputs.std().item())
         assert torch.allclose(trained.part(**encoded.given(pairs.image[some], pairs.caption[some])), outputs[some], atol=1e-4)
-    assert encoded.maps(pairs.image[:2]).shape == (2, 512, 6, 6)
+    assert encoded.maps(pairs.image[:2]).shape == (2, 192, 7, 7)

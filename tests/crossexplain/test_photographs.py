@@ -53,3 +53,43 @@ def test_an_object_that_is_covered_is_not_seen_any_more(data):
     assert (chance["inside"][known] < seen[known] / 2).all()
     assert (chance["outside"][known] > chance["inside"][known]).float().mean() > 0.7
 
+
+
+@pytest.fixture(scope="module")
+def told():
+    return photographs.load_captions(64)
+
+
+def test_every_photograph_has_captions_and_foils_that_differ_in_the_words_that_decide(told):
+    assert told.images.shape == (len(told.files), 3, 64, 64) and len(told.files) >= 12
+    assert (np.bincount(told.image) == len(told) // len(told.files)).all() and len(told) >= 5 * len(told.files)
+    assert len({*told.captions, *told.foils}) == 2 * len(told), "no two sentences are alike"
+    for caption, foil, words, false in zip(told.captions, told.foils, told.words, told.false_words):
+        kept, changed = ([word for i, word in enumerate(text.split()) if i not in places]
+                         for text, places in ((caption, words), (foil, false)))
+        assert kept == changed and words and false and caption != foil
+        assert 6 <= len(caption.split()) <= 15 and caption.endswith(".") and foil.endswith(".")
+
+
+def test_foils_of_every_kind_stand_in_most_photographs(told):
+    kinds = set(told.kinds)
+    assert kinds == {"noun", "colour", "action", "number", "position", "negation"}
+    for kind in kinds:
+        assert len({image for image, of_kind in zip(told.image, told.kinds) if of_kind == kind}) >= 12, kind
+    sides = [{caption.split()[i] for i in words} | {foil.split()[i] for i in false} for caption, foil, words, false, kind in
+             zip(told.captions, told.foils, told.words, told.false_words, told.kinds) if kind == "position"]
+    assert sum(bool({word.rstrip(".") for word in words} & {"left", "right"}) for words in sides) >= 7
+    negated = [caption for caption, kind in zip(told.captions, told.kinds) if kind == "negation"]
+    assert 4 <= sum(" no " in f" {text} " or "nobody" in text for text in negated) <= len(negated) - 4, "both ways round"
+
+
+def test_captions_are_dealt_to_other_photographs_each_of_them_once(told):
+    other = told.others(0)
+    assert sorted(other) == list(range(len(told))) and (told.image[other] != told.image).all()
+    assert (told.others(0) == other).all() and (told.others(1) != other).any()
+
+
+def test_what_is_boxed_has_its_word_in_the_captions(data, told):
+    for file, word in zip(data.files, data.words):
+        said = [caption for caption, i in zip(told.captions, told.image) if told.files[i] == file]
+        assert not said or any(word in caption.lower().rstrip(".").split() for caption in said), (file, word)

@@ -15,6 +15,11 @@ from crossexplain.data import photos, store
 needs_data = pytest.mark.skipif(not os.environ.get("CROSSEXPLAIN_DATA"), reason="CROSSEXPLAIN_DATA is not set")
 
 
+def chunk(kind: bytes, body: bytes) -> bytes:
+    """Return a part of a PNG file."""
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
 @pytest.mark.parametrize(
     ("mode", "colour", "rgb"),
     [
@@ -77,6 +82,48 @@ def test_a_photograph_is_turned_as_the_camera_says(tmp_path):
     assert photos.read(tmp_path / "turned.jpg").shape == (3, 4, 2)
 
 
+@pytest.mark.parametrize("turn", range(1, 9))
+def test_each_way_to_hold_a_camera_gives_the_same_photograph(tmp_path, turn):
+    upright = Image.new("RGB", (32, 16), "black")
+    upright.paste("white", (0, 0, 8, 8))  # a white corner, top left
+    upright.paste("red", (24, 8, 32, 16))  # and a red one, bottom right
+    ways = Image.Transpose
+    held = {2: ways.FLIP_LEFT_RIGHT, 3: ways.ROTATE_180, 4: ways.FLIP_TOP_BOTTOM, 5: ways.TRANSPOSE, 6: ways.ROTATE_90,
+            7: ways.TRANSVERSE, 8: ways.ROTATE_270}
+    stored, exif = upright.transpose(held[turn]) if turn > 1 else upright, Image.Exif()
+    exif[0x0112] = turn
+    stored.save(tmp_path / "held.png", exif=exif)
+    upright.save(tmp_path / "upright.png")
+    assert torch.equal(photos.read(tmp_path / "held.png"), photos.read(tmp_path / "upright.png"))
+
+
+@pytest.mark.parametrize(("kind", "pixel", "rgb"), [(2, (65535, 257 * 51, 0), (1, 0.2, 0)), (4, (257 * 51, 65535), (0.2,) * 3),
+                                                    (6, (65535, 0, 0, 0), (1, 1, 1)), (6, (65535, 0, 0, 65535), (1, 0, 0))])
+def test_colours_of_16_bits_and_their_transparency(tmp_path, kind, pixel, rgb):
+    row = b"\0" + struct.pack(f">{len(pixel)}H", *pixel) * 4
+    body = struct.pack(">IIBBBBB", 4, 3, 16, kind, 0, 0, 0)
+    (tmp_path / "deep.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(
+        chunk(*part) for part in ((b"IHDR", body), (b"IDAT", zlib.compress(row * 3)), (b"IEND", b""))))
+    assert torch.allclose(photos.read(tmp_path / "deep.png"), torch.tensor(rgb).float()[:, None, None].expand(3, 3, 4))
+
+
+@pytest.mark.parametrize("size", [(1, 5000), (60_000, 2), (2, 2)])
+def test_a_photograph_that_is_tiny_or_thin_gives_a_square(tmp_path, size):
+    Image.new("RGB", size, "red").save(tmp_path / "thin.png")
+    assert torch.equal(photos.read(tmp_path / "thin.png", 24).mean(dim=(1, 2)), torch.tensor([1.0, 0, 0]))
+
+
+@pytest.mark.parametrize("share", [0.05, 0.5, 0.9])
+@pytest.mark.parametrize("kind", ["jpeg", "gif", "webp", "tiff", "bmp"])
+def test_a_photograph_that_ends_too_early_is_named(tmp_path, kind, share):
+    stream = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 255, (60, 80, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(stream, kind)
+    (tmp_path / f"cut.{kind}").write_bytes(stream.getvalue()[: int(share * len(stream.getvalue()))])
+    with pytest.raises(photos.PhotoError, match=f"cut.{kind} cannot be read as an image.*again"):
+        photos.read(tmp_path / f"cut.{kind}")
+
+
 @pytest.mark.parametrize("kind", ["empty", "page", "half", "header only", "damaged"])
 def test_a_broken_file_is_named(tmp_path, kind):
     stream = io.BytesIO()
@@ -122,9 +169,6 @@ def test_of_an_animation_the_first_picture_is_taken(tmp_path, suffix):
 @pytest.mark.parametrize("side", [8100, 9700, 20_000])
 @pytest.mark.filterwarnings("default::PIL.Image.DecompressionBombWarning")
 def test_a_small_file_that_would_fill_the_memory_is_refused_before_it_is_decoded(tmp_path, side):
-    def chunk(kind, body):
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
     head = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0))
     (tmp_path / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", b"") + chunk(b"IEND", b""))
     with pytest.raises(photos.PhotoError, match="bomb.png has .*at most 64,000,000.* are read; make it smaller"):
@@ -135,6 +179,20 @@ def test_a_file_that_is_open_is_read_like_one_on_disk(tmp_path):
     Image.linear_gradient("L").save(tmp_path / "grey.png")
     with (tmp_path / "grey.png").open("rb") as file:
         assert torch.equal(photos.read(file), photos.read(tmp_path / "grey.png"))
+
+
+def test_bytes_in_memory_are_read_like_a_file(tmp_path):
+    Image.linear_gradient("L").save(tmp_path / "grey.png")
+    content = (tmp_path / "grey.png").read_bytes()
+    assert torch.equal(photos.read(io.BytesIO(content)), photos.read(tmp_path / "grey.png"))
+    with pytest.raises(photos.PhotoError, match="the file cannot be read as an image"):
+        photos.read(io.BytesIO(content[:200]))
+
+
+@pytest.mark.parametrize("other", [None, 5, b"cat.jpg", np.zeros((3, 8, 8))])
+def test_what_is_no_file_is_refused(other):
+    with pytest.raises(photos.PhotoError, match=f"got {type(other).__name__}, expected the path of a photograph"):
+        photos.read(other)
 
 
 @needs_data

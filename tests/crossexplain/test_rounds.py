@@ -6,9 +6,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from crossexplain.checks import InputError
+from crossexplain.gradients.answers import Answer
 from crossexplain.gradients.modalities import ImageCells, Tokens, Vectors
 from crossexplain.gradients.rounds import feature_dividends, rounds
-from crossexplain.gradients.verdict import _Answer, _Judged, _settle, verdict
+from crossexplain.gradients.verdict import _Judged, _settle, verdict
 from crossexplain.gradients.views import FULL, NOTHING, Mask, Noise, Reorder
 from crossexplain.models.clip import small_cnn
 from support.known_rules import BASELINES, BRIGHT, INPUTS, MODALITIES, RULES, TOKENS, WORD, N, Toy
@@ -230,7 +231,7 @@ def test_a_verdict_about_some_examples_is_about_these():
 def test_baselines_that_differ_without_being_sure_ask_for_more_examples():
     def settled(**said):
         """Settle answers of baselines, each with its support."""
-        judged = {baseline: _Judged(_Answer(word, ()), {_Answer(word, ()): support, _Answer("either", ()): 1 - support},
+        judged = {baseline: _Judged(Answer(word, ()), {Answer(word, ()): support, Answer("either", ()): 1 - support},
                                     *[None] * 8) for baseline, (word, support) in said.items()}
         answer, reason, support = _settle(judged, ["image", "text"])
         assert support == pytest.approx(min(support for _, support in said.values()))

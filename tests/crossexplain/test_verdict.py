@@ -293,6 +293,18 @@ def test_of_a_few_examples_no_part_is_named_by_chance():
     assert not any(answer.endswith("alone") for answer in named)
 
 
+def test_the_mean_advantage_decides_where_samples_waver_about_a_part():
+    clear, border, none = mixture(0.3), mixture(0.3), mixture(0.3)
+    noise = torch.from_numpy(np.random.default_rng(0).normal(size=clear[FULL].shape)) * clear["image masked"].std()
+    border["image masked"], none["image masked"] = clear["image masked"] + 1.5 * noise, noise
+    assert near_border(border) and verdict({"zero": none}, TWO).answer == "both only"
+    judged = verdict({"zero": clear, "data": border}, TWO)
+    assert judged.answer == "partly text, partly both" and "no other answer fits" in judged.reason
+    for two in ({"zero": border, "data": border}, {"zero": none, "data": border}):
+        assert verdict(two, TWO).answer == "both only"
+    assert "the baselines disagree" in verdict({"zero": clear, "data": none}, TWO).reason
+
+
 def near_border(views):
     """Return whether samples waver between both only and a part that is the text's own."""
     judged = verdict({"zero": views}, TWO)

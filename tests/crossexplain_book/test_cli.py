@@ -113,7 +113,7 @@ def test_a_command_whose_packages_are_not_installed_says_how_to_get_them(checkou
     process = subprocess.run([sys.executable, "-c", code], cwd=checkout, capture_output=True, text=True, check=False)
     assert process.returncode == USAGE and "Traceback" not in process.stderr
     assert "psutil is not installed, and the command 'book' needs it" in process.stderr
-    assert "make env" in process.stderr and "pip install 'crossexplain[book,test]'" in process.stderr
+    assert "make env" in process.stderr and "pip install 'crossexplain[book,teach,test]'" in process.stderr
 
 
 def test_a_missing_source_has_a_code_of_its_own_and_nothing_is_downloaded_unasked(capsys):

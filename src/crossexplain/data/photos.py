@@ -1,6 +1,7 @@
 """Photographs from files, as networks with ImageNet weights read them."""
 
 from collections.abc import Sequence
+from os import PathLike
 from pathlib import Path
 from typing import BinaryIO
 
@@ -39,12 +40,14 @@ def read(path: Path | str | BinaryIO, size: int | None = None) -> Tensor:
     Raises
     ------
     PhotoError
-        If the file is missing, is no image, ends too early, would fill the memory, or holds values whose white is unknown;
-        or if the size is no whole number above 0.
+        If it is no file, or the file is missing, is no image, ends too early, would fill the memory, or holds values whose
+        white is unknown; or if the size is no whole number above 0.
     """
     if size is not None and (not isinstance(size, (int, np.integer)) or size < 1):
         raise PhotoError(f"got size {size!r}, expected the side in pixels, a whole number of at least 1.")
-    name = Path(getattr(path, "name", path)).name
+    if not isinstance(path, (str, PathLike)) and not hasattr(path, "read"):
+        raise PhotoError(f"got {type(path).__name__}, expected the path of a photograph, or a file opened in binary mode.")
+    name = Path(str(getattr(path, "name", path if isinstance(path, (str, PathLike)) else "the file"))).name
     try:
         with Image.open(path) as opened:
             _require_readable(opened, name)

@@ -7,7 +7,7 @@ modalities the same is asked of every sum of parts: which modalities alone, whic
 
 import textwrap
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral, Real
 from typing import NamedTuple
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from crossexplain.checks import InputError
+from crossexplain.gradients.answers import CANNOT_TELL, Answer, modalities_of, named, of_families, partly, spoken
 from crossexplain.gradients.evidence import classes, evidence
 from crossexplain.gradients.parts import (
     FLAT,
@@ -124,11 +125,11 @@ class Verdict:
         for baseline, parts in self.reach.items():
             reached = ", ".join(f"{part} {estimate:.2f}" for part, estimate in parts.items())
             flipped = ", ".join(f"{name} masked {estimate:.2f}" for name, estimate in self.flips[baseline].items())
-            named = [f"{_spoken(names)} {share:.2f}" for names, share in self.interactions.get(baseline, {}).items()
-                     if share.value >= NAMED]
+            strong = [f"{spoken(names)} {share:.2f}" for names, share in self.interactions.get(baseline, {}).items()
+                      if share.value >= NAMED]
             lines.append(f"  {baseline}: {self.answers[baseline]}; accounts for {reached}; flips with {flipped}; "
-                         f"interaction {self.strength[baseline]:.2f}" + (f", of {', '.join(named)}" if named else ""))
-        return "\n".join(textwrap.fill(line, 88, subsequent_indent="    ", break_long_words=False) for line in lines)
+                         f"interaction {self.strength[baseline]:.2f}" + (f", of {', '.join(strong)}" if strong else ""))
+        return "\n".join(textwrap.fill(line, 80, subsequent_indent="    ", break_long_words=False) for line in lines)
 
 
 def verdict(logits: Mapping[str, Mapping[str, Tensor]], modalities: Sequence[str], target: Tensor | None = None, *,
@@ -203,7 +204,7 @@ def verdict(logits: Mapping[str, Mapping[str, Tensor]], modalities: Sequence[str
     kept = {name: {baseline: getattr(one, name) for baseline, one in judged.items()}
             for name in ("reach", "strength", "dividend", "flips", "interactions", "shares")}
     answers = {baseline: one.answer.word for baseline, one in judged.items()}
-    subset = _subset(judged, modalities) if found == CANNOT_TELL else _names(found, modalities)
+    subset = _subset(judged, modalities) if found == CANNOT_TELL else modalities_of(found, modalities)
     if found == CANNOT_TELL and subset:
         reason += f" They rest on {' and '.join(subset)}, however these go together."
     return Verdict(found.word, reason + on_one_side(full), support, answers, terms=found.terms, subset=subset, **kept)
@@ -280,21 +281,11 @@ def _require_share(enough: float) -> None:
         raise InputError(f"got enough={enough!r} as the share that counts as the whole, expected above 0 and at most 1.")
 
 
-class _Answer(NamedTuple):
-    """An answer in words, and the parts that carry the predictions."""
-
-    word: str
-    terms: Family
-
-
-CANNOT_TELL = _Answer("cannot tell", ())
-
-
 class _Judged(NamedTuple):
     """What one baseline says; from ``reach`` on the fields of :class:`Verdict`."""
 
-    answer: _Answer
-    often: dict[_Answer, float]  # share of the bootstrap samples, the most frequent first
+    answer: Answer
+    often: dict[Answer, float]  # share of the bootstrap samples, the most frequent first
     accounts_for: Callable[[Family], np.ndarray]  # of families whose views are there, (1 + draws,)
     families: list[list[Family]]
     reach: dict[str, Interval]
@@ -304,11 +295,11 @@ class _Judged(NamedTuple):
     interactions: dict[Part, Interval]
     shares: dict[Part, Interval]
 
-    def support(self, *answers: _Answer) -> float:
+    def support(self, *answers: Answer) -> float:
         """Return the share of the bootstrap samples that give one of some answers, or what the sample itself gives."""
         return sum(self.often.get(answer, 0.0) for answer in answers or [self.answer])
 
-    def likely(self) -> list[_Answer]:
+    def likely(self) -> list[Answer]:
         """Return the answers of nearly all bootstrap samples."""
         before = np.cumsum([0.0, *self.often.values()])
         return [answer for answer, share in zip(self.often, before) if share < SURE]
@@ -353,35 +344,22 @@ def _judge(logits: Mapping[str, Tensor], modalities: Sequence[str], target: Tens
                    estimate(1 - reached["sum"], n), estimate(share, n), intervals(flips), intervals(sizes), intervals(shares))
 
 
-def _often(answers: Sequence[_Answer], choice: np.ndarray) -> dict[_Answer, float]:
+def _often(answers: Sequence[Answer], choice: np.ndarray) -> dict[Answer, float]:
     """Return the share of the bootstrap samples that give each answer, the most frequent first."""
     return {answers[i]: count / (len(choice) - 1) for i, count in Counter(choice[1:].tolist()).most_common()}
 
 
 def _answers_of(reach: Callable[[Family], np.ndarray], modalities: Sequence[str], levels: list[list[Family]],
-                enough: float) -> tuple[list[_Answer], np.ndarray]:
+                enough: float) -> tuple[list[Answer], np.ndarray]:
     """Return the answers of all samples, and which of them each sample gives."""
     found, choice = simplest(levels, reach, enough)
-    answers = [_answer(several) for several in found]
+    answers = [of_families(several) for several in found]
     if len(modalities) == 2 and "both only" in (words := [answer.word for answer in answers]):
         more = reach(((modalities[0],),)) - reach(((modalities[1],),))
         for name, exceeds in zip(modalities, (more, -more)):
             choice[(choice == words.index("both only")) & (exceeds >= SOME)] = len(answers)
-            answers.append(_Answer(partly(name), ((name,), tuple(modalities))))
+            answers.append(Answer(partly(name), ((name,), tuple(modalities))))
     return answers, choice
-
-
-def _answer(found: tuple[Family, ...]) -> _Answer:
-    """Return what families that are each enough say."""
-    terms = tuple(part for family in found for part in family)
-    if max(map(len, terms)) > 1:
-        return _Answer("both only", terms)
-    return _Answer(f"{terms[0][0]} alone" if len(terms) == 1 else "either" if len(found) > 1 else "both added", terms)
-
-
-def partly(name: str) -> str:
-    """Return the answer of a model in which one modality alone gives a part of the predictions, and an interaction the rest."""
-    return f"partly {name}, partly both"
 
 
 def _interactions(logits: Mapping[str, Tensor], modalities: Sequence[str], target: Tensor,
@@ -405,11 +383,11 @@ def _answers(reached: Mapping[str, np.ndarray], modalities: Sequence[str], enoug
     return answers
 
 
-def _settle(judged: Mapping[str, _Judged], modalities: Sequence[str]) -> tuple[_Answer, str, float]:
+def _settle(judged: Mapping[str, _Judged], modalities: Sequence[str]) -> tuple[Answer, str, float]:
     """Return one answer of all baselines, the reason for it and its support."""
     words = _told(judged, modalities)
     likely = list(dict.fromkeys(answer for one in judged.values() for answer in one.likely()))
-    if agreed := _in_common(likely, {one.answer for one in judged.values() if one.support() >= SURE}, modalities):
+    if agreed := _in_common(likely, judged, modalities):
         support = min(one.support(*likely) for one in judged.values())
         reason = f"every baseline says so ({words})." if len(likely) == 1 else \
             f"no other answer fits all samples and baselines ({words})."
@@ -422,12 +400,7 @@ def _settle(judged: Mapping[str, _Judged], modalities: Sequence[str]) -> tuple[_
         return answer, "the logits hardly vary over these examples.", support
     if others:
         return CANNOT_TELL, f"the baselines differ, but not all of them are sure ({words}); use more examples.", support
-    return CANNOT_TELL, f"{_named(answer, modalities)} is likely but not sure ({words}); use more examples.", support
-
-
-def _names(answer: _Answer, modalities: Sequence[str]) -> tuple[str, ...]:
-    """Return the modalities that an answer names, in their order."""
-    return tuple(name for name in modalities if any(name in part for part in answer.terms))
+    return CANNOT_TELL, f"{named(answer, modalities)} is likely but not sure ({words}); use more examples.", support
 
 
 def _subset(judged: Mapping[str, _Judged], modalities: Sequence[str]) -> tuple[str, ...]:
@@ -436,7 +409,7 @@ def _subset(judged: Mapping[str, _Judged], modalities: Sequence[str]) -> tuple[s
     for one in judged.values():
         shares = Counter()
         for answer, share in one.often.items():
-            shares[_names(answer, modalities)] += share
+            shares[modalities_of(answer, modalities)] += share
         subset, share = shares.most_common(1)[0]
         found.add(subset if share >= SURE else ())
     return found.pop() if len(found) == 1 else ()
@@ -444,12 +417,12 @@ def _subset(judged: Mapping[str, _Judged], modalities: Sequence[str]) -> tuple[s
 
 def _told(judged: Mapping[str, _Judged], modalities: Sequence[str]) -> str:
     """Return what each baseline says."""
-    return "; ".join(f"{baseline}: {_named(one.answer, modalities)} ({one.support():.0%} of samples)"
+    return "; ".join(f"{baseline}: {named(one.answer, modalities)} ({one.support():.0%} of samples)"
                      for baseline, one in judged.items())
 
 
 def _by_mean(judged: Mapping[str, _Judged], modalities: Sequence[str],
-             enough: float) -> tuple[_Answer, str, float] | None:
+             enough: float) -> tuple[Answer, str, float] | None:
     """Return what the mean over the baselines says, if its samples are sure and no baseline is far from saying so; or None."""
     several = list(judged.values())
     if any(one.answer == CANNOT_TELL for one in several):
@@ -465,33 +438,46 @@ def _by_mean(judged: Mapping[str, _Judged], modalities: Sequence[str],
     return answer, reason + _details(answer, judged, modalities), support
 
 
-def _in_common(likely: Sequence[_Answer], sure: set[_Answer], modalities: Sequence[str]) -> _Answer | None:
+def _in_common(likely: Sequence[Answer], judged: Mapping[str, _Judged], modalities: Sequence[str]) -> Answer | None:
     """Return the answer that covers all likely ones, or None.
 
-    Between one modality alone and both only lies that a part is its own: where samples waver between neighbours, that one is
-    taken of which a baseline is sure. Where none is, it is the middle, or both only if that is the neighbour: of a few examples
-    a part seems to be a modality's own by chance. Of more than two modalities it may be open which are added to those that
-    interact; those that may be are named too.
+    Between one modality alone and both only lies that a part is its own. Where samples waver between that and one modality
+    alone, that is taken of which a baseline is sure, or else the middle; between that and both only, the mean advantage of the
+    modality decides. Of more than two modalities it may be open which are added to those that interact; those that may be are
+    named too.
     """
     words = {answer.word for answer in likely}
     if len(likely) == 1:
         return None if likely[0] == CANNOT_TELL else likely[0]
-    for name in modalities if len(modalities) == 2 else ():
-        if partly(name) in words and words in ({partly(name), f"{name} alone"}, {partly(name), "both only"}):
-            usual = "both only" if "both only" in words else partly(name)
-            neighbours = sure or [answer for answer in likely if answer.word == usual]
-            return next(iter(neighbours)) if len(sure) < 2 else None
+    sure = {one.answer for one in judged.values() if one.support() >= SURE}
+    for name in modalities if len(modalities) == 2 and len(sure) < 2 else ():
+        if words == {partly(name), "both only"}:
+            usual = partly(name) if _has_its_own(name, judged, modalities) else "both only"
+            return next(answer for answer in likely if answer.word == usual)
+        if words == {partly(name), f"{name} alone"}:
+            return next(iter(sure or (answer for answer in likely if answer.word == partly(name))))
     if words == {"both only"} and len({tuple(part for part in answer.terms if len(part) > 1) for answer in likely}) == 1:
         return max(likely, key=lambda answer: len(answer.terms))
     return None
 
 
-def _details(answer: _Answer, judged: Mapping[str, _Judged], modalities: Sequence[str]) -> str:
+def _has_its_own(name: str, judged: Mapping[str, _Judged], modalities: Sequence[str]) -> bool:
+    """Say whether one of two modalities accounts for clearly more than the other, in the mean over the baselines.
+
+    Of a few examples one does by chance; so nearly all samples have to agree that it accounts for more at all. As chance may
+    favour either, half as many may differ as for an answer.
+    """
+    other, = (of for of in modalities if of != name)
+    more = np.mean([one.accounts_for(((name,),)) - one.accounts_for(((other,),)) for one in judged.values()], axis=0)
+    return more[0] >= SOME and (more[1:] > 0).mean() >= (1 + SURE) / 2
+
+
+def _details(answer: Answer, judged: Mapping[str, _Judged], modalities: Sequence[str]) -> str:
     """Return sentences that name which of several modalities, and tell how often one of two decides alone."""
     if len(modalities) > 2 and answer.word == "either":
         return f" Each of {' and '.join(part[0] for part in answer.terms)} would do."
     if len(modalities) > 2 and answer.word == "both only":
-        return f" What interacts: {', '.join(_spoken(part) for part in answer.terms if len(part) > 1)}."
+        return f" What interacts: {', '.join(spoken(part) for part in answer.terms if len(part) > 1)}."
     return "".join(_kept(judged, name, modalities) for name in modalities if answer.word == partly(name))
 
 
@@ -502,15 +488,3 @@ def _kept(judged: Mapping[str, _Judged], name: str, modalities: Sequence[str]) -
     told = "; ".join(f"{baseline}: {1 - flips.value:.0%} [{1 - flips.high:.0%}, {1 - flips.low:.0%}]"
                      for baseline, flips in kept.items())
     return f" Predictions that {name} alone gives as well: {told}."
-
-
-def _named(answer: _Answer, modalities: Sequence[str]) -> str:
-    """Return an answer, of more than two modalities with their names."""
-    if len(modalities) == 2 or len(answer.terms) < 2 and not any(len(part) > 1 for part in answer.terms):
-        return answer.word
-    return f"{answer.word}, {(' or ' if answer.word == 'either' else ' + ').join(map(_spoken, answer.terms))}"
-
-
-def _spoken(names: Iterable[str]) -> str:
-    first, *others = names
-    return f"{first} with {' and '.join(others)}" if others else first

@@ -19,6 +19,7 @@ from crossexplain.models.classifier import SMALLEST, CutInTwo
 # Number of blocks, side of the kernel, stride of the first block, factor of its inner channels, channels: Table 1 of the paper.
 STAGES = ((1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80), (3, 5, 1, 6, 112), (4, 5, 2, 6, 192),
           (1, 3, 1, 6, 320))
+LAST, WIDTH = 17, 1280  # number of the last layer of the features, and its channels
 EPSILON = 1e-3  # of batch norm, as the weights were trained
 PARTS = {"_expand_conv": "expand.0", "_bn0": "expand.1", "_depthwise_conv": "apart.0", "_bn1": "apart.1",
          "_project_conv": "project.0", "_bn2": "project.1"}  # published name and own name of a block's layers
@@ -75,16 +76,22 @@ class Block(nn.Module):
 class EfficientNetLite0(CutInTwo):
     """The network; takes photographs as they are, red, green, blue from 0 to 1.
 
+    Parameters
+    ----------
+    cut : int
+        The layer of ``features`` after which it is cut in two; default, the last convolutional map. An earlier map holds
+        more of what is no class of ImageNet, and all that follows is made of it.
+
     Attributes
     ----------
     image_layer : str
-        The last convolutional map, 7 x 7 of 224 pixels.
+        The map at the cut, 7 x 7 of 224 pixels from the twelfth layer on.
     size : int
         Side in pixels of the square images that the weights were trained on.
-    classes : None
-        It has no layer that gives a map of each class.
     width : int
-        Channels of the last map.
+        Channels of that map.
+    fine : bool
+        As for :class:`crossexplain.models.vgg.ImageNetClassifier`.
 
     Examples
     --------
@@ -94,26 +101,33 @@ class EfficientNetLite0(CutInTwo):
     (torch.Size([1, 1280, 2, 3]), torch.Size([1, 1000]))
     """
 
-    image_layer, size, width, classes = "features.17.2", 224, 1280, None
+    size, fine = 224, False
 
-    def __init__(self):
+    def __init__(self, cut: int = LAST):
         super().__init__()
         layers, before = [nn.Sequential(*_convolution(3, 32, 3, 2), nn.ReLU6())], 32
         for count, kernel, stride, factor, channels in STAGES:
             for i in range(count):
                 layers.append(Block(before, channels, kernel, stride if i == 0 else 1, factor))
                 before = channels
-        layers.append(nn.Sequential(*_convolution(before, self.width, 1), nn.ReLU6()))
-        self.features, self.classifier = nn.Sequential(*layers), nn.Linear(self.width, 1000)
+        layers.append(nn.Sequential(*_convolution(before, WIDTH, 1), nn.ReLU6()))
+        self.features, self.classifier, self.cut = nn.Sequential(*layers), nn.Linear(WIDTH, 1000), cut
+        self.image_layer = "features.17.2" if cut == LAST else f"features.{cut}"
+        self.width = [layer for layer in self.features[cut].modules() if isinstance(layer, nn.Conv2d)][-1].out_channels
+
+    @property
+    def later(self) -> list[nn.Module]:
+        """The layers between the cut and the classifier."""
+        return list(self.features[self.cut + 1 :])
 
     def tower(self, images: Tensor) -> Tensor:
-        """Return the last convolutional map (N, 1280, h, w) of images (N, 3, S, S) in [0, 1]."""
+        """Return the map at the cut (N, C, h, w) of images (N, 3, S, S) in [0, 1]."""
         images = require_images(images, channels=3, smallest=SMALLEST, unit=True)
-        return self.features((255 * images - 127) / 128)
+        return self.features[: self.cut + 1]((255 * images - 127) / 128)
 
     def head(self, maps: Tensor) -> Tensor:
-        """Return logits (N, 1000) of the last convolutional map."""
-        return self.classifier(maps.mean(dim=(2, 3)))
+        """Return logits (N, 1000) of the map at the cut."""
+        return self.classifier(self.features[self.cut + 1 :](maps).mean(dim=(2, 3)))
 
 
 def own_name(key: str) -> str:

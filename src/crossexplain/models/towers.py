@@ -6,12 +6,14 @@ within itself where a gradient is best read: the last map, and the embeddings.
 """
 
 import copy
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from transformers import CLIPTextModel, PreTrainedModel
 
 from crossexplain.checks import InputError, require_images, require_one_of, require_tokens
+from crossexplain.models.efficientnet import EfficientNetLite0
 from crossexplain.models.vgg import ImageNetClassifier
 
 POOLINGS = ("max", "mean", "first", "last")
@@ -47,25 +49,23 @@ class ConvTower(nn.Module):
 
 
 class ImageNetTower(nn.Module):
-    """The convolutions of a network of torchvision, VGG or SqueezeNet, up to its last map.
+    """The convolutions of a network with ImageNet weights, VGG, SqueezeNet or EfficientNet, up to its last map.
 
     Parameters
     ----------
-    network : ImageNetClassifier
+    network : ImageNetClassifier or EfficientNetLite0
         From :func:`crossexplain.models.vgg.load_imagenet`, frozen; unfreeze the parts that are to be tuned.
     coarse : bool
         Return the :func:`coarse` map; ``layer`` stays the map before it.
     """
 
-    width = 512  # of all three networks
-
-    def __init__(self, network: ImageNetClassifier, coarse: bool = False):
+    def __init__(self, network: ImageNetClassifier | EfficientNetLite0, coarse: bool = False):
         super().__init__()
-        self.network, self.coarse = network, coarse
+        self.network, self.coarse, self.width = network, coarse, network.width
         self.layer = f"network.{network.image_layer}"
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the last map (N, 512, h, w) of photographs (N, 3, S, S) in [0, 1]."""
+        """Return the last map (N, C, h, w) of photographs (N, 3, S, S) in [0, 1]."""
         maps = self.network.tower(images)
         return coarse(maps) if self.coarse else maps
 
@@ -246,8 +246,8 @@ class MapPooling(nn.Module):
 class FrozenMapPooling(nn.Module):
     """Make one vector of the map of a frozen tower: mean and maximum over the places, then a linear layer.
 
-    The channels are pooled and, where the network has a layer that gives a map of each class, those maps too. Nothing is
-    trained up to there, so :meth:`gather` is computed once for each picture.
+    The channels are pooled and, where layers of the network follow that give a map, those of their maps too. Nothing is trained
+    up to there, so :meth:`gather` is computed once for each picture.
 
     Parameters
     ----------
@@ -255,22 +255,31 @@ class FrozenMapPooling(nn.Module):
         Of the map, and of the vector.
     dropout : float
         Before the linear layer.
-    classes : torch.nn.Conv2d, optional
-        The layer that gives a map of each class; SqueezeNet has one. Stays as it is.
+    later : sequence of torch.nn.Module
+        The layers that follow, one after the other; they stay as they are.
     """
 
-    def __init__(self, channels: int, width: int, dropout: float = 0.0, classes: nn.Conv2d | None = None):
+    def __init__(self, channels: int, width: int, dropout: float = 0.0, later: Sequence[nn.Module] = ()):
         super().__init__()
-        self.classes = None if classes is None else copy.deepcopy(classes).requires_grad_(False)
-        pooled = 2 * (channels + (0 if classes is None else classes.out_channels))
+        self.later = nn.ModuleList(copy.deepcopy(layer).requires_grad_(False).eval() for layer in later)
+        inner = ([part for part in layer.modules() if isinstance(part, nn.Conv2d)][-1] for layer in later)
+        pooled = 2 * sum([channels, *(convolution.out_channels for convolution in inner)])
         self.register_buffer("middle", torch.zeros(pooled))
         self.register_buffer("spread", torch.ones(pooled))
         self.join = nn.Sequential(nn.Dropout(dropout), nn.Linear(pooled, width))
 
+    def train(self, mode: bool = True) -> "FrozenMapPooling":
+        """Switch dropout on or off; the layers that stay as they are keep their batch statistics."""
+        super().train(mode)
+        self.later.eval()
+        return self
+
     def gather(self, maps: Tensor) -> Tensor:
-        """Return mean and maximum over the places of maps (N, C, h, w); (N, P)."""
-        seen = maps if self.classes is None else torch.cat([maps, self.classes(maps).relu()], dim=1)
-        return torch.cat([seen.mean(dim=(2, 3)), seen.amax(dim=(2, 3))], dim=1)
+        """Return mean and maximum over the places of maps (N, C, h, w) and of what later layers make of them; (N, P)."""
+        seen = [maps]
+        for layer in self.later:
+            seen.append(layer(seen[-1]))
+        return torch.cat([pooled for each in seen for pooled in (each.mean(dim=(2, 3)), each.amax(dim=(2, 3)))], dim=1)
 
     @torch.no_grad()
     def standardise(self, gathered: Tensor) -> None:
@@ -282,6 +291,30 @@ class FrozenMapPooling(nn.Module):
         """Return vectors (N, width) of maps (N, C, h, w), or of what :meth:`gather` returned for them, (N, P)."""
         gathered = self.gather(maps) if maps.ndim == 4 else maps
         return self.join((gathered - self.middle) / self.spread)
+
+
+class WordPooling(nn.Module):
+    """Make one vector of the states of a text: a mean over the tokens whose weights are learned, others for each part of it.
+
+    Every token has a weight above 0, so that each gets a gradient; at the beginning all are equal.
+
+    Parameters
+    ----------
+    width : int
+        Of the states.
+    parts : int
+        In which the vector is cut; each part has weights of its own.
+    """
+
+    def __init__(self, width: int, parts: int = 8):
+        super().__init__()
+        self.parts, self.weigh = parts, nn.Linear(width, parts)
+        nn.init.zeros_(self.weigh.weight)
+
+    def forward(self, states: Tensor, real: Tensor) -> Tensor:
+        """Return vectors (N, D) of states (N, T, D), of which those that are real (N, T) count."""
+        weights = self.weigh(states).masked_fill(~real[:, :, None], -torch.inf).softmax(dim=1)  # (N, T, parts)
+        return (weights[..., None] * states.unflatten(2, (self.parts, -1))).sum(dim=1).flatten(1)
 
 
 def dense(before: int, hidden: int, after: int, dropout: float) -> list[nn.Module]:

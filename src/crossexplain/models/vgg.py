@@ -81,7 +81,13 @@ class ImageNetClassifier(CutInTwo):
         The last convolutional map: 14 x 14 for VGG, 13 x 13 for SqueezeNet.
     size : int
         Side in pixels of the square images that the weights were trained on.
+    width : int
+        Channels of that map.
+    fine : bool
+        Whether it has more places than the layers after a frozen tower need; see :func:`crossexplain.models.towers.coarse`.
     """
+
+    width, fine = 512, True  # of all three networks
 
     def __init__(self, name: str):
         super().__init__()
@@ -91,9 +97,9 @@ class ImageNetClassifier(CutInTwo):
         self.network = torchvision.models.get_model(name, weights=None)
 
     @property
-    def classes(self) -> nn.Conv2d | None:
-        """The layer that gives a map of each class; None for VGG, which has none."""
-        return next((layer for layer in self.network.classifier if isinstance(layer, nn.Conv2d)), None)
+    def later(self) -> list[nn.Module]:
+        """The layers after the last map that give a map, too: SqueezeNet's of each class; VGG has none."""
+        return [nn.Sequential(layer, nn.ReLU()) for layer in self.network.classifier if isinstance(layer, nn.Conv2d)]
 
     def tower(self, images: Tensor) -> Tensor:
         """Return the last convolutional map (N, 512, h, w) of images (N, 3, S, S) in [0, 1]."""
@@ -109,7 +115,7 @@ class ImageNetClassifier(CutInTwo):
         return self.network.classifier(maps).flatten(1)
 
 
-def load_imagenet(name: str, path: Path | str) -> ImageNetClassifier | EfficientNetLite0:
+def load_imagenet(name: str, path: Path | str, **settings) -> ImageNetClassifier | EfficientNetLite0:
     """Load a network with ImageNet weights, frozen and in eval mode.
 
     Parameters
@@ -117,6 +123,8 @@ def load_imagenet(name: str, path: Path | str) -> ImageNetClassifier | Efficient
     name : {"vgg16", "vgg19", "squeezenet1_0", "efficientnet_lite0"}
     path : Path
         State dict as it was published, by torchvision or for Lite0 by its authors, ``.safetensors`` or ``.pth``.
+    settings
+        ``cut`` of :class:`~crossexplain.models.efficientnet.EfficientNetLite0`.
 
     Returns
     -------
@@ -129,7 +137,7 @@ def load_imagenet(name: str, path: Path | str) -> ImageNetClassifier | Efficient
     """
     require_one_of(name, (*NETWORKS, LITE), "network")
     with torch.device("meta"):  # initial weights would take memory and time, and are replaced at once
-        model = EfficientNetLite0() if name == LITE else ImageNetClassifier(name)
+        model = EfficientNetLite0(**settings) if name == LITE else ImageNetClassifier(name, **settings)
     holder = model if name == LITE else model.network
     weights = read_weights(Path(path), holder, name, rename=own_name if name == LITE else str)
     holder.load_state_dict(weights, assign=True)

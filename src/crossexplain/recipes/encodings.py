@@ -2,12 +2,13 @@
 
 What is kept, and what can be done with it without running the towers again:
 
-- of a photograph the whole last convolutional map, (512, 13, 13) of SqueezeNet: pooled vectors and coarse maps follow from it,
-  and a round that masks cells of the map replaces some of them. A round that masks pixels needs the tower again.
+- of a photograph the whole map at which the network is cut in two, (192, 7, 7) of EfficientNet-Lite0, (512, 13, 13) of
+  SqueezeNet: all later maps and pooled vectors follow from it, and a round that masks cells of the map replaces some of them.
+  A round that masks pixels needs the tower again. Of photographs to learn from the same is kept of their mirror images.
 - of a caption the states of all its tokens, special ones included. A round that masks words needs the encoder again, and so do
   gradients at the embeddings.
 
-As float16 that takes 173 kB a photograph and 768 bytes a token: 1.4 GB and 0.4 GB for Flickr8k.
+As float16 that takes 19 kB a photograph, or 173 kB, and 768 bytes a token: 0.3 or 2.4 GB and 0.4 GB for Flickr8k.
 """
 
 import hashlib
@@ -24,45 +25,36 @@ from crossexplain.data import flickr8k, store
 from crossexplain.data.flickr8k import Flickr8k
 from crossexplain.models import bert, encodings, vgg
 from crossexplain.models.bert import TextBatches
+from crossexplain.models.efficientnet import EfficientNetLite0, fused
 from crossexplain.models.encodings import Encodings
-from crossexplain.models.towers import EncoderTower, GivenMaps, GivenStates, ImageNetTower, coarse, pool
-from crossexplain.models.two_towers import JoinedTowers, in_batches, with_towers
+from crossexplain.models.towers import EncoderTower, GivenMaps, GivenStates, ImageNetTower, coarse
+from crossexplain.models.two_towers import JoinedTowers, with_towers
 from crossexplain.models.vgg import ImageNetClassifier
 
-TOWERS = ("squeezenet1_0", "minilm")
+TOWERS = (vgg.LITE, "minilm")  # both come with registry packages; "squeezenet1_0" is the smallest other
 PAPER_TOWERS = ("vgg16", "bert-base-uncased")
 SMALL = {"train": 120, "validation": 40, "test": 40}  # photographs of each split, to see that everything runs
-POOLING = "mean"  # of the states of a caption
+CUT = 15  # where EfficientNet-Lite0 is cut: its last two layers know the classes of ImageNet best, and captions less
 LONGEST = 64  # tokens of a caption
 
 
 @dataclass(frozen=True)
-class Encoded:
-    """The encodings of Flickr8k, or of some photographs of each split, by two frozen towers.
+class Towers:
+    """An image tower and a text tower, frozen, for the heads of this project to stand between.
 
     Attributes
     ----------
-    flickr8k : Flickr8k
     towers : (str, str)
         Their names in ``crossexplain.data.store.SOURCES``.
-    network : ImageNetClassifier
+    network : ImageNetClassifier or EfficientNetLite0
     encoder : transformers.PreTrainedModel
     tokenizer : transformers.PreTrainedTokenizerBase
-    images, captions : ndarray of int64
-        Numbers of the photographs and captions that were encoded, ascending.
-    maps_of, states_of : Encodings
-        Their encodings, in the same order.
     """
 
-    flickr8k: Flickr8k
     towers: tuple[str, str]
-    network: ImageNetClassifier
+    network: ImageNetClassifier | EfficientNetLite0
     encoder: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
-    images: np.ndarray
-    captions: np.ndarray
-    maps_of: Encodings
-    states_of: Encodings
 
     @property
     def words(self) -> dict:
@@ -71,25 +63,65 @@ class Encoded:
         return {"layer": "text.encoder.embeddings", "mask_id": ids.mask_token_id, "pad_id": ids.pad_token_id,
                 "special": (ids.cls_token_id, ids.sep_token_id), "attention": "attention_mask"}
 
+    def head(self, model: JoinedTowers) -> JoinedTowers:
+        """Return the part of a model after the towers, which is called with encodings."""
+        return with_towers(model, GivenMaps(model.image.width), GivenStates(model.text.width))
+
+    def whole(self, head: JoinedTowers) -> JoinedTowers:
+        """Return a head between the real towers, which is called with :meth:`inputs_of`."""
+        return with_towers(head, ImageNetTower(self.network, self.network.fine), EncoderTower(self.encoder))
+
+    def inputs_of(self, pictures: Tensor, texts: Sequence[str]) -> dict[str, Tensor]:
+        """Return the inputs of a whole model.
+
+        Parameters
+        ----------
+        pictures : Tensor, shape (N, 3, S, S)
+            Photographs in [0, 1], with sides of ``network.size``; see :func:`crossexplain.data.photos.read`.
+        texts : sequence of N str
+            Of more than ``LONGEST`` tokens are cut off.
+        """
+        return {"images": pictures, **bert.encode(self.tokenizer, texts, LONGEST, truncate=True).of_two_towers}
+
+
+@dataclass(frozen=True)
+class Encoded(Towers):
+    """The encodings of Flickr8k, or of some photographs of each split, by two frozen towers.
+
+    Attributes
+    ----------
+    towers, network, encoder, tokenizer
+        As for :class:`Towers`.
+    flickr8k : Flickr8k
+    images, captions : ndarray of int64
+        Numbers of the photographs and captions that were encoded, ascending.
+    maps_of, states_of : Encodings
+        Their encodings, in the same order.
+    mirrored_of : Encodings
+        Of the mirror images of the photographs to learn from, in ascending order of their numbers.
+    """
+
+    flickr8k: Flickr8k
+    images: np.ndarray
+    captions: np.ndarray
+    maps_of: Encodings
+    mirrored_of: Encodings
+    states_of: Encodings
+
     def maps(self, images: Sequence[int]) -> Tensor:
-        """Return the coarse maps of photographs, (n, 512, h, w), float32."""
-        return coarse(self.maps_of[_places(self.images, images, "photograph")])
+        """Return the maps of photographs that a head is given, coarse where the network's is fine; (n, C, h, w), float32."""
+        return self._given(self.maps_of[_places(self.images, images, "photograph")])
+
+    def mirrored(self, images: Sequence[int]) -> Tensor:
+        """Return the maps of the mirror images of photographs to learn from, as :meth:`maps` does."""
+        return self._given(self.mirrored_of[_places(np.sort(self.flickr8k.splits["train"]), images, "mirrored photograph")])
+
+    def _given(self, maps: Tensor) -> Tensor:
+        return coarse(maps) if self.network.fine else maps
 
     def states(self, captions: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Return the states of all tokens of captions, (n, T, D), and which are of a token, (n, T)."""
         return self.states_of.padded(_places(self.captions, captions, "caption"))
-
-    def pooled(self, captions: Sequence[int]) -> Tensor:
-        """Return the pooled states of captions, (n, 1, D), for a head that pools states first: it pools one state to itself."""
-        return in_batches(lambda part: pool(*self.states(part), POOLING), captions, 1024)[:, None]
-
-    def head(self, model: JoinedTowers) -> JoinedTowers:
-        """Return the part of a model after the towers, which is called with :meth:`given`."""
-        return with_towers(model, GivenMaps(model.image.width), GivenStates(model.text.width))
-
-    def whole(self, head: JoinedTowers) -> JoinedTowers:
-        """Return a head between the real towers, which is called with :meth:`inputs`."""
-        return with_towers(head, ImageNetTower(self.network, coarse=True), EncoderTower(self.encoder))
 
     def given(self, images: Sequence[int], captions: Sequence[int]) -> dict[str, Tensor]:
         """Return the inputs of a head, for photographs and as many captions."""
@@ -98,8 +130,25 @@ class Encoded:
 
     def inputs(self, images: Sequence[int], captions: Sequence[int]) -> dict[str, Tensor]:
         """Return the inputs of a whole model, for photographs and as many captions."""
-        read = bert.encode(self.tokenizer, [self.flickr8k.captions[i] for i in captions], LONGEST, truncate=True)
-        return {"images": self.flickr8k.images(images, self.network.size), **read.of_two_towers}
+        return self.inputs_of(self.flickr8k.images(images, self.network.size), [self.flickr8k.captions[i] for i in captions])
+
+
+def load_towers(towers: tuple[str, str] = TOWERS) -> Towers:
+    """Return two towers with their published weights; needs no data.
+
+    Parameters
+    ----------
+    towers : (str, str)
+        An ImageNet network and an encoder, by their names in ``crossexplain.data.store.SOURCES``.
+
+    Raises
+    ------
+    crossexplain.data.store.MissingSource
+        If weights are not available.
+    """
+    network = vgg.load_imagenet(towers[0], store.find(towers[0]).path, **({"cut": CUT} if towers[0] == vgg.LITE else {}))
+    folder = store.find(towers[1]).path
+    return Towers(tuple(towers), network, bert.load(folder, 2).encoder, bert.load_tokenizer(folder))
 
 
 def available_towers() -> tuple[str, str]:
@@ -112,7 +161,7 @@ def encode(data: Flickr8k | None = None, towers: tuple[str, str] = TOWERS, size:
            progress: bool = True) -> Encoded:
     """Encode photographs and captions with the towers, or use what was encoded before.
 
-    The first time takes about six minutes on two cores and 1.8 GB in the local cache; if it is cut off it goes on from there.
+    The first time takes about six minutes on two cores and 0.7 GB in the local cache; if it is cut off it goes on from there.
     VGG-16 and bert-base take much longer. Photographs that cannot be read are left out, and named.
 
     Parameters
@@ -135,32 +184,33 @@ def encode(data: Flickr8k | None = None, towers: tuple[str, str] = TOWERS, size:
         If photographs or weights are not available.
     """
     data = flickr8k.load(check=size == "page", progress=progress) if data is None else data
-    network = vgg.load_imagenet(towers[0], store.find(towers[0]).path)
-    folder = store.find(towers[1]).path
-    encoder, tokenizer = bert.load(folder, 2).encoder, bert.load_tokenizer(folder)
+    found = load_towers(towers)
     images, captions = np.arange(len(data.names)), np.arange(len(data.captions))
     if size == "small":
         data = replace(data, splits={split: data.splits[split][:n] for split, n in SMALL.items()})
         images = np.sort(np.concatenate(list(data.splits.values())))
         captions = np.sort(data.captions_of(images))
-    return Encoded(data, tuple(towers), network, encoder, tokenizer, images, captions,
-                   encode_photographs(network, data, images, progress),
-                   encode_captions(encoder, tokenizer, data, captions, progress))
+    return Encoded(**vars(found), flickr8k=data, images=images, captions=captions,
+                   maps_of=encode_photographs(found.network, data, images, progress),
+                   mirrored_of=encode_photographs(found.network, data, np.sort(data.splits["train"]), progress, mirrored=True),
+                   states_of=encode_captions(found.encoder, found.tokenizer, data, captions, progress))
 
 
-def encode_photographs(model: ImageNetClassifier, data: Flickr8k, images: Sequence[int], progress: bool = True,
-                       where: Path | None = None) -> Encodings:
-    """Return the last convolutional map of photographs, (n, 512, h, w).
+def encode_photographs(model: ImageNetClassifier | EfficientNetLite0, data: Flickr8k, images: Sequence[int],
+                       progress: bool = True, where: Path | None = None, mirrored: bool = False) -> Encodings:
+    """Return the map of photographs at which the network is cut, (n, C, h, w).
 
     Parameters
     ----------
-    model : ImageNetClassifier
+    model : ImageNetClassifier or EfficientNetLite0
         From :func:`crossexplain.models.vgg.load_imagenet`.
     data : Flickr8k
     images : sequence of n int
     progress : bool
     where : Path, optional
         Folder of all encodings; default, that in the local cache.
+    mirrored : bool
+        Exchange left and right in all photographs.
 
     Returns
     -------
@@ -169,11 +219,14 @@ def encode_photographs(model: ImageNetClassifier, data: Flickr8k, images: Sequen
 
     def read(rows: list[int]) -> dict[str, Tensor]:
         # The layout in which a CPU computes convolutions in half of the time.
-        return {"images": data.images([images[i] for i in rows], model.size).contiguous(memory_format=torch.channels_last)}
+        pictures = data.images([images[i] for i in rows], model.size)
+        pictures = pictures.flip(3) if mirrored else pictures
+        return {"images": pictures.contiguous(memory_format=torch.channels_last)}
 
+    fast, how = fused(model) if isinstance(model, EfficientNetLite0) else model, ", mirrored" * mirrored
     return encodings.encode(
-        model, read, data.fingerprints(images), where or store.cache() / "encodings", forward=model.tower, batch_size=16,
-        settings={"layer": model.image_layer, "preprocessing": f"middle square, bicubic, {model.size} pixels"},
+        model, read, data.fingerprints(images), where or store.cache() / "encodings", forward=fast.tower, batch_size=16,
+        settings={"layer": model.image_layer, "preprocessing": f"middle square, bicubic, {model.size} pixels{how}"},
         progress=progress,
     )
 

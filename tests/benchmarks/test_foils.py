@@ -1,0 +1,52 @@
+"""Captions with one word changed: each is false as far as people have told."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+
+from benchmarks.studies import foils
+
+CAPTIONS = ["Two dogs run on the beach .", "A brown dog chases a red ball .", "An orange dog near the sea .",
+            "A man sits behind a big tree .", "Somebody rests ."]
+
+
+@dataclass(frozen=True)
+class Copy:
+    """Two photographs with three and two captions."""
+
+    captions: list = field(default_factory=lambda: CAPTIONS)
+    splits: dict = field(default_factory=lambda: {"test": np.array([0, 1])})
+
+    def captions_of(self, images):
+        return np.array([i for image in images for i in ((0, 1, 2), (3, 4))[image]])
+
+
+def test_one_word_is_changed_and_the_new_one_is_said_nowhere():
+    found = foils.build(Copy(), seed=1)
+    assert found.caption.tolist() == [0, 1, 2, 3] and found.image.tolist() == [0, 0, 0, 1]
+    for caption, text, change in zip(found.caption, found.texts, found.changes):
+        old, new = CAPTIONS[caption].lower().split(), text.lower().split()
+        differ = [(a, b) for a, b in zip(old, new) if a != b]
+        assert len(old) == len(new) and len(differ) == 1 and change == " -> ".join(differ[0])
+    assert foils.build(Copy(), seed=1).texts == found.texts and len(set(found.kinds)) == 4
+
+
+@pytest.mark.parametrize("kind, caption, new, never", [
+    ("count", 0, {"Three", "Four", "Five", "Six", "Seven", "One"}, {"Two"}),
+    ("animal", 0, {"horses", "birds", "cats", "cows"}, {"horse"}),
+    ("action", 0, {"jump", "sit", "stand", "walk", "swim", "climb", "sleep", "dance", "eat", "dig"}, {"jumping", "hold"}),
+    ("place", 0, {"street", "field", "forest", "pool", "desert", "kitchen"}, {"ocean", "snowy"}),
+    ("colour", 1, {"blue", "green", "white", "black", "purple", "pink", "grey", "gray"}, {"orange", "brown", "tan"}),
+    ("person", 3, {"woman", "boy", "girl"}, {"men"}),
+])
+def test_words_change_for_their_kind_in_their_form(kind, caption, new, never):
+    known = set(foils.WORD.findall(" ".join(CAPTIONS[:3] if caption < 3 else CAPTIONS[3:]).lower()))
+    found = {word for _, word in foils.changes(CAPTIONS[caption], kind, known)}
+    assert found <= new | {"yellow"} and len(found) >= 3 and not found & never
+
+
+def test_what_comes_close_is_no_foil():
+    assert not foils.changes("A boat on a lake .", "place", {"boat", "pond", "river", "ocean", "rock", "house"})
+    words = {word for _, word in foils.changes("An orange ball .", "colour", {"orange", "ball"})}
+    assert not words, "no other colour keeps its article"
