@@ -153,7 +153,7 @@ class Question:
         except InputError:  # padding is read as text, and is as it stands in the batch: the pre-flight says so
             if modality.side is None:
                 raise
-        if modality.side in SIDES and side not in (None, modality.side):
+        if modality.side in SIDES and side not in (None, modality.side) and modality.attention is not None:
             raise InputError(f"{modality.name} is padded on the {modality.side}, and with a deleted word the model gives what "
                              f"the shorter text gives with padding on the {side} alone; pad on that side, use another "
                              f"baseline, or say padding_side={modality.side!r} if you want 'delete' all the same.")
