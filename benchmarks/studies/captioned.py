@@ -196,6 +196,12 @@ def inputs(found: Trained, asked: Sequence[Spoken]) -> dict[str, Tensor]:
     return found.data.inputs_of(torch.stack([one.image for one in asked]), [one.caption for one in asked])
 
 
+def maps_for(found: Trained, asked: Sequence[Spoken], layer: str, method: str, at_once: int = 8) -> Tensor:
+    """Return the maps (N, h, w) of what speaks for the match of each caption, some at a time, which bounds the memory."""
+    return torch.cat([attribute(found.model, inputs(found, asked[start : start + at_once]), layer, method, 1, "for", True)
+                      for start in range(0, len(asked), at_once)])
+
+
 def word_maps(found: Trained, asked: Sequence[Spoken]) -> Tensor:
     """Return the word-by-patch map of the word that names the object, (N, h, w); of a word of several pieces the sum."""
     maps, pieces = word_by_patch(found.model, inputs(found, asked)), found.data.tokenizer.tokenize

@@ -99,12 +99,16 @@ def test_the_word_that_the_model_takes_with_the_box_has_the_largest_dividend(tol
         assert np.allclose(np.delete(values, one.place), 0, atol=1e-6), "no other word changes anything"
 
 
-def test_what_is_hidden_as_a_whole_is_what_the_rounds_hide(told):
+@pytest.fixture(scope="module")
+def fused():
     try:
-        found = flickr8k.travelling("fusion")
+        return flickr8k.travelling("fusion")
     except WeightsError:
         pytest.skip("the heads of Flickr8k are not in this copy")
-    whole = photographs.load_captions()
+
+
+def test_what_is_hidden_as_a_whole_is_what_the_rounds_hide(fused):
+    found, whole = fused, photographs.load_captions()
     said, rows = captioned.answers(found, whole), [0, 7, 100, 150]
     sides = ImageCells(layer=found.model.image_layer, grid=(4, 4)), Tokens(**found.data.words)
     record = rounds(found.model, said.inputs(found, rows), sides, baselines=[{"image": "mean", "text": "mask"}], pick=None,
@@ -114,3 +118,7 @@ def test_what_is_hidden_as_a_whole_is_what_the_rounds_hide(told):
         assert torch.allclose(logits[rows], record.passes["mean + mask", view].logits, atol=1e-3), view
     assert torch.allclose(views["data"]["full"][:, 0], torch.from_numpy(said.logits), atol=1e-3)
     assert (views["data"]["image masked"] != views["data"]["full"]).float().mean() > 0.95
+    rows = [0, 100]
+    nothing, everything = (captioned.hottest_covered(found, said, rows, share) for share in (0.0, 1.0))
+    assert np.allclose(nothing, said.logits[rows], atol=1e-3)
+    assert np.allclose(everything, views["mean + mask"]["image masked"][rows, 0], atol=1e-3)

@@ -308,16 +308,24 @@ def test_neither_writing_nor_reading_holds_more_than_a_shard(tmp_path):
 
 
 @needs_data
-def test_photographs_and_captions_through_the_real_towers(tmp_path):
-    data = flickr8k.load()
-    model = vgg.load_imagenet("squeezenet1_0", store.find("squeezenet1_0").path)
+@pytest.mark.parametrize("name, shape", [("squeezenet1_0", (512, 13, 13)), (vgg.LITE, (1280, 7, 7))])
+def test_photographs_through_the_real_towers(tmp_path, name, shape):
+    data, model = flickr8k.load(), vgg.load_imagenet(name, store.find(name).path)
     images = data.splits["test"][:20]
-    maps = recipe.encode_photographs(model, data, images, progress=False, where=tmp_path)
-    assert maps.shape == (512, 13, 13) and len(maps) == 20
-    with torch.no_grad():
-        truth = model(data.images(images, model.size))
-        assert torch.allclose(model.head(maps[range(20)]), truth, atol=0.05) and truth.std() > 1
+    for mirrored in (False, True):
+        maps = recipe.encode_photographs(model, data, images, progress=False, where=tmp_path, mirrored=mirrored)
+        assert maps.shape == shape and len(maps) == 20
+        with torch.no_grad():
+            pictures = data.images(images, model.size)
+            truth = model(pictures.flip(3) if mirrored else pictures)
+            assert torch.allclose(model.head(maps[range(20)]), truth, atol=0.05) and truth.std() > 0.5
+    assert len(list(tmp_path.iterdir())) == 2
 
+
+@needs_data
+def test_captions_through_the_real_tower(tmp_path):
+    data = flickr8k.load()
+    images = data.splits["test"][:20]
     folder = store.find("minilm").path
     encoder, tokenizer = bert.load(folder, 2).encoder, bert.load_tokenizer(folder)
     some = data.captions_of(images)

@@ -135,6 +135,26 @@ def test_each_difference_begins_by_speaking_against_a_match(model):
     assert (steps.diff(dim=0) < 0).all()  # the further apart, the lower the logit
 
 
+def test_its_logit_begins_by_falling_with_the_distance(model):
+    model.begin_with_difference(against=True)
+    first = model.dense[1]
+    half = first.out_features // 2
+    assert torch.equal(first.weight[:half], -first.weight[half:]) and not first.bias.any()
+    turned = first.weight[:half, : first.in_features // 2]
+    assert torch.allclose(turned @ turned.T, torch.eye(half) / half, atol=1e-6)
+
+
+def test_its_logits_begin_with_a_given_mean_and_spread(model):
+    seen, said = torch.randn(2, 40, 16)
+    model.eval()
+    with torch.no_grad():
+        before, wanted = model.dense(torch.cat([seen, said], dim=1))[:, 0], 7 * torch.randn(40) - 3
+        model.begin_with_spread(before, wanted)
+        after = model.dense(torch.cat([seen, said], dim=1))[:, 0]
+    assert torch.allclose(after.mean(), wanted.mean(), atol=1e-4) and torch.allclose(after.std(), wanted.std(), atol=1e-4)
+    assert torch.corrcoef(torch.stack([before, after]))[0, 1] > 0.9999
+
+
 def test_aligned_it_is_a_dual_encoder_of_the_vectors_that_are_fused(model, batch):
     aligned = Aligned(model).eval()
     seen, said = model.seen(model.see(batch["images"])), model.said(model.read(batch["tokens"]))

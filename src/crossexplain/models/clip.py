@@ -169,8 +169,8 @@ class ClipCNN(DualEncoder, JoinedTowers):
         Units between the vector of the text and the common space, for a frozen text tower; 0 has none.
     """
 
-    def __init__(self, image: nn.Module, text: nn.Module, pooling: str = "last", width: int = 256, dropout: float = 0.0,
-                 look: nn.Module | None = None, hidden: int = 0):
+    def __init__(self, image: nn.Module, text: nn.Module, pooling: str | nn.Module = "last", width: int = 256,
+                 dropout: float = 0.0, look: nn.Module | None = None, hidden: int = 0):
         super().__init__(image, text, pooling, MapPooling(image.width, width, dropout) if look is None else look)
         self.say = nn.Sequential(nn.Dropout(dropout), nn.Linear(text.width, width, bias=False))
         if hidden:
@@ -197,7 +197,8 @@ class Contrast(nn.Module):
         self.model = model
         self.train(model.training)
 
-    def forward(self, maps: Tensor, tokens: Tensor, more: Tensor | None = None) -> Tensor:
+    def forward(self, maps: Tensor, tokens: Tensor, more: Tensor | None = None,
+                attention_mask: Tensor | None = None) -> Tensor:
         """Return logits.
 
         Parameters
@@ -206,6 +207,8 @@ class Contrast(nn.Module):
         tokens : Tensor, shape (M, T)
         more : Tensor, optional
             Further texts, which are read by themselves since they are shorter.
+        attention_mask : Tensor, shape (M, T), optional
+            Of ``tokens``, where the model cannot tell padding by itself.
 
         Returns
         -------
@@ -213,7 +216,8 @@ class Contrast(nn.Module):
             (N, M) in train mode. In eval mode (M,): the first M / N texts belong to the first picture, and so on.
         """
         seen = self.model.pool_map(maps)
-        read = torch.cat([self.model.read(texts) for texts in (tokens, more) if texts is not None])
+        masked = () if attention_mask is None else (attention_mask,)
+        read = torch.cat([self.model.read(tokens, *masked), *([] if more is None else [self.model.read(more)])])
         if self.training:
             return self.model.logits_of_all_pairs(seen, read)
         return self.model.match(seen.repeat_interleave(len(read) // len(seen), dim=0), read)

@@ -33,8 +33,8 @@ class Fusion(JoinedTowers):
         Before and after those units.
     """
 
-    def __init__(self, image: nn.Module, text: nn.Module, pooling: str = "mean", width: int = 256, dropout: float = 0.1,
-                 look: nn.Module | None = None, hidden: int = 0, hidden_dropout: float = 0.0):
+    def __init__(self, image: nn.Module, text: nn.Module, pooling: str | nn.Module = "mean", width: int = 256,
+                 dropout: float = 0.1, look: nn.Module | None = None, hidden: int = 0, hidden_dropout: float = 0.0):
         super().__init__(image, text, pooling, MapPooling(image.width, width) if look is None else look)
         self.seen = nn.LayerNorm(width)
         between = dense(text.width, hidden, width, hidden_dropout) if hidden else [nn.Linear(text.width, width)]
@@ -58,15 +58,26 @@ class Fusion(JoinedTowers):
         Parameters
         ----------
         against : bool
-            Let the later layers begin by adding up the differences, each of which speaks against a match.
+            Let units come in pairs of opposite directions, at right angles to those of other pairs, and the later layers add
+            up: the logit begins by falling with the distance between the two vectors.
         """
         first, *others = (layer for layer in self.dense if isinstance(layer, nn.Linear))
         half = first.in_features // 2
-        first.weight[:, half:] = -first.weight[:, :half]
         if against:
+            directions = nn.init.orthogonal_(first.weight.new_empty(first.out_features // 2, half)) / half**0.5
+            first.weight[:, :half] = torch.cat([directions, -directions])
+            first.bias.zero_()
             for layer in others:
                 layer.weight.abs_()
             others[-1].weight.neg_()
+        first.weight[:, half:] = -first.weight[:, :half]
+
+    @torch.no_grad()
+    def begin_with_spread(self, logits: Tensor, wanted: Tensor) -> None:
+        """Scale and shift the logit so that its mean and standard deviation over some pairs become those of other logits."""
+        factor = wanted.std() / logits.std()
+        self.dense[-1].weight.mul_(factor)
+        self.dense[-1].bias.mul_(factor).add_(wanted.mean() - factor * logits.mean())
 
     @torch.no_grad()
     def set_threshold(self, logits: Tensor, labels: Tensor) -> float:

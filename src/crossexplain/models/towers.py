@@ -293,6 +293,30 @@ class FrozenMapPooling(nn.Module):
         return self.join((gathered - self.middle) / self.spread)
 
 
+class WordPooling(nn.Module):
+    """Make one vector of the states of a text: a mean over the tokens whose weights are learned, others for each part of it.
+
+    Every token has a weight above 0, so that each gets a gradient; at the beginning all are equal.
+
+    Parameters
+    ----------
+    width : int
+        Of the states.
+    parts : int
+        In which the vector is cut; each part has weights of its own.
+    """
+
+    def __init__(self, width: int, parts: int = 8):
+        super().__init__()
+        self.parts, self.weigh = parts, nn.Linear(width, parts)
+        nn.init.zeros_(self.weigh.weight)
+
+    def forward(self, states: Tensor, real: Tensor) -> Tensor:
+        """Return vectors (N, D) of states (N, T, D), of which those that are real (N, T) count."""
+        weights = self.weigh(states).masked_fill(~real[:, :, None], -torch.inf).softmax(dim=1)  # (N, T, parts)
+        return (weights[..., None] * states.unflatten(2, (self.parts, -1))).sum(dim=1).flatten(1)
+
+
 def dense(before: int, hidden: int, after: int, dropout: float) -> list[nn.Module]:
     """Return two linear layers with a ReLU between them, and dropout before each."""
     return [nn.Dropout(dropout), nn.Linear(before, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, after)]

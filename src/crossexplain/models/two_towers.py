@@ -69,8 +69,9 @@ class JoinedTowers(TwoTowerModel):
     ----------
     image, text : torch.nn.Module
         Towers. One that is frozen stays frozen and in eval mode.
-    pooling : {"max", "mean", "first", "last"}
-        How the states of a text become one vector; see :func:`crossexplain.models.towers.pool`.
+    pooling : {"max", "mean", "first", "last"} or torch.nn.Module
+        How the states of a text become one vector; see :func:`crossexplain.models.towers.pool`. A module is called with the
+        states and which of them are real, as :class:`crossexplain.models.towers.WordPooling`.
     look : torch.nn.Module
         Makes one vector of a map.
 
@@ -82,9 +83,10 @@ class JoinedTowers(TwoTowerModel):
 
     towers = ("image", "text")
 
-    def __init__(self, image: nn.Module, text: nn.Module, pooling: str, look: nn.Module):
+    def __init__(self, image: nn.Module, text: nn.Module, pooling: str | nn.Module, look: nn.Module):
         super().__init__()
-        require_one_of(pooling, POOLINGS, "pooling")
+        if not isinstance(pooling, nn.Module):
+            require_one_of(pooling, POOLINGS, "pooling")
         self.image, self.text, self.look, self.pooling = image, text, look, pooling
         self.image_layer, self.text_layer = f"image.{image.layer}", f"text.{text.layer}"
 
@@ -102,7 +104,8 @@ class JoinedTowers(TwoTowerModel):
 
     def read(self, tokens: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Return one vector a text, (N, D): the pooled states of the text tower."""
-        return pool(*self.text(tokens, attention_mask), self.pooling)
+        states, real = self.text(tokens, attention_mask)
+        return self.pooling(states, real) if isinstance(self.pooling, nn.Module) else pool(states, real, self.pooling)
 
 
 def with_towers(model: JoinedTowers, image: nn.Module, text: nn.Module) -> JoinedTowers:

@@ -27,15 +27,14 @@ from crossexplain.models import bert, encodings, vgg
 from crossexplain.models.bert import TextBatches
 from crossexplain.models.efficientnet import EfficientNetLite0, fused
 from crossexplain.models.encodings import Encodings
-from crossexplain.models.towers import EncoderTower, GivenMaps, GivenStates, ImageNetTower, coarse, pool
-from crossexplain.models.two_towers import JoinedTowers, in_batches, with_towers
+from crossexplain.models.towers import EncoderTower, GivenMaps, GivenStates, ImageNetTower, coarse
+from crossexplain.models.two_towers import JoinedTowers, with_towers
 from crossexplain.models.vgg import ImageNetClassifier
 
 TOWERS = (vgg.LITE, "minilm")  # both come with registry packages; "squeezenet1_0" is the smallest other
 PAPER_TOWERS = ("vgg16", "bert-base-uncased")
 SMALL = {"train": 120, "validation": 40, "test": 40}  # photographs of each split, to see that everything runs
 CUT = 15  # where EfficientNet-Lite0 is cut: its last two layers know the classes of ImageNet best, and captions less
-POOLING = "mean"  # of the states of a caption
 LONGEST = 64  # tokens of a caption
 
 
@@ -123,10 +122,6 @@ class Encoded(Towers):
     def states(self, captions: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Return the states of all tokens of captions, (n, T, D), and which are of a token, (n, T)."""
         return self.states_of.padded(_places(self.captions, captions, "caption"))
-
-    def pooled(self, captions: Sequence[int]) -> Tensor:
-        """Return the pooled states of captions, (n, 1, D), for a head that pools states first: it pools one state to itself."""
-        return in_batches(lambda part: pool(*self.states(part), POOLING), captions, 1024)[:, None]
 
     def given(self, images: Sequence[int], captions: Sequence[int]) -> dict[str, Tensor]:
         """Return the inputs of a head, for photographs and as many captions."""

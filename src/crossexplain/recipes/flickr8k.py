@@ -32,22 +32,24 @@ from crossexplain.models.towers import (
     FrozenMapPooling,
     GivenMaps,
     GivenStates,
+    WordPooling,
     accuracy_at_best_threshold,
 )
 from crossexplain.models.training import fit, predict
 from crossexplain.models.two_towers import JoinedTowers, in_batches, logits_of_pairs
 from crossexplain.models.weights import WeightsError, seeded
 from crossexplain.recipes import Recipe, Trained, keep, state_file, with_checkpoint
-from crossexplain.recipes.encodings import POOLING, TOWERS, Encoded, Towers, encode, load_towers
+from crossexplain.recipes.encodings import TOWERS, Encoded, Towers, encode, load_towers
 
 NAMES = ("fusion", "clip_cnn")
 # Chosen on the validation split: sizes, dropout of either side, and epochs and highest learning rate of each step.
 SETTINGS = {
-    "fusion": {"width": 256, "dropout": 0.3, "look_dropout": 0.7, "hidden": 1024, "contrast": (20, 2e-3), "fusing": (5, 5e-4)},
-    "clip_cnn": {"width": 512, "dropout": 0.3, "look_dropout": 0.7, "hidden": 1024, "contrast": (20, 2e-3), "fusing": None},
+    "fusion": {"width": 256, "dropout": 0.3, "look_dropout": 0.75, "hidden": 1024, "contrast": (40, 2e-3),
+               "fusing": (5, 3e-5)},
+    "clip_cnn": {"width": 512, "dropout": 0.3, "look_dropout": 0.75, "hidden": 1024, "contrast": (40, 2e-3), "fusing": None},
 }
 STEPS = ("contrast", "fusing")
-BATCH = {"contrast": 300, "fusing": 48}  # photographs with one caption each, every one compared with all captions of the batch
+BATCH = {"contrast": 300, "fusing": 96}  # photographs with one caption each, every one compared with all captions of the batch
 YES_OR_NO = 0.3  # weight of the sigmoid loss beside the softmax loss, so that one threshold serves all captions
 LIMIT = 40_000_000  # bytes of a head
 SHAPE = ("width", "dropout", "look_dropout", "hidden")
@@ -72,10 +74,11 @@ def new_model(name: str, towers: Towers, seed: int = 0, **settings) -> Fusion | 
     image, text = GivenMaps(towers.network.width), GivenStates(towers.encoder.config.hidden_size)
     with seeded(seed):
         look = FrozenMapPooling(image.width, chosen["width"], chosen.pop("look_dropout"), towers.network.later)
+        pooling = WordPooling(text.width)
         if name == "clip_cnn":
-            return ClipCNN(image, text, POOLING, **chosen, look=look)
+            return ClipCNN(image, text, pooling, **chosen, look=look)
         # Dropout before the dense layers would drop one side of a difference and not the other.
-        return Fusion(image, text, POOLING, chosen["width"], 0.0, look, chosen["hidden"], chosen["dropout"])
+        return Fusion(image, text, pooling, chosen["width"], 0.0, look, chosen["hidden"], chosen["dropout"])
 
 
 class Captioned:
@@ -93,17 +96,19 @@ class Captioned:
         images = encoded.flickr8k.splits[split]
         captions = [encoded.flickr8k.captions_of([i]) for i in images]
         self.maps = torch.stack([gather(head, maps, images) for maps in (encoded.maps, encoded.mirrored)])  # (2, N, P)
-        self.texts, self.count = encoded.pooled(np.concatenate(captions)), np.array([len(of_image) for of_image in captions])
+        self.encoded, self.captions = encoded, np.concatenate(captions)
+        self.count = np.array([len(of_image) for of_image in captions])
         self.first = np.cumsum([0, *self.count])
 
     def __len__(self) -> int:
         return len(self.count)
 
     def batch(self, indices: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """Return gathered maps (n, P), captions (n, 1, D), and which belongs to which, (n, n)."""
+        """Return gathered maps (n, P), captions (n, T, D) with their mask, and which belongs to which, (n, n)."""
         view, place = torch.randint(2, indices.shape), torch.rand(len(indices)).numpy()
         chosen = self.first[indices] + (place * self.count[indices]).astype(np.int64)
-        return {"maps": self.maps[view, indices], "tokens": self.texts[chosen]}, torch.eye(len(indices))
+        states, real = self.encoded.states(self.captions[chosen])
+        return {"maps": self.maps[view, indices], "tokens": states, "attention_mask": real}, torch.eye(len(indices))
 
 
 class Judged:
@@ -122,14 +127,15 @@ class Judged:
         rows = [np.flatnonzero(pairs.image == i) for i in images]
         pairs = pairs.select(np.stack([of_image[: min(map(len, rows))] for of_image in rows]))  # as many for each photograph
         self.maps, self.labels = gather(head, encoded.maps, images), torch.from_numpy(pairs.labels)
-        self.texts = encoded.pooled(pairs.caption.ravel()).unflatten(0, pairs.caption.shape)
+        self.encoded, self.captions = encoded, pairs.caption  # (N, k)
 
     def __len__(self) -> int:
         return len(self.maps)
 
     def batch(self, indices: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """Return gathered maps (n, P), captions (n k, 1, D), and whether they belong together, (n k,)."""
-        return {"maps": self.maps[indices], "tokens": self.texts[indices].flatten(0, 1)}, self.labels[indices].flatten()
+        """Return gathered maps (n, P), captions (n k, T, D) with their mask, and whether they belong together, (n k,)."""
+        states, real = self.encoded.states(self.captions[indices].ravel())
+        return {"maps": self.maps[indices], "tokens": states, "attention_mask": real}, self.labels[indices].flatten()
 
 
 def gather(head: JoinedTowers, maps: Callable[[Sequence[int]], Tensor], images: Sequence[int]) -> Tensor:
@@ -167,12 +173,14 @@ def train(name: str, seed: int = 0, size: str = "page", progress: bool = True, r
     encoded, head, histories = trained.data, trained.part, trained.histories
     learned, held_out = Captioned(encoded, head, "train"), Judged(encoded, head, "validation")
     head.look.standardise(learned.maps.flatten(0, 1))
+    learner = Aligned(head) if isinstance(head, Fusion) else head
     for step in STEPS:
         if not chosen[step]:
             continue
         if step == "fusing":
-            head.begin_with_difference(against=True)
-        learner = Aligned(head) if step == "contrast" and isinstance(head, Fusion) else head
+            with seeded(seed):
+                _begin_fusing(head, learner, learned)
+            learner = head
         epochs, lr = chosen[step]
         histories[step] = fit(Contrast(learner), learned, held_out, epochs=epochs, lr=lr, seed=seed, loss=loss_of,
                               score=accuracy_at_best_threshold, batch_size=BATCH[step], weight_decay=0.05, half=True,
@@ -181,6 +189,18 @@ def train(name: str, seed: int = 0, size: str = "page", progress: bool = True, r
     head.requires_grad_(False).eval()
     trained.model.eval()
     return trained
+
+
+@torch.no_grad()
+def _begin_fusing(head: Fusion, aligned: Aligned, learned: Captioned) -> None:
+    """Let the dense layers begin with the distance of two aligned vectors, and with logits as far apart as theirs."""
+    device, inputs = next(head.look.parameters()).device, learned.batch(torch.arange(min(len(learned), 200)))[0]
+    maps, *texts = (inputs[key].to(device) for key in ("maps", "tokens", "attention_mask"))
+    head.begin_with_difference(against=True)
+    head.eval()
+    seen, read = head.pool_map(maps), head.read(*texts)
+    wanted = aligned.logits_of_all_pairs(head.seen(seen), head.said(read))
+    head.begin_with_spread(head.logits_of_all_pairs(seen, read), wanted)
 
 
 def load(name: str, seed: int = 0, size: str = "page", progress: bool = True, **options) -> Trained | None:
@@ -269,7 +289,7 @@ def _begin(name: str, seed: int, size: str, progress: bool, *, encoded: Encoded 
     encoded = encode(data, towers, size, progress) if encoded is None else encoded
     chosen = SETTINGS[name] | settings
     chosen |= {step: (1, chosen[step][1]) for step in STEPS if chosen[step] and size == "small"}
-    about = {"model": name, "seed": seed, "settings": chosen, "maps": encoded.maps_of.folder.name, "read": POOLING,
+    about = {"model": name, "seed": seed, "settings": chosen, "maps": encoded.maps_of.folder.name, "read": WordPooling.__name__,
              "states": encoded.states_of.folder.name,
              "splits": {split: images.tolist() for split, images in encoded.flickr8k.splits.items()}}
     key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
