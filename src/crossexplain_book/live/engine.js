@@ -5,7 +5,7 @@ const CELL = 28, SIDE = 56, MAP = 14, CHANNELS = 64, DIGITS = 10, PAD = 0, MASK 
 const CONVOLUTIONS = [[0, 56, true], [4, 28, false], [7, 28, true], [11, 14, false], [14, 14, false], [17, 14, false]];
 const NORMALISED = 1e-5; // eps of the layer norms
 
-/** Bytes as `pack` of the Python module wrote them -> {head, tensors: {name: Float32Array}, levels}. */
+/** Bytes as `packed` of the Python module writes them -> {head, tensors: {name: Float32Array}, levels}. */
 function unpack(bytes) {
   const size = new DataView(bytes.buffer, bytes.byteOffset, 4).getUint32(0, true);
   const head = JSON.parse(new TextDecoder().decode(bytes.subarray(4, 4 + size)));
