@@ -7,10 +7,10 @@ or refusal came, and foreign where another library's error did. It takes half a 
 
 from collections import Counter
 
-from benchmarks.strangers import CASES, outcome, silent, tracebacks, unhelpful
+from benchmarks.strangers import CASES, later, outcome, silent, tracebacks, unhelpful
 from crossexplain_book.bench import row_of
 
-KINDS = (silent, unhelpful, tracebacks)  # importing them puts their cases on the list
+KINDS = (silent, unhelpful, tracebacks, later)  # importing them puts their cases on the list
 UNITS = {"wrong": "cases in which an answer or a refusal is wrong", "foreign_errors": "cases with another library's error"}
 
 

@@ -94,4 +94,4 @@ def over_seeds(key: str, hits: list[np.ndarray], images: np.ndarray, unit: str, 
 
 def row(key: str, values: np.ndarray, images: np.ndarray, unit: str, seed: int) -> dict:
     """Return a row of the mean of values, of which those of one photograph stand or fall together."""
-    return {"id": key, **mean_interval(values, seed=seed, groups=images)._asdict(), "unit": unit}
+    return {"id": key, **mean_interval(values, seed=seed, groups=images)._asdict(), "n": len(values), "unit": unit}

@@ -34,7 +34,7 @@ METHODS = {  # title: key of the method, and its options
     EXACT: ("exact shapley", {}),
     "exact Banzhaf": ("exact banzhaf", {}),
     "sampled Shapley": ("sampled shapley", {"budget": 64}),
-    "integrated gradients (Captum)": ("integrated gradients", {"n_steps": 20}),
+    "integrated gradients (Captum)": ("integrated gradients", {"n_steps": 20, "complete": False}),
     "gradient SHAP (Captum)": ("gradient shap", {}),
     "DeepLIFT (Captum)": ("deeplift", {}),
     "KernelSHAP (Captum)": ("kernel shap", {"budget": 128}),

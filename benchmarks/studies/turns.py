@@ -264,7 +264,7 @@ METHODS: dict[str, Scores] = {
 SLOW: dict[str, Scores] = {  # asked about fewer conversations: most are of other libraries
     "sampled Shapley": sampled,
     "dividend of the group": of_groups("feature dividends"),
-    "integrated gradients (Captum)": of_features("integrated gradients", n_steps=20),
+    "integrated gradients (Captum)": of_features("integrated gradients", n_steps=20, complete=False),
     "gradient SHAP (Captum)": of_features("gradient shap"),
     "DeepLIFT (Captum)": of_features("deeplift"),
     "KernelSHAP (Captum)": of_groups("kernel shap", budget=80),

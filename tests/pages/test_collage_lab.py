@@ -65,7 +65,7 @@ def test_all_stored_pairs_and_their_verdicts_are_those_of_pytorch(page):
     page.set_default_timeout(0)
     theirs, ours = bench.asked(page, 0, ROUNDED, SIZES), bench.reference(0, ROUNDED, SIZES)
     worst = bench.differences(theirs, ours)
-    assert max(worst.values()) < 1e-4, worst
+    assert worst.pop("cosines") < 1e-3 and max(worst.values()) < 1e-4, worst
     assert [answer for answer, _ in theirs["verdicts"]] == [answer for answer, _ in ours["verdicts"]]
     # A share that is three quarters exactly may fall on either side in a few bootstrap samples.
     np.testing.assert_allclose([support for _, support in theirs["verdicts"]], [support for _, support in ours["verdicts"]],

@@ -1,7 +1,7 @@
 """Explanations by other libraries, each imported when it is asked for: Captum, shapiq and grad-cam."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from math import prod
@@ -18,7 +18,8 @@ from crossexplain.gradients.modalities import Columns, ImageCells, Modality
 from crossexplain.gradients.modes import untouched
 from crossexplain.gradients.question import Question
 
-SUMMED = 0.15  # share of the largest gain by which integrated gradients may miss it, of a few dozen steps
+SUMMED = 0.15  # share of the largest gain by which integrated gradients may miss it
+N_STEPS = 50, 200, 800
 FEW = 8  # examples on which it is looked up whether the layers are all that changes
 
 
@@ -143,6 +144,10 @@ def _require_all_passes(task: Task, of_layers: _FromLayers, begin: tuple, end: t
                         "complete=False for the part that passes there.")
 
 
+class _TooFewSteps(CannotRun):
+    """Integrated gradients that would be nearer with more steps."""
+
+
 def _require_sum(task: Task, found: dict[str, Tensor], values: tuple, n_steps: int) -> None:
     """Raise unless integrated gradients at all places, and of all features, sum to about what the evidence gains."""
     everywhere = missing(sum(part.flatten(1).sum(dim=1) for part in values), task)
@@ -151,8 +156,9 @@ def _require_sum(task: Task, found: dict[str, Tensor], values: tuple, n_steps: i
     if max(missed, everywhere) > SUMMED:
         reason = f"n_steps={n_steps} are too few; pass more" if everywhere > SUMMED else \
             "the rest is that of positions that are no feature, such as a class token; read before the first block"
-        raise CannotRun(f"integrated gradients miss {max(missed, everywhere):.0%} of what the evidence changes by as "
-                        f"everything is hidden: {reason}, or pass complete=False to take them as they are.")
+        kind = _TooFewSteps if everywhere > SUMMED else CannotRun
+        raise kind(f"integrated gradients miss {max(missed, everywhere):.0%} of what the evidence changes by as everything is "
+                   f"hidden: {reason}, or pass complete=False to take them as they are.")
 
 
 def _one_baseline_each(method: object, task: Task, end: tuple, begin: tuple, **settings) -> tuple:
@@ -165,9 +171,15 @@ def _one_baseline_each(method: object, task: Task, end: tuple, begin: tuple, **s
     return tuple(torch.cat(values) for values in zip(*parts))
 
 
-def _integrated_gradients(task: Task, n_steps: int = 50, internal_batch_size: int | None = None,
+def _integrated_gradients(task: Task, n_steps: int | None = None, internal_batch_size: int | None = None,
                           complete: bool = True) -> Scored:
-    return _at_layers(task, "IntegratedGradients", complete, n_steps=n_steps, internal_batch_size=internal_batch_size)
+    """Take 50 steps, or 200 or 800 where that is too few and nobody said how many."""
+    most, tried = internal_batch_size, N_STEPS if n_steps is None else (n_steps,)
+    for steps in tried[:-1]:
+        with suppress(_TooFewSteps):
+            return _at_layers(task, "IntegratedGradients", complete, n_steps=steps, internal_batch_size=most)
+        most = most or steps * task.question.n  # no more rows at once than the first time
+    return _at_layers(task, "IntegratedGradients", complete, n_steps=tried[-1], internal_batch_size=most)
 
 
 def _gradient_shap(task: Task, n_samples: int = 5, stdevs: float = 0.0, complete: bool = True) -> Scored:

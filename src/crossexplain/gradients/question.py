@@ -435,7 +435,8 @@ class Question:
         """Raise where the rows of a layer are not the examples in their order, as of a model that sorts them by length."""
         few = torch.arange(min(self.n, TURNED))
         layers = [modality.layer for modality in modalities]
-        read = [(given, capture(self.model, given, list(dict.fromkeys(layers)), gradients=False, any_mode=True).activations)
+        read = [(given, capture(self.model, given, list(dict.fromkeys(layers)), lambda output: self.of_output(
+            output, len(few))[:, 0], gradients=False, any_mode=True).activations)
                 for given in (self.examples(few), self.examples(few.flip(0)))]
         for modality in modalities:
             there, back = (modality.laid_out(values[modality.layer].float(), given, len(few)) for given, values in read)

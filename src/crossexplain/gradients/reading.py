@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from crossexplain.checks import InputError
-from crossexplain.gradients.capture import Captured, capture
+from crossexplain.gradients.capture import Captured, Target, capture
 from crossexplain.gradients.cells import sides_of
 from crossexplain.gradients.layouts import (
     INPUT,
@@ -108,7 +108,8 @@ def as_row(values: Tensor, rows: int, inputs: object, place: Place, layout: str 
 
 
 def require_each(model: nn.Module, inputs: Mapping[str, object], captured: Captured,
-                 read: Callable[[Tensor, int, dict], Tensor], layer: str, examples: int, common: Collection[str] = ()) -> None:
+                 read: Callable[[Tensor, int, dict], Tensor], layer: str, examples: int, common: Collection[str] = (),
+                 target: Target = None) -> None:
     """Raise where a few of the examples, turned round, give another output, or other values at a layer, than among the others.
 
     Parameters
@@ -128,7 +129,7 @@ def require_each(model: nn.Module, inputs: Mapping[str, object], captured: Captu
     for more in [()] + [(key,) for key in cut if whole == examples]:  # what was not cut may belong to all of them
         rows = rows_of(inputs, few, examples, (*common, *more))
         try:
-            turned = capture(model, rows, layer, gradients=False, any_mode=True)
+            turned = capture(model, rows, layer, target, gradients=False, any_mode=True)
             after = (turned.output[known], read(turned.activations[layer], len(few), rows)[known])
         except Exception:  # noqa: S112 - whatever a stranger's model says to fewer examples: then it cannot tell
             continue

@@ -135,7 +135,7 @@ def attribute(model: nn.Module, inputs: Mapping[str, Tensor], layer: str, method
         rows = len(captured.score)
         if not parts and n > 1:
             require_each(model, inputs, captured, partial(as_row, place=place, layout=layout, positions=positions), layer, n,
-                         common)
+                         common, target if callable(target) else None)
         activation, slope = (as_row(values[layer], rows, batch, place, layout, positions)
                              for values in (captured.activations, captured.gradients))
         part = {name: read(activation, slope) for name, read in reads.items() if read is not None}

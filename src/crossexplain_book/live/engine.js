@@ -5,18 +5,22 @@ const CELL = 28, SIDE = 56, MAP = 14, CHANNELS = 64, DIGITS = 10, PAD = 0, MASK 
 const CONVOLUTIONS = [[0, 56, true], [4, 28, false], [7, 28, true], [11, 14, false], [14, 14, false], [17, 14, false]];
 const NORMALISED = 1e-5; // eps of the layer norms
 
-/** Bytes as `packed` of the Python module writes them -> {head, tensors: {name: Float32Array}, levels}. */
+/** The number that 16 bits stand for in half precision. */
+function fromHalf(half) {
+  const exponent = (half >> 10) & 31, size = 2 ** ((exponent || 1) - 25) * ((half & 1023) + (exponent ? 1024 : 0));
+  return half & 0x8000 ? -size : size;
+}
+
+/** Bytes as `packed` of the Python module wrote them -> {head, tensors: {name: Float32Array}, levels}. */
 function unpack(bytes) {
   const size = new DataView(bytes.buffer, bytes.byteOffset, 4).getUint32(0, true);
   const head = JSON.parse(new TextDecoder().decode(bytes.subarray(4, 4 + size)));
   const body = bytes.slice(4 + size), tensors = {};
-  const power = Float64Array.from({ length: 32 }, (_, e) => 2 ** ((e || 1) - 25));
+  const number = Float32Array.from({ length: 65536 }, (_, half) => fromHalf(half));
   for (const { name, start, count } of head.tensors) {
     const half = new Uint16Array(body.buffer, start, count);
-    tensors[name] = Float32Array.from(half, (bits) => {
-      const exponent = (bits >> 10) & 31;
-      return (bits & 0x8000 ? -1 : 1) * power[exponent] * ((bits & 1023) + (exponent ? 1024 : 0));
-    });
+    tensors[name] = new Float32Array(count);
+    for (let i = 0; i < count; i++) tensors[name][i] = number[half[i]];
   }
   return { head, tensors, levels: body.subarray(head.levels) };
 }

@@ -16,7 +16,9 @@ document.querySelectorAll(".ce-lab:not([data-ready])").forEach(function (box) {
   };
   var draw = function () {
     var kit = window.crossexplainLab, module = URL.createObjectURL(new Blob([kit.module], { type: "text/javascript" }));
-    values.data = Uint8Array.from(atob(kit.data), function (sign) { return sign.charCodeAt(0); });
+    var signs = atob(kit.data);
+    values.data = new Uint8Array(signs.length);
+    for (var i = 0; i < signs.length; i++) { values.data[i] = signs.charCodeAt(i); }
     values.state = fromAddress() || box.dataset.state;
     return import(module).then(function (lab) {
       var still = box.querySelector(".ce-lab-still"), el = document.createElement("div");

@@ -96,7 +96,7 @@ class Lab {
   build() {
     const part = (name, ...children) => (this[name] = make("div", { class: `ce-lab-row ce-lab-${name}` }, ...children));
     const heading = (text) => make("h3", {}, text);
-    this.say = make("p", { role: "status" });
+    this.say = make("p", { role: "status", class: "ce-lab-say" });
     this.alert = make("p", { role: "alert", class: "ce-lab-alert", hidden: true });
     this.picture = make("canvas", { role: "img" });
     this.overlay = make("canvas", { role: "img", class: "ce-lab-smooth" });
