@@ -57,7 +57,7 @@ def rows(seed: int = 0, repeats: int = 9) -> list[dict]:
 
 
 def ten() -> torch.Tensor:
-    """Return ten photographs (10, 3, 224, 224) that come with scikit-image and scikit-learn."""
+    """Return ten photographs (10, 3, 224, 224) that come with scikit-image, scikit-learn and Matplotlib."""
     files = [store.find(source).path / name for source, names in TEN.items() for name in names]
     return torch.stack([photos.read(file, 224) for file in files])
 

@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+from crossexplain.data.registry import SOURCES
 from crossexplain.intervals import Interval
 from crossexplain_book.provenance import installed
 
@@ -353,7 +354,7 @@ class Page:
         return Quiz(self.chapter, questions)
 
     def provenance(self) -> Markdown:
-        """Return the table of versions, seed, device, time, revision and sources of this run."""
+        """Return the table of versions, seed, device, time, revision and sources of this run, with their makers and terms."""
         import torch
 
         device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} thread(s)"
@@ -363,6 +364,8 @@ class Page:
                 ("run", time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(self._started))),
                 ("duration", f"{time.time() - self._started:.0f} s"), ("revision", revision())]
         rows += [(f"source of {name}", source) for name, source in self.sources.items()]
+        known = [SOURCES[name] for name in self.sources if name in SOURCES]  # licences ask for the names of those who made it
+        rows += [(f"makers of {source.name}", f"{source.authors}; terms: {source.terms}") for source in known]
         return Markdown(str(table(["provenance", "of this page"], rows)), {RUN: {"sources": dict(self.sources)}})
 
 

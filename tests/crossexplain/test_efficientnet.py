@@ -12,6 +12,7 @@ from pytorch_grad_cam import GradCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torchvision.models import SqueezeNet1_0_Weights
 
+from crossexplain.checks import InputError
 from crossexplain.data import photos, store
 from crossexplain.gradients.capture import capture
 from crossexplain.gradients.maps import attribute
@@ -55,6 +56,12 @@ def test_cut_at_any_layer_it_is_the_same_network(model, images, cut, shape):
         assert torch.allclose(other.head(maps), model(images[:2]), atol=1e-5)
         assert torch.allclose(fused(other).tower(images[:2]), maps, atol=1e-4)
         assert torch.equal(capture(other, {"images": images[:2]}, other.image_layer, 0).activations[other.image_layer], maps)
+
+
+@pytest.mark.parametrize("cut", [-1, 18])
+def test_a_cut_that_is_no_layer_is_refused(cut):
+    with pytest.raises(InputError, match="expected the number of a layer of features, 0 to 17"):
+        EfficientNetLite0(cut)
 
 
 def test_it_names_what_photographs_show(model, images):

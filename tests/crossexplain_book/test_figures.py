@@ -150,6 +150,7 @@ def test_numbers_travel_as_glue_and_provenance_names_the_sources(capsys):
     assert page.source(source) is source
     text = str(page.provenance())
     assert "| seed | 3 |" in text and "| source of mnist | folder |" in text and "torch" in text
+    assert "| makers of mnist | " in text and "terms: " in text, "licences ask for names"
 
 
 def test_an_exercise_says_what_is_wrong_and_never_stops_the_notebook():

@@ -19,7 +19,7 @@ from crossexplain.gradients.modes import untouched
 from crossexplain.gradients.question import Question
 
 SUMMED = 0.15  # share of the largest gain by which integrated gradients may miss it
-N_STEPS = 50, 200, 800
+N_STEPS = 50, 200, 800  # that are tried, one after the other, where nobody said how many
 FEW = 8  # examples on which it is looked up whether the layers are all that changes
 
 

@@ -151,15 +151,20 @@ def opened(model: nn.Module, inputs: ModelInputs, layers: str | Sequence[str], t
     taps = [_Tap(call.model, name, gradients) for name in names if not name.startswith(INPUT)]
     with untouched(call.model, gradients, any_mode=any_mode):
         kept = call.open([name for name in names if name.startswith(INPUT)], gradients)
-        drawn = torch.get_rng_state()
+        drawn = _generators()
         output = call.forward(taps)
         for tap in taps:
             tap.require_one_call(call)
             kept[tap.name] = tap.tensor
-        if not (any_mode or torch.equal(drawn, torch.get_rng_state())):
+        if not (any_mode or all(map(torch.equal, drawn, _generators()))):
             call.require_repeatable(output)
         logits, score, index = _score(output, target, call, any_mode)
         yield Captured(logits, index, score, {name: kept[name] for name in names})
+
+
+def _generators() -> list[Tensor]:
+    """Return the states of the generators of random numbers, of all devices that are in use."""
+    return [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else ())]
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from crossexplain.checks import require_eval, require_images
+from crossexplain.checks import InputError, require_eval, require_images
 from crossexplain.models.classifier import SMALLEST, CutInTwo
 
 # Number of blocks, side of the kernel, stride of the first block, factor of its inner channels, channels: Table 1 of the paper.
@@ -85,13 +85,18 @@ class EfficientNetLite0(CutInTwo):
     Attributes
     ----------
     image_layer : str
-        The map at the cut, 7 x 7 of 224 pixels from the twelfth layer on.
+        The map at the cut, 7 x 7 of 224 pixels from layer 12 on.
     size : int
         Side in pixels of the square images that the weights were trained on.
     width : int
         Channels of that map.
     fine : bool
         As for :class:`crossexplain.models.vgg.ImageNetClassifier`.
+
+    Raises
+    ------
+    InputError
+        If the cut is no layer of ``features``.
 
     Examples
     --------
@@ -105,6 +110,8 @@ class EfficientNetLite0(CutInTwo):
 
     def __init__(self, cut: int = LAST):
         super().__init__()
+        if cut not in range(LAST + 1):
+            raise InputError(f"got cut={cut!r}, expected the number of a layer of features, 0 to {LAST}.")
         layers, before = [nn.Sequential(*_convolution(3, 32, 3, 2), nn.ReLU6())], 32
         for count, kernel, stride, factor, channels in STAGES:
             for i in range(count):

@@ -294,7 +294,7 @@ class FrozenMapPooling(nn.Module):
 
 
 class WordPooling(nn.Module):
-    """Make one vector of the states of a text: a mean over the tokens whose weights are learned, others for each part of it.
+    """Make one vector of the states of a text: a mean over its tokens, weighted by learned weights.
 
     Every token has a weight above 0, so that each gets a gradient; at the beginning all are equal.
 
@@ -303,7 +303,7 @@ class WordPooling(nn.Module):
     width : int
         Of the states.
     parts : int
-        In which the vector is cut; each part has weights of its own.
+        Into which the vector is cut; the tokens have other weights in each part.
     """
 
     def __init__(self, width: int, parts: int = 8):

@@ -23,7 +23,8 @@ notebooks/        one a chapter without solutions, and one with them
 assignments/      for each chapter: assignment.ipynb, rubric.md, and autograder.zip for `otter run -a autograder.zip FILE`
 
 Pages, slides and PDF need nothing but a browser. Notebooks need the project's environment: see pages/teach/room.html.
-Text CC BY 4.0, code BSD-3-Clause.
+Text CC BY 4.0, code BSD-3-Clause. Photographs keep the terms of those who took them, who are named at the end of each chapter;
+those of Flickr8k, in the full profile, are for research and teaching only: hand them to your class and to nobody else.
 """
 
 

@@ -57,13 +57,15 @@ def exercises(notebook: dict) -> list[dict]:
     Raises
     ------
     BookError
-        If a check of an exercise cannot be found.
+        If an exercise does not end in a call of its check, or no cell defines that.
     """
     cells = notebook["cells"]
     stubs = [cell for cell in cells if "exercise" in tags(cell)]
     found = []
     for number, (stub, points) in enumerate(zip(stubs, POINTS), start=1):
-        check, answer = ATTEMPT.search(text_of(stub)).groups()
+        if not (call := ATTEMPT.search(text_of(stub))):
+            raise BookError(f"exercise {number}: its stub does not call page.attempt(check, stub) in a line of its own.")
+        check, answer = call.groups()
         sources = [text_of(cell) for cell in cells if re.search(rf"^def {check}\(", text_of(cell), re.MULTILINE)]
         if not sources:
             raise BookError(f"exercise {number}: no cell defines {check}; a check stands in a cell before its stub.")

@@ -47,7 +47,9 @@ def sheet(leaf: Leaf) -> str:
              for name in ("You will be able to", "Take-aways", "Exercises", "What this does not show")}
     box = guess(article)
     predict = next((part for part in section.find_all("section", recursive=False) if words(part.h2).endswith("Predict")), None)
-    asked = box.decode_contents() if box else f"<b>{words(predict.p)}</b>{predict.find(['ol', 'ul'])}" if predict else ""
+    asked = box.decode_contents() if box else ""
+    if predict and not box:
+        asked = f"<b>{html.escape(words(predict.p))}</b>{predict.find(['ol', 'ul'])}"
     claims = [words(p).split(" Measured ")[0] for p in article.select(".cell_output p")
               if words(p).startswith(("Claim holds", "The paper’s claim"))]
     limits = [words(item.strong or item).split(". ")[0].rstrip(".") for item in parts["What this does not show"].select("li")]

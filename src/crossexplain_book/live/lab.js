@@ -245,7 +245,7 @@ class Lab {
     }
     const top = scores && Math.max(...scores.map((v) => v || 0));
     names.forEach((name, k) => {
-      const share = scores && top ? scores[k] / top : NaN, scored = share >= 0, button = box.children[k];
+      const scored = scores && scores[k] >= 0, share = scored && top ? scores[k] / top : 0, button = box.children[k];
       const place = what === "cells" ? "the cell" : `word ${k + 1},`;
       button.replaceChildren(name, ...(scores ? [make("small", {}, scored ? share.toFixed(2) : "covered")] : []));
       button.setAttribute("aria-pressed", bit(this.state.hide[what], k));
