@@ -60,7 +60,7 @@ class Asked:
         self.follow: Followed = followed(source, scene, kinds)
         self.names = list(self.baselines)
         self.parts = self.truth.parts
-        self.options = {}
+        self.options = {"complete": False} if self.method in PATHS else {}  # the answer by hand is that at the layers, too
 
     def ask(self) -> Arrays:
         """Ask the package."""

@@ -30,11 +30,10 @@ from crossexplain.gradients.modalities import (
     without_others,
 )
 from crossexplain.gradients.modes import eager
-from crossexplain.gradients.padding import longest_of, padding_side_of, require_unread, unpadded
+from crossexplain.gradients.padding import padding_side_of, require_unread
 from crossexplain.gradients.reading import TURNED
 from crossexplain.gradients.sharing import shared
 from crossexplain.gradients.trial import Refusal, Trial
-from crossexplain.gradients.words import SIDES
 
 ROWS = 512  # rows that go through the model at once by default: enough to keep it busy, and little memory
 FEW = 16  # examples on which a missing gradient is looked into
@@ -133,7 +132,7 @@ class Question:
         chosen = {modality.name: modality.require_baseline(given.get(modality.name, modality.baselines[0]))
                   for modality in self.modalities}
         for i, modality in enumerate(self.modalities):
-            if chosen[modality.name] == "delete" and isinstance(modality, Tokens) and modality.padding_side is None:
+            if chosen[modality.name] == "delete" and isinstance(modality, Tokens) and modality.side is None:
                 self.modalities[i] = self._with_side(modality)
             if chosen[modality.name] == "pad" and isinstance(modality, Tokens) and not self.any_mode:
                 require_unread(self._of_one, modality, self.examples(torch.arange(1)))
@@ -144,21 +143,9 @@ class Question:
         return self.of_output(run(self.model, inputs), 1)
 
     def _with_side(self, modality: Tokens) -> Tokens:
-        """Return a text with the side on which the model does not read padding, which has to be that of the batch."""
-        if modality.side is not None and self.any_mode:
-            return modality
-        one, side = unpadded(modality, self.examples(torch.tensor([longest_of(modality, self.inputs)]))), None
-        try:
-            side = padding_side_of(self._of_one, modality, one)
-        except InputError:  # padding is read as text, and is as it stands in the batch: the pre-flight says so
-            if modality.side is None:
-                raise
-        if modality.side in SIDES and side not in (None, modality.side) and modality.attention is not None:
-            raise InputError(f"{modality.name} is padded on the {modality.side}, and with a deleted word the model gives what "
-                             f"the shorter text gives with padding on the {side} alone; pad on that side, use another "
-                             f"baseline, or say padding_side={modality.side!r} if you want 'delete' all the same.")
-        known = copy.copy(modality)
-        known.side = modality.side or side or "right"
+        """Return a text of which nothing is padded with the side on which the model does not read padding."""
+        known, one = copy.copy(modality), self.examples(torch.arange(1))
+        known.side = padding_side_of(self._of_one, modality, one) or "right"
         return known
 
     def require_donors(self) -> None:
