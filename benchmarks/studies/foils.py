@@ -2,7 +2,8 @@
 
 A word is changed for another of its kind and form ("two" for "three", "runs" for "sits"). The new word must be false as far as
 people have told: no caption of the photograph says it, in any form, nor one of the words that come close to it. What nobody
-mentions may still be in the photograph, so that a few changed captions are true, and no model can be right on all.
+mentions may still be in the photograph, so that a few changed captions are true, and no model can be right on all. Of numbers
+"one" becomes "three" before a noun in the singular: there grammar alone speaks against the changed caption.
 """
 
 import re
