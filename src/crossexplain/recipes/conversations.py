@@ -295,10 +295,11 @@ def load(name: str = "conversations", **_) -> Trained:
 
 @torch.no_grad()
 def bank(model: ConversationModel, data: Conversations, each: int, bend: bool = False) -> dict[str, Tensor]:
-    """Return by modality vectors (11, B, D) of training turns with each digit, and of turns without one."""
+    """Return by modality vectors (11, B, D) of training turns with each digit, and of turns without one; drawn at random."""
     vectors = {}
     for name in MODALITIES:
-        drawn, digits = Turns(data, name, "train", 1, bend and name == "sound").batch(torch.arange(12 * each))
+        n = max(12 * each, 480)  # of fewer turns a digit may be in none
+        drawn, digits = Turns(data, name, "train", 1, bend and name == "sound").batch(torch.arange(n))
         parts = [model.towers[name](rows, present)[:, 0] for rows, present in
                  zip(drawn["rows"].split(1000), drawn["present"].split(1000))]
         groups = [torch.cat(parts)[digits == digit] for digit in range(NONE + 1)]
