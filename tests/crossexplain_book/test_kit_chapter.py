@@ -1,6 +1,8 @@
 """What is handed out of one chapter of the book itself: it runs, it is graded, and paper shows all of it."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
+from functools import wraps
 from pathlib import Path
 
 import papermill
@@ -14,6 +16,16 @@ from crossexplain_book.layout import BookError
 from support.browsers import NO_BROWSER
 
 CHAPTER = "03"  # the one that runs fastest at the small size
+
+
+def apart(test):
+    """Run a test in a thread of its own: in that of other tests a browser may be open, whose event loop allows no second one."""
+    @wraps(test)
+    def run(**given):
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(test, **given).result()
+
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +60,7 @@ def test_the_notebook_without_solutions_runs(handed_out, tmp_path):
     assert not [cell for cell in cells if "solution" in tags(cell)]
 
 
+@apart
 def test_the_notebook_with_solutions_gets_all_points(book, leaf, handed_out, tmp_path):
     from otter.api import grade_submission
 
@@ -56,6 +69,7 @@ def test_the_notebook_with_solutions_gets_all_points(book, leaf, handed_out, tmp
     assert [(result.score, result.possible) for result in results.results.values()] == [(2, 2), (4, 4), (4, 4)]
 
 
+@apart
 def test_paper_cuts_nothing_off(book, leaf, tmp_path):
     from crossexplain_book.kit.pdf import body, head
     from crossexplain_book.kit.printer import browser, settled
@@ -73,6 +87,7 @@ def test_paper_cuts_nothing_off(book, leaf, tmp_path):
         pytest.skip(f"{NO_BROWSER} ({error})")
 
 
+@apart
 def test_the_search_lists_a_term_of_the_glossary_first_and_the_page_says_when_it_ran(html, leaf):
     from crossexplain_book.kit.printer import browser
 
