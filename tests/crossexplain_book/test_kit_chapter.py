@@ -19,7 +19,7 @@ CHAPTER = "03"  # the one that runs fastest at the small size
 
 
 def apart(test):
-    """Run a test in a thread of its own: in that of other tests a browser may be open, whose event loop allows no second one."""
+    """Run a test in a thread of its own: in that of other tests a browser may be open, whose loop allows no second one."""
     @wraps(test)
     def run(**given):
         with ThreadPoolExecutor(1) as pool:
