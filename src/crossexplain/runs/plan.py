@@ -19,6 +19,9 @@ from crossexplain.checks import InputError, require_one_of
 
 Value = str | int | float | bool | None
 Shard = tuple[int, int]
+LAUNCHERS = (  # variables that hold rank and world; srun alone sets the second of Slurm's: a batch script is one process
+    ("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"), ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
+    ("PMI_RANK", "PMI_SIZE"))
 TESTS: dict[str, Callable[[object, object], bool]] = {
     "==": eq, "!=": ne, "<=": le, ">=": ge, "<": lt, ">": gt, "~": lambda value, text: str(text) in str(value)}
 CONDITION = re.compile(r"\s*(.+?)\s*(==|!=|<=|>=|<|>|~)\s*(.*?)\s*")
@@ -170,10 +173,10 @@ def shard_of(environment: Mapping[str, str]) -> Shard:
     outer, inner = (0, 1), (0, 1)
     if "SLURM_ARRAY_TASK_ID" in environment:
         outer = _of_array(environment)
-    if "RANK" in environment and "WORLD_SIZE" in environment:
-        inner = require_shard((environment["RANK"], environment["WORLD_SIZE"]))
-    elif tasks := environment.get("SLURM_STEP_NUM_TASKS"):  # srun sets it; a batch script of several tasks is one process
-        inner = require_shard((environment.get("SLURM_PROCID"), tasks))
+    for rank, world in LAUNCHERS:
+        if rank in environment and world in environment:
+            inner = require_shard((environment[rank], environment[world]))
+            break
     return outer[0] * inner[1] + inner[0], outer[1] * inner[1]
 
 

@@ -6,7 +6,9 @@
 import json
 import os
 import re
+import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -23,6 +25,7 @@ SCHEMA = 1  # raised whenever a column changes its name or meaning
 MANIFEST = "manifest.json"
 FOOTER = b"crossexplain"  # key of a part's own record in its footer
 TIMED = "seconds"  # the one column that differs from run to run
+STALE = 3600  # seconds after which nobody is writing a temporary file any more
 README = """# Results of a run
 
 One row an example, in the order of the data; `part-000012.parquet` is whole, or is not there. Schema version 1.
@@ -145,18 +148,23 @@ def write_part(folder: Path, number: int, rows: Sequence[Mapping[str, Any]], sch
     return path
 
 
+def tidy(folder: Path) -> None:
+    """Remove what killed processes left half written, but nothing that another may still be writing."""
+    for path in folder.glob(".*.part"):
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime > STALE:
+                path.unlink()
+
+
 def _settle(folder: Path) -> None:
     """Force the names in a folder to the disk, where the system can."""
     try:
         handle = os.open(folder, os.O_RDONLY)
     except OSError:  # no folder can be opened on Windows
         return
-    try:
+    with suppress(OSError):  # some network folders cannot
         os.fsync(handle)
-    except OSError:  # some network folders cannot
-        pass
-    finally:
-        os.close(handle)
+    os.close(handle)
 
 
 def digest_of(table: "pa.Table") -> str:

@@ -161,6 +161,7 @@ def explain_dataset(subject: Explainable, data: Source, method: str | Sequence[s
             "budget": budget, "seed": seed, "part": size, "batch": batch, "threads": threads, "device": explainer.device.type,
             "code": _code(), "versions": _versions()}
         folder = Path(out)
+        results.tidy(folder)
         manifest = results.claim(folder, {
             "configuration": configuration, "hash": results.hash_of(configuration), "columns": columns.described(),
             "modalities": [modality.name for modality in subject.modalities], "crossexplain": crossexplain.__version__})

@@ -109,6 +109,22 @@ def test_every_method_that_draws_at_random_is_known_to(alone):
                 np.testing.assert_allclose(together[4][key], values, rtol=1e-4, atol=1e-5, err_msg=method)
 
 
+def test_two_processes_that_do_the_same_parts_at_once_disturb_nothing(alone, tmp_path):
+    children = [killed.forked(lambda: killed.run(tmp_path / "out")) for _ in range(3)]
+    assert [os.waitpid(child, 0)[1] for child in children] == [0, 0, 0]
+    assert killed.bits(tmp_path / "out") == killed.bits(alone)
+
+
+def test_what_a_killed_process_left_is_removed_after_a_while(tmp_path):
+    killed.run(tmp_path / "out", limit=4)
+    old, new = tmp_path / "out" / ".part-000001.parquet.a.part", tmp_path / "out" / ".part-000002.parquet.b.part"
+    for path in (old, new):
+        path.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    killed.run(tmp_path / "out", limit=4)
+    assert not old.exists() and new.exists()  # which another process may be writing
+
+
 def test_killed_processes_lose_and_double_nothing(alone, tmp_path):
     whole, started = killed.rows_of(alone), time.perf_counter()
     killed.run(tmp_path / "timed")
@@ -187,7 +203,7 @@ def test_a_full_disk_says_so_and_loses_nothing(small_disk):
         while True:
             fills.write(bytes(4096))
     before = results.part_path(folder, 0).read_bytes()
-    with pytest.raises(InputError, match="part 1 could not be written .*No space left on device.*the parts that are there are kept"):
+    with pytest.raises(InputError, match="part 1 could not be written .*No space left on device.* are kept"):
         killed.run(folder, limit=8)
     assert results.part_path(folder, 0).read_bytes() == before and not list(folder.glob(".*"))
     (small_disk / "fills").unlink()
@@ -270,6 +286,7 @@ def test_launchers_and_job_arrays_say_which_process_this_is():
     every = [shard_of(array | {"SLURM_ARRAY_TASK_ID": str(i), "RANK": str(rank), "WORLD_SIZE": "3"})
              for i in (1, 3, 5, 7) for rank in range(3)]
     assert sorted(every) == [(i, 12) for i in range(12)]
+    assert shard_of({"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "2"}) == (1, 2)
     with pytest.raises(InputError, match="not evenly apart"):
         shard_of(array | {"SLURM_ARRAY_TASK_COUNT": "3", "SLURM_ARRAY_TASK_MAX": "8"})
     with pytest.raises(InputError, match="expected the number of this process"):
@@ -319,19 +336,18 @@ def environment() -> dict[str, str]:
 
 
 def test_two_processes_of_accelerate_launch(alone, tmp_path):
-    found = subprocess.run([sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines",
-                            "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--module", "crossexplain", "explain",
-                            *SMALL, *ROUNDS, "--out", str(tmp_path / "out")], cwd=ROOT, env=environment(), capture_output=True,
-                           text=True, check=False)
+    found = subprocess.run([sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "-m",
+                            "crossexplain", "explain", *SMALL, *ROUNDS, "--out", str(tmp_path / "out")],
+                           cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
     assert found.returncode == 0 and found.stdout.count("12 examples done") == 2, found.stderr
     assert killed.bits(tmp_path / "out") == killed.bits(alone)
 
 
 def test_a_terminated_command_says_how_to_go_on(tmp_path):
     out = tmp_path / "out"
-    process = subprocess.Popen([sys.executable, "-m", "crossexplain", "explain", *SMALL, "--method", "sampled shapley", "--budget",
-                                "4096", "--out", str(out)], cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL,
-                               stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, "-m", "crossexplain", "explain", *SMALL, "--method", "sampled shapley",
+                                "--budget", "4096", "--out", str(out)], cwd=ROOT, env=environment(),
+                               stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while not list(out.glob("part-*")) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
