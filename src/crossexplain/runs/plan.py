@@ -28,6 +28,10 @@ CONDITION = re.compile(r"\s*(.+?)\s*(==|!=|<=|>=|<|>|~)\s*(.*?)\s*")
 DUPLICATE = "the key {!r} is there twice, expected another for each example; name another column as the key, or number them."
 
 
+class SourceGone(InputError):
+    """The data cannot be reached any more: no example is at fault, and the run stops."""
+
+
 @dataclass(frozen=True)
 class Entry:
     """One example of a data set, before it is read.
@@ -38,7 +42,7 @@ class Entry:
         Stable and unique in the data set.
     load : callable
         Reads the example: ``{"image": picture, "text": str}`` or whatever the model's ``inputs`` take. What it raises is the
-        reason of a failed row.
+        reason of a failed row, but for :class:`SourceGone`, which stops the run.
     columns : mapping of str to str, int, float, bool or None
         What is known of the example without reading it, to choose by and to compare slices by; kept in the results.
     """

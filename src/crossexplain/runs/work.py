@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 import crossexplain
 from crossexplain.checks import InputError
 from crossexplain.files import digest, tree
+from crossexplain.gradients.modalities import ImageCells
 from crossexplain.runs import results
 from crossexplain.runs.explainer import ROUNDS, Explainable, Explainer, Said
 from crossexplain.runs.plan import Entry, Selection, Shard, Source, require_shard, shard_of
@@ -164,7 +165,9 @@ def explain_dataset(subject: Explainable, data: Source, method: str | Sequence[s
         results.tidy(folder)
         manifest = results.claim(folder, {
             "configuration": configuration, "hash": results.hash_of(configuration), "columns": columns.described(),
-            "modalities": [modality.name for modality in subject.modalities], "crossexplain": crossexplain.__version__})
+            "modalities": [modality.name for modality in subject.modalities], "crossexplain": crossexplain.__version__,
+            "grids": {modality.name: list(modality.grid) for modality in subject.modalities
+                      if isinstance(modality, ImageCells) and modality.grid}})
         return _Run(folder, explainer, columns, manifest["hash"], n, size, batch, (rank, world)).work(selection, progress)
 
 
