@@ -16,7 +16,7 @@ from crossexplain.gradients.modalities import Inputs, Modality, rows_of
 from crossexplain.gradients.question import Question, Target
 from crossexplain.gradients.rounds import rounds
 from crossexplain.gradients.views import FULL
-from crossexplain.runs.plan import Entry, SourceGone, seed_of
+from crossexplain.runs.plan import Entry, SourceGone, plain_text, seed_of
 
 ROUNDS = "rounds"  # the paper's four rounds, with the views that a verdict is read from
 DONORS = 4  # examples to borrow from: the first ones that can be read, the same for all
@@ -218,5 +218,5 @@ def _add(said: list[Said], key: tuple[str, ...], values: Tensor, present: Tensor
 
 
 def _reason(error: Exception) -> str:
-    text = " ".join(str(error).split())
+    text = plain_text(" ".join(str(error).split()))
     return (text if isinstance(error, InputError) else f"{type(error).__name__}: {text}")[:500]

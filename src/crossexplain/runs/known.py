@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -74,12 +75,23 @@ def data(spec: str, **columns: str) -> Source:
     """
     if spec in SCENES:
         return DrawnScenes(SCENES[spec])
-    made = called(spec)[0] if ":" in spec and not Path(spec).exists() else None
+    made = called(spec)[0] if _is_call(spec) else None
     if hasattr(made, "entries"):
         return made
     from crossexplain.runs import sources
 
     return sources.open_source(spec, **columns) if made is None else sources.of_dataset(made, spec)
+
+
+def _is_call(spec: str) -> bool:
+    """Return whether a name is module:function of a module that Python finds, and not flickr8k:test."""
+    module, _, name = spec.partition(":")
+    if not name.isidentifier() or not all(part.isidentifier() for part in module.split(".")):
+        return False
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
 
 
 def called(spec: str) -> tuple[object, str]:

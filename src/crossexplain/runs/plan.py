@@ -102,9 +102,9 @@ class Selection:
         """
         every, marks = sha256(), array("Q")
         for entry in self:
-            if not isinstance(entry.key, str) or not entry.key:
-                raise InputError(f"example {len(marks)} has the key {entry.key!r}, expected a text that is not empty.")
-            every.update(f"{len(entry.key)} {entry.key}".encode("utf-8", "surrogatepass"))
+            if not isinstance(entry.key, str) or not entry.key or entry.key != plain_text(entry.key):
+                raise InputError(f"example {len(marks)} has the key {entry.key!r}, expected a text of Unicode, not empty.")
+            every.update(f"{len(entry.key)} {entry.key}".encode())
             marks.append(_mark(entry.key))
         if not marks:
             raise InputError(f"no example is left of the data ({self.source.describe()}) with where={list(self.where)} and "
@@ -131,7 +131,12 @@ class Selection:
 
 
 def _mark(key: str) -> int:
-    return int.from_bytes(blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+    return int.from_bytes(blake2b(key.encode(), digest_size=8).digest(), "little")
+
+
+def plain_text(text: str) -> str:
+    """Return a text with halves of characters, which file names and JSON may hold and UTF-8 may not, spelt out."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def seed_of(seed: int, key: str) -> int:

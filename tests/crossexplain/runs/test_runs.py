@@ -259,6 +259,36 @@ def test_an_example_that_spoils_its_batch_is_explained_alone_or_fails_alone(tmp_
     assert done.failed == 0 and [list(flags) for flags in rows["flags"]] == [[]] * 4 + [["explained alone"]] * 4 + [[]] * 4
 
 
+def test_odd_values_of_a_source_are_written_or_refused(tmp_path):
+    @dataclass(frozen=True)
+    class Odd(killed.Data):
+        source: object = "lone \ud800"
+        key: str = "no. 0"
+
+        def entries(self):
+            entry, = super().entries()
+            yield replace(entry, key=self.key, columns={"label": None, "source": self.source, "even": True})
+
+        def load(self, i):
+            raise OSError("no \ud800 file")
+
+    with pytest.raises(InputError, match=r"none of the examples can be explained: OSError: no \\ud800 file"):
+        explain_dataset(killed.subject(), Odd(1), out=tmp_path / "out", progress=False)
+
+    @dataclass(frozen=True)
+    class Readable(Odd):
+        def load(self, i):
+            return killed.Data(1, ()).load(i)
+
+    explain_dataset(killed.subject(), Readable(1), out=tmp_path / "out", progress=False)
+    assert read(tmp_path / "out").table["column_source"].to_pylist() == ["lone \\ud800"]
+    with pytest.raises(InputError, match="a column of the data does not hold what it says"):
+        explain_dataset(killed.subject(), Readable(1, (), 3), out=tmp_path / "other", progress=False)
+    for key in ("", "\udcff"):
+        with pytest.raises(InputError, match="example 0 has the key"):
+            Selection(Readable(1, (), "a", key)).survey()
+
+
 def test_duplicate_and_empty_keys_conditions_and_limits():
     class Doubled(killed.Data):
         def entries(self):
