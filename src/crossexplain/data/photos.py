@@ -52,7 +52,7 @@ def read(path: Path | str | BinaryIO, size: int | None = None) -> Tensor:
 
 
 def picture(path: Path | str | BinaryIO) -> Image.Image:
-    """Read one photograph as Pillow has it: upright, whole, red, green and blue; arguments and errors are those of :func:`read`.
+    """Read one photograph as Pillow has it: upright, whole, red, green and blue; path and errors as for :func:`read`.
 
     Examples
     --------
