@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from html.parser import HTMLParser
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ pytest.importorskip("pyarrow")
 
 from crossexplain import ImageCells, InputError, Tokens
 from crossexplain.intervals import Interval
-from crossexplain.runs import Entry, Explainable, explain_dataset
+from crossexplain.runs import Entry, Explainable, explain_dataset, merge
 from crossexplain_book import cli
 from crossexplain_book.report import writer
 from crossexplain_book.report.examples import rules
@@ -220,12 +221,29 @@ def test_a_few_examples_and_no_rounds(tmp_path, method):
 def test_the_command(results, tmp_path, capsys, monkeypatch):
     shown = []
     monkeypatch.setattr("webbrowser.open", shown.append)
-    if "report" not in cli.parser().format_help():
-        pytest.skip("the command line does not name the report yet")
     assert cli.main(["report", str(results), "--out", str(tmp_path / "page.html"), "--open"]) == 0
     assert shown == [(tmp_path / "page.html").as_uri()]
     assert cli.main(["report", str(tmp_path / "absent")]) == 2
     assert "manifest" in capsys.readouterr().err
+
+
+def test_three_lines_of_each_reader(results, tmp_path):
+    """The lines of the page on data sets, but for the folder."""
+    parts = str(results / "part-*.parquet")
+    pandas = pytest.importorskip("pandas")
+    rows = pandas.read_parquet(merge(results, tmp_path / "all.parquet"), columns=["status", "column_part", "verdict"])
+    expected = {"seen": 80, "told & <b>": 76}
+    assert rows[rows.status == "ok"].groupby("column_part").size().to_dict() == expected
+    if find_spec("polars"):
+        import polars
+
+        lazy = polars.scan_parquet(parts).filter(polars.col("status") == "ok")
+        assert dict(lazy.group_by("column_part").agg(polars.len()).collect().iter_rows()) == expected
+    if find_spec("duckdb"):
+        import duckdb
+
+        query = f"SELECT column_part, count(*) FROM '{parts}' WHERE status = 'ok' GROUP BY column_part"
+        assert dict(duckdb.sql(query).fetchall()) == expected
 
 
 def test_folders_of_one_name_are_told_apart():

@@ -17,7 +17,8 @@ from crossexplain_book.report.markup import Html, joined, tag
 from crossexplain_book.report.measures import Run
 
 EACH = 3  # examples of a rule
-PREFERRED = "cross", "round 1"  # which importance of the rounds is drawn; of other runs the first method's
+# Which importance of the rounds is drawn, and what it is called; of other runs the first method's.
+PREFERRED = {"cross": "cross gradient", "round 1": "gradient norm, nothing masked"}
 
 
 class Rule(NamedTuple):
@@ -161,7 +162,7 @@ def _drawn(run: Run, row: int, key: str, reader: Reader) -> Html:
     if heat is not None and words is not None:
         strongest = words[int(np.abs(others[text]).argmax())] if len(words) else "none"
         picture = figures.example(
-            reader.picture(key, image), heat, words, others[text], title=f"{what} of the words", name=f"fig-row-{row}",
+            reader.picture(key, image), heat, words, others[text], title=f"The words: {what}", name=f"fig-row-{row}",
             signed=(bool((heat < 0).any()), bool((others[text] < 0).any())), label=what, caption="Input, map and words.",
             alt=f"{what}: the map is strongest at the {place_of(heat)}, the strongest word is {strongest!r}.")
         return Html(picture.html())
@@ -184,7 +185,7 @@ def _importance(run: Run, row: int) -> tuple[str, dict[str, np.ndarray]]:
     if what is None:
         return "", {}
     values = {modality: run.results.table[column][row].as_py() for modality, column in known[what].items()}
-    return what, {modality: np.asarray(scores, float) for modality, scores in values.items() if scores}
+    return PREFERRED.get(what, what), {modality: np.asarray(scores, float) for modality, scores in values.items() if scores}
 
 
 def _grid(run: Run, modality: str, values: np.ndarray) -> np.ndarray | None:

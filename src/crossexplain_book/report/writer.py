@@ -53,7 +53,7 @@ def write_report(folders: str | Path | Sequence[str | Path], out: str | Path | N
         if not run.n:
             raise InputError(f"no example of {name} was explained: {run.failures()[0][0]}")
     if len(runs) == 1:
-        title, parts = f"What {names[0]} looks at", sections.one_run(runs[0], reader)
+        title, parts = f"What {runs[0].configuration['model']['name']} looks at", sections.one_run(runs[0], reader)
     else:
         title, parts = f"{names[0]} and {names[1]}, side by side", sections.two_runs(Pair(*runs), reader)
     return markup.write(Path(out or Path(folders[0]) / NAME), markup.page(title, *parts))

@@ -6,7 +6,9 @@ import json
 import os
 import shutil
 import tarfile
+from importlib.util import find_spec
 from pathlib import Path
+from random import Random
 
 import pytest
 import torch
@@ -149,6 +151,21 @@ class TestTables:
         shutil.rmtree(tmp_path / "disk")
         with pytest.raises(SourceGone, match="bring it back"):
             entries[0].load()
+
+
+    def test_texts_that_are_no_unicode_and_numbers_that_are_names(self, tmp_path):
+        line = json.dumps({"id": "\ud800", "text": "x", "tag": "\udcff", "phash": 2**64})
+        (entry,) = open_source(write(tmp_path / "t.jsonl", line)).entries()
+        assert (entry.key, entry.columns) == ("\\ud800", {"tag": "\\udcff", "phash": None, "words": 1})
+        path = write(tmp_path / "t.csv", "text,phash,year", "x,18446744073709551615,1999", "y,7,2000")
+        assert dict(open_source(path).columns) == {"phash": str, "year": int, "words": int}
+
+    def test_names_that_no_file_can_have(self, tmp_path):
+        pictures(tmp_path)
+        rows = loaded(open_source(write(tmp_path / "t.csv", "image,text", "0.png,fine", f"{'x' * 5000},long", "a\0b,zero")))
+        assert [len(row) for row in rows] == [4, 3, 3]
+        with pytest.raises(InputError, match="there is no"):
+            open_source("x" * 5000)
 
 
 class TestFolders:
@@ -382,3 +399,51 @@ class TestDataset:
         data.keys = ["x"]
         with pytest.raises(InputError, match="keys of m has 1 entries"):
             of_dataset(data, "m")
+
+
+class TestDamage:
+    """Files with random damage are read, or refused in words; no other error comes out."""
+
+    def kinds(self, folder: Path) -> dict[str, Path]:
+        pictures(folder)
+        cells = [f'{i}.png,"{words}",{i}' for i, words in enumerate(WORDS)]
+        objects = [json.dumps({"image": f"{i}.png", "text": words, "label": i}) for i, words in enumerate(WORDS)]
+        made = {"csv": write(folder / "t.csv", "image,text,label", *cells), "jsonl": write(folder / "t.jsonl", *objects),
+                "tar": tar(folder / "s.tar", samples()), "tar.gz": tar(folder / "s.tar.gz", samples())}
+        if find_spec("pyarrow"):
+            import pyarrow as pa
+            from pyarrow import parquet
+
+            images = [{"bytes": picture(i), "path": f"{i}.png"} for i in range(3)]
+            parquet.write_table(pa.table({"image": images, "text": WORDS}), folder / "a.parquet")
+            made["parquet"] = folder / "a.parquet"
+        return made
+
+    @pytest.mark.parametrize("kind", ["csv", "jsonl", "tar", "tar.gz", "parquet"])
+    def test_random_damage(self, tmp_path, kind):
+        made = self.kinds(tmp_path)
+        if kind not in made:
+            pytest.skip("pyarrow is not installed")
+        whole, random = made[kind].read_bytes(), Random(0)
+        outcomes = set()
+        for i in range(200):
+            content = bytearray(whole)
+            for _ in range(random.choice((1, 1, 3, 30))):
+                place = random.randrange(len(content))
+                how = random.randrange(3)
+                if how == 0:
+                    content[place] ^= 1 << random.randrange(8)
+                elif how == 1:
+                    del content[place : place + random.randrange(1, 40)]
+                else:
+                    content[place:place] = random.randbytes(random.randrange(1, 40))
+                if not content:
+                    break
+            path = tmp_path / f"damaged{i}.{kind}"
+            path.write_bytes(content)
+            try:
+                outcomes.add(len(loaded(open_source(path))))
+            except InputError:
+                outcomes.add("refused")
+            path.unlink()
+        assert "refused" in outcomes

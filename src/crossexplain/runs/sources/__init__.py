@@ -3,22 +3,24 @@
 import re
 from glob import glob, has_magic
 from itertools import product
+from os.path import exists, isfile
 from pathlib import Path
 
 from crossexplain.checks import InputError
 from crossexplain.data import flickr8k
 from crossexplain.data.flickr8k_files import TEXT_ARCHIVE, TOKENS
-from crossexplain.runs.plan import Source
+from crossexplain.runs.plan import Source, SourceGone
 from crossexplain.runs.sources.archives import OPENERS, Archives
 from crossexplain.runs.sources.captions import Captions, Dataset
 from crossexplain.runs.sources.columnar import Columns, saved_files
-from crossexplain.runs.sources.rows import ENDINGS, Choice, SourceGone
+from crossexplain.runs.sources.rows import ENDINGS, Choice
 from crossexplain.runs.sources.tables import Folder, Table
 
-__all__ = ["SourceGone", "of_dataset", "open_source"]
+__all__ = ["SourceGone", "is_call", "of_dataset", "open_source"]
 TABLES = (".csv", ".tsv", ".jsonl")
 TARS = (".tar", ".tgz", *(f".tar{ending}" for ending in OPENERS))
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")  # of Hugging Face's ImageFolder
+CALL = re.compile(r"[^\W\d][\w.]*:[^\W\d]\w*")
 MOST = 1_000_000  # files that a pattern may stand for
 EXPECTED = (f"a table ({', '.join(TABLES)}), .parquet, .tar, or a folder with {TOKENS}, {', '.join(METADATA)}, Parquet files, "
             "tars, what save_to_disk wrote, or pictures in folders")
@@ -53,14 +55,26 @@ def open_source(name: str | Path, *, image: str | None = None, text: str | None 
     """
     choice = Choice(image, text, key, None if root is None else Path(root))
     head, *rest = str(name).split(":")
-    if head == "flickr8k" and not Path(str(name)).exists():
+    if head == "flickr8k" and not exists(name):
         return _captions(None, rest)
-    if rest and not Path(str(name)).exists() and _is_captions(Path(head)):
+    if rest and not exists(name) and _is_captions(Path(head)):
         return _captions(Path(head), rest)
     paths = _named(str(name))
-    if not paths or not paths[0].exists():
+    if not paths or not exists(paths[0]):
         raise InputError(f"there is no {name}; expected {EXPECTED}, 'flickr8k:test', or module:function.")
     return _of_folder(paths[0], choice) if len(paths) == 1 and paths[0].is_dir() else _of_files(str(name), paths, choice)
+
+
+def is_call(name: str) -> bool:
+    """Return whether a name is ``module:function``, and none that :func:`open_source` knows.
+
+    Examples
+    --------
+    >>> [is_call(name) for name in ("my.data:make", "flickr8k:test", "data.csv", "flickr8k:test:hard")]
+    [True, False, False, False]
+    """
+    head = name.split(":")[0]
+    return bool(CALL.fullmatch(name)) and head != "flickr8k" and not exists(head) and not exists(name)
 
 
 def of_dataset(dataset: object, name: str) -> Source:
@@ -70,7 +84,7 @@ def of_dataset(dataset: object, name: str) -> Source:
 
 def _named(name: str) -> list[Path]:
     """Return the files that a name stands for, with ``{000..099}`` and ``*`` filled in."""
-    if Path(name).exists():
+    if exists(name):
         return [Path(name)]
     parts = re.split(r"\{(\d+)\.\.(\d+)\}", name)
     ranges = [(first, last) for first, last in zip(parts[1::3], parts[2::3])]
@@ -91,12 +105,12 @@ def _captions(folder: Path | None, rest: list[str]) -> Captions:
 
 
 def _is_captions(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in (TOKENS, f"Flickr8k_text/{TOKENS}", TEXT_ARCHIVE))
+    return any(isfile(folder / name) for name in (TOKENS, f"Flickr8k_text/{TOKENS}", TEXT_ARCHIVE))
 
 
 def _of_files(name: str, paths: list[Path], choice: Choice) -> Source:
     names = [path.name.lower() for path in paths]
-    if missing := [path for path in paths if not path.is_file()]:
+    if missing := [path for path in paths if not isfile(path)]:
         raise InputError(f"there is no file {missing[0]}; expected every one that {name} stands for.")
     if all(one.endswith(TARS) for one in names):
         return Archives(name, paths, choice)

@@ -7,8 +7,8 @@ import numpy as np
 
 from crossexplain.checks import InputError, require_one_of
 from crossexplain.data import flickr8k, photos
-from crossexplain.runs.plan import Entry
-from crossexplain.runs.sources.rows import SINGLE, SourceGone, read_text
+from crossexplain.runs.plan import Entry, SourceGone
+from crossexplain.runs.sources.rows import SINGLE, read_text
 
 
 class Captions:
@@ -78,7 +78,9 @@ class Dataset:
         self.data, self.name, self.size = data, name, len(data)
         keys = getattr(data, "keys", None)
         keys = keys() if callable(keys) else keys
-        table = {**getattr(data, "columns", {}), **({"targets": data.targets} if hasattr(data, "targets") else {})}
+        columns = getattr(data, "columns", None)
+        table = dict(columns) if isinstance(columns, Mapping) else {}
+        table |= {"targets": data.targets} if hasattr(data, "targets") else {}
         self.keys = None if keys is None else [str(key) for key in keys]
         self.table = {str(name): [_plain(value) for value in values] for name, values in table.items()}
         for what, values in {"keys": self.keys or range(self.size), **self.table}.items():

@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from crossexplain.checks import InputError, require_one_of
 from crossexplain.data import photos
-from crossexplain.runs.plan import Entry, Value
+from crossexplain.runs.plan import Entry, SourceGone, Value
 
 USUAL = {  # names of columns that are taken for an input or a key without a word of the caller
     "image": ("image", "file_name", "filename", "path", "filepath", "image_path", "picture", "photo"),
@@ -20,11 +20,8 @@ USUAL = {  # names of columns that are taken for an input or a key without a wor
 }
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 SINGLE = (str, int, float, bool)
+LARGEST = 2**63  # from which on a whole number does not fit into a column of the results
 LONGEST = 10_000  # characters of a text: no model reads more, and longer ones are files that are no text
-
-
-class SourceGone(InputError):
-    """The source vanished while examples were read: the run has to stop, since no example is at fault."""
 
 
 @dataclass(frozen=True)
@@ -124,13 +121,13 @@ class Rows(ABC):
                 else:
                     name = f"{number:06d}#{k}" if several else f"{number:06d}"
                 columns = {column: _single(row.values.get(column), kind) for column, kind in self.columns.items()}
-                columns |= {"image": picture} if image else {}
+                columns |= {"image": _single(picture, str)} if image else {}
                 columns |= {"words": len(words.split()) if isinstance(words, str) else 0} if text else {}
-                yield Entry(name, Loader(self, row, words), columns)
+                yield Entry(str(_single(name, str)), Loader(self, row, words), columns)
 
     def gone(self) -> Path | None:
         """Return the first file of the source that is no longer there."""
-        return next((path for path in self.files if not path.exists()), None)
+        return next((path for path in self.files if not os.path.exists(path)), None)
 
 
 @dataclass(frozen=True)
@@ -184,10 +181,14 @@ def read_text(text: object) -> str:
 
 
 def _single(value: object, kind: type) -> Value:
-    """Return a value of a column, None where it is none or of another type."""
+    """Return a value of a column, None where it is none or of another type; text that is no Unicode is spelled out."""
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    return value if isinstance(value, kind) and not (kind is int and isinstance(value, bool)) else None
+    if kind is int:
+        return value if isinstance(value, int) and not isinstance(value, bool) and abs(value) < LARGEST else None
+    if isinstance(value, str) and kind is str:
+        return value.encode("utf-8", "backslashreplace").decode()
+    return value if isinstance(value, kind) else None
 
 
 def kinds_of(rows: Iterable[Mapping[str, object]]) -> dict[str, type]:
@@ -213,6 +214,6 @@ def inside(root: Path, name: str, where: str) -> Path:
 def require_some(paths: Iterable[Path | None], where: str) -> None:
     """Refuse a table of which none of the first hundred files is there: the folder is another one."""
     first = list(islice((path for path in paths if path is not None), 100))
-    if first and not any(path.exists() for path in first):
+    if first and not any(map(os.path.exists, first)):  # where a name is too long, Path.exists raises
         raise InputError(f"none of the first {len(first)} files that {where} names is there, for example {first[0]}; name the "
                          "folder in which they lie with root=.")

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from crossexplain.checks import InputError
-from crossexplain.runs.sources.rows import ENDINGS, Choice, Row, Rows, inside, kinds_of, require_some
+from crossexplain.runs.sources.rows import ENDINGS, LARGEST, Choice, Row, Rows, inside, kinds_of, require_some
 
 Reader = Callable[[str], object]
 
@@ -124,5 +124,5 @@ def _is(kind: type, cell: str) -> bool:
     except ValueError:
         return False
     if kind is int:
-        return str(number) == cell
-    return number == number and re.match(r"[+-]?0\d", cell) is None
+        return str(number) == cell and abs(number) < LARGEST
+    return number == number and re.match(r"[+-]?(0\d|\d{16})", cell) is None  # so long a number is a name
