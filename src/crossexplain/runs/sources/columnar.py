@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
 from os import getpid
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from crossexplain.checks import InputError
 from crossexplain.data.photos import PhotoError
@@ -45,7 +45,7 @@ class Columns(Rows):
         for path in self.files:
             number = 0
             for group in range(_groups(path)):
-                for i, values in enumerate(_group(path, group, names).to_pylist()):
+                for i, values in enumerate(_plain(path, group, names)):
                     number += 1
                     if image and self.stored:
                         named = (values.get(image) or {}).get("path") if has_path else None
@@ -76,6 +76,10 @@ def _groups(path: Path) -> int:
 
 def _group(path: Path, group: int, columns: list[str]) -> "pyarrow.Table":
     return _guarded(path, lambda: _opened(path, getpid())[2](group, columns))
+
+
+def _plain(path: Path, group: int, columns: list[str]) -> list[dict[str, Any]]:
+    return _guarded(path, lambda: _group(path, group, columns).to_pylist())
 
 
 @lru_cache(maxsize=4)
@@ -112,7 +116,7 @@ def _pictures(path: Path, group: int, column: str, process: int) -> "pyarrow.Chu
 
 
 def _picture(path: Path, group: int, i: int, column: str) -> BinaryIO:
-    value = _pictures(path, group, column, getpid())[i].as_py()
+    value = _guarded(path, lambda: _pictures(path, group, column, getpid())[i].as_py())
     content = value.get("bytes") if isinstance(value, dict) else value
     if not content:
         named = value.get("path") if isinstance(value, dict) else None
@@ -121,7 +125,7 @@ def _picture(path: Path, group: int, i: int, column: str) -> BinaryIO:
     return io.BytesIO(content)
 
 
-def _guarded(path: Path, read: Callable) -> object:
+def _guarded(path: Path, read: Callable[[], Any]) -> Any:
     """Read, and say of a file that cannot be read what it is."""
     try:
         import pyarrow as pa
@@ -131,7 +135,9 @@ def _guarded(path: Path, read: Callable) -> object:
         return read()
     except FileNotFoundError as error:
         raise InputError(f"there is no file {path}; name the files that are there.") from error
-    except (pa.ArrowException, OSError, IndexError) as error:
+    except InputError:
+        raise
+    except (pa.ArrowException, OSError, IndexError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{path.name} cannot be read ({reason}); fetch or write it again.") from error
 
