@@ -6,10 +6,13 @@ the disk, renamed, linked, removed.
 
 import os
 import random
+import resource
 import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,6 +27,9 @@ EXAMPLES, PART, BATCH = 24, 4, 4
 BROKEN = 6, 15  # examples that cannot be read
 CALLS = "fsync", "replace", "link", "unlink"  # of the module os
 METHODS = "rounds", "grad-cam"
+CONTEXT = get_context("forkserver")  # a fork of a process that has threads may never end
+CONTEXT.set_forkserver_preload(["benchmarks.studies.killed", "crossexplain.runs.known", "crossexplain.runs.work", "scipy.stats",
+                                "pyarrow.parquet", "pyarrow.pandas_compat"])  # all that a run imports
 
 
 class Small(nn.Module):
@@ -86,19 +92,29 @@ def run(folder: Path, shard: tuple[int, int] = (0, 1), **settings: object) -> ob
                            **{"part": PART, "batch": BATCH, "progress": False, "budget": 16, **settings})
 
 
-def forked(task: Callable[[], object]) -> int:
-    """Start a process that does a task, and return its number."""
-    if child := os.fork():
-        return child
-    try:
-        task()
-        os._exit(0)
-    except BaseException:  # noqa: BLE001 - a child of a fork must not go on as its parent
-        os._exit(1)
+def started(task: Callable[..., object], *arguments: object) -> BaseProcess:
+    """Start a process that does a task; it is forked from one that has imported all of this and done nothing."""
+    process = CONTEXT.Process(target=task, args=arguments)
+    process.start()
+    return process
 
 
-def killing_itself(task: Callable[[], object], call: str, count: int, after: bool) -> None:
-    """Do a task in a process that is killed at the ``count``-th call of a function of the module os."""
+def timed(folder: Path, shard: tuple[int, int], n: int, part: int, ready: object, results: object) -> None:
+    """Explain drawn scenes by early fusion, or a share, and put the seconds that it took and the most memory, GiB."""
+    from crossexplain.runs.known import DrawnScenes, model
+
+    subject, scenes = model("scenes_fusion"), DrawnScenes(n=n)
+    settings = {"batch": part, "part": part, "progress": False, "shard": shard}
+    warm = folder.with_name(f"{folder.name}-warm-{shard[0]}")
+    explain_dataset(subject, scenes, out=warm, **settings | {"shard": (0, 1)}, limit=4)
+    ready.wait()
+    begun = time.perf_counter()
+    explain_dataset(subject, scenes, out=folder, **settings)
+    results.put((time.perf_counter() - begun, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20))
+
+
+def run_and_die(folder: Path, shard: tuple[int, int], call: str, count: int, after: bool) -> None:
+    """Run in a process that is killed right before or after the ``count``-th call of a function of the module os."""
     original, left = getattr(os, call), [count]
 
     def wrapped(*arguments: object, **named: object) -> object:
@@ -111,7 +127,7 @@ def killing_itself(task: Callable[[], object], call: str, count: int, after: boo
         return result
 
     setattr(os, call, wrapped)
-    task()
+    run(folder, shard)
 
 
 class Outcome(NamedTuple):
@@ -141,9 +157,8 @@ def killed(folder: Path, whole: list[dict], seconds: float, seed: int) -> Outcom
         world = draw.randint(1, 3)
         kills += sum(_killed_once(folder, (rank, world), seconds, draw) for rank in range(world))
     world = draw.randint(1, 3)
-    children = [forked(lambda rank=rank: run(folder, (rank, world))) for rank in range(world)]
-    for child in children:
-        os.waitpid(child, 0)
+    for child in [started(run, folder, (rank, world)) for rank in range(world)]:
+        child.join()
     found = rows_of(folder)
     keys = [row["key"] for row in found]
     own = {row["key"]: row for row in found}
@@ -156,12 +171,13 @@ def _killed_once(folder: Path, shard: tuple[int, int], seconds: float, draw: ran
     if draw.random() < 0.5:
         call, after = draw.choice(CALLS), draw.random() < 0.5
         count = 1 if call == "link" else draw.randint(1, 4)
-        child = forked(lambda: killing_itself(lambda: run(folder, shard), call, count, after))
+        child = started(run_and_die, folder, shard, call, count, after)
     else:
-        child = forked(lambda: run(folder, shard))
+        child = started(run, folder, shard)
         time.sleep(draw.uniform(0, seconds / shard[1]))
-        os.kill(child, signal.SIGKILL)
-    return int(os.WIFSIGNALED(os.waitpid(child, 0)[1]))
+        child.kill()
+    child.join()
+    return int(child.exitcode == -signal.SIGKILL)
 
 
 def rows_of(folder: Path) -> list[dict]:

@@ -31,6 +31,7 @@ def explain_options(command: ArgumentParser) -> None:
     command.add_argument("--device", metavar="NAME", help="default, the accelerator of the local rank if there is one")
     for kind in ("image", "text", "key"):
         command.add_argument(f"--{kind}-column", metavar="NAME", help=f"column of the {kind}, where the data has columns")
+    command.add_argument("--root", metavar="FOLDER", help="of the files that a table names (default its own)")
 
 
 def merge_options(command: ArgumentParser) -> None:
@@ -52,6 +53,8 @@ def explain(options: Namespace) -> int:
     from crossexplain.runs import Stopped, explain_dataset, known
 
     columns = {kind: name for kind in ("image", "text", "key") if (name := getattr(options, f"{kind}_column"))}
+    if options.root:
+        columns["root"] = options.root
     given = {name: value for name in ("shard", "limit", "part", "batch", "threads", "budget", "seed", "device")
              if (value := getattr(options, name)) is not None}
 

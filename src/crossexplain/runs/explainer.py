@@ -16,12 +16,14 @@ from crossexplain.gradients.modalities import Inputs, Modality, rows_of
 from crossexplain.gradients.question import Question, Target
 from crossexplain.gradients.rounds import rounds
 from crossexplain.gradients.views import FULL
-from crossexplain.runs.plan import Entry, seed_of
+from crossexplain.runs.plan import Entry, SourceGone, plain_text, seed_of
 
 ROUNDS = "rounds"  # the paper's four rounds, with the views that a verdict is read from
 DONORS = 4  # examples to borrow from: the first ones that can be read, the same for all
 # Methods that draw at random. Explained side by side, what is drawn for an example would depend on its neighbours.
 DRAWN = ("sampled shapley", "mm-shap", "gradient shap", "kernel shap", "shapley sampling", "shapiq shapley", "shapiq pairs")
+# What is no example's fault and would make a failed row of every other: the run stops.
+STOPS = SourceGone, getattr(torch, "AcceleratorError", SourceGone)
 Said = dict[Any, Any]  # of one example: "target", "predicted", ("logits", baseline, view), ("importance", what, modality)
 
 
@@ -44,6 +46,9 @@ class Explainable:
         Self-attention modules by modality, for the methods that read them.
     code : str
         A hash of the code that made it, where that is not the package's own.
+    words : callable, optional
+        Returns the words of the text of one example, as :attr:`Entry.load` gave it, one for each of its features in their
+        order: for who shows importances.
     """
 
     model: nn.Module
@@ -53,6 +58,7 @@ class Explainable:
     target: Target = None
     attention: Mapping[str, Sequence[str]] = field(default_factory=dict)
     code: str = ""
+    words: Callable[[Mapping[str, object]], list[str]] | None = None
 
     def weights(self) -> str:
         """Return a hash of all weights and buffers."""
@@ -111,6 +117,8 @@ class Explainer:
         for entry in entries if self.borrows else ():
             try:
                 self.donors.append(entry.load())
+            except STOPS:
+                raise
             except Exception:  # noqa: BLE001, S112 - its own row says why
                 continue
             if len(self.donors) == DONORS:
@@ -124,10 +132,14 @@ class Explainer:
         for place, entry in enumerate(entries):
             try:
                 loaded[place] = entry.load()
+            except STOPS:
+                raise
             except Exception as error:  # noqa: BLE001 - whatever a reader of the data raises is this example's reason
                 said[place] = {"reason": _reason(error)}
         try:
             found = self._said([entries[place].key for place in loaded], list(loaded.values())) if loaded else []
+        except STOPS:
+            raise
         except Exception as error:  # noqa: BLE001 - of the model's code too
             found = [self._alone(entries[place].key, example, error, len(loaded)) for place, example in loaded.items()]
         for place, one in zip(loaded, found):
@@ -140,6 +152,8 @@ class Explainer:
             if beside == 1:
                 raise error
             return self._said([key], [example])[0] | {"flags": ["explained alone"]}
+        except STOPS:
+            raise
         except Exception as own:  # noqa: BLE001
             return {"reason": _reason(own), "loaded": True}
 
@@ -204,5 +218,5 @@ def _add(said: list[Said], key: tuple[str, ...], values: Tensor, present: Tensor
 
 
 def _reason(error: Exception) -> str:
-    text = " ".join(str(error).split())
+    text = plain_text(" ".join(str(error).split()))
     return (text if isinstance(error, InputError) else f"{type(error).__name__}: {text}")[:500]

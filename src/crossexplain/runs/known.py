@@ -5,7 +5,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -16,6 +18,7 @@ from crossexplain.adapters import adapt
 from crossexplain.checks import InputError
 from crossexplain.data import scenes
 from crossexplain.data.photos import square
+from crossexplain.data.scene_words import split_words
 from crossexplain.files import digest
 from crossexplain.gradients.modalities import ImageCells, Inputs, Tokens
 from crossexplain.runs.explainer import Explainable
@@ -72,12 +75,23 @@ def data(spec: str, **columns: str) -> Source:
     """
     if spec in SCENES:
         return DrawnScenes(SCENES[spec])
-    made = called(spec)[0] if ":" in spec and not Path(spec).exists() else None
+    made = called(spec)[0] if _is_call(spec) else None
     if hasattr(made, "entries"):
         return made
     from crossexplain.runs import sources
 
     return sources.open_source(spec, **columns) if made is None else sources.of_dataset(made, spec)
+
+
+def _is_call(spec: str) -> bool:
+    """Return whether a name is module:function of a module that Python finds, and not flickr8k:test."""
+    module, _, name = spec.partition(":")
+    if not name.isidentifier() or not all(part.isidentifier() for part in module.split(".")):
+        return False
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
 
 
 def called(spec: str) -> tuple[object, str]:
@@ -106,7 +120,7 @@ class DrawnScenes:
     kind: str = "foil"
     n: int = PAIRS
     seed: int = 0
-    columns = {"label": int, "kind": str, "words": int}
+    columns = {"label": int, "kind": str, "words": int, "image": str}
 
     def describe(self) -> dict[str, object]:
         """Return what tells these scenes from others."""
@@ -116,7 +130,7 @@ class DrawnScenes:
         """Give the pairs."""
         for i, (caption, label, kind) in enumerate(zip(self._pairs.captions, self._pairs.labels.tolist(), self._pairs.kinds)):
             yield Entry(f"{self.kind}-{self.seed}-{i:05d}", partial(self._load, i),
-                        {"label": label, "kind": kind, "words": len(caption.split())})
+                        {"label": label, "kind": kind, "words": len(caption.split()), "image": f"scene {self._pairs.image[i]}"})
 
     def _load(self, i: int) -> dict[str, object]:
         return {"image": self._pairs.images([i])[0], "text": self._pairs.captions[i]}
@@ -146,7 +160,8 @@ def _of_scenes(name: str) -> Explainable:
 
     net = load_or_train(name, progress=False).model
     modalities = [ImageCells(layer=net.image_layer, grid=(6, 6)), Tokens(layer=net.text_layer, special=(2, 3))]
-    return Explainable(net, modalities, lambda examples: inputs(net, _pictures(examples, scenes.SIDE), _texts(examples)), name)
+    return Explainable(net, modalities, lambda examples: inputs(net, _pictures(examples, scenes.SIDE), _texts(examples)), name,
+                       words=lambda example: split_words(str(example["text"])))
 
 
 def _of_photographs(name: str) -> Explainable:
@@ -156,7 +171,8 @@ def _of_photographs(name: str) -> Explainable:
     net, towers = trained.model, trained.data
     modalities = [ImageCells(layer=net.image_layer, grid=(7, 7)), Tokens(**towers.words)]
     return Explainable(net, modalities, lambda examples: towers.inputs_of(_pictures(examples, towers.network.size),
-                                                                         _texts(examples)), name)
+                                                                         _texts(examples)), name,
+                       words=lambda example: _pieces(towers.tokenizer, example))
 
 
 def _of_folder(folder: Path) -> Explainable:
@@ -174,7 +190,14 @@ def _of_folder(folder: Path) -> Explainable:
         return adapted.inputs(processor(**given, padding=True, truncation=True, return_tensors="pt"))
 
     adapted = adapt(net, processor)
-    return Explainable(adapted.model, adapted.modalities, inputs, folder.name, adapted.target, adapted.attention)
+    return Explainable(adapted.model, adapted.modalities, inputs, folder.name, adapted.target, adapted.attention,
+                       words=lambda example: _pieces(processor.tokenizer, example))
+
+
+def _pieces(tokenizer: Any, example: Mapping[str, object]) -> list[str]:
+    """Return the pieces of a text that are no special ones, as a tokenizer cuts it."""
+    numbers = tokenizer(str(example["text"]), truncation=True)["input_ids"]
+    return tokenizer.convert_ids_to_tokens([number for number in numbers if number not in tokenizer.all_special_ids])
 
 
 def _texts(examples: Examples) -> list[str]:

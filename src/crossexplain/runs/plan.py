@@ -28,6 +28,10 @@ CONDITION = re.compile(r"\s*(.+?)\s*(==|!=|<=|>=|<|>|~)\s*(.*?)\s*")
 DUPLICATE = "the key {!r} is there twice, expected another for each example; name another column as the key, or number them."
 
 
+class SourceGone(InputError):
+    """The data cannot be reached any more: no example is at fault, and the run stops."""
+
+
 @dataclass(frozen=True)
 class Entry:
     """One example of a data set, before it is read.
@@ -38,7 +42,7 @@ class Entry:
         Stable and unique in the data set.
     load : callable
         Reads the example: ``{"image": picture, "text": str}`` or whatever the model's ``inputs`` take. What it raises is the
-        reason of a failed row.
+        reason of a failed row, but for :class:`SourceGone`, which stops the run.
     columns : mapping of str to str, int, float, bool or None
         What is known of the example without reading it, to choose by and to compare slices by; kept in the results.
     """
@@ -98,9 +102,9 @@ class Selection:
         """
         every, marks = sha256(), array("Q")
         for entry in self:
-            if not isinstance(entry.key, str) or not entry.key:
-                raise InputError(f"example {len(marks)} has the key {entry.key!r}, expected a text that is not empty.")
-            every.update(f"{len(entry.key)} {entry.key}".encode("utf-8", "surrogatepass"))
+            if not isinstance(entry.key, str) or not entry.key or entry.key != plain_text(entry.key):
+                raise InputError(f"example {len(marks)} has the key {entry.key!r}, expected a text of Unicode, not empty.")
+            every.update(f"{len(entry.key)} {entry.key}".encode())
             marks.append(_mark(entry.key))
         if not marks:
             raise InputError(f"no example is left of the data ({self.source.describe()}) with where={list(self.where)} and "
@@ -127,7 +131,12 @@ class Selection:
 
 
 def _mark(key: str) -> int:
-    return int.from_bytes(blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+    return int.from_bytes(blake2b(key.encode(), digest_size=8).digest(), "little")
+
+
+def plain_text(text: str) -> str:
+    """Return a text with halves of characters, which file names and JSON may hold and UTF-8 may not, spelt out."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def seed_of(seed: int, key: str) -> int:

@@ -176,7 +176,7 @@ def _parts(folder: Path, manifest: Mapping[str, Any]) -> Iterator["pa.Table"]:
             lacking.append(number)
             continue
         for key in table["key"].to_pylist():
-            keys.update(f"{len(key)} {key}".encode("utf-8", "surrogatepass"))
+            keys.update(f"{len(key)} {key}".encode())
         yield table
     if lacking:
         raise InputError(f"{len(lacking)} of {total} parts in {folder} are missing or broken (first {lacking[0]}); give the "

@@ -131,10 +131,14 @@ def write_part(folder: Path, number: int, rows: Sequence[Mapping[str, Any]], sch
     Raises
     ------
     InputError
-        If the disk is full or the folder cannot be written to; nothing that was there is lost.
+        If the disk is full or the folder cannot be written to, when nothing that was there is lost; or for a value of another
+        type than its column's.
     """
     pa = arrow()
-    table = pa.Table.from_pylist(list(rows), schema=schema)
+    try:
+        table = pa.Table.from_pylist(list(rows), schema=schema)
+    except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
+        raise InputError(f"part {number}: a column of the data does not hold what it says: {error}") from error
     footer = {"schema": SCHEMA, "configuration": configuration, "part": number, "rows": len(table), "digest": digest_of(table)}
     table = table.replace_schema_metadata({FOOTER: json.dumps(footer)})
     try:

@@ -18,9 +18,10 @@ from tqdm.auto import tqdm
 import crossexplain
 from crossexplain.checks import InputError
 from crossexplain.files import digest, tree
+from crossexplain.gradients.modalities import ImageCells
 from crossexplain.runs import results
 from crossexplain.runs.explainer import ROUNDS, Explainable, Explainer, Said
-from crossexplain.runs.plan import Entry, Selection, Shard, Source, require_shard, shard_of
+from crossexplain.runs.plan import Entry, Selection, Shard, Source, plain_text, require_shard, shard_of
 from crossexplain.runs.results import Columns
 
 __all__ = ["Explainable", "Cost", "Done", "Stopped", "explain_dataset"]
@@ -164,7 +165,9 @@ def explain_dataset(subject: Explainable, data: Source, method: str | Sequence[s
         results.tidy(folder)
         manifest = results.claim(folder, {
             "configuration": configuration, "hash": results.hash_of(configuration), "columns": columns.described(),
-            "modalities": [modality.name for modality in subject.modalities], "crossexplain": crossexplain.__version__})
+            "modalities": [modality.name for modality in subject.modalities], "crossexplain": crossexplain.__version__,
+            "grids": {modality.name: list(modality.grid) for modality in subject.modalities
+                      if isinstance(modality, ImageCells) and modality.grid}})
         return _Run(folder, explainer, columns, manifest["hash"], n, size, batch, (rank, world)).work(selection, progress)
 
 
@@ -225,7 +228,8 @@ def _row(columns: Columns, entry: Entry, position: int, said: Said) -> dict[str,
         name: said[name] for name in ("reason", "target", "predicted", "flags", "seconds") if name in said}
     for kind, named in (("logits", columns.logits), ("importance", columns.importance)):
         row |= {name: said.get((kind, of, which)) for of, names in named.items() for which, name in names.items()}
-    return row | {name: entry.columns.get(of) for of, name in columns.data.items()}
+    known = {name: entry.columns.get(of) for of, name in columns.data.items()}
+    return row | {name: plain_text(value) if isinstance(value, str) else value for name, value in known.items()}
 
 
 def _columns(explainer: Explainer, selection: Selection, types: Mapping[str, type]) -> Columns:
