@@ -16,11 +16,10 @@ from crossexplain.runs.sources.columnar import Columns, saved_files
 from crossexplain.runs.sources.rows import ENDINGS, Choice
 from crossexplain.runs.sources.tables import Folder, Table
 
-__all__ = ["SourceGone", "is_call", "of_dataset", "open_source"]
+__all__ = ["SourceGone", "of_dataset", "open_source"]
 TABLES = (".csv", ".tsv", ".jsonl")
 TARS = (".tar", ".tgz", *(f".tar{ending}" for ending in OPENERS))
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")  # of Hugging Face's ImageFolder
-CALL = re.compile(r"[^\W\d][\w.]*:[^\W\d]\w*")
 MOST = 1_000_000  # files that a pattern may stand for
 EXPECTED = (f"a table ({', '.join(TABLES)}), .parquet, .tar, or a folder with {TOKENS}, {', '.join(METADATA)}, Parquet files, "
             "tars, what save_to_disk wrote, or pictures in folders")
@@ -63,18 +62,6 @@ def open_source(name: str | Path, *, image: str | None = None, text: str | None 
     if not paths or not exists(paths[0]):
         raise InputError(f"there is no {name}; expected {EXPECTED}, 'flickr8k:test', or module:function.")
     return _of_folder(paths[0], choice) if len(paths) == 1 and paths[0].is_dir() else _of_files(str(name), paths, choice)
-
-
-def is_call(name: str) -> bool:
-    """Return whether a name is ``module:function``, and none that :func:`open_source` knows.
-
-    Examples
-    --------
-    >>> [is_call(name) for name in ("my.data:make", "flickr8k:test", "data.csv", "flickr8k:test:hard")]
-    [True, False, False, False]
-    """
-    head = name.split(":")[0]
-    return bool(CALL.fullmatch(name)) and head != "flickr8k" and not exists(head) and not exists(name)
 
 
 def of_dataset(dataset: object, name: str) -> Source:
