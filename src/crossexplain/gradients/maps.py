@@ -135,6 +135,7 @@ def attribute(model: nn.Module, inputs: ModelInputs, layer: str,
         heat = {name: reader.map_of(roll(captured, maps, name, bool(crossed))[..., None].float(), rows, place, "NTD")[:, 0]
                 for name in of_attention}
     if len(of_attention) < len(names):
+        reader.require_each(inputs, captured, target)
         activations = reader.map_of(captured.activations[layer].float(), rows)
         slopes = reader.map_of(captured.gradients[layer].float(), rows) if gradients else None
     for name in names:
