@@ -82,7 +82,7 @@ def as_map(values: Tensor, rows: int, place: Place, *, picture: Grid | None = No
                                  f"expected {grid[0] * grid[1]}; pass positions=... and patches=(rows, columns) that agree.")
         else:
             grid = _checked(grid, row.shape[1], place) if grid else patch_grid(row.shape[1], place, picture, lengths, cells)
-            _require_special_in_front(row.shape[1], grid, place, list(lengths or ()))
+            _require_special_in_front(row.shape[1], grid, place, lengths or {})
         return row[:, row.shape[1] - grid[0] * grid[1] :].transpose(1, 2).unflatten(2, grid)
     raise InputError(f"layer {place.layer!r} gives shape {tuple(values.shape)}, a map needs (N, channels, height, width) or "
                      f"(N, patches, D){_advice(values, place)}")
@@ -209,7 +209,7 @@ def _grid_of_all(count: int, picture: Grid | None, place: Place) -> Grid:
     return next(iter(cut))
 
 
-def _require_special_in_front(count: int, grid: Grid, place: Place, beside: Sequence[object]) -> None:
+def _require_special_in_front(count: int, grid: Grid, place: Place, lengths: Mapping[object, int]) -> None:
     """Raise where the model shows that the patches are not the last positions, or leaves it open with others in the row.
 
     The first patch answers to a change of the first piece of the picture, and the last to the last; a class token answers
@@ -227,6 +227,7 @@ def _require_special_in_front(count: int, grid: Grid, place: Place, beside: Sequ
                          f"patches, and these seem to start at position {start}, not at {special}; pass "
                          f"positions=slice({start}, {start + patches}), or positions=slice({special}, {count}) if special "
                          "tokens do come first.")
+    beside = [key for key, length in lengths.items() if place.one is not None or length <= special]
     surely = apart and all(apart[special] > 2 * max(other, 0) + 1 for other in apart[:special])
     if beside and not surely and _reads_words(place, beside):
         raise InputError(f"layer {place.layer!r} gives {count} positions, {special} more than {grid[0]} x {grid[1]} "
