@@ -5,25 +5,26 @@
 them. ``rows`` judges other seeds.
 """
 
-import json
 from itertools import product
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from crossexplain.data import controls, digits
+from benchmarks.studies.kept import kept_at, lines, logits_of, views_of
+from crossexplain.data import collages, controls, digits
 from crossexplain.files import embedded_folder, write_whole
+from crossexplain.gradients import verdict as judging
 from crossexplain.gradients.modalities import Tokens, Vectors
 from crossexplain.gradients.record import Record
 from crossexplain.gradients.rounds import rounds
+from crossexplain.recipes import controls as recipe
 from crossexplain.recipes import load_or_train
 from crossexplain.recipes.controls import Control, train
-from crossexplain_book.bench import BenchError, code_hash
+from crossexplain_book.bench import BenchError
 
 CHOSEN_ON, SEEDS = range(100, 109), 20
 BASELINES = [{"image": "zero", "text": "mask"}, {"image": "zero", "text": "pad"}, "data"]
-TABLE = "verdict.csv"
+NAMES, TABLE = ("image", "text"), "verdict.csv"
 
 
 def run(kind: str, seed: int, bank: digits.Digits, tower) -> tuple[Control, Record]:
@@ -35,34 +36,34 @@ def run(kind: str, seed: int, bank: digits.Digits, tower) -> tuple[Control, Reco
                            progress=False, seed=seed)
 
 
-def judged(control: Control, record: Record, seed: int) -> dict:
-    """Return one line of the table."""
-    verdict = record.verdict()
+def judged(kind: str, seed: int, bank: digits.Digits, tower) -> dict:
+    """Return what is kept of one control: what does not come from the logits, and the logits."""
+    control, record = run(kind, seed, bank, tower)
     first = record.baselines[0]
-    line = {"control": control.kind, "seed": seed, "truth": control.answer, "verdict": verdict.answer,
-            "support": verdict.support, "paper_rule": record.paper_rule(), "paper_norms": record.paper_rule(classes=False),
-            "accuracy": control.accuracy, "n": len(record)}
-    line |= {f"verdict, {baseline}": answer for baseline, answer in verdict.answers.items()}
-    line |= {f"{part} accounts for": verdict.reach[first][part].value for part in ("image", "text", "sum")}
+    line = {"control": kind, "seed": seed, "truth": control.answer, "paper_rule": record.paper_rule(),
+            "paper_norms": record.paper_rule(classes=False), "accuracy": control.accuracy, "n": len(record)}
     line |= {f"norm ratio of {name}": float(np.nanmedian(record.norm_ratio(first, name))) for name in record.modalities}
-    line |= {f"flips, {name} masked": verdict.flips[first][name].value for name in record.modalities}
-    return line | {"dividend": verdict.dividend[first].value}
+    return line | {"logits": logits_of(record)}
 
 
-def partial(seed: int) -> Path:
-    """Return where a run keeps what it has judged: another file for other code, other weights and other seeds."""
-    root = embedded_folder().parent
-    return root / "_build" / "verdict" / f"{code_hash(Path(__file__), seed)}.json"
+def read(line: dict) -> dict:
+    """Return a line of the table: what the verdict says of the logits in their place."""
+    views = views_of(line["logits"])
+    verdict, first = judging.verdict(views, NAMES, seed=line["seed"]), next(iter(views))
+    found = {key: value for key, value in line.items() if key != "logits"}
+    found |= {"verdict": verdict.answer, "support": verdict.support}
+    found |= {f"verdict, {baseline}": answer for baseline, answer in verdict.answers.items()}
+    found |= {f"{part} accounts for": verdict.reach[first][part].value for part in (*NAMES, "sum")}
+    found |= {f"flips, {name} masked": verdict.flips[first][name].value for name in NAMES}
+    return found | {"dividend": verdict.dividend[first].value}
 
 
-def judge(seeds: range, kept: Path) -> list[dict]:
+def judge(seeds: range) -> list[dict]:
     """Judge every control of every seed, in order; a run that was cut off goes on where it stopped."""
     bank, tower = digits.load("sklearn"), load_or_train("collages").model.tower
-    lines = json.loads(kept.read_text("utf-8")) if kept.is_file() else []
-    for seed, kind in list(product(seeds, controls.ANSWERS))[len(lines):]:
-        lines.append(judged(*run(kind, seed, bank, tower), seed))
-        write_whole(kept, lambda part: part.write_text(json.dumps(lines, default=float), "utf-8"))
-    return lines
+    kept = kept_at("verdict", *seeds, BASELINES, controls, digits, collages, recipe, run, judged)
+    wanted = [(kind, seed, bank, tower) for seed, kind in product(seeds, controls.ANSWERS)]
+    return [read(line) for line in lines(wanted, judged, kept)]
 
 
 def rows(seed: int = 0) -> list[dict]:
@@ -71,10 +72,8 @@ def rows(seed: int = 0) -> list[dict]:
     if set(seeds) & set(CHOSEN_ON):
         raise BenchError(f"got seeds {seed} to {seeds[-1]}; thresholds were chosen on {CHOSEN_ON[0]} to {CHOSEN_ON[-1]}: "
                          "start at another, so that none of these is among them.")
-    kept = partial(seed)
-    table = pd.DataFrame(judge(seeds, kept))
+    table = pd.DataFrame(judge(seeds))
     write_whole(embedded_folder() / "results" / TABLE, lambda part: table.to_csv(part, index=False, float_format="%.4g"))
-    kept.unlink()
     right, none = table.verdict == table.truth, table.truth != "both only"
     found = [share("verdict.right", right, "share of seeds x controls", table),
              share("verdict.false_alarms", (table.verdict == "both only")[none], "share where nothing interacts", table)]
