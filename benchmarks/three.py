@@ -10,7 +10,7 @@ import pandas as pd
 
 from benchmarks.studies import three as study
 from benchmarks.studies.kept import kept_at, lines, logits_of, views_of
-from benchmarks.verdict import share
+from benchmarks.trial import share
 from crossexplain.files import embedded_folder, write_whole
 from crossexplain.gradients import verdict as judging
 from crossexplain_book.bench import BenchError

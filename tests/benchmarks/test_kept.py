@@ -1,12 +1,11 @@
 """What is kept of models on which a verdict is tried: the verdict of the logits is that of the record."""
 
+import numpy as np
 import pytest
 
 from benchmarks import three as of_three
 from benchmarks import verdict as of_two
 from benchmarks.studies import kept, three
-from crossexplain.data import digits
-from crossexplain.recipes import load_or_train
 
 
 def test_a_verdict_of_kept_logits_is_that_of_the_record():
@@ -18,14 +17,17 @@ def test_a_verdict_of_kept_logits_is_that_of_the_record():
     assert read["support"] == pytest.approx(own.support, abs=0.02)
 
 
-def test_the_verdict_on_a_control_is_read_from_its_logits():
-    bank, tower = digits.load("sklearn"), load_or_train("collages", progress=False).model.tower
-    control, record = of_two.run("image", 300, bank, tower)
-    line = of_two.read({"seed": 300, "control": "image", "logits": kept.logits_of(record)})
-    own, first = record.verdict(), record.baselines[0]
-    assert line["verdict"] == own.answer == control.answer == line[f"verdict, {first}"]
-    assert line["image accounts for"] == pytest.approx(own.reach[first]["image"].value, abs=1e-3)
-    assert line["flips, image masked"] == own.flips[first]["image"].value
+def test_the_verdict_on_a_control_is_read_from_what_the_trial_keeps():
+    random = np.random.default_rng(0)
+    image, text = random.normal(size=(2, 200))
+    views = {"full": image + text, "text masked": image, "image masked": text, "all masked": 0 * text}
+    logits = {name: {view: values.tolist() for view, values in views.items()} for name in ("zero + mask", "data")}
+    line = {"control": "additive", "seed": 3, "truth": "both added", "accuracy": 0.9, "paper's rule": "both only",
+            "norm ratio of image": 9.0, "norm ratio of text": 1.5, "logits": logits}
+    read = of_two.read(line)
+    assert (read["verdict"], read["verdict, data"], read["paper_rule"]) == ("both added", "both added", "both only")
+    assert read["paper_norms"] == "text alone" and read["n"] == 200  # of the norms that of the text alone stays
+    assert of_two.by_norms(line, 10) == "either" and of_two.by_norms(line, 0.1) == "both only"
 
 
 def test_lines_go_on_where_they_stopped_and_other_code_has_other_lines(tmp_path):
