@@ -51,7 +51,7 @@ SOME = 0.1
 NEAR = 0.2
 SURE = 0.95  # share of the bootstrap samples that have to agree, as for the 95 % intervals
 # Where samples waver, the share of them that say that one modality accounts for more from which the answer is not "both only".
-# It was chosen on models of the seeds 100 to 103 and 200 to 214, of 24 to 256 examples each, of which it left none wrong.
+# It was chosen on models of the seeds 100 to 103 and 200 to 214, of 24 to 256 examples each: no mixed one is "both only" there.
 LIKELY = 0.9
 # Number of examples from which each can be judged by itself. What an example rests on is measured from the middle of all (a
 # median for each class): of fewer, an example is a large part of that middle, and a single one is the middle itself.
