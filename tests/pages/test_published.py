@@ -1,0 +1,91 @@
+"""A published page in a real browser, from a file, on a phone and in both themes: it says what PyTorch says."""
+
+import re
+
+import pytest
+
+from crossexplain_book.publish import publish
+from support.published import MODALITIES, Small, batch, evidence_of
+from support.visit import LOCAL
+
+HOSTILE = "<img src=x onerror=alert(1)>"
+CELLS, WORDS = [f"row {r}, column {c}" for r in (1, 2) for c in (1, 2)], ["one", "two", HOSTILE, "four"]
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory) -> str:
+    path = tmp_path_factory.mktemp("published") / "page.html"
+    return publish(Small(), batch(12), MODALITIES, path, shown=3, names={"text": WORDS}, classes=["a", "b", "c"]).as_uri()
+
+
+@pytest.fixture(params=["light", "dark"])
+def page(browser, address, request):
+    """The page on a phone, with a list of what went wrong or was asked for elsewhere."""
+    context = browser.new_context(offline=True, viewport={"width": 390, "height": 900}, color_scheme=request.param)
+    page, wrong = context.new_page(), []
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
+    page.on("dialog", lambda dialog: wrong.append(dialog.message))
+    page.on("request", lambda asked: None if asked.url.startswith(LOCAL) else wrong.append(asked.url))
+    page.goto(address)
+    yield page
+    assert not wrong
+    context.close()
+
+
+def agrees(page, example: int, hidden: list[int]) -> None:
+    """Hold what the page says to PyTorch."""
+    evidence, predicted = evidence_of(example, hidden)
+    text = page.locator("[role=status]").inner_text()
+    found = re.search(r'model says "(.)" \(evidence for "." ([+-][\d.]+(?:e-\d+)?)\)', text)
+    assert found[1] == "abc"[predicted] and float(found[2]) == pytest.approx(evidence, rel=0.01, abs=1e-3), text
+
+
+def test_a_reader_covers_cells_words_and_modalities(page):
+    agrees(page, 0, [])
+    page.get_by_role("button", name=f"cover cell {CELLS[1]}").click()
+    agrees(page, 0, [1])
+    page.get_by_role("button", name="cover token one").focus()
+    page.keyboard.press("Space")  # the button is made anew and keeps the focus
+    agrees(page, 0, [1, 4])
+    assert "their interaction is" in page.locator("main").inner_text()
+    page.keyboard.press("Enter")
+    agrees(page, 0, [1])
+    page.get_by_role("button", name="cover all of text").click()
+    agrees(page, 0, [1, 4, 5, 6, 7])
+    page.get_by_label("Example").select_option("2")
+    agrees(page, 2, [])
+    for score in page.get_by_label("Scores").locator("option").all():
+        page.get_by_label("Scores").select_option(score.get_attribute("value"))
+        agrees(page, 2, [])
+    page.get_by_role("button", name="cover token four").click()
+    page.reload()  # the state is in the address
+    agrees(page, 2, [7])
+    page.get_by_role("button", name="uncover all").click()
+    agrees(page, 2, [])
+
+
+def test_what_is_hostile_is_a_word_and_what_is_no_state_is_passed_over(page, address):
+    assert HOSTILE in page.locator("main").inner_text() and not page.locator("img[src=x]").count()
+    for nonsense in ("length~~", "0~99~0", "1~1.x~0", "%3Cscript%3E", "2~~99", "-1~~0"):
+        page.goto("about:blank")
+        page.goto(f"{address}#page={nonsense}")
+        agrees(page, 0, [])
+
+
+def test_nothing_sticks_out_and_nothing_is_without_a_name(page):
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    nameless = page.evaluate("""() => [...document.querySelectorAll('button, select, img')].filter((e) => !(e.alt ||
+        e.getAttribute('aria-label') || e.innerText.trim() || e.closest('label'))).map((e) => e.outerHTML)""")
+    assert not nameless, nameless
+    dark = page.evaluate("matchMedia('(prefers-color-scheme: dark)').matches")
+    ground = page.evaluate("getComputedStyle(document.querySelector('.ce-lab-live')).backgroundColor")
+    assert ground == ("rgb(27, 30, 34)" if dark else "rgb(253, 253, 251)")
+
+
+def test_without_scripts_the_answers_and_the_verdict_stand(browser, address):
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(address)
+    assert "these are the answers" in page.locator("main").inner_text() and page.locator("tbody tr").count() == 3
+    context.close()
