@@ -3,9 +3,11 @@
 import re
 
 import pytest
+import torch
 
+from crossexplain.evaluation.methods import explain
 from crossexplain_book.publish import publish
-from support.published import MODALITIES, Small, batch, evidence_of
+from support.published import MODALITIES, Small, batch, covered, evidence_class, evidence_of, require_live
 from support.visit import LOCAL
 
 HOSTILE = "<img src=x onerror=alert(1)>"
@@ -15,7 +17,8 @@ CELLS, WORDS = [f"row {r}, column {c}" for r in (1, 2) for c in (1, 2)], ["one",
 @pytest.fixture(scope="module")
 def address(tmp_path_factory) -> str:
     path = tmp_path_factory.mktemp("published") / "page.html"
-    return publish(Small(), batch(12), MODALITIES, path, shown=3, names={"text": WORDS}, classes=["a", "b", "c"]).as_uri()
+    return publish(Small(), batch(12), MODALITIES, path, shown=3, names={"text": WORDS}, classes=["a", "b", "c"],
+                   live=False).as_uri()
 
 
 @pytest.fixture(params=["light", "dark"])
@@ -88,4 +91,39 @@ def test_without_scripts_the_answers_and_the_verdict_stand(browser, address):
     page = context.new_page()
     page.goto(address)
     assert "these are the answers" in page.locator("main").inner_text() and page.locator("tbody tr").count() == 3
+    context.close()
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["beside", "inline"])
+def live(tmp_path_factory, request) -> str:
+    """A page in which the model can be started."""
+    require_live()
+    path = tmp_path_factory.mktemp("live") / "page.html"
+    return publish(Small(), batch(12), MODALITIES, path, shown=2, states=30, classes=["a", "b", "c"], live=True,
+                     inline=request.param).as_uri()
+
+
+def test_a_started_model_says_what_pytorch_says_of_anything_covered(browser, live):
+    context = browser.new_context(offline=True)
+    page, wrong = context.new_page(), []
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("request", lambda asked: None if asked.url.startswith(LOCAL) else wrong.append(asked.url))
+    page.goto(f"{live}#page=1~0.2.5~0")
+    assert "No answer is stored" in page.locator("[role=status]").inner_text()
+    page.get_by_role("button", name="start the model").click()
+    page.get_by_text("With 3 covered").wait_for(timeout=60_000)
+    difference = float(re.search(r"stored ones by (\S+) at most", page.locator("[role=note]").inner_text())[1])
+    assert difference < 1e-4
+    agrees(page, 1, [0, 2, 5])
+    page.get_by_label("Scores").select_option(label="gradient (round 1)")
+    page.get_by_text("as it is covered, computed in this page").wait_for()
+    shown = [float(button.get_attribute("aria-label").rpartition(" ")[2])
+             for button in page.get_by_role("button", name=re.compile("^cover (cell|token)")).all()]
+    told = explain(Small(), covered(1, [0, 2, 5]), MODALITIES, "gradient norm",
+                   target=torch.tensor([evidence_class(1)])).values
+    assert shown == pytest.approx([*told["image"][0].tolist(), *told["text"][0].tolist()], rel=0.01, abs=1e-6)
+    page.get_by_role("button", name="cover all of text").click()
+    page.get_by_text("With 6 covered").wait_for()
+    agrees(page, 1, [0, 2, 4, 5, 6, 7])
+    assert not wrong
     context.close()

@@ -1,9 +1,12 @@
 """A small model of three classes for published pages, and what it says of an example with some of its features covered."""
 
+import pytest
 import torch
 from torch import Tensor, nn
 
 from crossexplain import ImageCells, Tokens
+from crossexplain_book.publish import runtime
+from crossexplain_book.publish.exported import CannotExport
 
 MODALITIES = [ImageCells(layer="tower"), Tokens(layer="embedding", mask_id=1)]
 
@@ -41,6 +44,22 @@ def covered(example: int, hidden: list[int]) -> dict[str, Tensor]:
         else:
             inputs["tokens"][:, feature - 4] = 1
     return inputs
+
+
+def require_live() -> None:
+    """Leave a test out where a model cannot be written as ONNX, or what runs it in a browser cannot be had."""
+    for package in ("onnxscript", "onnxruntime"):
+        pytest.importorskip(package)
+    try:
+        runtime.fetch()
+    except CannotExport as error:
+        pytest.skip(str(error))
+
+
+@torch.no_grad()
+def evidence_class(example: int) -> int:
+    """Return the class that is predicted with nothing covered."""
+    return int(Small()(**covered(example, [])).argmax())
 
 
 @torch.no_grad()

@@ -1,7 +1,8 @@
 """A reader's own model as one page that answers clicks: :func:`publish`.
 
-The page is a single file without a request to anywhere. What it says was asked of the model when it was written: the answer
-under many covers of each example, scores, rounds, and the verdict over all examples.
+The page makes no request to anywhere. What it says was asked of the model when it was written: the answer under many
+covers of each example, scores, rounds, and the verdict over all examples. Where the model can be written as ONNX with its
+backward pass, a reader may start it in the page, which then answers whatever is covered.
 """
 
 import json
@@ -25,10 +26,12 @@ from crossexplain.gradients.plans import Baseline
 from crossexplain.gradients.question import Question, Target
 from crossexplain.gradients.record import Record
 from crossexplain.gradients.rounds import rounds
-from crossexplain_book import live
-from crossexplain_book.publish import stored
+from crossexplain_book import live as live_parts
+from crossexplain_book.publish import runtime, stored
+from crossexplain_book.publish.exported import CannotExport
+from crossexplain_book.publish.running import Running, running
 
-LARGEST = 2_000_000  # bytes of a page
+LARGEST = 2_000_000  # bytes of a page, without the model that a reader may start in it
 METHODS = ("gradient norm", "gradient x input", "grad-cam", "layer-cam", "cross gradient")
 COVERED = [stored.COVERED, "what the evidence loses as it alone is covered",
            "the evidence with nothing covered, less that with the feature covered", True]
@@ -39,7 +42,7 @@ def publish(model: nn.Module, inputs: Inputs, modalities: Sequence[Modality], pa
             pictures: Mapping[str, Tensor] | None = None, classes: Sequence[str] | None = None,
             labels: Sequence[str] | None = None, baselines: Sequence[Baseline] | Baseline | None = None,
             target: Target = None, donors: Inputs | None = None, methods: Sequence[str] = METHODS, shown: int = 24,
-            states: int = 512, seed: int = 0) -> Path:
+            states: int = 512, live: bool | None = None, inline: bool = False, seed: int = 0) -> Path:
     """Write a page on which a reader covers parts of examples and sees what the model says, and why.
 
     Parameters
@@ -73,6 +76,12 @@ def publish(model: nn.Module, inputs: Inputs, modalities: Sequence[Modality], pa
     states : int
         Covers that are asked and stored for each example: all sets of features where these are no more; else every feature
         alone, whole modalities, each of them with a single feature of another, and as many pairs as there is room for.
+    live : bool, optional
+        Whether the model itself runs in the page where a reader starts it; True raises where it cannot. Default: where it can,
+        and else the page says why not. That takes the packages onnx, onnxscript and onnxruntime, and onnxruntime-web, which
+        ``python -m crossexplain_book.publish.runtime`` fetches.
+    inline : bool
+        Put the 5 MB of onnxruntime-web into the page. Otherwise they stand beside it in ``onnxruntime/``, for all pages there.
     seed : int
         Of what is drawn.
 
@@ -84,8 +93,8 @@ def publish(model: nn.Module, inputs: Inputs, modalities: Sequence[Modality], pa
     Raises
     ------
     InputError
-        For a folder that does not exist or cannot be written, names and pictures that do not fit, a page of more than 2 MB,
-        and whatever the rounds refuse.
+        For a folder that does not exist or cannot be written, names and pictures that do not fit, more than 2 MB of answers,
+        a model that cannot be live where ``live=True``, and whatever the rounds refuse.
     """
     path = _writable(path)
     if isinstance(target, (list, tuple)):
@@ -95,12 +104,24 @@ def publish(model: nn.Module, inputs: Inputs, modalities: Sequence[Modality], pa
             raise InputError(f"got {what}={number!r}, expected a whole number, 1 or more.")
     asked = Asked(model, inputs, list(modalities), baselines, target, donors, int(shown), seed)
     content = asked.content(names or {}, pictures or {}, labels, [find(method).key for method in methods], int(states))
-    content |= {"title": title, "classes": asked.class_names(classes)}
-    page = html(content)
-    if (size := len(page.encode())) > LARGEST:
+    content |= {"title": title, "classes": asked.class_names(classes), "live": None, "why": ""}
+    if (size := len(html(content).encode())) > LARGEST:
         raise InputError(f"the page would have {size / 1e6:.1f} MB, expected at most {LARGEST / 1e6:.0f}; show fewer examples "
                          f"(shown={max(1, len(content['examples']) * LARGEST // (size + 1))}) or store fewer covers "
                          f"(states={max(1, states // 4)}).")
+    model_in_page = script = None
+    if live is not False:
+        try:
+            script, model_in_page = runtime.script(), running(asked.question)
+        except CannotExport as error:
+            if live:
+                raise
+            content["why"] = str(error)
+    if model_in_page is not None:
+        content["live"] = model_in_page.head | {"source": "" if inline else f"onnxruntime/{runtime.NAME}"}
+        if not inline and not (beside := path.parent / content["live"]["source"]).is_file():
+            write_whole(beside, lambda part: part.write_text(script, "utf-8"))
+    page = html(content, model_in_page, script if model_in_page and inline else "")
     return write_whole(path, lambda part: part.write_text(page, "utf-8"))
 
 
@@ -245,24 +266,26 @@ class Asked:
         return [str(name) for name in given]
 
 
-def html(content: Mapping) -> str:
+def html(content: Mapping, model: Running | None = None, script: str = "") -> str:
     """Return the page, in which every text of the reader's stands as text."""
     data = json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
     cells = [(str(i + 1), "; ".join(map(" ".join, one["words"])), content["classes"][one["predicted"][0]])
              for i, one in enumerate(content["examples"])]
     rows = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in cells)
     verdict = "".join(f"<p>{escape(line)}</p>" for line in content["verdict"])
-    scripts = "\n".join([_text("looks.js", live), _text("page.js")])
+    scripts = [_text("looks.js", live_parts), *([script, _text("running.js")] if model else []), _text("page.js")]
+    allowed = "'unsafe-inline'" + " 'wasm-unsafe-eval' blob: file: 'self'" * (model is not None)
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'; \
-script-src 'unsafe-inline'">
-<title>{escape(content["title"])}</title><style>{_text("lab.css", live)}{_text("page.css")}</style></head>
+script-src {allowed}">
+<title>{escape(content["title"])}</title><style>{_text("lab.css", live_parts)}{_text("page.css")}</style></head>
 <body><main><h1>{escape(content["title"])}</h1><div id="page"><noscript>
 <p>This page answers clicks where scripts may run. Without them, these are the answers with nothing covered.</p>{verdict}
 <table><thead><tr><th>example</th><th>parts</th><th>answer</th></tr></thead><tbody>{rows}</tbody></table></noscript></div></main>
 <script type="application/json" id="data">{data}</script>
-<script>{scripts}</script></body></html>
+<script type="text/plain" id="model">{model.data if model else ""}</script>
+{"".join(f"<script>{text}</script>" for text in scripts)}</body></html>
 """
 
 

@@ -25,18 +25,27 @@ class Published {
     this.state = { example: example[0], hidden: [...new Set(hidden)].sort((a, b) => a - b), method: method[0] };
   }
 
+  written() {
+    const { example, hidden, method } = this.state;
+    return [example, hidden.join("."), method].join("~");
+  }
+
   change(changes) {
     Object.assign(this.state, changes);
-    const { example, hidden, method } = this.state;
-    this.host.set("state", [example, hidden.join("."), method].join("~"));
+    this.host.set("state", this.written());
     this.host.save_changes();
     this.show();
   }
 
+  /** Where the answer for a set of covered features was stored. */
+  place(hidden, example) {
+    const places = this.places[example];
+    return places ? places.get(hidden.join(".")) : hidden.reduce((bits, i) => bits + 2 ** i, 0);
+  }
+
   /** What was stored for a set of covered features; null where nothing was. */
   stored(hidden) {
-    const { example } = this, places = this.places[this.state.example];
-    const k = places ? places.get(hidden.join(".")) : hidden.reduce((bits, i) => bits + 2 ** i, 0);
+    const { example } = this, k = this.place(hidden, this.state.example);
     return k === undefined ? null : { evidence: example.evidence[k], predicted: example.predicted[k] };
   }
 
@@ -64,11 +73,14 @@ class Published {
     this.rounds = make("div", {});
     this.each = make("p", {});
     this.linked = make("p", { role: "alert", hidden: true });
+    this.starter = button("start the model in this page", () => this.start());
+    this.started = make("p", { role: "note" });
     const several = this.head.modalities.length > 1, heading = (text) => make("h3", {}, text);
     el.replaceChildren(make("div", { class: "ce-lab-live" },
       choice("Example", titles, "exampleChoice", (example) => this.change({ example, hidden: [] })), this.say, this.more,
       make("div", { class: "ce-lab-row" }, button("uncover all", () => this.change({ hidden: [] })),
-        button("copy a link to this state", () => this.link())), this.linked,
+        button("copy a link to this state", () => this.link()), ...(this.head.live ? [this.starter] : [])),
+      this.linked, this.started,
       choice("Scores", methods.map(([, title]) => title), "methodChoice", (method) => this.change({ method })), this.parts,
       this.line, ...(several ? [heading("The four rounds of this example"), this.rounds] : []),
       heading(`What the answers rest on, over ${this.head.n} examples`),
@@ -76,25 +88,77 @@ class Published {
       heading("How this page was made"),
       make("p", {}, `The answers were stored when the page was written. What stands in for what is covered: ${this.head.baseline}. `
         + `Evidence for a class is its logit${this.head.classes.length > 2 ? ", less the mean of all classes" : ""}.`),
-      ...this.head.refused.map(([title, reason]) => make("p", {}, `No scores of ${title}: ${reason}`))));
+      ...this.made().map((line) => make("p", {}, line)), ...this.head.refused.map(([title, reason]) => make("p", {}, `No scores of ${title}: ${reason}`))));
+  }
+
+  /** Whether the model can run in the page, and how near its answers are. */
+  made() {
+    const { live, why } = this.head;
+    if (!live) return why ? [`The model does not run in this page: ${why}.`] : [];
+    const { answers, logit, score } = live.parity;
+    return [`The model can run in this page, forward and back, written as ONNX. Of ${answers} answers that were compared with `
+      + `PyTorch's when the page was written, logits differ by ${logit.toExponential(1)} at most, scores by ${score.toExponential(1)} of the largest.`];
+  }
+
+  /** Load the model, and compare its answers with those that were stored. */
+  async start() {
+    const { example } = this.state, count = this.example.words.flat().length;
+    this.starter.disabled = true;
+    this.started.textContent = "Loading the model.";
+    try {
+      const live = await Running.started(this.head.live), sets = [[], ...Array.from({ length: Math.min(count, 7) }, (_, k) => [k])];
+      let apart = 0;
+      for (const set of sets) {
+        const told = this.evidence(example, await live.ask(example, set));
+        apart = Math.max(apart, Math.abs(told - this.head.examples[example].evidence[this.place(set, example)]));
+      }
+      this.live = live;
+      this.starter.hidden = true;
+      this.started.textContent = `The model answers here: any parts may be covered. ${sets.length} of its answers differ from the `
+        + `stored ones by ${apart.toPrecision(2)} at most.`;
+      this.show();
+    } catch (error) {
+      this.starter.disabled = false;
+      this.started.textContent = `The model cannot be started (${error.message ?? error}); the stored answers stand.`;
+    }
+  }
+
+  evidence(example, { logits }) {
+    return this.head.live.weights[example][0].reduce((sum, weight, k) => sum + weight * logits[k], 0);
+  }
+
+  /** Ask the model about the state that is shown, and show what it says unless the reader has gone on. */
+  async follow() {
+    const { example, hidden, method } = this.state, key = this.written(), [name] = this.head.methods[method];
+    const found = await this.live.ask(example, hidden, this.head.live.methods[name]);
+    if (this.written() !== key) return;
+    const { logits } = found, predicted = logits.length > 1 ? logits.indexOf(Math.max(...logits)) : Number(logits[0] > 0);
+    const scores = name in this.head.live.methods ? this.head.modalities.map((modality, m) => {
+      const all = found[`${name}:${modality.name}`];
+      return all ? this.head.live.present[example][m].map((k) => all[k]) : null;
+    }) : null;
+    this.now = { key, scores, evidence: this.evidence(example, found), predicted };
+    this.show();
   }
 
   show() {
-    const { example, state } = this, { classes } = this.head, now = this.stored(state.hidden), whole = this.stored([]);
-    const followed = classes[example.followed], names = example.words.flat();
+    const { example, state } = this, { classes } = this.head, here = this.now?.key === this.written() ? this.now : null;
+    const now = here ?? this.stored(state.hidden), whole = this.stored([]), names = example.words.flat();
+    const followed = classes[example.followed];
     const spoken = ({ evidence, predicted }) => `"${classes[predicted]}" (evidence for "${followed}" ${signed(evidence)})`;
     const truth = example.label === null ? "" : ` The truth is "${example.label}".`;
     this.say.textContent = !state.hidden.length ? `The model says ${spoken(whole)}.${truth}`
       : now ? `With ${state.hidden.length} covered the model says ${spoken(now)}; with nothing covered ${spoken(whole)}.${truth}`
-        : `No answer is stored for these ${state.hidden.length} covered parts together: single parts, whole modalities, each of `
-          + `them with one part of another, and ${example.sets.length} covers in all are. With nothing covered the model says `
-          + `${spoken(whole)}.`;
+        : this.live ? "Asking the model." : `No answer is stored for these ${state.hidden.length} covered parts together: single `
+          + `parts, whole modalities, each of them with one part of another, and ${example.sets.length} covers in all are. With `
+          + `nothing covered the model says ${spoken(whole)}.`;
     this.more.textContent = this.together(names);
     this.exampleChoice.value = state.example;
     this.methodChoice.value = state.method;
-    this.showParts();
+    this.showParts(here?.scores);
     if (this.head.modalities.length > 1) this.showRounds(followed);
     this.each.textContent = example.each ? `This example's own answer rests on: ${example.each}.` : "";
+    if (this.live && !here) this.follow();
   }
 
   /** Say whether the two parts that are covered do more together than apart. */
@@ -108,9 +172,9 @@ class Published {
       + `they change it by ${signed(both - whole)}, so their interaction is ${signed(whole - a - b + both)}.`;
   }
 
-  showParts() {
+  showParts(now) {
     const { example, state, starts } = this, [key, title, line, hasSign] = this.head.methods[state.method];
-    const scores = example.scores[key], focus = document.activeElement?.dataset?.part;
+    const scores = now ?? example.scores[key], focus = document.activeElement?.dataset?.part;
     const top = Math.max(...scores.flatMap((part) => part ?? []).map((v) => Math.abs(v ?? 0))) || 1;
     const boxes = this.head.modalities.map(({ name, unit, grid }, m) => {
       const words = example.words[m], numbers = words.map((_, i) => starts[m] + i), covered = (k) => state.hidden.includes(k);
@@ -146,7 +210,8 @@ class Published {
     this.parts.replaceChildren(...boxes);
     this.parts.querySelector(`[data-part="${focus}"]`)?.focus();
     this.line.textContent = `Scores: ${line}. ${hasSign ? "Orange speaks for the followed class, blue against it" : "The stronger "
-      + "a word's colour, and the brighter a cell, the larger the score"}; the largest here is ${top.toPrecision(3)}. Scores are of the example with nothing covered.`;
+      + "a word's colour, and the brighter a cell, the larger the score"}; the largest here is ${top.toPrecision(3)}. They are of the example ${now ? "as it is covered, computed in this page" : "with nothing "
+      + "covered"}.`;
   }
 
   showRounds(followed) {
