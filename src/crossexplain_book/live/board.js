@@ -35,7 +35,8 @@ class Board {
   build() {
     const { topics, models, kinds, methods } = this.head;
     const select = (key, label, titles, first = 0, name = label) => {
-      this[key] = make("select", { "aria-label": name, onchange: (event) => this.change({ [key]: Number(event.target.value) }) },
+      this[key] = make("select", { "aria-label": name,
+        onchange: (event) => this.change({ [key]: Number(event.target.value) }) },
         ...titles.map((title, k) => make("option", { value: k + first }, title)));
       return make("label", {}, `${label} `, this[key]);
     };
@@ -56,7 +57,8 @@ class Board {
       make("div", { class: "ce-lab-row" }, select("a", "Compare", named, -1, "first method"),
         select("b", "with", named, -1, "second method"),
         make("button", { type: "button", onclick: () => this.change({ ...this.first }) }, "begin again"),
-        make("button", { type: "button", onclick: () => this.link() }, "copy a link to this state")),
+        make("button", { type: "button", onclick: () => linked(this.host, this.written(), this.note) },
+          "copy a link to this state")),
       this.beside, this.note));
   }
 
@@ -165,18 +167,6 @@ class Board {
     this.beside.replaceChildren(scrolled("Two methods side by side", ["model", "metric", a, b, "difference", "in words", "n"],
       rows), make("p", {}, "In brackets: 95 % intervals. That of a difference is made from the other two as if they were of "
       + "different examples (Zou and Donner 2008); both methods were measured on the same ones, so it is likely too wide."));
-  }
-
-  async link() {
-    this.host.set("state", this.written());
-    this.host.save_changes();
-    const address = this.host.address?.() ?? this.written();
-    try {
-      await navigator.clipboard.writeText(address);
-      this.note.textContent = "The link is copied.";
-    } catch {
-      this.note.textContent = `The link: ${address}`;
-    }
   }
 }
 
