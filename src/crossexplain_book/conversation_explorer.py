@@ -259,8 +259,8 @@ class ConversationExplorer(Explorer):
         step = max(_eighth(self.stored[i])[1] for i in chosen)
         markup = (f'<style>{STYLE}</style><div class="ce-conversation" role="group" aria-label="{html.escape(alt)}">'
                   f'<p class="ce-controls">{select}<button type="button" class="ce-reset">unmute all</button></p>'
-                  "<p>Click what shall be muted: a part of a turn, a turn, a party or a modality. The address of the page keeps "
-                  f"what you chose. Logits are kept in steps of {step:.2g}.</p>{parts}</div>"
+                  "<p>Click what shall be muted: a part of a turn, a turn, a party or a modality. The address of the page "
+                  f"keeps what you chose. Logits are kept in steps of {step:.2g}.</p>{parts}</div>"
                   f"<script>{SCRIPT}</script>")
         return HtmlPicture(markup, alt=alt, caption=self.caption, name=self.name)
 

@@ -208,8 +208,8 @@ class Pairs {
       button.style.background = tint(colour, 0.9 * Math.abs(share));
     });
     const strongest = values.findIndex((v) => Math.abs(v) === top), title = this.scores[this.state.score][1];
-    this.best.textContent = top ? `${title}${this.changed()} is largest at "${words[strongest]}", `
-      + `${values[strongest].toPrecision(3)}; below each word its share of that.` : `${title} gives no word a score.`;
+    this.best.textContent = top ? `The largest score (${title}${this.changed()}) is that of "${words[strongest]}", `
+      + `${values[strongest].toPrecision(3)}; below each word stands its share of it.` : `No word has a score (${title}).`;
   }
 
   /** Draw the picture, with what is covered, and the map upon it. */
