@@ -248,7 +248,7 @@ class TestArchives:
             assert words in row[1]
         assert rows[3][1:3] == (9, "fine")
 
-    @pytest.mark.parametrize("name", ["../evil.png", "/tmp/evil.png", "a/../../evil.png"])
+    @pytest.mark.parametrize("name", ["../evil.png", "/evil.png", "a/../../evil.png"])
     def test_outside_names_are_refused(self, tmp_path, name):
         with pytest.raises(InputError, match="outside of the archive"):
             open_source(tar(tmp_path / "s.tar", {name: picture()}))

@@ -16,7 +16,7 @@ from crossexplain.runs.sources.columnar import Columns, saved_files
 from crossexplain.runs.sources.rows import ENDINGS, Choice
 from crossexplain.runs.sources.tables import Folder, Table
 
-__all__ = ["SourceGone", "of_dataset", "open_source"]
+__all__ = ["of_dataset", "open_source"]
 TABLES = (".csv", ".tsv", ".jsonl")
 TARS = (".tar", ".tgz", *(f".tar{ending}" for ending in OPENERS))
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")  # of Hugging Face's ImageFolder
