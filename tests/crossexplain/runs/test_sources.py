@@ -15,7 +15,8 @@ import torch
 from PIL import Image
 
 from crossexplain.checks import InputError
-from crossexplain.runs.sources import SourceGone, of_dataset, open_source
+from crossexplain.runs.plan import SourceGone
+from crossexplain.runs.sources import of_dataset, open_source
 from crossexplain.runs.sources.archives import MEMBER
 
 WORDS = ["a red cup", "two blue balls on sand", "<script>alert(1)</script>"]
