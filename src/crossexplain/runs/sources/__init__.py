@@ -9,7 +9,7 @@ from pathlib import Path
 from crossexplain.checks import InputError
 from crossexplain.data import flickr8k
 from crossexplain.data.flickr8k_files import TEXT_ARCHIVE, TOKENS
-from crossexplain.runs.plan import Source, SourceGone
+from crossexplain.runs.plan import Source
 from crossexplain.runs.sources.archives import OPENERS, Archives
 from crossexplain.runs.sources.captions import Captions, Dataset
 from crossexplain.runs.sources.columnar import Columns, saved_files
