@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from benchmarks.studies.faults import SILENT, Fault, Outcome, asked
-from benchmarks.studies.faults.jobs import BODY, CACHE, TRAIN, model, registered, sums
+from benchmarks.studies.faults.jobs import BODY, CACHE, EXPLAIN, TRAIN, model, registered, sums
 from crossexplain.checks import InputError
 from crossexplain.data import photos, store, voices
 from crossexplain.data.flickr8k_files import IMAGE_ARCHIVE, TOKENS, Files, lines_of
@@ -79,6 +79,15 @@ def _read_state(path: Path) -> str:
     return TRAIN.work(path.parent)
 
 
+def _results(folder: Path, name: str) -> Path:
+    EXPLAIN.work(folder)
+    return folder / "results" / name
+
+
+def _again(path: Path) -> str:
+    return EXPLAIN.work(path.parents[1])
+
+
 def _cached(folder: Path) -> Path:
     path = folder / CACHE / "a/b.bin"
     path.parent.mkdir(parents=True)
@@ -119,6 +128,8 @@ READERS = (
     Reader("checkpoint", partial(_checkpoint, suffix=".safetensors"), _read_checkpoint, (WeightsError,)),
     Reader("card of a checkpoint", partial(_checkpoint, suffix=".json"), _read_checkpoint, (WeightsError,), checked=False),
     Reader("state of a training", _state, _read_state, (InputError,), checked=False),
+    Reader("part of a run", partial(_results, name="part-000001.parquet"), _again, (InputError,)),
+    Reader("manifest of a run", partial(_results, name="manifest.json"), _again, (InputError,)),
     Reader("file in the cache", _cached, _read_cached, (store.MissingSource, store.BrokenSource)),
     Reader("photograph (PNG)", partial(_picture, form="png"), lambda path: sums([photos.read(path)]), (InputError,)),
     Reader("photograph (JPEG)", partial(_picture, form="jpg"), lambda path: sums([photos.read(path)]), (InputError,),

@@ -21,15 +21,17 @@ from unittest.mock import patch
 import torch
 from torch import Tensor, nn
 
+from benchmarks.studies import killed as small
 from benchmarks.studies.faults import LOST, RIGHT, SILENT, TOLD, Fault, Outcome, asked
 from crossexplain.checks import InputError
 from crossexplain.data import store
 from crossexplain.data.registry import SOURCES, File, Source
-from crossexplain.files import write_whole
+from crossexplain.files import digest, write_whole
 from crossexplain.models import checkpoints
 from crossexplain.models.encodings import EncodingError, encode
 from crossexplain.models.training import TensorBatches, fit
 from crossexplain.models.weights import WeightsError
+from crossexplain.runs import Stopped, explain_dataset, read
 
 BODY = bytes(range(256)) * 800  # of the file that is fetched
 CACHE = "cache"
@@ -110,8 +112,16 @@ def _write(folder: Path) -> str:
     return "whole" if content == content[:1] * 500_000 else "torn"  # whoever wrote last
 
 
+def _explain(folder: Path) -> str:
+    out = folder / "results"
+    explain_dataset(small.subject(), small.Data(), small.METHODS, out, part=small.PART, batch=small.BATCH, progress=False)
+    return digest(*read(out).table.drop_columns(["seconds"]).to_pylist())
+
+
 TRAIN = Job("training", _train, (InputError, OSError))
+EXPLAIN = Job("explaining a data set", _explain, (InputError, Stopped))
 JOBS = (
+    EXPLAIN,
     Job("encoding", _encode, (EncodingError, InputError)),
     TRAIN,
     Job("checkpoint", _keep, (WeightsError, OSError)),
