@@ -16,7 +16,8 @@ from crossexplain_book.bench import row_of
 from crossexplain_book.publish import publish, runtime
 
 TABLE = Path(__file__).parent.parent / "data/results/published.csv"
-CAME = {"live": "families whose page runs the model, with its gradients", "stored": "families whose page has stored answers alone",
+CAME = {"live": "families whose page runs the model, with its gradients",
+        "stored": "families whose page has stored answers alone",
         "refused": "families that cannot be published"}
 STATES = 64  # covers stored for an example
 
