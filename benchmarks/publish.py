@@ -17,7 +17,8 @@ from crossexplain_book.publish import publish, runtime
 
 TABLE = Path(__file__).parent.parent / "data/results/published.csv"
 CAME = {"live": "families whose page runs the model, with its gradients",
-        "stored": "families whose page has stored answers alone", "refused": "families that cannot be published"}
+        "stored": "families whose page has stored answers alone",
+        "refused": "families that cannot be published"}
 STATES = 64  # covers stored for an example
 
 

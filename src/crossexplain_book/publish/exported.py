@@ -2,7 +2,6 @@
 
 import io
 import re
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 
@@ -18,11 +17,11 @@ from crossexplain.gradients.maps import METHODS, to_cells
 from crossexplain.gradients.modalities import ImageCells
 from crossexplain.gradients.modes import untouched
 from crossexplain.gradients.question import Question
+from crossexplain_book.publish.steps import decompositions
 
 MAPS = ("grad-cam", "layer-cam")  # folded inside the graph
 LIVE = ("gradient norm", "gradient x input", *MAPS)  # methods that the graph gives
 FOLLOW = "follow"  # input (1, C): the weights of the logits whose sum is differentiated
-aten = torch.ops.aten
 
 
 class CannotExport(InputError):
@@ -123,11 +122,11 @@ def export(question: Question) -> bytes:
     names = [*explained.keys, FOLLOW]
     try:
         with torch.backends.mkldnn.flags(enabled=False), torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH), \
-                _without_fast_path(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+                _without_fast_path():
             graph = make_fx(explained, decompositions())(*example)
-            with torch.no_grad():  # once more, so that nothing is changed in place
-                graph = make_fx(torch.func.functionalize(graph, remove="mutations"))(*example)
+            if any(getattr(getattr(node.target, "_schema", None), "is_mutable", False) for node in graph.graph.nodes):
+                with torch.no_grad():  # once more, so that nothing is changed in place
+                    graph = make_fx(torch.func.functionalize(graph, remove="mutations"))(*example)
             # What would make the graph smaller takes minutes for a recurrent layer, and is done as the graph is loaded.
             program = torch.onnx.export(graph, tuple(example), dynamo=True, optimize=False, verbose=False,
                                         input_names=[f"in:{name}" for name in names], output_names=names_of(question))
@@ -160,7 +159,7 @@ class _Reads(TorchDispatchMode):
     """Lets a model read values while it is traced, as checks of its inputs do; what it does then belongs to the trace."""
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if func in (aten._local_scalar_dense.default, aten.equal.default):
+        if func in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.equal.default):
             with _disable_current_modes():
                 return func(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
@@ -175,57 +174,6 @@ def _without_fast_path() -> Iterator[None]:
         yield
     finally:
         torch.backends.mha.set_fastpath_enabled(before)
-
-
-def decompositions() -> dict:
-    """Return how steps that ONNX does not know, most of them backward, are made of those that it knows."""
-    return dict(torch.export.default_decompositions()) | {
-        aten.convolution_backward.default: _convolution_backward,
-        aten.max_pool2d_with_indices_backward.default: _max_pool_backward,
-        aten._adaptive_avg_pool2d.default: _adaptive_pool,
-        aten._adaptive_avg_pool2d_backward.default: _adaptive_pool_backward,
-    }
-
-
-def _convolution_backward(slope, given, weight, bias_sizes, stride, padding, dilation, transposed, output_padding, groups,
-                          mask):
-    """Return the gradient at the input of a convolution; the weights are frozen."""
-    if not mask[0]:
-        return None, None, None
-    sides = len(stride)
-    if transposed:
-        return aten.convolution(slope, weight, None, stride, padding, dilation, False, [0] * sides, groups), None, None
-    full = [(slope.shape[2 + i] - 1) * stride[i] - 2 * padding[i] + dilation[i] * (weight.shape[2 + i] - 1) + 1
-            for i in range(sides)]
-    left = [given.shape[2 + i] - full[i] for i in range(sides)]  # rows at the end that the stride has left out
-    back = aten.convolution(slope, weight, None, stride, padding, dilation, True, [0] * sides, groups)
-    return aten.constant_pad_nd(back, [pad for i in reversed(range(sides)) for pad in (0, left[i])], 0.0), None, None
-
-
-def _max_pool_backward(slope, given, kernel, stride, padding, dilation, ceil_mode, indices):
-    """Return the gradient at the input of a pooling: each value goes to where the maximum stood."""
-    flat = given.new_zeros((*given.shape[:-2], given.shape[-2] * given.shape[-1]))
-    return flat.scatter_add(-1, indices.flatten(-2), slope.flatten(-2)).reshape(given.shape)
-
-
-def _adaptive_pool(given, sides):
-    """Average over windows, as products with two matrices."""
-    rows, columns = (_windows(*sizes, given) for sizes in zip(given.shape[-2:], sides))
-    return rows @ given @ columns.transpose(0, 1)
-
-
-def _adaptive_pool_backward(slope, given):
-    rows, columns = (_windows(*sizes, given) for sizes in zip(given.shape[-2:], slope.shape[-2:]))
-    return rows.transpose(0, 1) @ slope @ columns
-
-
-def _windows(size: int, windows: int, like: Tensor) -> Tensor:
-    """Return the matrix (windows, size) that averages over the windows of adaptive pooling."""
-    first, last = [i * size // windows for i in range(windows)], [-(-(i + 1) * size // windows) for i in range(windows)]
-    rows = [[(start <= place < end) / (end - start) for place in range(size)] for start, end in zip(first, last)]
-    with _disable_current_modes():
-        matrix = torch.tensor(rows, dtype=like.dtype)
-    return matrix
 
 
 def _reason(error: BaseException) -> str:
