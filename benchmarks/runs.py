@@ -13,7 +13,7 @@ from tempfile import mkdtemp
 from benchmarks.studies import killed
 from crossexplain_book.bench import row_of
 
-SCENES, PART = 192, 16
+SCENES, PART = 128, 16
 KILLS = 200
 
 

@@ -15,7 +15,8 @@ import torch
 from PIL import Image
 
 from crossexplain.checks import InputError
-from crossexplain.runs.sources import SourceGone, of_dataset, open_source
+from crossexplain.runs.plan import SourceGone
+from crossexplain.runs.sources import of_dataset, open_source
 from crossexplain.runs.sources.archives import MEMBER
 
 WORDS = ["a red cup", "two blue balls on sand", "<script>alert(1)</script>"]
@@ -248,7 +249,7 @@ class TestArchives:
             assert words in row[1]
         assert rows[3][1:3] == (9, "fine")
 
-    @pytest.mark.parametrize("name", ["../evil.png", "/tmp/evil.png", "a/../../evil.png"])
+    @pytest.mark.parametrize("name", ["../evil.png", "/evil.png", "a/../../evil.png"])
     def test_outside_names_are_refused(self, tmp_path, name):
         with pytest.raises(InputError, match="outside of the archive"):
             open_source(tar(tmp_path / "s.tar", {name: picture()}))

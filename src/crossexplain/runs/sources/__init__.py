@@ -9,14 +9,14 @@ from pathlib import Path
 from crossexplain.checks import InputError
 from crossexplain.data import flickr8k
 from crossexplain.data.flickr8k_files import TEXT_ARCHIVE, TOKENS
-from crossexplain.runs.plan import Source, SourceGone
+from crossexplain.runs.plan import Source
 from crossexplain.runs.sources.archives import OPENERS, Archives
 from crossexplain.runs.sources.captions import Captions, Dataset
 from crossexplain.runs.sources.columnar import Columns, saved_files
 from crossexplain.runs.sources.rows import ENDINGS, Choice
 from crossexplain.runs.sources.tables import Folder, Table
 
-__all__ = ["SourceGone", "of_dataset", "open_source"]
+__all__ = ["of_dataset", "open_source"]
 TABLES = (".csv", ".tsv", ".jsonl")
 TARS = (".tar", ".tgz", *(f".tar{ending}" for ending in OPENERS))
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")  # of Hugging Face's ImageFolder
