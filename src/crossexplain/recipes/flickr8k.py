@@ -281,6 +281,10 @@ def travelling(name: str) -> Trained:
         If the package of a tower is not installed.
     """
     require_one_of(name, NAMES, "model")
+    if not (checkpoints.folder() / f"flickr8k_{name}.safetensors").is_file():
+        raise WeightsError(f"the head flickr8k_{name} was left out of this copy of the project; copy flickr8k_{name}.json and "
+                           ".safetensors into data/checkpoints, or make them from Flickr8k: `python -m crossexplain bench "
+                           "flickr8k`.")
     about, towers = checkpoints.read_card(f"flickr8k_{name}"), load_towers()
     head = new_model(name, towers, **about["settings"])
     checkpoints.load(f"flickr8k_{name}", _bare(head))
