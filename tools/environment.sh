@@ -62,6 +62,8 @@ if ! install >"$log" 2>&1; then
     echo "The environment was not installed (see above, and $log); the same command tries again." >&2
     exit 1
 fi
+# What runs a published model in a page; without it such a page has stored answers, and says so.
+"$python" -m crossexplain_book.publish.runtime >>"$log" 2>&1 || echo "onnxruntime-web was not fetched (see the end of $log): published pages will have stored answers only."
 rm "$folder/.unfinished"
 echo "$key" > "$folder/.ready"
 echo "The environment in $folder is ready."

@@ -2,8 +2,8 @@
 
 A word is changed for another of its kind and form ("two" for "three", "runs" for "sits"). The new word must be false as far as
 people have told: no caption of the photograph says it, in any form, nor one of the words that come close to it. What nobody
-mentions may still be in the photograph, so that a few changed captions are true, and no model can be right on all. Of numbers
-"one" becomes "three" before a noun in the singular: there grammar alone speaks against the changed caption.
+mentions may still be in the photograph, so that a few changed captions are true, and no model can be right on all. "One" is
+never put in or taken out: beside "one dogs" and "two dog" grammar alone would speak for the true caption.
 """
 
 import re
@@ -87,7 +87,6 @@ WORDS = {
         grey | gray silver
     """,
     "count": """
-        one | single alone
         two | couple pair both another other
         three | trio
         four | several many

@@ -29,11 +29,11 @@ def test_one_word_is_changed_and_the_new_one_is_said_nowhere():
         old, new = CAPTIONS[caption].lower().split(), text.lower().split()
         differ = [(a, b) for a, b in zip(old, new) if a != b]
         assert len(old) == len(new) and len(differ) == 1 and change == " -> ".join(differ[0])
-    assert foils.build(Copy(), seed=1).texts == found.texts and len(set(found.kinds)) >= 3
+    assert foils.build(Copy(), seed=1).texts == found.texts and found.kinds == ["animal", "thing", "animal", "person"]
 
 
 @pytest.mark.parametrize("kind, caption, new, never", [
-    ("count", 0, {"Three", "Four", "Five", "Six", "Seven", "One"}, {"Two"}),
+    ("count", 0, {"Three", "Four", "Five", "Six", "Seven"}, {"Two", "One"}),
     ("animal", 0, {"horses", "birds", "cats", "cows"}, {"horse"}),
     ("action", 0, {"jump", "sit", "stand", "walk", "swim", "climb", "sleep", "dance", "eat", "dig"}, {"jumping", "hold"}),
     ("place", 0, {"street", "field", "snow", "forest", "pool", "desert", "kitchen"}, {"ocean", "snowy"}),
@@ -47,6 +47,7 @@ def test_words_change_for_their_kind_in_their_form(kind, caption, new, never):
 
 
 def test_what_comes_close_is_no_foil():
+    assert not foils.changes("One dog runs .", "count", {"one", "dog"}), "in the singular grammar alone would tell"
     assert not foils.changes("A boat on a lake .", "place", {"boat", "pond", "river", "ocean", "rock", "house"})
     words = {word for _, word in foils.changes("An orange ball .", "colour", {"orange", "ball"})}
     assert not words, "no other colour keeps its article"

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTextModel
 
 from crossexplain.checks import InputError, require_images
-from crossexplain.models.towers import ClipTextTower, ConvTower, MapPooling, clip_states, dense, pool, threshold
+from crossexplain.models.towers import ClipTextTower, ConvTower, MapPooling, beside, clip_states, dense, pool, threshold
 from crossexplain.models.two_towers import JoinedTowers, TwoTowerModel
 from crossexplain.models.weights import offline, seeded
 
@@ -167,14 +167,18 @@ class ClipCNN(DualEncoder, JoinedTowers):
         Makes one vector (N, width) of a map; default, :class:`crossexplain.models.towers.MapPooling`.
     hidden : int
         Units between the vector of the text and the common space, for a frozen text tower; 0 has none.
+    parts : int
+        Of the common space, each of ``width``. Every part learns by itself which text belongs to which picture, and the logit
+        follows the mean of their cosines: an ensemble in one model. ``look`` has as many.
     """
 
     def __init__(self, image: nn.Module, text: nn.Module, pooling: str | nn.Module = "last", width: int = 256,
-                 dropout: float = 0.0, look: nn.Module | None = None, hidden: int = 0):
+                 dropout: float = 0.0, look: nn.Module | None = None, hidden: int = 0, parts: int = 1):
         super().__init__(image, text, pooling, MapPooling(image.width, width, dropout) if look is None else look)
-        self.say = nn.Sequential(nn.Dropout(dropout), nn.Linear(text.width, width, bias=False))
-        if hidden:
-            self.say = nn.Sequential(nn.LayerNorm(text.width), *dense(text.width, hidden, width, dropout))
+        self.parts = parts
+        self.say = beside(parts, lambda: (
+            [nn.LayerNorm(text.width), *dense(text.width, hidden, width, dropout)] if hidden else
+            [nn.Dropout(dropout), nn.Linear(text.width, width, bias=False)]))
         self.log_scale = nn.Parameter(torch.tensor(math.log(SCALE)))
 
     def read(self, tokens: Tensor, attention_mask: Tensor | None = None) -> Tensor:
@@ -213,13 +217,16 @@ class Contrast(nn.Module):
         Returns
         -------
         Tensor
-            (N, M) in train mode. In eval mode (M,): the first M / N texts belong to the first picture, and so on.
+            (N, M) in train mode, or (K, N, M) of a model of K parts. In eval mode (M,): the first M / N texts belong to the
+            first picture, and so on.
         """
         seen = self.model.pool_map(maps)
         masked = () if attention_mask is None else (attention_mask,)
         read = torch.cat([self.model.read(tokens, *masked), *([] if more is None else [self.model.read(more)])])
         if self.training:
-            return self.model.logits_of_all_pairs(seen, read)
+            cut = zip(*(vectors.chunk(self.model.parts, dim=1) for vectors in (seen, read)))
+            each = torch.stack([self.model.logits_of_all_pairs(*part) for part in cut])
+            return each if len(each) > 1 else each[0]
         return self.model.match(seen.repeat_interleave(len(read) // len(seen), dim=0), read)
 
 

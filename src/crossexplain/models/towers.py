@@ -6,7 +6,7 @@ within itself where a gradient is best read: the last map, and the embeddings.
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -257,16 +257,18 @@ class FrozenMapPooling(nn.Module):
         Before the linear layer.
     later : sequence of torch.nn.Module
         The layers that follow, one after the other; they stay as they are.
+    parts : int
+        Linear layers :func:`beside` each other.
     """
 
-    def __init__(self, channels: int, width: int, dropout: float = 0.0, later: Sequence[nn.Module] = ()):
+    def __init__(self, channels: int, width: int, dropout: float = 0.0, later: Sequence[nn.Module] = (), parts: int = 1):
         super().__init__()
         self.later = nn.ModuleList(copy.deepcopy(layer).requires_grad_(False).eval() for layer in later)
         inner = ([part for part in layer.modules() if isinstance(part, nn.Conv2d)][-1] for layer in later)
         pooled = 2 * sum([channels, *(convolution.out_channels for convolution in inner)])
         self.register_buffer("middle", torch.zeros(pooled))
         self.register_buffer("spread", torch.ones(pooled))
-        self.join = nn.Sequential(nn.Dropout(dropout), nn.Linear(pooled, width))
+        self.join = beside(parts, lambda: [nn.Dropout(dropout), nn.Linear(pooled, width)])
 
     def train(self, mode: bool = True) -> "FrozenMapPooling":
         """Switch dropout on or off; the layers that stay as they are keep their batch statistics."""
@@ -315,6 +317,31 @@ class WordPooling(nn.Module):
         """Return vectors (N, D) of states (N, T, D), of which those that are real (N, T) count."""
         weights = self.weigh(states).masked_fill(~real[:, :, None], -torch.inf).softmax(dim=1)  # (N, T, parts)
         return (weights[..., None] * states.unflatten(2, (self.parts, -1))).sum(dim=1).flatten(1)
+
+
+class Beside(nn.Module):
+    """Layers beside each other, which read the same: their vectors, each scaled to length 1, are one vector.
+
+    The cosine of two such vectors is the mean of the cosines of their parts.
+
+    Parameters
+    ----------
+    layers : sequence of torch.nn.Module
+    """
+
+    def __init__(self, layers: Sequence[nn.Module]):
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Return vectors (N, K D) of what each of K layers makes D numbers of."""
+        return torch.cat([nn.functional.normalize(layer(values), dim=-1) for layer in self.layers], dim=-1)
+
+
+def beside(parts: int, layers: Callable[[], list[nn.Module]]) -> nn.Module:
+    """Return layers one after the other, or so many such rows of layers :class:`Beside` each other."""
+    rows = [nn.Sequential(*layers()) for _ in range(parts)]
+    return rows[0] if parts == 1 else Beside(rows)
 
 
 def dense(before: int, hidden: int, after: int, dropout: float) -> list[nn.Module]:

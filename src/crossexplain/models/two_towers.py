@@ -28,9 +28,12 @@ class TwoTowerModel(nn.Module, TwoTowers):
     ----------
     towers : tuple of str
         Sub-modules that stay in eval mode while they are frozen, so that their batch statistics stay as they are.
+    parts : int
+        Into which the two vectors are cut, of equal lengths, to be trained by contrast each by itself.
     """
 
     towers: tuple[str, ...] = ()
+    parts: int = 1
     image_layer: str
     text_layer: str
 
