@@ -4,6 +4,7 @@ import io
 import math
 import os
 import platform
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -148,7 +149,7 @@ def explain_dataset(subject: Explainable, data: Source, method: str | Sequence[s
     selection = Selection(data, tuple([where] if isinstance(where, str) else where), limit)
     methods = [method] if isinstance(method, str) else list(method)
     listed = [baselines] if isinstance(baselines, (str, Mapping)) else list(baselines)
-    with _threads(threads):
+    with _settled(threads):
         explainer = Explainer(subject, methods, listed, budget, seed, _device(device))
         n, keys = selection.survey()
         explainer.read_donors(selection)
@@ -191,7 +192,9 @@ class _Run:
     def work(self, selection: Selection, progress: bool) -> Done:
         schema, (rank, world) = self.columns.schema(), self.shard
         own = sum(min(self.size, self.n - first) for first in range(rank * self.size, self.n, world * self.size))
-        with tqdm(total=own, unit=" examples", desc=f"process {rank + 1} of {world}", disable=not progress) as bar:
+        often = 0.1 if sys.stderr.isatty() else 10  # seconds: a log is not to be filled with bars
+        with tqdm(total=own, unit=" examples", desc=f"process {rank + 1} of {world}", mininterval=often,
+                  disable=not progress) as bar:
             try:
                 for number, entries in selection.parts(self.size, self.shard):
                     if self._is_there(number, entries):
@@ -273,11 +276,13 @@ def _memory() -> float:
 
 
 @contextmanager
-def _threads(number: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
+def _settled(threads: int) -> Iterator[None]:
+    """Let torch sum in the same order at every run."""
+    before, cudnn = torch.get_num_threads(), torch.backends.cudnn
+    torch.set_num_threads(threads)
     try:
-        yield
+        with cudnn.flags(cudnn.enabled, benchmark=False, deterministic=True, allow_tf32=cudnn.allow_tf32):
+            yield
     finally:
         torch.set_num_threads(before)
 

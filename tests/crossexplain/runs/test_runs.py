@@ -1,6 +1,7 @@
 """A data set is explained once and whole, whatever stops the processes that do it."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -166,6 +167,15 @@ def test_flipped_bits_anywhere_in_a_part_are_found_or_change_nothing(alone, tmp_
         found += table is None
         assert table is None or results.digest_of(table) == results.digest_of(rows)
     assert found > 200
+
+
+def test_a_part_too_many_is_named(alone, tmp_path):
+    folder = tmp_path / "out"
+    shutil.copytree(alone, folder)
+    assert read(folder).table.num_rows == 24
+    shutil.copy(results.part_path(folder, 0), results.part_path(folder, 6))
+    with pytest.raises(InputError, match="part-000006.parquet is no part of the run"):
+        read(folder)
 
 
 @pytest.mark.parametrize("change, said", [
