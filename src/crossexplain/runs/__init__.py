@@ -5,12 +5,21 @@
 
 from importlib import import_module
 
-_HOME = {"explain_dataset": "work", "Explainable": "work", "Stopped": "work", "read": "reading", "merge": "reading",
-         "Results": "reading", "Entry": "plan", "Source": "plan"}
+_HOME = {  # name -> the module that defines it
+    "explain_dataset": "crossexplain.runs.work",
+    "Explainable": "crossexplain.runs.explainer",
+    "read": "crossexplain.runs.reading",
+    "merge": "crossexplain.runs.reading",
+    "Results": "crossexplain.runs.reading",
+    "Entry": "crossexplain.runs.plan",
+    "Source": "crossexplain.runs.plan",
+    "SourceGone": "crossexplain.runs.plan",
+    "Stopped": "crossexplain.runs.work",
+}
 __all__ = list(_HOME)
 
 
 def __getattr__(name: str) -> object:
     if name not in _HOME:
         raise AttributeError(f"{__name__} has no {name!r}; it has {', '.join(__all__)}.")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    return getattr(import_module(_HOME[name]), name)

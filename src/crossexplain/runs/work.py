@@ -25,7 +25,6 @@ from crossexplain.runs.explainer import ROUNDS, Explainable, Explainer, Said
 from crossexplain.runs.plan import Entry, Selection, Shard, Source, plain_text, require_shard, shard_of
 from crossexplain.runs.results import Columns
 
-__all__ = ["Explainable", "Cost", "Done", "Stopped", "explain_dataset"]
 PART, BATCH = 256, 32  # examples that are written, and explained, at a time
 TRIED = 32  # examples by which the cost is measured
 LOOKED_AT = 8  # examples that are tried before a model and a method are said not to fit
