@@ -2,7 +2,7 @@
 
 A sample of Flickr8k, spread over the whole of it, goes through EfficientNet-Lite0 and MiniLM into an empty folder: reading
 the files, the towers, checksums and writing counted. The minutes are those of 14,000 photographs, of which 6,000 are mirror
-images, and 40,000 captions at the median rates. Needs the data folder. Rows without ``lite0`` are of SqueezeNet.
+images, and 40,000 captions at the median rates. Needs the data folder. Rows with ``squeezenet`` were measured before.
 """
 
 import statistics

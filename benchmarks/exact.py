@@ -4,24 +4,17 @@ Four cells and eight groups of words have 4,096 coalitions. By parts the towers 
 whole model, and shapiq's exact computer, which knows nothing of parts, ask 4,096 times. All alternate in one run on the same
 examples. Models: the early fusion of chapters 3 and 4 on collages, the dual encoder with convolutions on drawn scenes, and
 where the data folder is set both models of Flickr8k.
-
-And of a conversation of six turns in three modalities: 2**18 coalitions, for which every turn is encoded a few times and only
-the fusion is asked each time; and how far Shapley values from a part of the coalitions are from the exact ones.
 """
 
 import csv
 import os
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import shapiq
 import torch
 
-from benchmarks.studies.turns import Case
 from crossexplain.coalitions.game import Game
-from crossexplain.coalitions.sampling import sampled_shapley
 from crossexplain.coalitions.shapley import interactions, shapley
 from crossexplain.data import collages
 from crossexplain.gradients.modalities import ImageCells, Tokens
@@ -31,8 +24,6 @@ from crossexplain_book.bench import memory, row_of, seconds
 GROUPS, EXAMPLES = 8, 8
 PLAYERS, BATCHES = (6, 8, 10, 12, 14, 16), (1, 2, 4, 8, 16)  # of the curves
 BASELINE = {"image": "zero", "text": "mask"}
-TURNS, SOME, BUDGETS = 6, 2048, (256, 1024)  # of a conversation; coalitions of the whole model; masks of sampled values
-FUSIONS = {"": ("conversations_early", "fusion of sums over turns"), ".attention": ("conversations", "cross-attention")}
 TABLE = Path(__file__).parent.parent / "data/results/exact_cost.csv"
 
 
@@ -98,57 +89,7 @@ def rows(seed: int = 0, repeats: int = 3) -> list[dict]:
             taken = [seconds(lambda setting=setting: game(setting).values_of_all()) / 2 for _ in range(repeats)]
             found.append(row_of(f"exact.flickr8k.lite0.{name}.seconds", taken,
                                 "s an example, 12 players, photographs of Flickr8k"))
-    return [*found, *of_turns(seed, repeats), *curves(seed)]
-
-
-def of_turns(seed: int, repeats: int) -> list[dict]:
-    """Measure 18 players, six turns of three modalities: by parts, whole, what follows from the table, and sampled values."""
-    found, tables = [], []
-    for key, (name, what) in FUSIONS.items():
-        trained = load_or_train(name, progress=False)
-        batch, timed = trained.data.build("test", 120, seed, turns=TURNS), []
-        for i in range(repeats + 1):  # another conversation each time, of another kind; the first warms up
-            *times, table = of_conversation(Case(trained.model, batch.select([8 * i])), seed)
-            timed.append(times)
-            tables.append(table)
-        ours, whole_over = zip(*timed[1:])
-        found += [row_of(f"exact18{key}.seconds", ours, f"s of one core an example, 18 players, {what}"),
-                  row_of(f"exact18{key}.whole_over_ours", whole_over,
-                         f"time of 2**18 passes of the whole model, from {SOME:,} of them, / ours, {what}")]
-    follows = [of_one_core(lambda values=values: (everything(values), interactions(values, 3))) for _, values in tables]
-    found.append(row_of("exact18.interactions.seconds", follows, "s of one core for Shapley values, pairs and threes"))
-    for budget in BUDGETS:
-        missed = [error(sampled_shapley(game, budget, seed)[0].numpy(), shapley(values)[0]) for game, values in tables]
-        found.append(row_of(f"exact18.sampled_error.{budget}", missed,
-                            f"errors / sizes of Shapley values, summed, from {budget} of 262,144 coalitions"))
-    return found
-
-
-def of_conversation(case: Case, seed: int) -> tuple[float, float, tuple[Game, np.ndarray]]:
-    """Return the seconds of all coalitions by parts, those of the whole model over these, and the game with its table."""
-    groups, made = case.groups["turn"].apart(), []
-    case.question.whole()
-    ours = of_one_core(lambda: made.append(Game.about(case.question, groups).values_of_all()))
-    whole, examples = Game.about(case.question, groups, split=False), torch.zeros(SOME, dtype=torch.long)
-    some = torch.rand(SOME, len(whole.names), generator=torch.Generator().manual_seed(seed)) < 0.5
-    every = of_one_core(lambda: whole.values(some, examples)) * 2**len(whole.names) / SOME
-    return ours, every / ours, (Game.about(case.question, groups), made[0].numpy())
-
-
-def of_one_core(call: Callable[[], object]) -> float:
-    """Return the processor time of a call, in seconds, whatever else the machine is doing."""
-    threads, started = torch.get_num_threads(), time.process_time()
-    torch.set_num_threads(1)
-    try:
-        call()
-    finally:
-        torch.set_num_threads(threads)
-    return time.process_time() - started
-
-
-def error(values: np.ndarray, true: np.ndarray) -> float:
-    """Return the sum of the errors over the sum of the sizes."""
-    return float(np.abs(np.nan_to_num(values) - true).sum() / np.abs(true).sum())
+    return [*found, *curves(seed)]
 
 
 def measured(key: str, setting, what: str, repeats: int, peer: bool) -> list[dict]:

@@ -7,7 +7,7 @@ seeds, the interval a 95 % bootstrap over photographs, whose pairs stand or fall
 Of the first seed also: captions that read alike in place of random ones, and the rank correlation with what people said. The
 courses of all trainings are kept in ``flickr8k_training.csv``, which chapter 5 shows. The first time the photographs are
 encoded, some minutes. Heads stay in the local cache, so that a run that was cut off goes on; with seed 0 its two heads become
-those that travel. Needs the data folder. Rows without ``lite0`` are of SqueezeNet in its place, measured
+those that travel. Needs the data folder. Rows with ``squeezenet`` in place of ``lite0`` were measured
 in the same way on heads that were trained before with other settings and without mirror images.
 """
 

@@ -8,22 +8,30 @@ from itertools import product
 
 import pandas as pd
 
-from benchmarks.studies.three import KINDS, recorded, train, truth
-from benchmarks.verdict import share
+from benchmarks.studies import three as study
+from benchmarks.studies.kept import kept_at, lines, logits_of, views_of
+from benchmarks.trial import share
 from crossexplain.files import embedded_folder, write_whole
+from crossexplain.gradients import verdict as judging
 from crossexplain_book.bench import BenchError
 
 CHOSEN_ON, SEEDS, TABLE = range(100, 104), 10, "three.csv"
 
 
 def judged(kind: str, seed: int) -> dict:
-    """Train one control and return what the verdict and the paper's rule say of it: one line of the table."""
-    model, test, accuracy = train(kind, seed)
-    record = recorded(model, test, seed)
-    verdict = record.verdict()
-    return {"kind": kind, "seed": seed, "accuracy": accuracy, "truth": truth(kind), "truth_terms": spoken(KINDS[kind]),
-            "verdict": verdict.answer, "terms": spoken(verdict.terms), "support": verdict.support,
-            "paper_rule": record.paper_rule(), "paper_norms": record.paper_rule(classes=False), "n": len(record)}
+    """Return what is kept of one control: what does not come from the logits, and the logits."""
+    model, test, accuracy = study.train(kind, seed)
+    record = study.recorded(model, test, seed)
+    return {"kind": kind, "seed": seed, "accuracy": accuracy, "truth": study.truth(kind),
+            "truth_terms": spoken(study.KINDS[kind]), "paper_rule": record.paper_rule(),
+            "paper_norms": record.paper_rule(classes=False), "n": len(record), "logits": logits_of(record)}
+
+
+def read(line: dict) -> dict:
+    """Return a line of the table: what the verdict says of the logits in their place."""
+    verdict = judging.verdict(views_of(line["logits"]), study.NAMES, seed=line["seed"])
+    found = {key: value for key, value in line.items() if key != "logits"}
+    return found | {"verdict": verdict.answer, "terms": spoken(verdict.terms), "support": verdict.support}
 
 
 def spoken(terms: tuple[tuple[str, ...], ...]) -> str:
@@ -42,7 +50,9 @@ def rows(seed: int = 0) -> list[dict]:
     if set(seeds) & set(CHOSEN_ON):
         raise BenchError(f"got seeds {seed} to {seeds[-1]}; {CHOSEN_ON[0]} to {CHOSEN_ON[-1]} were there to choose on: start "
                          "at another, so that none of these is among them.")
-    table = pd.DataFrame([judged(kind, seed) for seed, kind in product(seeds, KINDS)])
+    kept = kept_at("three", *seeds, study, judged)
+    wanted = [(kind, seed) for seed, kind in product(seeds, study.KINDS)]
+    table = pd.DataFrame(map(read, lines(wanted, judged, kept)))
     write_whole(embedded_folder() / "results" / TABLE, lambda part: table.to_csv(part, index=False, float_format="%.4g"))
     right = (table.verdict == table.truth) & (table.terms == table.truth_terms)
     fewer = order(table.truth_terms) < 3  # an order that is not there can be named

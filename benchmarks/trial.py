@@ -5,7 +5,6 @@ architectures) and judged on seeds 0 to 19 of all four: two architectures nobody
 ``python -m crossexplain bench trial`` is resumable: what was judged is kept under ``_build/trial``.
 """
 
-import inspect
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +22,7 @@ from benchmarks.studies import architectures as heads
 from benchmarks.studies import permutations
 from benchmarks.studies.architectures import ARCHITECTURES, UNLEARNABLE, train
 from benchmarks.studies.disagreement import choose, contradictions, right
+from benchmarks.studies.kept import kept_at, logits_of, views_of
 from crossexplain.data import collages as pairs_of
 from crossexplain.data import controls, digits
 from crossexplain.evaluation import modality_shares
@@ -34,7 +34,7 @@ from crossexplain.evaluation.modality_shares import (
     perceptual_scores,
     size_shares,
 )
-from crossexplain.files import digest, embedded_folder, write_whole
+from crossexplain.files import embedded_folder, write_whole
 from crossexplain.gradients import verdict as judging
 from crossexplain.gradients.modalities import Tokens, Vectors
 from crossexplain.gradients.record import Record
@@ -71,7 +71,7 @@ READS = {
 OURS, PADDED, RULE = "verdict", "verdict, padding too", "paper's rule"
 KEYS = {OURS: "", PADDED: "padding_too.", RULE: "norm_rule.", "norms and flips": "norms_and_flips.", "MM-SHAP": "mm_shap.",
         "InterSHAP": "intershap.", "EMAP": "emap.", "perceptual": "perceptual."}
-TABLE, BLOCK = "trial.csv", 5  # seeds that are kept together
+TABLE = "trial.csv"
 
 
 def judged(control: Control, seed: int, p: float) -> dict:
@@ -80,11 +80,9 @@ def judged(control: Control, seed: int, p: float) -> dict:
     The logits of all views are among them, so that a verdict that was changed is read anew without training.
     """
     record = recorded(control, seed)
-    first, views = record.baselines[0], {}
-    for (baseline, view), one in record.passes.items():
-        views.setdefault(baseline, {})[view] = np.round(one.logits[:, 0].double().numpy(), 4).tolist()
+    first = record.baselines[0]
     line = {"control": control.kind, "p": p, "architecture": control.architecture, "seed": seed, "truth": control.answer,
-            "accuracy": control.accuracy, RULE: record.paper_rule(), "logits": views}
+            "accuracy": control.accuracy, RULE: record.paper_rule(), "logits": logits_of(record)}
     line |= {f"norm ratio of {name}": float(np.nan_to_num(np.nanmedian(record.norm_ratio(first, name)), nan=9.0))
              for name in record.modalities}
     every = met(control.fusion, control.seen[:MET], control.test.tokens()[:MET]).double().numpy()
@@ -104,8 +102,7 @@ def judged(control: Control, seed: int, p: float) -> dict:
 
 def read(line: dict) -> dict:
     """Return a line with what the verdict says of its logits in their place."""
-    views = {baseline: {view: torch.tensor(values)[:, None] for view, values in of.items()}
-             for baseline, of in line["logits"].items()}
+    views = views_of(line["logits"])
     two = dict(list(views.items())[:2])
     verdict, padded = (judging.verdict(of, ["image", "text"], seed=line["seed"]) for of in (two, views))
     found = {OURS: verdict.answer, "support": verdict.support, PADDED: padded.answer}
@@ -142,40 +139,32 @@ def shapley(model: nn.Module, seen: Tensor, tokens: Tensor, orders: int, seed: i
     return permutations.shapley_values(model, {"images": seen, "tokens": tokens}, sides, BASELINES[0], orders, seed)
 
 
-def models(seeds: range, architectures: tuple[str, ...]) -> Iterator[tuple[str, float, int, str]]:
+def models(seeds: range, architectures: tuple[str, ...], kinds: list = CONTROLS) -> Iterator[tuple[str, float, int, str]]:
     """Yield control, share, seed and architecture of every model, those of one data set together."""
-    for seed, (kind, p), architecture in product(seeds, CONTROLS, architectures):
+    for seed, (kind, p), architecture in product(seeds, kinds, architectures):
         if (kind, architecture) not in UNLEARNABLE:  # its answer would not be known
             yield kind, p, seed, architecture
 
 
-def lines_of(seeds: range, architectures: tuple[str, ...]) -> list[dict]:
-    """Judge every model in order; a run that was cut off goes on where it stopped."""
-    return [line for first in seeds[::BLOCK] for line in block(range(first, min(first + BLOCK, seeds.stop)), architectures)]
-
-
-def block(seeds: range, architectures: tuple[str, ...]) -> list[dict]:
-    """Judge the models of some seeds, or go on with them."""
-    wanted, kept = list(models(seeds, architectures)), kept_at(seeds, architectures)
-    lines = json.loads(kept.read_text("utf-8")) if kept.is_file() else []
-    if len(lines) == len(wanted):
-        return lines
-    bank, tower, last = digits.load("sklearn"), load_or_train("collages", progress=False).model.tower, None
-    for kind, p, seed, architecture in wanted[len(lines):]:
-        if last != (kind, p, seed):
-            prepared, last = prepare(kind, bank, tower, seed, p=p), (kind, p, seed)
-        control = train(kind, bank, tower, seed, architecture=architecture, p=p, prepared=prepared)
-        lines.append(judged(control, seed, p))
-        write_whole(kept, lambda part: part.write_text(json.dumps(lines, default=float), "utf-8"))
+def lines_of(seeds: range, architectures: tuple[str, ...], kinds: list = CONTROLS) -> list[dict]:
+    """Judge every model in order, or take up what was kept of it."""
+    folder, bank, last, lines = kept_in(), digits.load("sklearn"), None, []
+    tower = load_or_train("collages", progress=False).model.tower
+    for kind, p, seed, architecture in models(seeds, architectures, kinds):
+        kept = folder / f"{kind} {p} {seed} {architecture}.json"
+        if not kept.is_file():
+            if last != (kind, p, seed):
+                prepared, last = prepare(kind, bank, tower, seed, p=p), (kind, p, seed)
+            line = judged(train(kind, bank, tower, seed, architecture=architecture, p=p, prepared=prepared), seed, p)
+            write_whole(kept, lambda part, line=line: part.write_text(json.dumps(line, default=float), "utf-8"))
+        lines.append(json.loads(kept.read_text("utf-8")))
     return lines
 
 
-def kept_at(seeds: range, architectures: tuple[str, ...]) -> Path:
-    """Return where a block keeps what it has judged: another file for other code and other seeds."""
-    code = [Path(module.__file__) for module in (controls, digits, pairs_of, recipe, heads, modality_shares, permutations)]
-    code += map(inspect.getsource, (judged, recorded, met, text_share, shapley))
-    folder = embedded_folder().parent / "_build" / "trial"
-    return folder / f"{digest(*seeds, *architectures, BASELINES, MET, EXPLAINED, ORDERS, *code)[:16]}.json"
+def kept_in() -> Path:
+    """Return the folder in which what was judged of each model is kept: another one for other code."""
+    return kept_at("trial", BASELINES, MET, EXPLAINED, ORDERS, controls, digits, pairs_of, recipe, heads, modality_shares,
+                   permutations, judged, recorded, met, text_share, shapley).with_suffix("")
 
 
 def learned(table: pd.DataFrame) -> pd.Series:

@@ -1,68 +1,47 @@
 """Is the verdict right where the answer is known? Six controls, 20 seeds, three baselines, the paper's rule beside it.
 
+The models are those of ``benchmarks/trial.py`` with early fusion, and what is kept of a model serves both.
+
 ``ENOUGH`` of ``crossexplain.gradients.verdict`` and ``TOLERANCE`` of ``crossexplain.gradients.record`` were chosen on seeds of
 ``CHOSEN_ON``, six to nine of each control; ``python benchmarks/verdict.py`` prints what each candidate gets right on all of
 them. ``rows`` judges other seeds.
 """
 
-import json
-from itertools import product
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 
-from crossexplain.data import controls, digits
+from benchmarks.studies.kept import views_of
+from benchmarks.trial import RULE, lines_of, share
+from crossexplain.data import controls
 from crossexplain.files import embedded_folder, write_whole
-from crossexplain.gradients.modalities import Tokens, Vectors
-from crossexplain.gradients.record import Record
-from crossexplain.gradients.rounds import rounds
-from crossexplain.recipes import load_or_train
-from crossexplain.recipes.controls import Control, train
-from crossexplain_book.bench import BenchError, code_hash
+from crossexplain.gradients import verdict as judging
+from crossexplain.gradients.record import TOLERANCE
+from crossexplain.gradients.views import FULL
+from crossexplain_book.bench import BenchError
 
 CHOSEN_ON, SEEDS = range(100, 109), 20
-BASELINES = [{"image": "zero", "text": "mask"}, {"image": "zero", "text": "pad"}, "data"]
-TABLE = "verdict.csv"
+KINDS = [(kind, 1.0) for kind in controls.ANSWERS]  # of a shortcut, the one that gives all away
+NAMES, TABLE = ("image", "text"), "verdict.csv"
 
 
-def run(kind: str, seed: int, bank: digits.Digits, tower) -> tuple[Control, Record]:
-    """Train one control and record its rounds."""
-    control = train(kind, bank, tower, seed)
-    modalities = [Vectors("image", "seen"), Tokens(layer=control.fusion.text_layer)]
-    inputs = {"seen": control.seen, "tokens": control.test.tokens()}
-    return control, rounds(control.fusion, inputs, modalities, baselines=BASELINES, control=False, rows=8192,
-                           progress=False, seed=seed)
+def read(line: dict) -> dict:
+    """Return a line of the table from what the trial keeps of a model: what the verdict says of its logits in their place."""
+    views = views_of(line["logits"])
+    verdict, first = judging.verdict(views, NAMES, seed=line["seed"]), next(iter(views))
+    found = {"control": line["control"], "seed": line["seed"], "truth": line["truth"], "verdict": verdict.answer,
+             "support": verdict.support, "paper_rule": line[RULE], "paper_norms": by_norms(line),
+             "accuracy": line["accuracy"], "n": len(views[first][FULL])}
+    found |= {f"verdict, {baseline}": answer for baseline, answer in verdict.answers.items()}
+    found |= {f"{part} accounts for": verdict.reach[first][part].value for part in (*NAMES, "sum")}
+    found |= {f"norm ratio of {name}": line[f"norm ratio of {name}"] for name in NAMES}
+    found |= {f"flips, {name} masked": verdict.flips[first][name].value for name in NAMES}
+    return found | {"dividend": verdict.dividend[first].value}
 
 
-def judged(control: Control, record: Record, seed: int) -> dict:
-    """Return one line of the table."""
-    verdict = record.verdict()
-    first = record.baselines[0]
-    line = {"control": control.kind, "seed": seed, "truth": control.answer, "verdict": verdict.answer,
-            "support": verdict.support, "paper_rule": record.paper_rule(), "paper_norms": record.paper_rule(classes=False),
-            "accuracy": control.accuracy, "n": len(record)}
-    line |= {f"verdict, {baseline}": answer for baseline, answer in verdict.answers.items()}
-    line |= {f"{part} accounts for": verdict.reach[first][part].value for part in ("image", "text", "sum")}
-    line |= {f"norm ratio of {name}": float(np.nanmedian(record.norm_ratio(first, name))) for name in record.modalities}
-    line |= {f"flips, {name} masked": verdict.flips[first][name].value for name in record.modalities}
-    return line | {"dividend": verdict.dividend[first].value}
-
-
-def partial(seed: int) -> Path:
-    """Return where a run keeps what it has judged: another file for other code, other weights and other seeds."""
-    root = embedded_folder().parent
-    return root / "_build" / "verdict" / f"{code_hash(Path(__file__), seed)}.json"
-
-
-def judge(seeds: range, kept: Path) -> list[dict]:
-    """Judge every control of every seed, in order; a run that was cut off goes on where it stopped."""
-    bank, tower = digits.load("sklearn"), load_or_train("collages").model.tower
-    lines = json.loads(kept.read_text("utf-8")) if kept.is_file() else []
-    for seed, kind in list(product(seeds, controls.ANSWERS))[len(lines):]:
-        lines.append(judged(*run(kind, seed, bank, tower), seed))
-        write_whole(kept, lambda part: part.write_text(json.dumps(lines, default=float), "utf-8"))
-    return lines
+def by_norms(line: dict, tolerance: float = TOLERANCE) -> str:
+    """Return what the paper's rule says that reads the norms alone, as :meth:`Record.paper_rule` does without the classes."""
+    same = [name for name in NAMES if abs(line[f"norm ratio of {name}"] - 1) <= tolerance]
+    return "both only" if not same else f"{same[0]} alone" if len(same) == 1 else "either"
 
 
 def rows(seed: int = 0) -> list[dict]:
@@ -71,10 +50,8 @@ def rows(seed: int = 0) -> list[dict]:
     if set(seeds) & set(CHOSEN_ON):
         raise BenchError(f"got seeds {seed} to {seeds[-1]}; thresholds were chosen on {CHOSEN_ON[0]} to {CHOSEN_ON[-1]}: "
                          "start at another, so that none of these is among them.")
-    kept = partial(seed)
-    table = pd.DataFrame(judge(seeds, kept))
+    table = pd.DataFrame(map(read, lines_of(seeds, ("early fusion",), KINDS)))
     write_whole(embedded_folder() / "results" / TABLE, lambda part: table.to_csv(part, index=False, float_format="%.4g"))
-    kept.unlink()
     right, none = table.verdict == table.truth, table.truth != "both only"
     found = [share("verdict.right", right, "share of seeds x controls", table),
              share("verdict.false_alarms", (table.verdict == "both only")[none], "share where nothing interacts", table)]
@@ -85,25 +62,16 @@ def rows(seed: int = 0) -> list[dict]:
     return found
 
 
-def share(name: str, hits: pd.Series, unit: str, table: pd.DataFrame) -> dict:
-    """Return a row: the share over all, from the worst to the best seed."""
-    by_seed = hits.groupby(table.seed).mean()
-    return {"id": name, "value": float(hits.mean()), "low": float(by_seed.min()), "high": float(by_seed.max()),
-            "n": len(hits), "unit": unit}
-
-
 def choose() -> None:
     """Print what each candidate threshold gets right on the seeds that are there to choose on."""
-    bank, tower = digits.load("sklearn"), load_or_train("collages").model.tower
-    records = [run(kind, seed, bank, tower) for seed in CHOSEN_ON for kind in controls.ANSWERS]
+    lines = lines_of(CHOSEN_ON, ("early fusion",), KINDS)
     for enough in (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9):
-        answers = [record.verdict(enough).answer for _, record in records]
-        print(f"enough {enough:.2f}: {np.mean([a == c.answer for a, (c, _) in zip(answers, records)]):.3f} right")
+        answers = [judging.verdict(views_of(line["logits"]), NAMES, enough=enough, seed=line["seed"]).answer for line in lines]
+        print(f"enough {enough:.2f}: {np.mean([a == line['truth'] for a, line in zip(answers, lines)]):.3f} right")
     for tolerance in (0.05, 0.1, 0.15, 0.25, 0.5, 1.0, 2.0):
-        for classes in (True, False):
-            answers = [record.paper_rule(tolerance=tolerance, classes=classes) for _, record in records]
-            print(f"paper, tolerance {tolerance:.2f}, {'norms and classes' if classes else 'norms alone'}: "
-                  f"{np.mean([a == c.answer for a, (c, _) in zip(answers, records)]):.3f} right")
+        answers = [by_norms(line, tolerance) for line in lines]
+        print(f"paper, tolerance {tolerance:.2f}, norms alone: "
+              f"{np.mean([a == line['truth'] for a, line in zip(answers, lines)]):.3f} right")
 
 
 if __name__ == "__main__":

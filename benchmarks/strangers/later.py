@@ -1,9 +1,11 @@
 """What a hunt over two hundred more models found: answers that were not true, and another library's errors."""
 
+from functools import partial
+
 import torch
 from torch import nn
 
-from benchmarks.strangers import case, close, refused
+from benchmarks.strangers import by_hand, case, close, refused
 from benchmarks.strangers.models import Pair, pairs
 from crossexplain import Game, ImageCells, Tokens, Vectors, adapt, explain, preflight, rounds
 from crossexplain.gradients import maps, tokens
@@ -201,3 +203,98 @@ def a_decoder_that_counts_padding_in_front():
 
     with torch.no_grad():
         assert close(values[1, 2], odds(2, 21, 22) - odds(2, 22)) and close(values[0, 3], odds(2, 11, 12, 13) - odds(2, 11, 12))
+
+
+@case("D10")
+def two_calls_of_one_embedding_mixed_up():
+    """A question and an answer that are read at each other's call of their embedding: its layer does not follow it."""
+    class Two(_Read):
+        def forward(self, question, answer):
+            second, first = self.read(answer), self.read(question)
+            return self.head(torch.cat([first, second], dim=1))
+
+    model, inputs = Two().eval(), {"question": PADDED, "answer": PADDED.flip(0)}
+    mixed, right = ([Tokens("question", "question", f"embedding@{one}"), Tokens("answer", "answer", f"embedding@{other}")]
+                    for one, other in ((0, 1), (1, 0)))
+    for door in (partial(explain, method="raw"), partial(rounds, progress=False)):
+        refused(partial(door, model, inputs, mixed), "'embedding@0' of question stays the same", "changes with answer")
+        door(model, inputs, right)
+
+
+@case("D11")
+def masks_and_pairs_of_positions_on_the_last_axis():
+    """An additive mask (N, 1, 1, T), or a graph (N, T, T), would not move with deleted words; other ids in their place do."""
+    class Attends(_Read):
+        def forward(self, images, tokens, mask):
+            words = self.embedding(tokens).tanh()
+            weights = words.sum(dim=2, keepdim=True).mT + (mask[:, 0] if mask.ndim == 4 else mask.log())
+            read = (weights.softmax(dim=2) @ words).mean(dim=1)
+            return self.head(torch.cat([torch.relu(self.conv(images)).mean(dim=(2, 3)), read], dim=1))
+
+    model, images, real = Attends().eval(), pairs(3)["images"], (PADDED != 0).float()
+    text = Tokens(mask_id=1)
+    for mask in (real.log()[:, None, None], (real[:, None] * torch.rand(3, 4, 4) + 1e-9)):
+        inputs = {"images": images, "tokens": PADDED, "mask": mask}
+        for along in ((), ("mask",) if mask.ndim == 3 else ()):
+            parts = [PARTS[0], Tokens(along=along)]
+            refused(lambda inputs=inputs, parts=parts: Game(model, inputs, parts, baselines={"text": "delete"}, progress=False)
+                    .values_of_all(), "'mask'", "last axis", "use another baseline")
+        found = explain(model, inputs, [PARTS[0], text], "feature ablation", baselines={"text": "mask"},
+                        target=torch.zeros(3, dtype=torch.long)).values["text"]
+        with torch.no_grad():
+            hidden = {**inputs, "tokens": PADDED.index_fill(1, torch.tensor([1]), 1)}
+            moved = _less_the_mean(model(**inputs)) - _less_the_mean(model(**hidden))
+        assert close(found[:, 1], moved)
+
+
+def _less_the_mean(logits):
+    return logits[:, 0] - logits.mean(dim=1)
+
+
+@case("D12")
+def a_text_padded_in_front_of_a_model_that_counts_places():
+    """BART padded in front counts its places from the padding: without a word it would be asked another question."""
+    from transformers import BartConfig, BartForSequenceClassification
+
+    torch.manual_seed(0)
+    model = BartForSequenceClassification(BartConfig(
+        vocab_size=30, d_model=8, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2, decoder_attention_heads=2,
+        encoder_ffn_dim=16, decoder_ffn_dim=16, max_position_embeddings=16, num_labels=3, pad_token_id=0, bos_token_id=2,
+        eos_token_id=3)).eval()
+    adapted = adapt(model, special=(2, 3), pad_id=0, mask_id=1)
+    rows = {"right": [[2, 5, 6, 7, 3], [2, 8, 9, 3, 0]], "left": [[2, 5, 6, 7, 3], [0, 2, 8, 9, 3]]}
+
+    def ask(side):
+        ids = torch.tensor(rows[side])
+        inputs = adapted.inputs({"input_ids": ids, "attention_mask": (ids != 0).long()})
+        return explain(adapted.model, inputs, adapted.modalities, "feature ablation", target=0,
+                       baselines="delete").values["text"]
+
+    refused(partial(ask, "left"), "padded on the left", "padding on the right alone", "tokenizer.padding_side = 'right'")
+    with torch.no_grad():
+        whole, less = (model(input_ids=torch.tensor([ids])).logits[0, 0] for ids in ([2, 8, 9, 3], [2, 9, 3]))
+        assert close(ask("right")[1, 1], whole - less)
+
+
+@case("D13")
+def maps_of_a_model_whose_pictures_touch_or_are_sorted():
+    """A map belongs to its own picture: of sorted pictures, or of such as are centred by the batch, there is none."""
+    class Pictures(_Read):
+        def __init__(self, how):
+            super().__init__()
+            self.how = how
+
+        def forward(self, images, lengths):
+            order = lengths.argsort() if self.how == "sorted" else torch.arange(len(images))
+            maps = torch.relu(self.conv(images[order]))
+            maps = maps - maps.mean(dim=0) if self.how == "centred" else maps
+            return self.head(maps.mean(dim=(2, 3)).repeat(1, 3)[:, : self.head.in_features])[order.argsort()]
+
+    inputs = {"images": pairs(3)["images"], "lengths": torch.tensor([3, 1, 2])}
+    for how in ("sorted", "centred"):
+        for given in (inputs, list(inputs.values())):
+            refused(lambda how=how, given=given: maps.attribute(Pictures(how).eval(), given, "conv"), "touch", "sorted")
+    plain = Pictures("plain").eval()
+    values, slopes = by_hand(plain, inputs, "conv")
+    heat = maps.attribute(plain, inputs, "conv", "hires-cam", target=0, sign="for", positive=False)
+    assert close(heat, (values * slopes).sum(dim=1))

@@ -2,9 +2,12 @@
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import NamedTemporaryFile
+
+PROBE = 1 << 20  # bytes that are written to see whether a disk is full
 
 
 def write_whole(path: str | Path, write: Callable[[Path], object]) -> Path:
@@ -41,13 +44,34 @@ def write_whole(path: str | Path, write: Callable[[Path], object]) -> Path:
     with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=".part", delete=False) as file:
         part = Path(file.name)
     try:
-        write(part)
-        with open(part, "rb+") as file:
-            os.fsync(file.fileno())
+        with _told_by_system(part, path):
+            write(part)
+            with open(part, "rb+") as file:
+                os.fsync(file.fileno())
         part.chmod(0o666 & ~_umask())  # a temporary file is private, the finished one is not
         return part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def _told_by_system(part: Path, path: Path) -> Iterator[None]:
+    """Raise what the operating system says of a disk, with the name of the file, whatever a library makes of it."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno and not error.filename:
+            error.filename = str(path)
+        raise
+    except Exception as error:
+        try:
+            with open(part, "ab") as file:
+                file.write(bytes(PROBE))
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as why:
+            raise OSError(why.errno, why.strerror, str(path)) from error
+        raise
 
 
 def digest(*parts) -> str:

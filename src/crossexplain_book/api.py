@@ -20,7 +20,7 @@ def api_pages(root: Path) -> dict[str, str]:
     pages, rows = {}, []
     source = root / "src"
     for package in sorted(folder for folder in source.iterdir() if (folder / "__init__.py").is_file()):
-        inner = sorted(folder for folder in package.iterdir() if (folder / "__init__.py").is_file())
+        inner = sorted(code.parent for code in package.glob("*/**/__init__.py"))
         for folder in [package, *inner]:
             name, purpose = folder.relative_to(source).as_posix().replace("/", "."), _first_line(_parsed(folder))
             pages[f"api/{name}.md"] = f"# `{name}`\n\n{purpose}\n{_door(source, name)}{_modules(folder, name)}"

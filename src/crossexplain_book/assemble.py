@@ -230,6 +230,23 @@ def families_tables(kept: Path) -> str:
     return "\n\n".join(parts) if parts else "Not measured in this checkout."
 
 
+def faults_tables(kept: Path) -> str:
+    """Return which faults were made on purpose, what was expected and what happened, by what they strike, as Markdown."""
+    rows = list(csv.DictReader(kept.open(encoding="utf-8"))) if kept.is_file() else []
+    parts = []
+    for room in dict.fromkeys(row["room"] for row in rows):
+        lines = [(row["fault"], row["expected"], f"{row['outcome']}{f': `{_cut(words)}`' if (words := row['words']) else ''}")
+                 for row in rows if row["room"] == room]
+        parts += [f"### {room[0].upper()}{room[1:]}", table(("fault", "what should happen", "what happened"), lines)]
+    return "\n\n".join(parts) if parts else "Not measured in this checkout."
+
+
+def _cut(words: str, most: int = 160) -> str:
+    """Return the beginning of a message, fit for a cell of a table."""
+    words = words.replace("`", "'").replace("|", "/")
+    return words if len(words) <= most else f"{words[:most].rsplit(' ', 1)[0]} ..."
+
+
 def typed_tables(kept: Path) -> str:
     """Return what a reader types for the same result here and with another library, as Markdown."""
     rows = list(csv.DictReader(kept.open(encoding="utf-8"))) if kept.is_file() else []
@@ -319,7 +336,7 @@ def assemble(build: Build, notebooks: list[Path], failed: list[str]) -> str:
     files |= {f"downloads/{file.name}": file for file in [*tree(build.results, "*.csv"), figures] if file.is_file()}
     tables = {"claims": claims_tables(claims), "runtime": runtime_table(records),
               "results": results_table(figures, build.results), "families": families_tables(figures.with_name("families.csv")),
-              "typed": typed_tables(figures.with_name("typed.csv")),
+              "typed": typed_tables(figures.with_name("typed.csv")), "faults": faults_tables(figures.with_name("faults.csv")),
               "checkpoints": checkpoints_table(build.root / "data" / "checkpoints")}
     files = {name: _fill(name, content, tables) for name, content in files.items()}
     return _write(build.source, files)

@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 from crossexplain.files import digest, tree
 from crossexplain_book.assemble import assemble, copy_results
 from crossexplain_book.execute import execute
+from crossexplain_book.finish import finish
 from crossexplain_book.layout import Build, SiteError, chapters
 
 CALL = "import sys; from jupyter_book.cli.main import main; sys.exit(main())"  # it has no __main__
@@ -125,6 +126,7 @@ def site(build: Build, key: str, *, strict: bool, say=print) -> bool:
     shutil.copytree(pages, part)
     _drop_dead_ways_back(part)
     add_live_parts(part)
+    finish(part)
     shutil.rmtree(build.html, ignore_errors=True)
     part.replace(build.html)
     if process.returncode:

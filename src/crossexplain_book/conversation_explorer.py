@@ -256,9 +256,11 @@ class ConversationExplorer(Explorer):
         options = "".join(f'<option value="{k}">{i + 1}: {html.escape(self.titles[i])}</option>' for k, i in enumerate(chosen))
         parts = "".join(self._stored(i, k > 0) for k, i in enumerate(chosen))
         select = f'<label>Conversation <select autocomplete="off">{options}</select></label> ' if len(chosen) > 1 else ""
+        step = max(_eighth(self.stored[i])[1] for i in chosen)
         markup = (f'<style>{STYLE}</style><div class="ce-conversation" role="group" aria-label="{html.escape(alt)}">'
                   f'<p class="ce-controls">{select}<button type="button" class="ce-reset">unmute all</button></p>'
-                  f"<p>Click what shall be muted: a part of a turn, a turn, a party or a modality.</p>{parts}</div>"
+                  "<p>Click what shall be muted: a part of a turn, a turn, a party or a modality. The address of the page "
+                  f"keeps what you chose. Logits are kept in steps of {step:.2g}.</p>{parts}</div>"
                   f"<script>{SCRIPT}</script>")
         return HtmlPicture(markup, alt=alt, caption=self.caption, name=self.name)
 

@@ -136,8 +136,7 @@ STYLE = f"""
 .ce-conversation button[aria-pressed=true] {{border: 2px dashed {INK}; text-decoration: line-through}}
 .ce-muted img {{opacity: .12}}
 .ce-muted span {{text-decoration: line-through; opacity: .6}}
-.ce-conversation .ce-dividends :is(td, th) {{min-width: 3.2rem; padding: .15rem .25rem; text-align: center; font-weight: 400;
-  white-space: nowrap}}
+.ce-conversation .ce-dividends :is(td, th) {{min-width: 3.2rem; padding: .15rem .25rem; text-align: center; font-weight: 400}}
 .ce-conversation .ce-unseen {{position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%);
   white-space: nowrap}}
 .ce-conversation details {{margin-top: .4rem}}
@@ -210,8 +209,8 @@ document.querySelectorAll(".ce-conversation:not([data-ready]) > .ce-one").forEac
       if (table) { show(); }
     });
   });
-  one.addEventListener("reset", function () {
-    buttons.forEach(function (b) { press(b, false); });
+  one.addEventListener("mute", function (event) {  // the numbers of the buttons that shall be pressed, and no others
+    buttons.forEach(function (b, i) { press(b, event.detail.indexOf(i) >= 0); });
     if (table) { show(); }
   });
   var bytes = Uint8Array.from(atob(one.querySelector("script").textContent), function (c) { return c.charCodeAt(0); });
@@ -223,11 +222,30 @@ document.querySelectorAll(".ce-conversation:not([data-ready]) > .ce-one").forEac
 document.querySelectorAll(".ce-conversation:not([data-ready])").forEach(function (box) {
   box.dataset.ready = "1";
   var ones = Array.from(box.querySelectorAll(".ce-one")), select = box.querySelector("select");
-  if (select) { select.addEventListener("change", function () {
-    ones.forEach(function (one, i) { one.hidden = i !== +select.value; });
-  }); }
-  var reset = box.querySelector(".ce-reset");
-  if (reset) { reset.addEventListener("click", function () {
-    ones.forEach(function (one) { one.dispatchEvent(new Event("reset")); });
-  }); }
+  var sign = "#talk=", mute = function (one, numbers) { one.dispatchEvent(new CustomEvent("mute", { detail: numbers })); };
+  var choose = function (k) {
+    ones.forEach(function (one, i) { one.hidden = i !== k; });
+    if (select) { select.value = k; }
+  };
+  var keep = function () {  // the conversation and what is muted, in the address
+    var k = ones.findIndex(function (one) { return !one.hidden; }), pressed = [];
+    ones[k].querySelectorAll("button").forEach(function (b, i) {
+      if (b.getAttribute("aria-pressed") === "true") { pressed.push(i.toString(36)); }
+    });
+    history.replaceState(null, "", sign + k + "~" + pressed.join("."));
+  };
+  var follow = function () {
+    var parts = location.hash.slice(sign.length).split("~"), k = +parts[0];
+    if (!location.hash.startsWith(sign) || !ones[k] || parts.length !== 2) { return false; }
+    choose(k);
+    mute(ones[k], parts[1].split(".").map(function (number) { return parseInt(number, 36); }));
+    return true;
+  };
+  if (select) { select.addEventListener("change", function () { choose(+select.value); keep(); }); }
+  box.addEventListener("click", function (event) {
+    if (event.target.closest(".ce-reset")) { ones.forEach(function (one) { mute(one, []); }); }
+    if (event.target.closest("button")) { keep(); }
+  });
+  window.addEventListener("hashchange", follow);
+  if (follow()) { box.scrollIntoView(); }
 });""".replace("ENOUGH", str(ENOUGH))

@@ -35,6 +35,24 @@ STYLE = {
 }
 
 
+def ink_on(face) -> str:
+    """Return the colour of text on a ground, with a contrast of at least 4.5 as WCAG asks of small text.
+
+    Parameters
+    ----------
+    face : sequence of float
+        Red, green, blue from 0 to 1; an opacity behind them is not used.
+
+    Examples
+    --------
+    >>> ink_on((1, 1, 1)), ink_on((0.85, 0.28, 0)), ink_on((0.1, 0.1, 0.4))
+    ('#22262b', 'black', 'white')
+    """
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in face[:3]]
+    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    return INK if luminance > 0.28 else "black" if luminance > 0.18 else "white"
+
+
 class Shown:
     """Something that a page shows as a figure, with the words that the page needs for it.
 

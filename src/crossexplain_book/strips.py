@@ -19,7 +19,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.textpath import TextToPath
 
 from crossexplain.checks import InputError
-from crossexplain_book.pictures import BOX, INK, PAPER, SEQUENTIAL, SIGNED, STYLE, Picture, bare
+from crossexplain_book.pictures import BOX, INK, PAPER, SEQUENTIAL, SIGNED, STYLE, Picture, bare, ink_on
 from crossexplain_book.writing import columns, directed, from_right, left_to_right, spelled_out
 
 MODALITIES = ("frames", "words", "sound")  # in the order in which they stand below each other
@@ -376,7 +376,7 @@ class _Sheet:
         if not np.isfinite(value):
             return (1, 1, 1, 1), INK
         face = self.map(self.norm(value))
-        return face, INK if 0.299 * face[0] + 0.587 * face[1] + 0.114 * face[2] > 0.5 else "white"
+        return face, ink_on(face)
 
 
 def _edge(value: float) -> dict:

@@ -10,7 +10,7 @@ from matplotlib.colors import TwoSlopeNorm
 
 from crossexplain.checks import InputError
 from crossexplain.intervals import Interval
-from crossexplain_book.pictures import BOX, COLOURS, INK, MARKERS, PAPER, SIGNED, Picture, bare, sheet
+from crossexplain_book.pictures import BOX, COLOURS, INK, MARKERS, PAPER, SIGNED, Picture, bare, ink_on, sheet
 from crossexplain_book.strips import PARTY_COLOURS
 
 PARTY_MARKERS = "os^Dv*"  # the signs of the parties in a film strip
@@ -199,6 +199,12 @@ def _parts(value) -> tuple[float, float, float]:
     return tuple(value)[:3] if isinstance(value, Interval) else (float(value),) * 3
 
 
+def _written(number: float, spec: str) -> str:
+    """Return a number in a format, with no minus before a zero."""
+    text, zero = f"{number:{spec}}", f"{0.0:{spec}}"
+    return zero if text == f"{-0.0:{spec}}" else text
+
+
 def _draw_node(axis, place: tuple[float, float], parts: list[str], value, norm: TwoSlopeNorm, spec: str) -> None:
     """Draw one subset as a box: its modalities, its number, its interval."""
     face, clear, lines = (1, 1, 1, 1), False, [" + ".join(parts) or "nothing"]
@@ -206,9 +212,9 @@ def _draw_node(axis, place: tuple[float, float], parts: list[str], value, norm: 
         number, low, high = _parts(value)
         face = matplotlib.colormaps[SIGNED](norm(number)) if parts else (1, 1, 1, 1)
         clear = bool(parts) and isinstance(value, Interval) and (low > 0 or high < 0)
-        lines += [f"{number:{spec}}"] + ([f"[{low:{spec}}, {high:{spec}}]"] if isinstance(value, Interval) else [])
-    light = 0.299 * face[0] + 0.587 * face[1] + 0.114 * face[2] > 0.5
+        written = [_written(part, spec) for part in (number, low, high)]
+        lines += written[:1] + ([f"[{written[1]}, {written[2]}]"] if isinstance(value, Interval) else [])
     box = {"boxstyle": "round,pad=0.45", "facecolor": face, "edgecolor": INK, "linewidth": 2.2 if clear else 0.8,
            "linestyle": "-" if value is not None else ":"}
-    axis.text(*place, "\n".join(lines), ha="center", va="center", fontsize=9, color=INK if light else "white", bbox=box,
+    axis.text(*place, "\n".join(lines), ha="center", va="center", fontsize=9, color=ink_on(face), bbox=box,
               zorder=3, linespacing=1.35, **PLAIN)

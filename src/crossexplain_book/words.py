@@ -10,7 +10,7 @@ from matplotlib.colors import to_hex
 from matplotlib.font_manager import FontProperties
 from matplotlib.patches import Rectangle
 
-from crossexplain_book.pictures import INK, PAPER, SIGNED, HtmlPicture, Picture, bare, sheet
+from crossexplain_book.pictures import INK, PAPER, SIGNED, HtmlPicture, Picture, bare, ink_on, sheet
 from crossexplain_book.writing import columns, directed, from_right, left_to_right, lettering, runs, spelled_out
 
 WORD = FontProperties(family="monospace", size=8.2)
@@ -201,8 +201,7 @@ def _look(share: float, signed: bool) -> tuple[tuple, str, str]:
         return (1, 1, 1, 1), INK, "none"
     colour = matplotlib.colormaps[SIGNED if signed else "Oranges"]
     face = colour(0.5 + 0.42 * share) if signed else colour(0.75 * abs(share))
-    light = 0.299 * face[0] + 0.587 * face[1] + 0.114 * face[2] > 0.5
-    return face, INK if light else "white", f"{share:+.2f}" if signed else f"{share:.2f}"
+    return face, ink_on(face), f"{share:+.2f}" if signed else f"{share:.2f}"
 
 
 def markup(sentences: Sequence[Sentence], alt: str, signed: bool) -> str:

@@ -115,8 +115,8 @@ def test_passes_are_rows_that_went_through_the_model(trial):
 
 
 def test_a_trial_that_was_cut_off_goes_on_where_it_stopped(trial, tmp_path, monkeypatch):
-    monkeypatch.setattr(trial, "CONTROLS", [("text", 1.0), ("both", 1.0)])
-    monkeypatch.setattr(trial, "kept_at", lambda seeds, architectures: tmp_path / f"{seeds[0]}.json")
+    monkeypatch.setattr(trial, "CONTROLS", kinds := [("text", 1.0), ("both", 1.0)])
+    monkeypatch.setattr(trial, "kept_in", lambda: tmp_path)
     trained = SimpleNamespace(model=SimpleNamespace(tower=Tower()))
     monkeypatch.setattr(trial, "load_or_train", lambda *_, **__: trained)
     monkeypatch.setattr(trial, "prepare", lambda kind, bank, tower, seed, p: (kind, seed))
@@ -133,9 +133,17 @@ def test_a_trial_that_was_cut_off_goes_on_where_it_stopped(trial, tmp_path, monk
     monkeypatch.setattr(trial, "train", stumbling)
     monkeypatch.setattr(trial, "judged", lambda control, seed, p: {"control": control, "seed": seed, "value": np.float32(0.5)})
     with pytest.raises(KeyboardInterrupt):
-        trial.lines_of(range(0, 7), ("early fusion", "late fusion"))
-    lines = trial.lines_of(range(0, 7), ("early fusion", "late fusion"))
+        trial.lines_of(range(0, 7), ("early fusion", "late fusion"), kinds)
+    lines = trial.lines_of(range(0, 7), ("early fusion", "late fusion"), kinds)
     done.remove(None)
     assert len(set(done)) == len(done) == len(lines) == 7 * 3 and lines[0]["value"] == 0.5
     assert [line["seed"] for line in lines] == [seed for seed in range(7) for _ in range(3)]
-    assert [path.name for path in sorted(tmp_path.iterdir())] == ["0.json", "5.json"]
+    assert trial.lines_of(range(3, 5), ("late fusion",), kinds[:1]) == lines[10:14:3] and len(done) == 7 * 3  # all kept
+
+
+def test_logits_are_kept_by_code_and_not_by_verdict(trial, monkeypatch):
+    kept = trial.kept_in()
+    monkeypatch.setattr(trial.judging, "ENOUGH", 0.5)
+    assert trial.kept_in() == kept
+    monkeypatch.setattr(trial, "MET", 5)
+    assert trial.kept_in() != kept

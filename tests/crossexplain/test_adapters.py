@@ -295,3 +295,54 @@ def test_a_tensor_alone_is_the_input_of_a_model_of_one_modality():
     assert torch.equal(adapted.inputs(images)["x"], images)
     with pytest.raises(InputError, match="got a batch of type list, expected what the processor gives, a mapping with 'x'"):
         adapted.inputs([images])
+
+
+class OpenClip(nn.Module):
+    """A dual encoder in the layout of open_clip: a text is read at its largest id, or where it is told."""
+
+    def __init__(self, text_pool_type="argmax"):
+        super().__init__()
+        torch.manual_seed(0)
+        self.visual, self.token_embedding, self.text_pool_type = nn.Conv2d(3, 8, 8, 8), nn.Embedding(60, 8), text_pool_type
+        self.logit_scale = nn.Parameter(torch.ones(()))
+
+    def encode_image(self, image):
+        return self.visual(image).mean(dim=(2, 3))
+
+    def encode_text(self, text):
+        return self.token_embedding(text)[torch.arange(len(text)), text.argmax(dim=1)] + self.token_embedding(text).mean(dim=1)
+
+
+class ItsTokenizer:
+    """As open_clip's own: it knows where texts start and end, and no padding by name."""
+
+    all_special_ids, sot_token_id, eot_token_id = (58, 59), 58, 59
+
+
+def test_the_ids_of_open_clip_are_known_where_its_own_tokenizer_makes_them_and_else_asked_for():
+    ids = torch.tensor([[58, 5, 6, 7, 59], [58, 8, 9, 59, 0]])
+    model, cosine = OpenClip().eval(), nn.CosineSimilarity()
+    for own in (None, ItsTokenizer()):
+        adapted = adapt(model, own)
+        text = adapted.modalities[1]
+        assert text.special == (58, 59) and text.pad_id == 0 and text.features({"text": ids}).sum(dim=1).tolist() == [3, 2]
+    inputs = adapted.inputs({"image": torch.rand(2, 3, 16, 16), "text": ids})
+    found = explain(adapted.model, inputs, adapted.modalities, "feature ablation", target=0, baselines={"text": "delete"})
+    with torch.no_grad():
+        seen = model.encode_image(inputs["image"][:1])
+        whole, less = (cosine(seen, model.encode_text(torch.tensor([row]))) for row in ([58, 5, 6, 7, 59], [58, 6, 7, 59, 0]))
+    assert torch.allclose(found.values["text"][0, 1], -(model.logit_scale.exp() * (whole - less))[0].float(), atol=1e-5)
+    with pytest.raises(InputError, match=r"special=.*; pad_id="):
+        adapt(OpenClip("last").eval())
+    assert adapt(OpenClip("last").eval(), special=(1,), pad_id=1).modalities[1].special == (1,)
+
+
+def test_coca_of_open_clip_is_adapted():
+    open_clip = pytest.importorskip("open_clip")
+    from open_clip.coca_model import CoCa, MultimodalCfg
+
+    text = open_clip.model.CLIPTextCfg(context_length=8, vocab_size=60, width=16, heads=2, layers=1, embed_cls=True)
+    vision = open_clip.model.CLIPVisionCfg(layers=1, width=16, head_width=8, patch_size=8, image_size=32, attentional_pool=True,
+                                           attn_pooler_heads=2)
+    model = CoCa(16, MultimodalCfg(context_length=8, vocab_size=60, width=16, heads=2, layers=1), text, vision).eval()
+    assert adapt(model).modalities[1].special == (58, 59)

@@ -9,6 +9,7 @@ from crossexplain.evaluation.methods import explain, registry
 from crossexplain.evaluation.task import CannotRun
 from crossexplain.gradients.groups import Groups
 from crossexplain.gradients.modalities import Tokens, Vectors
+from crossexplain.gradients.rounds import rounds
 from support.talk import MODALITIES, SIZES, Talk, talks, turns_of
 
 INPUTS = talks()
@@ -78,6 +79,25 @@ def test_ragged_conversations_are_explained_as_each_alone(method):
         alone = of(method, budget=64, inputs={key: value[i:i + 1] for key, value in INPUTS.items()}).joint()
         if method not in ("sampled shapley", "kernel shap", "shapley sampling", "gradient shap"):  # another draw
             assert torch.allclose(together[i].nan_to_num(-9), alone[0].nan_to_num(-9), atol=1e-4)
+
+
+def test_a_video_of_one_frame_is_explained():
+    inputs, apart = talks((3,)), TURNS.apart()
+    inputs["frames_present"][0] = torch.arange(6) == 2  # the first frame of the second turn
+    for method in ("exact shapley", "gradient norm"):
+        values = of(method, apart, inputs=inputs).joint()[0]
+        assert [name for name, value in zip(apart.names, values) if value.isnan()] == ["frames of turn 1", "frames of turn 3"]
+        assert values[apart.names.index("frames of turn 2")] != 0
+    record = rounds(Talk().eval(), inputs, AT_LAYERS, progress=False)
+    assert all(of_view.isfinite().all() for of_view in record.by(TURNS).importance.values())
+
+
+@pytest.mark.parametrize("method", ["exact shapley", "occlusion", "gradient norm"])
+def test_frames_that_are_nan_are_refused(method):
+    inputs = talks((3, 2))
+    inputs["frames"][1, 2, 0] = torch.nan
+    with pytest.raises(InputError, match="NaN"):
+        of(method, inputs=inputs)
 
 
 def test_a_game_that_is_there_already_is_looked_up():

@@ -296,6 +296,40 @@ def test_a_tower_beside_a_text_of_any_length_is_read_as_before():
             assert torch.allclose(heat.flatten(1), by_hand[:, before:], atol=1e-6)
 
 
+class Mixed(nn.Module):
+    """Patches that have mixed before words, vectors or one vector of the words come after them in the same row."""
+
+    def __init__(self, beside):
+        super().__init__()
+        torch.manual_seed(0)
+        self.cut, self.embedding, self.beside = nn.Conv2d(3, 8, 8, 8), nn.Embedding(9, 8), beside
+        self.place, self.head = nn.Parameter(torch.randn(1, 16, 8)), nn.Linear(8, 3)
+        self.row = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True)
+
+    def forward(self, pixel_values, tokens=None, sound=None):
+        patches = self.place + torch.tanh(self.cut(pixel_values).mean(dim=(2, 3)))[:, None]
+        others = self.embedding(tokens) if sound is None else sound
+        others = others.mean(dim=1, keepdim=True) if self.beside == "one" else others
+        return self.head(self.row(torch.cat([patches, others], dim=1)).square().mean(dim=1))
+
+
+@pytest.mark.parametrize("beside", ["tokens", "sound", "one"])
+def test_patches_that_mixed_before_others_come_after_them_are_not_the_last(beside):
+    """Which positions answer to the picture's corners leaves open where the patches are: nothing is guessed."""
+    key, model = "sound" if beside == "sound" else "tokens", Mixed(beside).eval()
+    others = torch.randn(3, 4, 8) if key == "sound" else torch.randint(2, 9, (3, 4))
+    inputs, cells = {"pixel_values": pictures(), key: others}, {"input": "pixel_values", "layer": "row", "patches": (4, 4)}
+    text = Vectors("sound", "sound") if key == "sound" else Tokens(layer="embedding")
+    with pytest.raises(InputError, match="pass positions=slice"):
+        attribute(model, inputs, "row", patches=(4, 4))
+    with pytest.raises(InputError, match="pass positions=slice"):
+        explain(model, inputs, [ImageCells(**cells), text], "gradient norm")
+    heat = attribute(model, inputs, "row", "gradient x input", target=0, sign="for", positive=False, patches=(4, 4),
+                     positions=range(16))
+    held = capture(model, inputs, "row", 0)
+    assert torch.allclose(heat.flatten(1), (held.activations["row"] * held.gradients["row"]).sum(dim=2)[:, :16], atol=1e-6)
+
+
 class Sequence(nn.Module):
     """Reads the first word alone, through layers (T, N, D), PyTorch's default, or (N, T, D)."""
 

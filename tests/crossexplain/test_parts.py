@@ -4,6 +4,8 @@ import itertools
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from crossexplain.gradients.parts import Variation, families, leaving, of_dividend, of_family, simplest, subsets
 from crossexplain.gradients.views import FULL
@@ -58,3 +60,28 @@ def test_the_simplest_that_is_enough_is_found_in_each_sample():
     found, choice = simplest(levels, lambda family: np.array(reached.get(family, [0.0] * 5)), 0.75)
     assert [found[i] for i in choice] == [((("a",),), (("c",),)), ((("a",),),), ((("a",), ("c",)),), ((("c",), ("a", "b")),),
                                           ((("a", "b", "c"),),)]
+
+
+TABLES = st.lists(st.floats(-100, 100), min_size=8, max_size=8)  # the value of each subset of three modalities
+
+
+def dividends_of(value):
+    """Return the dividend of each part, from the value of each view of three modalities."""
+    return {part: sum(factor * value[view] for view, factor in of_dividend(part, "abc").items()) for part in subsets("abc")}
+
+
+@settings(max_examples=50, deadline=None)
+@given(TABLES, TABLES)
+def test_dividends_of_three_modalities_keep_the_axioms(table, other):
+    value, second = (dict(zip(ALL, numbers)) for numbers in (table, other))
+    dividend, more = dividends_of(value), dividends_of(second)
+    assert sum(dividend.values()) == pytest.approx(value[FULL] - value["all masked"], abs=1e-9)  # efficiency
+    added = dividends_of({view: value[view] + 2 * second[view] for view in ALL})
+    assert added == pytest.approx({part: dividend[part] + 2 * more[part] for part in dividend}, abs=1e-9)  # linearity
+    kept = {leaving(some, "abc"): some for some in [(), *subsets("abc")]}
+    swap = {"a": "b", "b": "a", "c": "c"}
+    swapped = dividends_of({view: value[leaving([swap[name] for name in some], "abc")] for view, some in kept.items()})
+    assert all(swapped[part] == pytest.approx(dividend[tuple(sorted(swap[name] for name in part))], abs=1e-9)
+               for part in dividend)  # symmetry
+    unmoved = dividends_of({view: value[leaving([name for name in some if name != "a"], "abc")] for view, some in kept.items()})
+    assert all(unmoved[part] == pytest.approx(0, abs=1e-9) for part in unmoved if "a" in part)  # a dummy has none

@@ -113,6 +113,13 @@ def test_a_photograph_that_is_tiny_or_thin_gives_a_square(tmp_path, size):
     assert torch.equal(photos.read(tmp_path / "thin.png", 24).mean(dim=(1, 2)), torch.tensor([1.0, 0, 0]))
 
 
+@pytest.mark.parametrize(("size", "said"), [((1, 1), "scaled to 32"), ((3, 900), "3 x 3"), ((900, 3), "3 x 3"),
+                                            ((40, 32), "32 x 32 pixels was taken"), ((32, 32), "")])
+def test_what_a_reader_hands_in_becomes_a_square_and_the_note_says_how(size, said):
+    image, note = photos.square(torch.rand(3, *size), 32)
+    assert image.shape == (3, 32, 32) and 0 <= image.min() <= image.max() <= 1 and said in note and bool(note) == bool(said)
+
+
 @pytest.mark.parametrize("share", [0.05, 0.5, 0.9])
 @pytest.mark.parametrize("kind", ["jpeg", "gif", "webp", "tiff", "bmp"])
 def test_a_photograph_that_ends_too_early_is_named(tmp_path, kind, share):

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from transformers import CLIPConfig, CLIPModel, SiglipConfig, SiglipModel
 
 from crossexplain import Called, Game, capture, explain, preflight, rounds
@@ -70,7 +71,7 @@ def test_the_test_pass_is_two_examples_alone_and_together_and_does_not_count():
     capture(model, PAIRS, "embedding")
     maps.attribute(model, PAIRS, "input:images", "saliency")
     handle.remove()
-    assert rows == [6, 6], "who only captures makes no test pass"
+    assert rows == [6, 6, 2], "who only captures makes no test pass; maps look at two by themselves"
 
 
 @pytest.mark.parametrize("similarities", [
@@ -352,6 +353,22 @@ def test_a_number_for_all_is_not_cut(n):
     some, temperature = {key: value[:n] for key, value in PAIRS.items()}, torch.tensor([2.0])
     expected = values_of(Net(lambda logits: logits[:, :2] / 2).eval(), some)
     assert torch.allclose(values_of(Tempered().eval(), {**some, "temperature": temperature}), expected, atol=1e-5)
+
+
+def test_the_length_of_a_single_example_of_one_word_is_cut():
+    """A packed text takes as many rows as there are lengths: one would be broadcast to all views, all with the same words."""
+    class Packed(Net):
+        def forward(self, images, tokens, lengths):
+            row = pack_padded_sequence(self.embedding(tokens), lengths, batch_first=True, enforce_sorted=False)
+            return self.both(images, tokens) * pad_packed_sequence(row, batch_first=True)[0].sum(dim=(1, 2))[:, None]
+
+    inputs, model = {"images": IMAGES[:1], "tokens": torch.tensor([[7, 0]]), "lengths": torch.tensor([1])}, Packed().eval()
+    question = Question(model, inputs, [ImageCells(grid=(1, 1)), Tokens(mask_id=1)])
+    assert question.common == ()
+    rows = [model(seen * inputs["images"], torch.tensor([[word, 0]]), inputs["lengths"]) for seen in (0, 1) for word in (1, 7)]
+    expected = [float((logits[0, question.target[0]] - logits.mean()).detach()) for logits in rows]
+    keep = torch.tensor([[False, False, False], [False, True, False], [True, False, False], [True, True, False]])
+    assert question.values(keep, torch.zeros(4, dtype=torch.long)).tolist() == pytest.approx(expected, rel=1e-4)
 
 
 class Positions(Net):

@@ -262,7 +262,7 @@ def test_a_model_of_two_minds_is_told_by_its_share():
     assert verdict({"zero": mixture(1.0)}, TWO).answer == "text alone"
 
 
-def test_between_neighbours_the_sure_one_is_taken_and_no_part_named_where_none_is():
+def test_between_neighbours_a_part_is_named_where_samples_agree_that_there_is_one():
     def near(share, seed):
         """Views of which about every second sample calls a part the text's own."""
         random = np.random.default_rng(seed)
@@ -274,9 +274,8 @@ def test_between_neighbours_the_sure_one_is_taken_and_no_part_named_where_none_i
     (border,) = [share for share in np.arange(0.05, 0.45, 0.01) if near_border(near(share, 0))][:1]
     open_, other = near(border, 0), near(border, 1)
     judged = verdict({"zero": open_, "data": other}, TWO)
-    assert judged.answer == "both only" and judged.support > 0.95
+    assert judged.answer == "partly text, partly both" and judged.support > 0.95
     assert "no other answer fits all samples and baselines" in judged.reason
-    assert verdict({"zero": mixture(0.0) | {FULL: open_[FULL]}, "data": open_}, TWO).answer == "both only"
     whole = {view: values if view != "image masked" else open_[FULL] for view, values in open_.items()}
     assert verdict({"zero": whole, "data": mixture(0.0) | {FULL: open_[FULL]}}, TWO).answer == "cannot tell"  # no neighbours
 
@@ -289,26 +288,26 @@ def test_of_a_few_examples_no_part_is_named_by_chance():
         whole, text, image = (torch.from_numpy(random.normal(size=(30, 1))) for _ in range(3))
         views = {FULL: whole, "image masked": 0.1 * text, "text masked": 0.1 * image, NOTHING: torch.zeros(30, 1).double()}
         named.append(verdict({"zero": views}, TWO, seed=seed).answer)
-    assert named.count("both only") >= 32 and sum(answer.startswith("partly") for answer in named) <= 2, named
+    assert named.count("both only") >= 26 and sum(answer.startswith("partly") for answer in named) <= 2, named
     assert not any(answer.endswith("alone") for answer in named)
 
 
-def test_the_mean_advantage_decides_where_samples_waver_about_a_part():
-    clear, border, none = mixture(0.3), mixture(0.3), mixture(0.3)
-    noise = torch.from_numpy(np.random.default_rng(0).normal(size=clear[FULL].shape)) * clear["image masked"].std()
-    border["image masked"], none["image masked"] = clear["image masked"] + 1.5 * noise, noise
-    assert near_border(border) and verdict({"zero": none}, TWO).answer == "both only"
-    judged = verdict({"zero": clear, "data": border}, TWO)
-    assert judged.answer == "partly text, partly both" and "no other answer fits" in judged.reason
-    for two in ({"zero": border, "data": border}, {"zero": none, "data": border}):
-        assert verdict(two, TWO).answer == "both only"
-    assert "the baselines disagree" in verdict({"zero": clear, "data": none}, TWO).reason
+def test_of_a_part_that_is_there_both_only_is_not_said():
+    """The text alone accounts for a fifth, of which sixty examples are not sure: a part, or open, but not both only."""
+    named = []
+    for seed in range(40):
+        random = np.random.default_rng(seed)
+        whole, text, image = (torch.from_numpy(random.normal(size=(60, 1))) for _ in range(3))
+        views = {FULL: whole, "image masked": 0.5 * whole + text, "text masked": 0.1 * image, NOTHING: 0 * whole}
+        named.append(verdict({"zero": views}, TWO, seed=seed).answer)
+    assert named.count("partly text, partly both") >= 24 and named.count("both only") <= 2, named
+    assert set(named) <= {"partly text, partly both", "cannot tell", "both only"}
 
 
 def near_border(views):
     """Return whether samples waver between both only and a part that is the text's own."""
     judged = verdict({"zero": views}, TWO)
-    return judged.answer == "both only" and "no other answer fits" in judged.reason
+    return judged.answer == "partly text, partly both" and "no other answer fits" in judged.reason
 
 
 @pytest.mark.parametrize(("noise", "answer"), [(0.6, "either"), (0.8, "either"), (2.0, "cannot tell")])

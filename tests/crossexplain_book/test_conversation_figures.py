@@ -165,6 +165,13 @@ def test_a_lattice_shows_every_subset_once_and_marks_what_is_clear_of_zero():
     assert len(axis.lines) == 12  # the edges of a cube
 
 
+def test_a_lattice_writes_no_minus_before_a_zero():
+    axis, _ = figures.lattice({"words": -0.001, "frames": Interval(0.2, -0.004, 0.4, 9), "sound": -0.01}, **KIT).figure.axes
+    numbers = {text.get_text().split("\n")[0]: text.get_text().split("\n")[1:] for text in axis.texts}
+    assert numbers["words"] == ["+0.00"] and numbers["sound"] == ["-0.01"]
+    assert numbers["frames"] == ["+0.20", "[+0.00, +0.40]"]
+
+
 def test_a_lattice_of_something_else_is_refused():
     figures.lattice({"image": 1.0, "text": 0.0, ("image", "text"): HALF}, **KIT)
     with pytest.raises(InputError, match=r"got the modalities \['words'\]"):

@@ -1,11 +1,14 @@
+import matplotlib
 import numpy as np
 import pytest
 from IPython.core.formatters import DisplayFormatter
+from matplotlib.colors import to_rgb
 from PIL import Image
 
 from crossexplain.intervals import Interval
 from crossexplain_book import figures
 from crossexplain_book.page import CLAIM, ClaimError, Page, Quiz, table
+from crossexplain_book.pictures import ink_on
 
 WORDS = {"alt": "A made-up picture whose finding is plain", "caption": "A finding.", "name": "fig-x"}
 RNG = np.random.default_rng(0)
@@ -199,3 +202,14 @@ def test_eight_series_are_told_apart():
         handles = picture.figure.axes[0].get_legend().legend_handles
         looks = {(handle.get_marker(), handle.get_color(), handle.get_markerfacecolor()) for handle in handles}
         assert len(looks) == 8
+
+
+@pytest.mark.parametrize("name", ["Oranges", "RdBu_r", "inferno", "viridis"])
+def test_text_on_every_colour_of_a_map_can_be_read(name):
+    def luminance(colour):
+        return sum(share * (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4)
+                   for share, part in zip((0.2126, 0.7152, 0.0722), colour))
+
+    for face in matplotlib.colormaps[name](np.linspace(0, 1, 256)):
+        dark, light = sorted((luminance(face), luminance(to_rgb(ink_on(face)))))
+        assert (light + 0.05) / (dark + 0.05) >= 4.5, (face, ink_on(face))

@@ -97,6 +97,27 @@ def test_another_conversation_can_be_chosen(page, explorer):
     assert page.locator(".ce-one").nth(1).locator("[role=status]").inner_text().endswith("rests on the sound alone.")
 
 
+def test_the_address_keeps_what_is_muted_and_a_link_leads_there(browser, page, explorer):
+    page.locator("select").first.select_option("1")
+    page.locator(".ce-one").nth(1).get_by_role("button", name="mute words", exact=True).click()
+    page.locator(".ce-one").nth(1).get_by_role("button", name="mute turn 2", exact=True).press("Enter")
+    address = page.evaluate("location.href")
+    assert "#talk=1~" in address
+    again = browser.new_context(offline=True).new_page()
+    again.goto(address)
+    again.wait_for_timeout(300)
+    assert again.locator("select").first.input_value() == "1"
+    shows(again, explorer, 1, modalities=["words"], turns=[1])
+    again.evaluate("location.hash = '#talk=0~'")
+    again.wait_for_timeout(100)
+    shows(again, explorer, 0)
+    for nonsense in ("#talk=7~1", "#talk=x", "#talk=0~zz.!"):
+        again.evaluate("hash => { location.hash = hash }", nonsense)
+        again.wait_for_timeout(50)
+    shows(again, explorer, 0)
+    again.context.close()
+
+
 def test_the_page_does_not_scroll_sideways_and_the_turns_do(page):
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     box = page.locator(".ce-turns").first

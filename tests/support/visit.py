@@ -15,7 +15,7 @@ SETTLE = """async () => {
         image.loading = 'eager';
         if (!image.complete) await new Promise(done => { image.onload = image.onerror = done });
     }
-    if (document.querySelector('.math') && window.MathJax?.startup?.promise) await MathJax.startup.promise;
+    await window.drawFormulas?.();
 }"""
 
 LOOK = """() => {

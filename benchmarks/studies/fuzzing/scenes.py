@@ -201,8 +201,8 @@ def _reading(source: Source, n: int, width: int) -> tuple[Part, nn.Module, dict]
     part = Words("text", "tokens", layer, "TND" if kind.endswith("first") else "NTD", declared, special=special, side=side)
     if kind.endswith("first"):
         declared["layout"] = "TND"
-    if all(length == count for length in lengths):
-        declared["padding_side"] = side  # which the batch does not show
+    if side == "left" or all(length == count for length in lengths):
+        declared["padding_side"] = side  # which the batch does not show, or where the model does read places
     if kind.startswith("packed"):
         given["lengths"] = attention.sum(dim=1)
         part.lengths = declared["lengths"] = "lengths"

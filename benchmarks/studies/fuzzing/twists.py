@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.studies.fuzzing.models import Plain
-from benchmarks.studies.fuzzing.parts import Words
+from benchmarks.studies.fuzzing.parts import PAD, Words
 from benchmarks.studies.fuzzing.scenes import Scene
 from benchmarks.studies.fuzzing.source import Source
 
@@ -265,7 +265,7 @@ def _undeclared(scene, source):
     names = [f"{part.name}.{key}" for part, key in every]
     part, key = every[names.index(source.pick("undeclared", names))]
     del part.declared[key]
-    if key == "padding_side":
+    if key == "padding_side" and (scene.inputs[part.key] != PAD).all():
         part.side = "right"  # what is filled where nothing was declared and no example is padded
     if isinstance(part, Words) and key == "attention" and part.attention is not None:
         part.baselines = ("mask",)

@@ -189,10 +189,8 @@ class Draft:
         layer = layer or (parts.word_embedding(self.model) if find else None)
         if layer is None and not self.chosen("layer", name):
             self.missing.append(f"{name}_layer=...: the name of the layer that embeds the words")
-        if tokenizer is not None:
-            mask_id, pad_id, of_ids = tokenizer.mask_token_id, tokenizer.pad_token_id, "the tokenizer"
-        else:
-            mask_id, pad_id, of_ids = getattr(config, "mask_token_id", None), getattr(config, "pad_token_id", None), "config"
+        of_ids, known = ("config", config) if tokenizer is None else ("the tokenizer", tokenizer)
+        mask_id, pad_id = getattr(known, "mask_token_id", None), getattr(known, "pad_token_id", None)
         if isinstance(pad_id, (list, tuple)):
             pad_id = pad_id[0]
         special, source = self._special(name, list(extra_special), pad_id)

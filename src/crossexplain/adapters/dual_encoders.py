@@ -82,12 +82,17 @@ def _open_clip(draft: Draft) -> Adapted:
     draft.note("judged", "each pair's own logit", "scale times the cosine of the two vectors")
     layer, at = deep(model, "visual")
     picture(draft, "image", layer, at, why="encode_image")
-    vocabulary = getattr(model, "vocab_size", None) or model.token_embedding.num_embeddings
-    ends = {"special": ((vocabulary - 2, vocabulary - 1), "the two last ids of the vocabulary, start and end of a text"),
-            "pad_id": (0, "what its tokenizer fills with")} if draft.tokenizer is None else {}
-    part = draft.words(key="text", layer=parts.named(model, "token_embedding", "text.token_embedding"), mask=None)
-    part.arguments |= ends
-    draft.missing.clear() if draft.tokenizer is None and part.arguments["layer"][0] else None
+    embedding = parts.named(model, "token_embedding", "text.token_embedding") or parts.word_embedding(model)
+    part = draft.words(key="text", layer=embedding, mask=None)
+    # CLIP's own tokenizer, which numbers start and end last, so that a text is read at its largest id.
+    of_clip = draft.tokenizer is None or hasattr(draft.tokenizer, "sot_token_id")
+    text = getattr(model, "text", None)
+    if of_clip and embedding and getattr(model, "text_pool_type", getattr(text, "pool_type", "argmax")) == "argmax" \
+            and not hasattr(text, "config"):
+        last = model.get_submodule(embedding).num_embeddings
+        part.arguments |= {"special": ((last - 2, last - 1), "the two last ids of the vocabulary, start and end of a text"),
+                           "pad_id": (0, "what its tokenizer fills with")}
+        draft.missing = [text for text in draft.missing if not text.startswith(("special=", "pad_id="))]
     return draft.finish("a dual encoder of open_clip")
 
 

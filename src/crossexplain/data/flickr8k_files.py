@@ -13,6 +13,7 @@ from crossexplain.data.store import MissingSource
 
 TOKENS = "Flickr8k.token.txt"
 TEXT_ARCHIVE, IMAGE_ARCHIVE = "Flickr8k_text.zip", "Flickr8k_Dataset.zip"
+LARGEST = 64 << 20  # bytes of a file in an archive that are unpacked into memory
 TEXT_FOLDERS, IMAGE_FOLDERS = (".", "Flickr8k_text"), ("Images", "Flicker8k_Dataset", "Flickr8k_Dataset")
 
 
@@ -89,6 +90,10 @@ def _members(path: Path) -> dict[str, zipfile.ZipInfo]:
 
 
 def _from_archive(path: Path, member: str) -> bytes:
+    size = _archive(path, getpid()).getinfo(member).file_size
+    if size > LARGEST:
+        raise CaptionError(f"{member} in {path.name} takes {size:,} bytes when unpacked, at most {LARGEST:,} are read: no file "
+                           "of this data set is that large; fetch the archive again.")
     try:
         return _archive(path, getpid()).read(member)
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:

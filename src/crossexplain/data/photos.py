@@ -45,13 +45,30 @@ def read(path: Path | str | BinaryIO, size: int | None = None) -> Tensor:
     """
     if size is not None and (not isinstance(size, (int, np.integer)) or size < 1):
         raise PhotoError(f"got size {size!r}, expected the side in pixels, a whole number of at least 1.")
+    image = picture(path)
+    if size is not None:
+        image = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
+    return functional.to_dtype(functional.to_image(image).as_subclass(Tensor), torch.float32, scale=True)
+
+
+def picture(path: Path | str | BinaryIO) -> Image.Image:
+    """Read one photograph as Pillow has it: upright, whole, red, green and blue; path and errors as for :func:`read`.
+
+    Examples
+    --------
+    >>> from io import BytesIO
+    >>> file = BytesIO()
+    >>> Image.new("L", (3, 2)).save(file, "png")
+    >>> picture(file).mode
+    'RGB'
+    """
     if not isinstance(path, (str, PathLike)) and not hasattr(path, "read"):
         raise PhotoError(f"got {type(path).__name__}, expected the path of a photograph, or a file opened in binary mode.")
     name = Path(str(getattr(path, "name", path if isinstance(path, (str, PathLike)) else "the file"))).name
     try:
         with Image.open(path) as opened:
             _require_readable(opened, name)
-            image = _colours(ImageOps.exif_transpose(opened))
+            return _colours(ImageOps.exif_transpose(opened))
     except PhotoError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -61,9 +78,6 @@ def read(path: Path | str | BinaryIO, size: int | None = None) -> Tensor:
             f"{name} cannot be read as an image ({error}); expected a whole JPEG, PNG or the like: "
             "fetch or copy the file again."
         ) from error
-    if size is not None:
-        image = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
-    return functional.to_dtype(functional.to_image(image).as_subclass(Tensor), torch.float32, scale=True)
 
 
 def square(image: Tensor, side: int) -> tuple[Tensor, str]:

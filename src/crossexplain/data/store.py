@@ -251,7 +251,7 @@ def _allowed(source: Source, ask: Callable[[str], bool] | None) -> bool:
 
 def _complaint(path: Path, file: File, trust: bool = True) -> str | None:
     """Return what is wrong with a file, or None; a large one that has not changed since it was right is trusted."""
-    if not path.exists():
+    if not path.is_file():
         return f"there is no file {path}"
     stat = path.stat()
     if stat.st_size <= SMALL or not file.hashes:

@@ -15,7 +15,7 @@ from crossexplain.gradients.layouts import (
     positions_of,
     require_layout,
     require_rows,
-    word_lengths,
+    row_lengths,
 )
 from crossexplain.gradients.modality import Inputs, Modality
 from crossexplain.gradients.patches import as_map
@@ -140,7 +140,7 @@ class ImageCells(_Cells):
 
     def _laid_out(self, values: Tensor, inputs: Inputs, rows: int, place: Place) -> Tensor:
         """Return maps (R, C, h, w), without special tokens."""
-        return self._as_map(values, rows, place, picture=tuple(self.value(inputs).shape[-2:]), lengths=word_lengths(inputs))
+        return self._as_map(values, rows, place, picture=tuple(self.value(inputs).shape[-2:]), lengths=row_lengths(inputs))
 
     def _as_map(self, values: Tensor, rows: int, place: Place, **known) -> Tensor:
         return as_map(values, rows, place, layout=self.layout, patches=self.patches, positions=self.positions, cells=self.grid,

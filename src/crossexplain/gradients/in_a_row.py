@@ -40,16 +40,28 @@ class InARow(Modality):
         both = isinstance(value, Tensor) and isinstance(values, Tensor) and value.ndim > 1
         return both and value.shape[:2] == values.shape[:2]
 
+    def _on_last_axis(self, value: object, inputs: Inputs) -> bool:
+        """Return whether a value may have an entry for every position, or every pair of them, on its last axis."""
+        count, length = self.value(inputs).shape[:2]
+        batched = isinstance(value, Tensor) and value is not inputs[self.input] and value.ndim > 2 and len(value) == count
+        return batched and value.shape[-1] == length and value.shape[-2] in (1, length)
+
     def moving(self, inputs: Inputs) -> tuple[str, ...]:
         """Return the keys of the inputs, besides the modality's own tensor, that travel with its features.
 
         Raises
         ------
         InputError
-            For an input with an entry a position of which nobody said whether it belongs to the feature or to the place.
+            For an input with an entry a position of which nobody said whether it belongs to the feature or to the place, or
+            with one on another axis than the second, which does not move with the features.
         """
         known = self.keys(inputs)
         for key, value in inputs.items():
+            if key not in TRAVEL and self._on_last_axis(value, inputs):
+                raise InputError(f"input {key!r} {tuple(value.shape)} has as many entries on its last axis as {self.name} has "
+                                 f"positions, as masks and pairs of positions have, which would not move with the {self.unit}; "
+                                 "make it from the ids within Called(model, lambda model, inputs: model(...)), use another "
+                                 "baseline, or pad to another length if these are no positions.")
             if key not in known and self.fits(value, inputs):
                 raise InputError(f"input {key!r} {tuple(value.shape)} has an entry for each of the {value.shape[1]} "
                                  f"positions of {self.name}, and it is not known whether it moves with the {self.unit}; pass "

@@ -337,11 +337,19 @@ def at_positions(values: Tensor, positions: tuple[int, ...] | slice, place: Plac
     return values[:, torch.tensor(wanted, device=values.device)]
 
 
-def word_lengths(inputs: object) -> dict[str, int]:
+def word_lengths(inputs: object) -> dict[object, int]:
     """Return the number of positions of every input that holds whole numbers in two axes, as word ids do."""
     items = inputs.items() if isinstance(inputs, Mapping) else ()
-    return {str(key): value.shape[1] for key, value in items if isinstance(value, Tensor) and value.ndim == 2
+    return {key: value.shape[1] for key, value in items if isinstance(value, Tensor) and value.ndim == 2
             and not value.is_floating_point() and value.dtype != torch.bool}
+
+
+def row_lengths(inputs: object) -> dict[object, int]:
+    """Return the number of positions of every input of words or of vectors, which may stand in a row with the patches."""
+    items = inputs.items() if isinstance(inputs, Mapping) else ()
+    vectors = {key: value.shape[1] for key, value in items if isinstance(value, Tensor) and value.ndim == 3
+               and value.is_floating_point()}
+    return word_lengths(inputs) | vectors
 
 
 def sides_cut(height: int, width: int) -> Iterator[set[tuple[int, int]]]:

@@ -131,10 +131,11 @@ def attribute(model: nn.Module, inputs: ModelInputs, layer: str,
     reader = Reader(model, inputs, rows, layer, calling_of(model).common, layout, patches or grid, positions)
     heat = {}
     if of_attention:  # one number a token, at the tokens that the first module attends to
-        place = reader.place if len(reader.place.alone or ()) == 3 else Place.of(path_of(maps[0]), model)
+        place = reader.place if len(reader.place.alone or ()) == 3 else Place.of(path_of(maps[0]), model, reader.place.one)
         heat = {name: reader.map_of(roll(captured, maps, name, bool(crossed))[..., None].float(), rows, place, "NTD")[:, 0]
                 for name in of_attention}
     if len(of_attention) < len(names):
+        reader.require_each(inputs, captured, target)
         activations = reader.map_of(captured.activations[layer].float(), rows)
         slopes = reader.map_of(captured.gradients[layer].float(), rows) if gradients else None
     for name in names:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from crossexplain.checks import InputError
 from crossexplain.gradients.modality import Inputs
-from crossexplain.gradients.words import Tokens
+from crossexplain.gradients.words import SIDES, Tokens
 
 LITTLE = 0.02  # of an output; what half precision rounds, too
 
@@ -55,6 +55,23 @@ def padding_side_of(call: Callable[[Inputs], Tensor], modality: Tokens, inputs: 
                      "name the attention mask (attention=...) or the number of tokens (lengths=...) where the model takes "
                      "one, use the baseline 'mask', 'pad' or 'data', or say padding_side=... if you want 'delete' all the "
                      "same.")
+
+
+def require_side(call: Callable[[Inputs], Tensor], modality: Tokens, inputs: Inputs) -> None:
+    """Raise where a model gives what a shorter text gives with padding on the other side alone than the batch is padded on.
+
+    Arguments as for :func:`padding_side_of`. A model that reads padding on both sides reads a deleted word as it reads the end
+    of a shorter text in the batch.
+    """
+    try:
+        side = padding_side_of(call, modality, inputs)
+    except InputError:
+        return
+    if side is not None and modality.side in SIDES and side != modality.side:
+        raise InputError(f"{modality.name} is padded on the {modality.side}, and the model gives what a shorter text gives "
+                         f"with padding on the {side} alone, so that a view without a word would ask another question; pad on "
+                         f"the other side (tokenizer.padding_side = {side!r}), use another baseline, or say "
+                         f"padding_side={modality.side!r} if you want 'delete' all the same.")
 
 
 def longest_of(modality: Tokens, inputs: Inputs) -> int:

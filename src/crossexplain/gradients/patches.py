@@ -48,7 +48,7 @@ def as_map(values: Tensor, rows: int, place: Place, *, picture: Grid | None = No
     positions : slice or sequence of int, optional
         Which positions are the patches, row by row; default, the last.
     lengths : mapping of str to int, optional
-        Number of positions of the inputs that hold words, which may stand in the same row as the patches.
+        Number of positions of the inputs that hold words or vectors, which may stand in the same row as the patches.
     cells : (int, int)
         Rows and columns that the map is cut into afterwards.
 
@@ -82,7 +82,7 @@ def as_map(values: Tensor, rows: int, place: Place, *, picture: Grid | None = No
                                  f"expected {grid[0] * grid[1]}; pass positions=... and patches=(rows, columns) that agree.")
         else:
             grid = _checked(grid, row.shape[1], place) if grid else patch_grid(row.shape[1], place, picture, lengths, cells)
-            _require_special_in_front(row.shape[1], grid, place)
+            _require_special_in_front(row.shape[1], grid, place, lengths or {})
         return row[:, row.shape[1] - grid[0] * grid[1] :].transpose(1, 2).unflatten(2, grid)
     raise InputError(f"layer {place.layer!r} gives shape {tuple(values.shape)}, a map needs (N, channels, height, width) or "
                      f"(N, patches, D){_advice(values, place)}")
@@ -173,21 +173,23 @@ def _merged(grids: Iterable[Grid]) -> set[Grid]:
 
 
 def _reads_words(place: Place, keys: Sequence[str]) -> bool:
-    """Return whether a place depends on the words, or may do so: in a tower of its own the picture has none beside it."""
+    """Return whether a place depends on words or vectors, or may do so: in a tower of its own a picture has none beside it."""
     one = place.one
     if not isinstance(one, Mapping):
         return True
     if "words" not in place.known:
         before = place.values(one)
-        after = place.values({key: _other_ids(value) if key in keys else value for key, value in one.items()})
-        known = before is not None and after is not None and any(int(one[key].max()) > 1 for key in keys if key in one)
+        other = {key: _others(value) if key in keys else value for key, value in one.items()}
+        known = before is not None and any(not torch.equal(other[key], one[key]) for key in keys if key in one)
+        after = place.values(other) if known else None
+        known = after is not None and after.shape == before.shape
         place.known["words"] = not (known and torch.allclose(before, after, rtol=1e-5, atol=1e-7))
     return place.known["words"]
 
 
-def _other_ids(ids: Tensor) -> Tensor:
-    """Return other ids that a model knows too; a mask and types, which hold 0 and 1, stay as they are."""
-    return torch.where(ids > 1, ids - 1, ids)
+def _others(values: Tensor) -> Tensor:
+    """Return other vectors, or other ids that a model knows too; a mask and types, which hold 0 and 1, stay as they are."""
+    return _changed(values, ()) if values.is_floating_point() else torch.where(values > 1, values - 1, values)
 
 
 def _checked(grid: Grid, count: int, place: Place) -> Grid:
@@ -207,8 +209,8 @@ def _grid_of_all(count: int, picture: Grid | None, place: Place) -> Grid:
     return next(iter(cut))
 
 
-def _require_special_in_front(count: int, grid: Grid, place: Place) -> None:
-    """Raise where the model shows that the patches are not the last positions.
+def _require_special_in_front(count: int, grid: Grid, place: Place, lengths: Mapping[object, int]) -> None:
+    """Raise where the model shows that the patches are not the last positions, or leaves it open with others in the row.
 
     The first patch answers to a change of the first piece of the picture, and the last to the last; a class token answers
     to both. So the place of the patches in the row shows when the model is run on one picture with each of them changed.
@@ -225,6 +227,12 @@ def _require_special_in_front(count: int, grid: Grid, place: Place) -> None:
                          f"patches, and these seem to start at position {start}, not at {special}; pass "
                          f"positions=slice({start}, {start + patches}), or positions=slice({special}, {count}) if special "
                          "tokens do come first.")
+    beside = [key for key, length in lengths.items() if place.one is not None or length <= special]
+    surely = apart and all(apart[special] > 2 * max(other, 0) + 1 for other in apart[:special])
+    if beside and not surely and _reads_words(place, beside):
+        raise InputError(f"layer {place.layer!r} gives {count} positions, {special} more than {grid[0]} x {grid[1]} "
+                         f"patches, and depends on {', '.join(map(repr, beside))} too, which may stand before or after them; "
+                         f"pass positions=slice(first, last + 1) of the patches: slice({special}, {count}) if they come last.")
 
 
 def _apart(count: int, grid: Grid, place: Place) -> list[float]:
@@ -272,8 +280,8 @@ def _picture_in(place: Place) -> object | None:
     return keys[0] if len(keys) == 1 else None
 
 
-def _changed(picture: Tensor, piece: tuple[slice, slice]) -> Tensor:
-    """Return one picture with a piece changed by noise."""
+def _changed(picture: Tensor, piece: tuple[slice, ...]) -> Tensor:
+    """Return one picture, or vectors, with a piece changed by noise."""
     other = picture.detach().clone()
     noise = torch.rand(other[:, :, *piece].shape, generator=torch.Generator().manual_seed(0)).to(picture)
     other[:, :, *piece] += noise * picture.std().nan_to_num(0).clamp(min=0.1)

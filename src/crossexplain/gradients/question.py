@@ -30,8 +30,8 @@ from crossexplain.gradients.modalities import (
     without_others,
 )
 from crossexplain.gradients.modes import eager
-from crossexplain.gradients.padding import padding_side_of, require_unread
-from crossexplain.gradients.reading import TURNED
+from crossexplain.gradients.padding import longest_of, padding_side_of, require_side, require_unread, unpadded
+from crossexplain.gradients.reading import require_order, require_own
 from crossexplain.gradients.sharing import shared
 from crossexplain.gradients.trial import Refusal, Trial
 
@@ -132,7 +132,7 @@ class Question:
         chosen = {modality.name: modality.require_baseline(given.get(modality.name, modality.baselines[0]))
                   for modality in self.modalities}
         for i, modality in enumerate(self.modalities):
-            if chosen[modality.name] == "delete" and isinstance(modality, Tokens) and modality.side is None:
+            if chosen[modality.name] == "delete" and isinstance(modality, Tokens) and modality.padding_side is None:
                 self.modalities[i] = self._with_side(modality)
             if chosen[modality.name] == "pad" and isinstance(modality, Tokens) and not self.any_mode:
                 require_unread(self._of_one, modality, self.examples(torch.arange(1)))
@@ -143,9 +143,13 @@ class Question:
         return self.of_output(run(self.model, inputs), 1)
 
     def _with_side(self, modality: Tokens) -> Tokens:
-        """Return a text of which nothing is padded with the side on which the model does not read padding."""
-        known, one = copy.copy(modality), self.examples(torch.arange(1))
-        known.side = padding_side_of(self._of_one, modality, one) or "right"
+        """Return a text that nobody declared a side of with the side on which the model does not read padding."""
+        longest = self.examples(torch.tensor([longest_of(modality, self.inputs)]))
+        known, one = copy.copy(modality), unpadded(modality, longest)
+        if modality.side is None:
+            known.side = padding_side_of(self._of_one, modality, one) or "right"
+        elif not self.any_mode:
+            require_side(self._of_one, modality, one)
         return known
 
     def require_donors(self) -> None:
@@ -407,7 +411,9 @@ class Question:
         unknown = [modality for modality in asked if modality.name not in self._reached]
         if unknown and self.n > 1:
             self.test()
-            self._require_rows(unknown)
+            require_order(self, unknown)
+        if unknown and len(self.modalities) > 1:
+            require_own(self, unknown)
         few = torch.arange(min(self.n, FEW))
         missing = self._without_gradient(few[:1], unknown) if unknown else []
         missing = self._without_gradient(few, missing) if missing else []
@@ -417,21 +423,6 @@ class Question:
                                  f"hidden the logits of the first {len(few)} example(s) move by up to {moved:.3g}.")
         self._reached |= {modality.name: modality not in missing for modality in unknown}
         return {modality.name: self._reached[modality.name] for modality in asked}
-
-    def _require_rows(self, modalities: Sequence[Modality]) -> None:
-        """Raise where the rows of a layer are not the examples in their order, as of a model that sorts them by length."""
-        few = torch.arange(min(self.n, TURNED))
-        layers = [modality.layer for modality in modalities]
-        read = [(given, capture(self.model, given, list(dict.fromkeys(layers)), lambda output: self.of_output(
-            output, len(few))[:, 0], gradients=False, any_mode=True).activations)
-                for given in (self.examples(few), self.examples(few.flip(0)))]
-        for modality in modalities:
-            there, back = (modality.laid_out(values[modality.layer].float(), given, len(few)) for given, values in read)
-            if there.shape == back.shape and not torch.allclose(there, back.flip(0), rtol=1e-2,
-                                                                atol=1e-2 * float(there.abs().max())):
-                raise InputError(f"layer {modality.layer!r} does not hold the examples in their order: in another order of the "
-                                 f"first {len(few)} each has values of another one, as in a model that sorts its examples by "
-                                 "length; sort them before they go in, or read a layer before they are sorted.")
 
     def _without_gradient(self, examples: Tensor, modalities: Sequence[Modality]) -> list[Modality]:
         """Return those of the modalities whose gradient is 0 at all features of some examples."""

@@ -1,26 +1,40 @@
 """What maps and word scores read at a layer of a model: the examples first, then places or positions."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
 from crossexplain.checks import InputError
+from crossexplain.gradients.called import calling_of
 from crossexplain.gradients.capture import Captured, Target, capture
 from crossexplain.gradients.cells import sides_of
+from crossexplain.gradients.failures import quantised
 from crossexplain.gradients.layouts import (
     INPUT,
     Place,
     at_positions,
     positions_of,
     require_layout,
+    row_lengths,
     rows_first,
     word_lengths,
 )
-from crossexplain.gradients.modality import is_batched, rows_of
+from crossexplain.gradients.modality import Modality, is_batched, rows_of
 from crossexplain.gradients.patches import Grid, as_map
 
+if TYPE_CHECKING:
+    from crossexplain.gradients.question import Question
+
 TURNED = 8  # examples that are run in another order, to see whether outputs and the rows of a layer follow
+
+
+# The places of models at which it was seen that each example is by itself, with the shapes of the inputs.
+_SEEN: WeakKeyDictionary[nn.Module, set[tuple]] = WeakKeyDictionary()
+PAIR = 2  # examples that are enough to see it
 
 
 class Reader:
@@ -47,7 +61,7 @@ class Reader:
         self.positions = positions_of(positions, "the patches")
         self.place = Place.of(layer, model, one_of(inputs, examples, common))
         self.pictures = _pictures(inputs, layer)
-        self.lengths = word_lengths(inputs)
+        self.lengths = row_lengths(inputs)
 
     def map_of(self, values: Tensor, rows: int, place: Place | None = None, layout: str | None = None) -> Tensor:
         """Return values of the layer's shape as maps (N, C, h, w)."""
@@ -59,10 +73,20 @@ class Reader:
         return maps[0]
 
 
+    def require_each(self, inputs: object, captured: Captured, target: Target = None) -> None:
+        """Raise where the pictures touch, or their maps are in another order; looked into once a model and shape of inputs."""
+        shapes = tuple(value.shape for value in _by_name(inputs).values() if isinstance(value, Tensor))
+        model, n, common = self.place.model, len(captured.score), calling_of(self.place.model).common
+        seen = _SEEN.setdefault(model, set())
+        if n > 1 and (self.layer, shapes) not in seen and not quantised(model):
+            require_each(model, inputs, captured, lambda values, rows, given: self.map_of(values.float(), rows), self.layer, n,
+                         common, target if callable(target) else None, PAIR)
+        seen.add((self.layer, shapes))
+
+
 def _pictures(inputs: object, layer: str) -> list[Grid]:
     """Return the heights and widths of the pictures among the inputs, of the one that is read if it is."""
-    items = dict(inputs.items()) if isinstance(inputs, Mapping) else dict(enumerate(
-        [inputs] if isinstance(inputs, Tensor) else inputs))
+    items = _by_name(inputs)
     key = layer[len(INPUT):] if layer.startswith(INPUT) else None
     chosen = [value for name, value in items.items() if str(name) == key] or list(items.values())
     return sorted({tuple(value.shape[-2:]) for value in chosen
@@ -71,14 +95,18 @@ def _pictures(inputs: object, layer: str) -> list[Grid]:
 
 def one_of(inputs: object, examples: int, common: Collection[str] = ()) -> object:
     """Return the inputs of the first example, None of an empty batch."""
-    first = torch.arange(1)
-    if examples < 1:
-        return None
-    if isinstance(inputs, Mapping):
-        return rows_of(inputs, first, examples, common)
-    if isinstance(inputs, Tensor):
-        return inputs[:1]
-    return [value[:1] if is_batched(value, examples) else value for value in inputs]
+    return None if examples < 1 else some_of(inputs, torch.arange(1), examples, common)
+
+
+def some_of(inputs: object, rows: Tensor, examples: int, common: Collection[object] = ()) -> object:
+    """Return the inputs of some examples by their row numbers; ``common`` names what is not cut, by keyword or position."""
+    cut = rows_of(_by_name(inputs), rows, examples, common)
+    return cut if isinstance(inputs, Mapping) else cut[0] if isinstance(inputs, Tensor) else list(cut.values())
+
+
+def _by_name(inputs: object) -> Mapping[object, object]:
+    """Return the inputs by keyword, or by position."""
+    return inputs if isinstance(inputs, Mapping) else dict(enumerate([inputs] if isinstance(inputs, Tensor) else inputs))
 
 
 def as_row(values: Tensor, rows: int, inputs: object, place: Place, layout: str | None = None,
@@ -107,9 +135,8 @@ def as_row(values: Tensor, rows: int, inputs: object, place: Place, layout: str 
     return row
 
 
-def require_each(model: nn.Module, inputs: Mapping[str, object], captured: Captured,
-                 read: Callable[[Tensor, int, dict], Tensor], layer: str, examples: int, common: Collection[str] = (),
-                 target: Target = None) -> None:
+def require_each(model: nn.Module, inputs: object, captured: Captured, read: Callable[[Tensor, int, object], Tensor],
+                 layer: str, examples: int, common: Collection[str] = (), target: Target = None, most: int = TURNED) -> None:
     """Raise where a few of the examples, turned round, give another output, or other values at a layer, than among the others.
 
     Parameters
@@ -118,27 +145,71 @@ def require_each(model: nn.Module, inputs: Mapping[str, object], captured: Captu
         Of the first part of the batch.
     read : callable
         Takes values at the layer, the number of their rows and the inputs, and lays them out with the examples first.
+    most : int
+        Examples that are turned round, at most.
     """
     whole = len(captured.score)
-    few = torch.arange(min(examples, max(whole, 2), TURNED)).flip(0)
+    few = torch.arange(min(examples, max(whole, 2), most)).flip(0)
     few = few[1:] if len(few) == whole > 1 else few  # not those that stood together
     known = few < whole
     before = (captured.output[few[known]], read(captured.activations[layer], whole, inputs)[few[known]])
-    cut = [key for key, value in inputs.items() if key not in common and is_batched(value, examples)]
-    ran = False
+    cut = [key for key, value in _by_name(inputs).items() if key not in common and is_batched(value, examples)]
+    ran, near = False, 1e-3 if captured.output.dtype in (torch.float32, torch.float64) else 2e-2
     for more in [()] + [(key,) for key in cut if whole == examples]:  # what was not cut may belong to all of them
-        rows = rows_of(inputs, few, examples, (*common, *more))
+        rows = some_of(inputs, few, examples, (*common, *more))
         try:
             turned = capture(model, rows, layer, target, gradients=False, any_mode=True)
             after = (turned.output[known], read(turned.activations[layer], len(few), rows)[known])
         except Exception:  # noqa: S112 - whatever a stranger's model says to fewer examples: then it cannot tell
             continue
         ran = True
-        if all(one.shape == other.shape and torch.allclose(one, other, rtol=1e-2, atol=1e-3 * float(other.abs().max()))
+        if all(one.shape == other.shape and torch.allclose(one, other, rtol=1e-2, atol=near * float(other.abs().max()))
                for one, other in zip(after, before)):
             return
     if ran:
         raise InputError(f"the first examples give another output, or other values at {layer!r}, by themselves and in another "
                          f"order than among {whole}: either examples touch, or are sorted in the model, or one of the inputs "
                          f"{', '.join(map(repr, cut))} belongs to all examples and must not be cut; name it: common=[...], or "
-                         "pass a batch_size of all examples.")
+                         "Called(model, common=[...]), or pass a batch_size of all examples.")
+
+
+def require_order(question: "Question", modalities: Sequence[Modality]) -> None:
+    """Raise where the rows of a layer are not the examples in their order, as of a model that sorts them by length."""
+    few = torch.arange(min(question.n, TURNED))
+    layers = list(dict.fromkeys(modality.layer for modality in modalities))
+    read = [(given, _values(question, given, len(few), layers))
+            for given in (question.examples(few), question.examples(few.flip(0)))]
+    for modality in modalities:
+        there, back = (modality.laid_out(values[modality.layer].float(), given, len(few)) for given, values in read)
+        if there.shape == back.shape and not torch.allclose(there, back.flip(0), rtol=1e-2,
+                                                            atol=1e-2 * float(there.abs().max())):
+            raise InputError(f"layer {modality.layer!r} does not hold the examples in their order: in another order of the "
+                             f"first {len(few)} each has values of another one, as in a model that sorts its examples by "
+                             "length; sort them before they go in, or read a layer before they are sorted.")
+
+
+def require_own(question: "Question", modalities: Sequence[Modality]) -> None:
+    """Raise where a layer does not change with its own modality but with another: calls or towers are mixed up."""
+    one, layers = question.examples(torch.arange(1)), list(dict.fromkeys(modality.layer for modality in modalities))
+    before, moved = _values(question, one, 1, layers), {}
+    for modality in question.modalities:
+        with suppress(InputError, StopIteration):  # a baseline that cannot hide a whole modality
+            nothing = torch.zeros_like(question.present[modality.name][:1])
+            baseline = next(name for name in modality.baselines if name != "data")  # nobody to borrow from
+            hidden = question.replaced(modality, one, nothing, baseline, None)
+            if any(not torch.equal(value, one[key]) for key, value in hidden.items()):
+                after = _values(question, {**one, **hidden}, 1, layers)
+                moved[modality.name] = [layer for layer, values in before.items() if not torch.equal(values, after[layer])]
+    for modality in modalities:
+        follows = [name for name, those in moved.items() if modality.layer in those]
+        apart = modality.name in moved and getattr(modality, "positions", None) is None
+        if apart and follows and modality.name not in follows:
+            raise InputError(f"layer {modality.layer!r} of {modality.name} stays the same whatever {modality.name} holds, and "
+                             f"changes with {', '.join(follows)}; name the layer, or the call of it, that reads "
+                             f"{modality.name}.")
+
+
+def _values(question: "Question", inputs: Mapping[str, object], rows: int, layers: Sequence[str]) -> dict[str, Tensor]:
+    """Return what some layers hold, by name."""
+    return capture(question.model, inputs, layers, lambda output: question.of_output(output, rows)[:, 0], gradients=False,
+                   any_mode=True).activations

@@ -153,8 +153,9 @@ def _beside(two: Inputs, modalities: Sequence[Modality]) -> Inputs:
         if alone is None:
             continue
         with suppress(InputError):
-            keep = torch.ones_like(modality.features(two))
-            keep[1, keep.shape[1] // 2 :] = False
+            present = modality.features(two)
+            keep = torch.ones_like(present)
+            keep[1] = 2 * present[1].cumsum(dim=0) <= present[1].sum()  # the first half of those that are there
             two = {**two, **modality.replace(without_others(two, modality, modalities), keep, alone, None)}
     return two
 

@@ -50,6 +50,9 @@ SOME = 0.1
 # How far below or above ENOUGH, as a share of it, a baseline may have to be read to say what the mean of all says.
 NEAR = 0.2
 SURE = 0.95  # share of the bootstrap samples that have to agree, as for the 95 % intervals
+# Where samples waver, the share of them that say that one modality accounts for more from which the answer is not "both only".
+# It was chosen on models of the seeds 100 to 103 and 200 to 214, of 24 to 256 examples each: no mixed one is "both only" there.
+LIKELY = 0.9
 # Number of examples from which each can be judged by itself. What an example rests on is measured from the middle of all (a
 # median for each class): of fewer, an example is a large part of that middle, and a single one is the middle itself.
 FEWEST = 10
@@ -442,9 +445,9 @@ def _in_common(likely: Sequence[Answer], judged: Mapping[str, _Judged], modaliti
     """Return the answer that covers all likely ones, or None.
 
     Between one modality alone and both only lies that a part is its own. Where samples waver between that and one modality
-    alone, that is taken of which a baseline is sure, or else the middle; between that and both only, the mean advantage of the
-    modality decides. Of more than two modalities it may be open which are added to those that interact; those that may be are
-    named too.
+    alone, that is taken of which a baseline is sure, or else the middle; between that and both only, how many samples agree
+    that the modality accounts for more than the other, in the mean over the baselines. Of more than two modalities it may be
+    open which are added to those that interact; those that may be are named too.
     """
     words = {answer.word for answer in likely}
     if len(likely) == 1:
@@ -452,8 +455,10 @@ def _in_common(likely: Sequence[Answer], judged: Mapping[str, _Judged], modaliti
     sure = {one.answer for one in judged.values() if one.support() >= SURE}
     for name in modalities if len(modalities) == 2 and len(sure) < 2 else ():
         if words == {partly(name), "both only"}:
-            usual = partly(name) if _has_its_own(name, judged, modalities) else "both only"
-            return next(answer for answer in likely if answer.word == usual)
+            more = _accounts_for_more(name, judged, modalities)
+            # Chance may favour either modality, so half as many samples may differ as for an answer.
+            word = partly(name) if more >= (1 + SURE) / 2 else "both only" if more < LIKELY else None
+            return next((answer for answer in likely if answer.word == word), None)
         if words == {partly(name), f"{name} alone"}:
             return next(iter(sure or (answer for answer in likely if answer.word == partly(name))))
     if words == {"both only"} and len({tuple(part for part in answer.terms if len(part) > 1) for answer in likely}) == 1:
@@ -461,15 +466,11 @@ def _in_common(likely: Sequence[Answer], judged: Mapping[str, _Judged], modaliti
     return None
 
 
-def _has_its_own(name: str, judged: Mapping[str, _Judged], modalities: Sequence[str]) -> bool:
-    """Say whether one of two modalities accounts for clearly more than the other, in the mean over the baselines.
-
-    Of a few examples one does by chance; so nearly all samples have to agree that it accounts for more at all. As chance may
-    favour either, half as many may differ as for an answer.
-    """
+def _accounts_for_more(name: str, judged: Mapping[str, _Judged], modalities: Sequence[str]) -> float:
+    """Return the share of the samples in which one of two modalities accounts for more than the other, mean over baselines."""
     other, = (of for of in modalities if of != name)
     more = np.mean([one.accounts_for(((name,),)) - one.accounts_for(((other,),)) for one in judged.values()], axis=0)
-    return more[0] >= SOME and (more[1:] > 0).mean() >= (1 + SURE) / 2
+    return (more[1:] > 0).mean()
 
 
 def _details(answer: Answer, judged: Mapping[str, _Judged], modalities: Sequence[str]) -> str:

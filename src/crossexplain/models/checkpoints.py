@@ -2,9 +2,11 @@
 
 import hashlib
 import json
+from contextlib import suppress
 from pathlib import Path
 
 import torch
+from filelock import FileLock
 from safetensors.torch import save_file
 from torch import nn
 
@@ -56,12 +58,14 @@ def save(model: nn.Module, name: str, card: dict, folder: Path | None = None, li
     if size > limit:
         raise WeightsError(f"{name!r} takes {size:,} bytes, at most {limit:,} may; make the model smaller.")
     target = _path(name, folder)
-    write_whole(target, lambda part: save_file(weights, part))
-    count = sum(parameter.numel() for parameter in model.parameters())
-    whole = {"name": name, "model": type(model).__name__, **card, "parameters": count,
-             "bytes": target.stat().st_size, "sha256": _digest(target), "torch": torch.__version__}
-    text = json.dumps(whole, indent=2, ensure_ascii=False) + "\n"
-    write_whole(target.with_suffix(".json"), lambda part: part.write_text(text, encoding="utf-8"))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(target):
+        write_whole(target, lambda part: save_file(weights, part))
+        count = sum(parameter.numel() for parameter in model.parameters())
+        whole = {"name": name, "model": type(model).__name__, **card, "parameters": count,
+                 "bytes": target.stat().st_size, "sha256": _digest(target), "torch": torch.__version__}
+        text = json.dumps(whole, indent=2, ensure_ascii=False) + "\n"
+        write_whole(target.with_suffix(".json"), lambda part: part.write_text(text, encoding="utf-8"))
     return target
 
 
@@ -74,7 +78,7 @@ def read_card(name: str, folder: Path | None = None) -> dict:
         If there is no such checkpoint (lists those that exist) or its card cannot be read.
     """
     path = _path(name, folder)
-    if not path.exists() or not path.with_suffix(".json").exists():
+    if not path.is_file() or not path.with_suffix(".json").is_file():
         present = ", ".join(sorted(p.stem for p in path.parent.glob("*.safetensors"))) or "none"
         raise WeightsError(f"there is no checkpoint {name!r} with a card in {path.parent}; there are: {present}. "
                            f"Make it with `python -m crossexplain train {name}`.")
@@ -100,6 +104,9 @@ def load(name: str, model: nn.Module, folder: Path | None = None) -> dict:
     """
     card, path = read_card(name, folder), _path(name, folder)
     if _digest(path) != card.get("sha256"):
+        with suppress(OSError), _locked(path):  # another process may be between the two files
+            card = read_card(name, folder)
+    if _digest(path) != card.get("sha256"):
         raise WeightsError(f"checkpoint {path} is broken: its bytes are not those of its card; {_again(name)}")
     model.load_state_dict(read_weights(path, model, type(model).__name__, _again(name)))
     model.eval()
@@ -110,6 +117,11 @@ def _path(name: str, where: Path | None) -> Path:
     if not name or Path(name).name != name:
         raise WeightsError(f"got checkpoint name {name!r}, expected a plain name without a folder.")
     return (folder() if where is None else Path(where)) / f"{name}.safetensors"
+
+
+def _locked(path: Path) -> FileLock:
+    """Return a lock for weights and card together."""
+    return FileLock(path.with_name(f".{path.stem}.lock"))
 
 
 def _digest(path: Path) -> str:

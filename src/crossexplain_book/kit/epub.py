@@ -45,7 +45,7 @@ table { border-collapse: collapse; }
 td, th { border-bottom: 1px solid #999; padding: .1em .4em; text-align: left; vertical-align: top; }
 .admonition, .ce-quiz { border-left: 3px solid #33628f; padding-left: .7em; }
 """
-TYPES = {".png": "image/png", ".svg": "image/svg+xml", ".jpg": "image/jpeg"}
+TYPES = {".png": "image/png", ".svg": "image/svg+xml", ".jpg": "image/jpeg", ".webp": "image/webp"}
 
 
 def make_epub(build: Build, epub: Path, names=(), opened=None) -> Path:

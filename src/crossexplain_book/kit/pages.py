@@ -150,6 +150,8 @@ def rehomed(leaf: Leaf, inside: dict[Path, str], only: Tag | None = None) -> Tag
         if own and not node.find_parent("svg"):
             node["id"] = f"{own}--{node['id']}"
     for node in article.select("img[src]"):
+        for name in ("loading", "width", "height"):  # nobody scrolls on paper, and its style gives the room
+            node.attrs.pop(name, None)
         if not urlsplit(node["src"]).scheme:
             node["src"] = (leaf.path.parent / unquote(node["src"])).resolve().as_uri()
     for link in article.select("a[href]"):

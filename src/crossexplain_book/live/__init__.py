@@ -8,9 +8,8 @@ PyTorch model with the same weights, from which the lab differs by rounding alon
 
 import json
 from base64 import b64encode
-from functools import cache, cached_property
+from functools import cache
 from html import escape
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +24,7 @@ from crossexplain.gradients.modalities import ImageCells, Tokens
 from crossexplain.models.cnn_lstm import CnnLstm
 from crossexplain.recipes import load_or_train
 from crossexplain_book.explained import Explained, draw, explain_one, strongest
-from crossexplain_book.pictures import HtmlPicture
+from crossexplain_book.live.part import LivePart, module
 
 PARTS = ("engine.js", "explain.js", "verdict.js", "looks.js", "lab.js")
 SCRIPT = "live/collages.js"  # beside the chapters' folder: what pages load on first use
@@ -79,6 +78,7 @@ def lenders() -> Collages:
     return collages.build(digits.load("sklearn"), 16, "test", SEED + 1).select(list(LENDERS))
 
 
+@cache
 def packed() -> bytes:
     """Return what the module needs to know, as bytes: the weights, the digits, the sentences, and the stored pairs.
 
@@ -120,18 +120,9 @@ def _enlarging() -> list[float]:
     return matrix.round(9).ravel().tolist()
 
 
-def module() -> str:
-    """Return the ES module: its default export draws the lab, as anywidget asks for it, and its others are for tests."""
-    return "\n".join([f"const STYLE = {json.dumps(_text('lab.css'))};", *map(_text, PARTS)])
-
-
-def _text(name: str) -> str:
-    return Path(__file__).with_name(name).read_text("utf-8")
-
-
 def script() -> str:
     """Return the classic script that a page loads: the module as text and its data, which a file may not fetch."""
-    return (f"window.crossexplainLab = {{module: {json.dumps(module(), ensure_ascii=False)},\n"
+    return (f"window.crossexplainLab = {{module: {json.dumps(module(PARTS), ensure_ascii=False)},\n"
             f'data: "{b64encode(packed()).decode()}"}};\n')
 
 
@@ -140,7 +131,7 @@ def write(pages: Path) -> Path:
     return write_whole(pages / SCRIPT, lambda part: part.write_text(script(), "utf-8"))
 
 
-class CollageLab(HtmlPicture):
+class CollageLab(LivePart):
     """The lab as the last line of a cell: live in JupyterLab, on a page its first state with a button that starts it.
 
     Parameters
@@ -151,6 +142,8 @@ class CollageLab(HtmlPicture):
         Of the figure on a page.
     """
 
+    parts, kind = PARTS, "lab"
+
     def __init__(self, pair: int = 0, *, name: str, caption: str):
         inputs, network = pairs().inputs([pair]), model()
         words = collages.words(inputs["tokens"][0])
@@ -160,28 +153,10 @@ class CollageLab(HtmlPicture):
         shown = ", ".join(map(str, pairs().digits[pair]))
         alt = (f"A collage of the digits {shown} and the sentence '{' '.join(words)}'. The model says {first.answer}. "
                f"{strongest(first)}")
-        picture = draw(first, alt=alt, caption=caption, name=name).png()
-        self.state = _written(pair)
-        super().__init__(_page(picture, alt, self.state), alt=alt, caption=caption, name=name)
-
-    @cached_property
-    def widget(self):
-        """The lab as a widget for JupyterLab, an ``anywidget.AnyWidget``; its ``state`` follows the reader."""
-        import anywidget
-        import traitlets
-
-        class Widget(anywidget.AnyWidget):
-            _esm = module()
-            data = traitlets.Bytes().tag(sync=True)
-            state = traitlets.Unicode().tag(sync=True)
-
-        return Widget(data=packed(), state=self.state)
-
-    def _data(self) -> dict[str, object]:
-        if find_spec("anywidget") is None:
-            return super()._data()
-        view = {"version_major": 2, "version_minor": 0, "model_id": self.widget.model_id}
-        return {"application/vnd.jupyter.widget-view+json": view, **super()._data()}
+        source = b64encode(draw(first, alt=alt, caption=caption, name=name).png()).decode()
+        still = f'<img class="dark-light" alt="{escape(alt)}" style="max-width:100%" src="data:image/png;base64,{source}">'
+        super().__init__(still, _written(pair), packed(), alt=alt, caption=caption, name=name, source=f"../{SCRIPT}",
+                         start="Start the lab: draw, cover, ask")
 
 
 def _written(pair: int) -> str:
@@ -189,14 +164,3 @@ def _written(pair: int) -> str:
     cells, words = (row[pair].tolist() for row in (_places(pairs()), pairs().tokens()))
     numbers = ".".join(np.base_repr(word, 36).lower() for word in words if word)
     return f"{'.'.join(map(str, cells))}~{numbers}~0~0~0~0~0"
-
-
-def _page(picture: bytes, alt: str, state: str) -> str:
-    """Return the first state as HTML, with a button that a script shows, since it can do nothing without one."""
-    source = f"data:image/png;base64,{b64encode(picture).decode()}"
-    return (f'<div class="ce-lab" data-src="../{SCRIPT}" data-state="{state}">'
-            "<style>@media print{.ce-lab .ce-screen{display:none}}</style>"
-            f'<div class="ce-lab-still"><img class="dark-light" alt="{escape(alt)}" style="max-width:100%" src="{source}">'
-            '<p role="status"></p><button type="button" class="ce-screen" style="padding:.3rem .8rem" hidden>'
-            "Start the lab: draw, cover, ask</button>"
-            f"</div></div><script>{_text('host.js')}</script>")

@@ -225,7 +225,7 @@ class Lab {
     const strongest = CORNERS[best(Float64Array.from(CORNERS, (_, k) => mean(heat.filter((_, i) => cellOf(i) === k))))];
     const where = top ? `most of it ${strongest}` : "there is none";
     this.overlay.setAttribute("aria-label", `${title}: evidence for the answer, ${where}`);
-    this.scale.textContent = `Left the collage, right ${title} upon it: the brighter, the more evidence for the answer given, `
+    this.scale.textContent = `The collage, and ${title} upon it: the brighter, the more evidence for the answer given, `
       + `up to ${top.toPrecision(3)}.`;
   }
 

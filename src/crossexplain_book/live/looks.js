@@ -53,3 +53,56 @@ function scrolled(label, heads, rows) {
     make("table", {}, make("thead", {}, make("tr", {}, ...heads.map((head) => make("th", { scope: "col" }, head)))),
       make("tbody", {}, ...rows.map((row) => make("tr", {}, ...row.map(cell))))));
 }
+
+/** What `packed` of packing.py wrote: the head, and its arrays by name, each with its shape and its values. */
+function unpacked(data) { // a DataView of a widget, an array of a page
+  const bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength).slice(); // begun at 0
+  const length = new DataView(bytes.buffer).getUint32(0, true), begin = 4 + length;
+  const head = JSON.parse(new TextDecoder().decode(bytes.subarray(4, begin)));
+  for (const [name, { start, shape, whole }] of Object.entries(head.arrays)) {
+    const count = shape.reduce((a, b) => a * b, 1), at = begin + start, size = count / shape[0];
+    const steps = new Float32Array(bytes.buffer, at, whole ? count : shape[0]);
+    const levels = whole ? null : new Int8Array(bytes.buffer, at + 4 * shape[0], count);
+    head.arrays[name] = { shape, values: whole ? steps : Float32Array.from(levels, (v, i) => v * steps[Math.floor(i / size)]) };
+  }
+  return head;
+}
+
+/** Enlarge a map (rows, columns) to (height, width), bilinearly, as `upsample` does. */
+function stretched(heat, rows, columns, height, width) {
+  const place = (p, n, size) => Math.min(n - 1, Math.max(0, ((p + 0.5) * n) / size - 0.5));
+  return Float32Array.from({ length: height * width }, (_, i) => {
+    const y = place(Math.floor(i / width), rows, height), x = place(i % width, columns, width), r = y | 0, s = x | 0;
+    const down = Math.min(r + 1, rows - 1), right = Math.min(s + 1, columns - 1);
+    const line = (row) => heat[row * columns + s] * (1 - x + s) + heat[row * columns + right] * (x - s);
+    return line(r) * (1 - y + r) + line(down) * (y - r);
+  });
+}
+
+/** Lay a map, as a share of its largest value, upon the pixels of a canvas; with a sign red speaks for and blue against. */
+function overlaid(canvas, picture, heat, isSigned) {
+  const { width, height } = picture, from = picture.getContext("2d").getImageData(0, 0, width, height).data;
+  const to = new ImageData(width, height);
+  Object.assign(canvas, { width, height });
+  heat.forEach((share, i) => {
+    const at = 4 * i, grey = 0.3 * from[at] + 0.59 * from[at + 1] + 0.11 * from[at + 2];
+    const colour = isSigned ? (share > 0 ? [178, 24, 43] : [33, 102, 172]) : inferno(Math.max(share, 0));
+    const weight = isSigned ? 0.85 * Math.min(Math.abs(share), 1) : 0.72, paper = isSigned ? 255 - 0.5 * (255 - grey) : grey;
+    for (let c = 0; c < 3; c++) to.data[at + c] = weight * colour[c] + (1 - weight) * paper;
+    to.data[at + 3] = 255;
+  });
+  canvas.getContext("2d").putImageData(to, 0, 0);
+}
+
+/** Give the page's address, or the state where there is none, to the clipboard; else show it. */
+async function linked(host, state, note) {
+  host.set("state", state);
+  host.save_changes();
+  const address = host.address?.() ?? state;
+  try {
+    await navigator.clipboard.writeText(address);
+    note.textContent = "The link is copied.";
+  } catch {
+    note.textContent = `The link: ${address}`;
+  }
+}

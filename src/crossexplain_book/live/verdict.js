@@ -1,7 +1,7 @@
 // What the predictions of several pairs rest on: crossexplain.gradients.verdict for two modalities and one logit, with the
 // same bootstrap samples, drawn by numpy's generator, so that it gives the same answer.
 
-const ENOUGH = 0.75, SOME = 0.1, NEAR = 0.2, SURE = 0.95, FLAT = 1e-9, DRAWS = 1000;
+const ENOUGH = 0.75, SOME = 0.1, NEAR = 0.2, SURE = 0.95, LIKELY = 0.9, FLAT = 1e-9, DRAWS = 1000;
 const CANNOT_TELL = "cannot tell", BOTH_ONLY = "both only", OTHER = { image: "text", text: "image" };
 const partly = (name) => `partly ${name}, partly both`;
 
@@ -149,16 +149,19 @@ function common(likely, judged) {
   const sure = [...new Set(judged.filter((one) => one.support >= SURE).map((one) => one.answer))];
   const are = (...words) => likely.length === 2 && words.every((word) => likely.includes(word));
   for (const name of sure.length < 2 ? ["image", "text"] : []) {
-    if (are(partly(name), BOTH_ONLY)) return hasItsOwn(name, judged) ? partly(name) : BOTH_ONLY;
+    if (are(partly(name), BOTH_ONLY)) {
+      const more = accountsForMore(name, judged);
+      return more >= (1 + SURE) / 2 ? partly(name) : more < LIKELY ? BOTH_ONLY : null;
+    }
     if (are(partly(name), `${name} alone`)) return sure[0] ?? partly(name);
   }
   return null;
 }
 
-/** Whether one modality accounts for clearly more than the other, in the mean over the baselines and nearly all samples. */
-function hasItsOwn(name, judged) {
+/** Share of the samples in which one modality accounts for more than the other, in the mean over the baselines. */
+function accountsForMore(name, judged) {
   const more = average(judged.map(({ parts }) => parts[name].map((v, s) => v - parts[OTHER[name]][s])));
-  return more[0] >= SOME && mean(more.slice(1).map((v) => Number(v > 0))) >= (1 + SURE) / 2;
+  return mean(more.slice(1).map((v) => Number(v > 0)));
 }
 
 /** What the mean over the baselines says, if its samples are sure and no baseline is far from saying so; else null. */
