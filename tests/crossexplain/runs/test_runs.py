@@ -17,7 +17,7 @@ pytest.importorskip("pyarrow")
 from benchmarks.studies import killed
 from crossexplain import InputError
 from crossexplain.evaluation.methods import CannotRun, explain, registry
-from crossexplain.runs import Stopped, explain_dataset, merge, read, results
+from crossexplain.runs import SourceGone, Stopped, explain_dataset, merge, read, results
 from crossexplain.runs.explainer import DRAWN, Explainer
 from crossexplain.runs.plan import Entry, Selection, shard_of
 from crossexplain_book.cli import OK, USAGE, main
@@ -245,6 +245,20 @@ def test_an_interrupt_keeps_what_is_finished_and_says_how_to_go_on(alone, tmp_pa
         explain_dataset(killed.subject(), Interrupted(), killed.METHODS, tmp_path / "out", **settings)
     assert not list((tmp_path / "out").glob(".*")) and killed.run(tmp_path / "out").kept == 8
     assert killed.bits(tmp_path / "out") == killed.bits(alone)
+
+
+def test_data_that_is_gone_stops_the_run_and_fails_no_example(alone, tmp_path):
+    @dataclass(frozen=True)
+    class Gone(killed.Data):
+        def load(self, i):
+            if i == 10:
+                raise SourceGone("the disk was taken away")
+            return super().load(i)
+
+    settings = {"part": killed.PART, "batch": killed.BATCH, "budget": 16, "progress": False}
+    with pytest.raises(SourceGone, match="taken away"):
+        explain_dataset(killed.subject(), Gone(), killed.METHODS, tmp_path / "out", **settings)
+    assert killed.run(tmp_path / "out").kept == 8 and killed.bits(tmp_path / "out") == killed.bits(alone)
 
 
 def test_a_model_that_fits_nothing_is_said_before_anything_is_written(tmp_path):
