@@ -93,7 +93,7 @@ def _view(number: int, name: str, view: str, png: str, words: list[str], chance:
     seen = [("image", "picture")] * image + [("text", "words")] * text
     steep = ", ".join(f"at the {part} {norms[key]:.2g}" for key, part in seen if key in norms)
     return (f'<section class="ce-cover-view ce-cover-v{number}" aria-label="{name}"><p class="ce-cover-name">{name}</p>'
-            f'<div class="ce-cover-picture"><img alt="" src="{png}">'
+            f'<div class="ce-cover-picture"><img alt="Four handwritten digits in two rows of two" src="{png}">'
             f'{cells or "<span class=ce-cover-hatch></span>"}</div>'
             f'<p class="ce-cover-words">{tokens}</p><p class="ce-cover-answer"><span class="ce-cover-bar">'
             f'<i style="width:{chance:.0%}"></i></span> {_answer(chance)}</p>'

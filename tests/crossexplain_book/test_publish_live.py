@@ -66,33 +66,39 @@ class Branching(Small):
         return logits if float(images.detach().mean()) > 0.3 else 2 * logits
 
 
-@pytest.mark.parametrize("model", [Small(), Pooled()], ids=["product", "many layers"])
-def test_graphs_are_equal_to_pytorch(model):
+def sides(**options):
+    return [ImageCells(layer="tower"), Tokens(layer="embedding", mask_id=1, **options)]
+
+
+def test_a_graph_of_many_kinds_of_layers_is_equal_to_pytorch():
     require_live()
-    found = running(Question(model, batch(3), [ImageCells(layer="tower"), Tokens(layer="embedding", mask_id=1)])).head
+    found = running(Question(Pooled(), batch(3), sides())).head
     assert found["parity"]["answers"] == 12 and found["parity"]["logit"] < 1e-5 and found["parity"]["score"] < 1e-4
     assert found["outputs"][0] == "logits" and "grad-cam:image" in found["outputs"]
 
 
-@pytest.mark.parametrize(("model", "baselines", "reason"), [
-    (Singular(), None, "linalg_svd"), (Branching(), None, "does something else"),
-    (Small(), {"image": "mean", "text": "delete"}, "depends on what else"),
-], ids=["operator", "branch", "delete"])
-def test_what_cannot_run_in_a_page_is_named_and_the_page_is_stored(tmp_path, model, baselines, reason):
+@pytest.mark.parametrize(("model", "reason"), [(Singular(), "linalg_svd"), (Branching(), "does something else")],
+                         ids=["operator", "branch"])
+def test_what_cannot_be_written_is_named_and_what_says_something_else_is_not_used(model, reason):
     require_live()
-    sides = [ImageCells(layer="tower"), Tokens(layer="embedding", mask_id=1, pad_id=0, padding_side="right")]
-    text = written(tmp_path, model, sides, baselines=baselines)
-    assert reason in text and '"live":null' in text and not (tmp_path / "onnxruntime").exists()
     with pytest.raises(exported.CannotExport, match=reason):
-        written(tmp_path, model, sides, baselines=baselines, live=True)
+        running(Question(model, batch(3), sides()))
 
 
-def test_a_live_page_finds_what_runs_it_beside_or_inside(tmp_path):
+def test_where_stand_ins_depend_on_each_other_the_page_is_stored_and_says_why(tmp_path):
     require_live()
-    assert len(written(tmp_path, live=True)) < 200_000 and (tmp_path / "onnxruntime" / runtime.NAME).stat().st_size > 4_000_000
-    (tmp_path / "onnxruntime" / runtime.NAME).unlink()
-    (tmp_path / "onnxruntime").rmdir()
-    assert len(written(tmp_path, live=True, inline=True)) > 4_000_000 and not (tmp_path / "onnxruntime").exists()
+    words = sides(pad_id=0, padding_side="right")
+    text = written(tmp_path, None, words, baselines={"image": "mean", "text": "delete"})
+    assert "depends on what else is covered" in text and '"live":null' in text and not (tmp_path / "onnxruntime").exists()
+    with pytest.raises(exported.CannotExport, match="depends on what else"):
+        written(tmp_path, None, words, baselines={"image": "mean", "text": "delete"}, live=True)
+
+
+def test_a_model_too_large_for_a_page_is_not_traced():
+    model = Small()
+    model.more = nn.Linear(3000, 3000)
+    with pytest.raises(exported.CannotExport, match="weights have 36 MB"):
+        running(Question(model, batch(3), sides()))
 
 
 def test_the_package_is_kept_only_where_its_hash_is_right(tmp_path, nothing_fetched, monkeypatch):

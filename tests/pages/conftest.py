@@ -6,7 +6,7 @@ import pytest
 from playwright.sync_api import sync_playwright
 
 from support.browsers import NoBrowser, start
-from support.visit import Visit, pages_of, visit_page
+from support.visit import CLOSELY, Visit, pages_of, visit_page
 
 
 @pytest.fixture(scope="session")
@@ -24,7 +24,8 @@ def browser():
 @pytest.fixture(scope="session")
 def visits(browser, html) -> dict[str, Visit]:
     """What the browser saw on every page, by the page's path."""
-    context = browser.new_context(offline=True, viewport={"width": 1280, "height": 900})
-    seen = {str(path.relative_to(html)): visit_page(context, path) for path in pages_of(html)}
+    context = browser.new_context(offline=True, viewport={"width": 1280, "height": 900}, reduced_motion="reduce")
+    paths = {str(path.relative_to(html)): path for path in pages_of(html)}
+    seen = {page: visit_page(context, path, closely=bool(CLOSELY.fullmatch(page))) for page, path in paths.items()}
     context.close()
     return seen

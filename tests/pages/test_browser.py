@@ -2,8 +2,12 @@
 
 import re
 
+import pytest
+
+from benchmarks.studies import seen
 from support.visit import Visit, open_page
 
+MOST_BYTES = 1_500_000  # of a page that opens, before its reader does anything
 LEFTOVERS = re.compile(r"\{glue|glue:|\{(?:ref|numref|cite|doc|term|exercise)[^}]*\}|\?\?|\bNone\b \[|<crossexplain")
 
 
@@ -45,6 +49,10 @@ def test_every_image_is_there_and_says_what_it_shows(visits):
 
     assert not (wrong := _complaints(visits, find)), wrong
     assert sum(len(visit.images) for visit in visits.values()) > 0
+
+
+def test_no_picture_is_stretched_on_a_phone(visits):
+    assert not (wrong := _complaints(visits, lambda visit: visit.stretched)), wrong
 
 
 def test_every_formula_is_drawn(visits):
@@ -95,6 +103,60 @@ def test_every_figure_has_a_number_and_a_caption(visits):
                 if not re.fullmatch(r"Fig\. [\d.]+", c["number"]) or len(c["text"].split()) < 6]
 
     assert not (wrong := _complaints(visits, find)), wrong
+
+
+def test_every_page_opens_light(visits):
+    def find(visit: Visit):
+        if visit.opening.bytes > MOST_BYTES or not visit.opening.paint:
+            yield f"{visit.opening.bytes:,} bytes: {visit.opening.files}; first text after {visit.opening.paint:.0f} ms"
+
+    assert not (wrong := _complaints(visits, find)), wrong
+
+
+def test_the_tab_key_reaches_every_control_and_shows_where_it_is(visits):
+    assert not (wrong := _complaints(visits, lambda visit: visit.keyboard)), wrong
+
+
+def test_paper_cuts_nothing_off(visits):
+    assert not (wrong := _complaints(visits, lambda visit: visit.paper)), wrong
+
+
+@pytest.mark.skipif(not seen.axe(), reason="axe-core is not installed: pip install axe-playwright-python")
+def test_axe_core_has_no_serious_objection(visits):
+    assert not (wrong := _complaints(visits, lambda visit: visit.objections)), wrong
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_a_term_shows_its_definition_with_the_focus_under_the_pointer_and_at_a_tap(browser, html, theme):
+    context = browser.new_context(offline=True, has_touch=True, color_scheme=theme)
+    page = open_page(context, next((html / "chapters").glob("04*.html")).as_uri(), Visit())
+    link, tip = page.locator("a[data-term]").first, page.locator("#ce-tip")
+    words = link.get_attribute("data-term")
+    link.focus()
+    assert tip.inner_text() == words and link.get_attribute("aria-describedby") == "ce-tip"
+    page.keyboard.press("Escape")
+    assert not tip.is_visible()
+    link.hover()
+    assert tip.is_visible()
+    page.mouse.move(0, 0)
+    tip.wait_for(state="hidden")
+    link.tap()
+    assert tip.is_visible() and "glossary" not in page.url
+    link.tap()
+    page.wait_for_url("**/glossary.html#*")
+    context.close()
+
+
+def test_formulas_wait_until_they_are_near_and_are_then_drawn(browser, html):
+    context, visit = browser.new_context(offline=True), Visit()
+    page = context.new_page()
+    page.goto(next((html / "chapters").glob("06*.html")).as_uri())
+    page.evaluate(seen.QUIET)
+    assert not page.locator("mjx-container").count()
+    page.locator(".math").first.scroll_into_view_if_needed()
+    page.wait_for_selector("mjx-container")
+    assert not visit.console
+    context.close()
 
 
 def test_search_finds_what_the_book_is_about(browser, html):

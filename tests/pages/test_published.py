@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from crossexplain.evaluation.methods import explain
-from crossexplain_book.publish import publish
+from crossexplain_book.publish import publish, runtime
 from support.published import MODALITIES, Small, batch, covered, evidence_class, evidence_of, require_live
 from support.visit import LOCAL
 
@@ -99,8 +99,9 @@ def live(tmp_path_factory, request) -> str:
     """A page in which the model can be started."""
     require_live()
     path = tmp_path_factory.mktemp("live") / "page.html"
-    return publish(Small(), batch(12), MODALITIES, path, shown=2, states=30, classes=["a", "b", "c"], live=True,
-                     inline=request.param).as_uri()
+    publish(Small(), batch(12), MODALITIES, path, shown=2, states=30, classes=["a", "b", "c"], live=True, inline=request.param)
+    assert (path.parent / "onnxruntime" / runtime.NAME).exists() != request.param
+    return path.as_uri()
 
 
 def test_a_started_model_says_what_pytorch_says_of_anything_covered(browser, live):

@@ -1,13 +1,16 @@
 """Open one page from a file, try what a reader would try, and write down what happened."""
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from playwright.sync_api import BrowserContext, Page
 
+from benchmarks.studies import seen
+
 WIDTHS = (1280, 390)
 THEMES = ("light", "dark")
-LOCAL = ("file:", "data:", "blob:", "about:")
+CLOSELY = re.compile(r"chapters/.*|(?:intro|notation|glossary|search)\.html")  # `bench pages` looks so at all pages
 
 # Images below the fold are lazy: wait for each. Formulas: the renderer sets a promise.
 SETTLE = """async () => {
@@ -51,6 +54,13 @@ WIDER = """() => {
 SCROLLING_CODE = """() => [...document.querySelectorAll('article .cell:not(.tag_hide-input, .tag_hide-cell) .cell_input pre')]
     .filter(pre => pre.scrollWidth > pre.clientWidth + 1)
     .map(pre => pre.textContent.split('\\n').reduce((a, b) => a.length >= b.length ? a : b))"""
+
+STRETCHED = """() => [...document.querySelectorAll('article img')].filter(image => {
+    const style = getComputedStyle(image);
+    const width = image.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight);
+    const height = image.clientHeight - parseFloat(style.paddingTop) - parseFloat(style.paddingBottom);
+    return height && Math.abs(width / height / (image.naturalWidth / image.naturalHeight) - 1) > 0.03;
+}).map(image => image.alt.slice(0, 60))"""
 
 TOGGLES = """() => {
     const stuck = [];
@@ -100,6 +110,11 @@ class Visit:
     formulas: list[dict] = field(default_factory=list)
     captions: list[dict] = field(default_factory=list)
     text: str = ""
+    stretched: list[str] = field(default_factory=list)  # pictures that have lost their proportions at 390
+    opening: seen.Opening = field(default_factory=seen.Opening)  # bytes and time
+    keyboard: list[str] = field(default_factory=list)  # controls that the tab key misses, or shows without a sign
+    objections: list[str] = field(default_factory=list)  # of axe-core, serious or critical
+    paper: list[str] = field(default_factory=list)  # what print cuts off
 
 
 def pages_of(html: Path) -> list[Path]:
@@ -116,17 +131,20 @@ def open_page(context: BrowserContext, url: str, visit: Visit) -> Page:
         visit.outside.append(route.request.url)
         route.abort()
 
-    page.route(lambda address: not address.startswith(LOCAL), refuse)
+    page.route(lambda address: not address.startswith(seen.LOCAL), refuse)
     page.on("console", lambda message: visit.console.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: visit.console.append(str(error)))
     page.on("requestfailed", lambda request: visit.failed.append(request.url))
-    page.goto(url, wait_until="load")
+    visit.opening = seen.opened(page, url)
     page.evaluate(SETTLE)
     return page
 
 
-def visit_page(context: BrowserContext, path: Path) -> Visit:
-    """Open a page, look at it at both widths in both themes, open every fold, answer every question."""
+def visit_page(context: BrowserContext, path: Path, closely: bool = False) -> Visit:
+    """Open a page, look at it at both widths in both themes, open every fold, answer every question.
+
+    Looked at ``closely``, walk through it with the tab key and hear axe-core, where that is installed.
+    """
     visit = Visit()
     page = open_page(context, path.as_uri(), visit)
     for name, value in page.evaluate(LOOK).items():
@@ -140,5 +158,11 @@ def visit_page(context: BrowserContext, path: Path) -> Visit:
             visit.wide[width, theme] = page.evaluate(WIDER)
         if width == max(WIDTHS):
             visit.scrolling_code = page.evaluate(SCROLLING_CODE)
+            visit.paper = seen.on_paper(page)
+        if width == max(WIDTHS) and closely:
+            visit.keyboard = seen.walk(page)
+            part = "main" if path.parent.name == "chapters" else None  # side bars and heads are the same on all pages
+            visit.objections = seen.violations(page, script, only=part) if (script := seen.axe()) else []
+    visit.stretched = page.evaluate(STRETCHED)
     page.close()
     return visit

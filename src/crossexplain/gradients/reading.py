@@ -30,11 +30,9 @@ if TYPE_CHECKING:
     from crossexplain.gradients.question import Question
 
 TURNED = 8  # examples that are run in another order, to see whether outputs and the rows of a layer follow
-
-
-# The places of models at which it was seen that each example is by itself, with the shapes of the inputs.
+PAIR = 2  # examples that are enough to see it for maps, whose time counts
+# The layers of models at which it was seen, each with the shapes of the inputs: once is enough.
 _SEEN: WeakKeyDictionary[nn.Module, set[tuple]] = WeakKeyDictionary()
-PAIR = 2  # examples that are enough to see it
 
 
 class Reader:
@@ -71,7 +69,6 @@ class Reader:
             raise InputError(f"layer {self.layer!r} gives {tuple(values.shape)}, and the inputs hold pictures of several "
                              "sizes, of which each reads it otherwise; pass layout=... or patches=(rows, columns).")
         return maps[0]
-
 
     def require_each(self, inputs: object, captured: Captured, target: Target = None) -> None:
         """Raise where the pictures touch, or their maps are in another order; looked into once a model and shape of inputs."""

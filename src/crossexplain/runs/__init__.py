@@ -5,10 +5,16 @@
 
 from importlib import import_module
 
-_HOME = {
-    "explain_dataset": "crossexplain.runs.work", "Explainable": "crossexplain.runs.explainer",
-    "Stopped": "crossexplain.runs.work", "read": "crossexplain.runs.reading", "merge": "crossexplain.runs.reading",
-    "Results": "crossexplain.runs.reading", "Entry": "crossexplain.runs.plan", "Source": "crossexplain.runs.plan",
+_HOME = {  # name -> the module that defines it
+    "explain_dataset": "crossexplain.runs.work",
+    "Explainable": "crossexplain.runs.explainer",
+    "read": "crossexplain.runs.reading",
+    "merge": "crossexplain.runs.reading",
+    "Results": "crossexplain.runs.reading",
+    "Entry": "crossexplain.runs.plan",
+    "Source": "crossexplain.runs.plan",
+    "SourceGone": "crossexplain.runs.plan",
+    "Stopped": "crossexplain.runs.work",
 }
 __all__ = list(_HOME)
 

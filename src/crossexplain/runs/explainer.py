@@ -97,7 +97,7 @@ class Explainer:
     device: torch.device
     donors: list[Mapping[str, object]] = field(default_factory=list)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not self.methods or len(set(self.methods)) < len(self.methods):
             raise InputError(f"got the methods {list(self.methods)}, expected one or more different ones.")
         for method in self.methods:

@@ -1,5 +1,6 @@
 """Results read as one table, after the proof that every example is there once."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +15,7 @@ from torch import Tensor
 from crossexplain.checks import InputError, require_one_of
 from crossexplain.files import write_whole
 from crossexplain.gradients import verdict as judging
-from crossexplain.runs.results import MANIFEST, arrow, load_manifest, part_path, sound
+from crossexplain.runs.results import FOOTER, MANIFEST, SCHEMA, arrow, load_manifest, part_path, sound
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -128,7 +129,8 @@ def read(folder: str | Path) -> Results:
     """
     folder = Path(folder)
     manifest = _manifest(folder)
-    bare = Results(arrow().concat_tables(list(_parts(folder, manifest))), manifest)
+    table = arrow().concat_tables(list(_parts(folder, manifest)))
+    bare = Results(table.replace_schema_metadata({FOOTER: json.dumps({"schema": SCHEMA, "run": manifest["hash"]})}), manifest)
     return Results(bare.table.append_column(VERDICT, [bare.each()]), manifest)
 
 
@@ -169,6 +171,9 @@ def _parts(folder: Path, manifest: Mapping[str, Any]) -> Iterator["pa.Table"]:
     configuration = manifest["configuration"]
     n, size = configuration["data"]["examples"], configuration["part"]
     keys, lacking, total = sha256(), [], -(-n // size)
+    if strange := sorted(set(folder.glob("part-*.parquet")) - {part_path(folder, number) for number in range(total)}):
+        raise InputError(f"{strange[0].name} is no part of the run in {folder}, and who reads all parts would count its rows; "
+                         "move it elsewhere.")
     for number in range(total):
         table = sound(part_path(folder, number), number, manifest["hash"])
         expected = range(number * size, min(n, (number + 1) * size))

@@ -224,7 +224,7 @@ def claim(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 def _place(text: str, path: Path) -> None:
     """Write a file whole, unless another process was faster."""
-    own = write_whole(path.with_name(f".{path.name}.{uuid4().hex}"), lambda part: part.write_text(text, "utf-8"))
+    own = write_whole(path.with_name(f".{path.name}.{uuid4().hex}.part"), lambda part: part.write_text(text, "utf-8"))
     try:
         os.link(own, path)
     except FileExistsError:

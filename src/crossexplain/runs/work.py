@@ -4,6 +4,7 @@ import io
 import math
 import os
 import platform
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,7 +25,6 @@ from crossexplain.runs.explainer import ROUNDS, Explainable, Explainer, Said
 from crossexplain.runs.plan import Entry, Selection, Shard, Source, plain_text, require_shard, shard_of
 from crossexplain.runs.results import Columns
 
-__all__ = ["Explainable", "Cost", "Done", "Stopped", "explain_dataset"]
 PART, BATCH = 256, 32  # examples that are written, and explained, at a time
 TRIED = 32  # examples by which the cost is measured
 LOOKED_AT = 8  # examples that are tried before a model and a method are said not to fit
@@ -148,7 +148,7 @@ def explain_dataset(subject: Explainable, data: Source, method: str | Sequence[s
     selection = Selection(data, tuple([where] if isinstance(where, str) else where), limit)
     methods = [method] if isinstance(method, str) else list(method)
     listed = [baselines] if isinstance(baselines, (str, Mapping)) else list(baselines)
-    with _threads(threads):
+    with _settled(threads):
         explainer = Explainer(subject, methods, listed, budget, seed, _device(device))
         n, keys = selection.survey()
         explainer.read_donors(selection)
@@ -191,7 +191,9 @@ class _Run:
     def work(self, selection: Selection, progress: bool) -> Done:
         schema, (rank, world) = self.columns.schema(), self.shard
         own = sum(min(self.size, self.n - first) for first in range(rank * self.size, self.n, world * self.size))
-        with tqdm(total=own, unit=" examples", desc=f"process {rank + 1} of {world}", disable=not progress) as bar:
+        often = 0.1 if sys.stderr.isatty() else 10  # seconds: a log is not to be filled with bars
+        with tqdm(total=own, unit=" examples", desc=f"process {rank + 1} of {world}", mininterval=often,
+                  disable=not progress) as bar:
             try:
                 for number, entries in selection.parts(self.size, self.shard):
                     if self._is_there(number, entries):
@@ -273,11 +275,13 @@ def _memory() -> float:
 
 
 @contextmanager
-def _threads(number: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
+def _settled(threads: int) -> Iterator[None]:
+    """Let torch sum in the same order at every run."""
+    before, cudnn = torch.get_num_threads(), torch.backends.cudnn
+    torch.set_num_threads(threads)
     try:
-        yield
+        with cudnn.flags(cudnn.enabled, benchmark=False, deterministic=True, allow_tf32=cudnn.allow_tf32):
+            yield
     finally:
         torch.set_num_threads(before)
 

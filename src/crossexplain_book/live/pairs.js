@@ -90,11 +90,8 @@ class Pairs {
       this[`${key}Choice`] = make("select", { onchange }, ...options);
       return make("label", {}, `${label} `, this[`${key}Choice`]);
     };
-    const button = (text, onclick) => make("button", { type: "button", onclick }, text), groups = new Map();
-    this.head.pairs.forEach(({ title, words }, k) => {
-      if (!groups.has(title)) groups.set(title, make("optgroup", { label: title }));
-      groups.get(title).append(make("option", { value: k }, `${k + 1}: ${words.join(" ")}`));
-    });
+    const button = (text, onclick) => make("button", { type: "button", onclick }, text);
+    const pairs = this.head.pairs.map(({ title, words }, k) => make("option", { value: k }, `${title}: ${words.join(" ")}`));
     const titled = (rows) => rows.map(([, title], k) => make("option", { value: k }, title));
     this.say = make("p", { role: "status", class: "ce-lab-say" });
     this.picture = make("canvas", { role: "img" });
@@ -108,7 +105,7 @@ class Pairs {
     this.changing = make("input", { type: "checkbox", onchange: () => this.change({ change: Number(this.changing.checked) }) });
     const all = () => this.one.words.length + 1, whole = () => this.one.grid[0] * this.one.grid[1] + 1;
     const root = make("div", { class: "ce-lab-live" }, make("style", {}, STYLE),
-      make("div", { class: "ce-lab-row" }, select("pair", "Pair", [...groups.values()])),
+      make("div", { class: "ce-lab-row" }, select("pair", "Model and pair", pairs)),
       this.say,
       make("div", { class: "ce-lab-pictures" }, make("div", {}, this.picture, this.grid), make("div", {}, this.overlay)),
       this.scale, make("h3", {}, "Click a word, or a cell of the picture: it is covered"), this.words, this.best,
@@ -125,7 +122,9 @@ class Pairs {
 
   change(changes, keep = true) {
     const before = this.written();
-    Object.assign(this.state, changes.pair === undefined || changes.word !== undefined ? {} : { word: 0, cell: 0 }, changes);
+    const { words, grid } = this.one, known = (one) => `${one.words} ${one.grid}`;
+    Object.assign(this.state, changes);
+    if (changes.word === undefined && known(this.one) !== known({ words, grid })) this.state.word = this.state.cell = 0;
     for (const [key, rows] of [["map", this.maps], ["score", this.scores]]) { // not every pair has a map of words by patches
       if (rows[this.state[key]][0] === "by patch" && !this.array("by patch")) this.state[key] = 0;
     }
@@ -149,12 +148,12 @@ class Pairs {
   }
 
   tell() {
-    const { word, cell } = this.state, { words, grid, truth } = this.one, sure = this.logit(word, cell);
+    const { word, cell } = this.state, { title, words, grid, truth } = this.one, sure = this.logit(word, cell);
     const named = [word > words.length ? "all words" : word && `the word "${words[word - 1]}"`,
       cell > grid[0] * grid[1] ? "the whole picture" : cell && `the cell in ${this.place(cell - 1)}`].filter(Boolean);
-    const whole = says(this.logit(0, 0)), given = `The truth is ${truth ? "yes" : "no"}.`;
-    this.say.textContent = named.length ? `With ${named.join(" and ")} covered the model says ${says(sure)}; with nothing `
-      + `covered ${whole}. ${given}` : `The model says ${whole}. ${given}`;
+    const whole = says(this.logit(0, 0)), given = `The truth is ${truth ? "yes" : "no"}.`, model = `the model (${title})`;
+    this.say.textContent = named.length ? `With ${named.join(" and ")} covered ${model} says ${says(sure)}; with nothing `
+      + `covered ${whole}. ${given}` : `${model[0].toUpperCase()}${model.slice(1)} says ${whole}. ${given}`;
     if (word && cell) this.say.textContent += ` With ${named[0]} alone covered the logit is ${plus(this.logit(word, 0))}, with `
       + `${named[1]} alone ${plus(this.logit(0, cell))}: what both have together for the answer, their dividend, is `
       + `${plus(this.dividend(word, cell))}.`;

@@ -105,7 +105,7 @@ def stored(title: str, model: nn.Module, inputs: Inputs, modalities: tuple[Image
         return Views(inputs, sides, dict(enumerate(plan)), allow_empty=True).inputs
 
     heat = maps.attribute(model, covering(sides[1], present[1]), sides[0].layer, [key for _, key in map_choices()], 1,
-                          "for" if yes else "against")
+                          "for" if yes else "against", layout=sides[0].layout, positions=sides[0].positions)
     captured = capture(model, covering(sides[0], present[0]), sides[1].layer, int(yes))
     activations, slopes = (of[sides[1].layer][:, present[1]] for of in (captured.activations, captured.gradients))
     scores = {key: tokens.METHODS[key].read(activations, slopes) for _, key in word_choices()}

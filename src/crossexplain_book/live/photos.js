@@ -94,8 +94,8 @@ class Photographs {
     const likely = Array.from({ length: named }, (_, k) => `${this.head.names[values[at + k]]} `
       + `${Math.round(100 * this.array("chances").values[at + k])} %`).join(", ");
     this.say.textContent = `${step ? `With the hottest ${share} covered the` : "The"} network reads ${likely}. The logit of `
-      + `${asked} is ${withSign(hottest[step])}${step ? `, with nothing covered ${withSign(hottest[0])}, and with as much covered `
-      + `at random ${withSign(random[step])}` : ""}.`;
+      + `${asked} is ${withSign(hottest[step])}${step ? `, with nothing covered ${withSign(hottest[0])}, and with as much `
+      + `covered at random ${withSign(random[step])}` : ""}.`;
     this.draw(hottest, random);
     this.showPictures();
     this.title = `${this.head.methods[method][1]} at ${this.head.layers[layer][0]}`;
@@ -123,8 +123,8 @@ class Photographs {
     pen.beginPath();
     pen.arc(x(step), y(hottest[step]), 5, 0, 2 * Math.PI);
     pen.fill();
-    this.curve.setAttribute("aria-label", `The logit of ${this.head.photographs[this.state.photo].asked} as more is covered: the `
-      + `hottest first ${hottest.map(withSign).join(", ")}; in random order ${random.map(withSign).join(", ")}`);
+    this.curve.setAttribute("aria-label", `The logit of ${this.head.photographs[this.state.photo].asked} as more is covered: `
+      + `the hottest first ${hottest.map(withSign).join(", ")}; in random order ${random.map(withSign).join(", ")}`);
   }
 
   async image(which) {
@@ -141,7 +141,8 @@ class Photographs {
     const drawn = this.written(), [image, blurred] = [await this.image("image"), await this.image("blurred")];
     if (drawn !== this.written()) return; // another state was chosen meanwhile
     const { naturalWidth: width, naturalHeight: height } = image, { values, rows, columns, isSigned } = this.heat();
-    const pen = this.picture.getContext("2d", { willReadFrequently: true }), large = stretched(values, rows, columns, height, width);
+    const pen = this.picture.getContext("2d", { willReadFrequently: true });
+    const large = stretched(values, rows, columns, height, width);
     const top = Math.max(...values.map(Math.abs)), { photo, step } = this.state;
     Object.assign(this.picture, { width, height });
     pen.drawImage(image, 0, 0);
@@ -160,7 +161,8 @@ class Photographs {
     const where = `row ${Math.floor(at / columns) + 1}, column ${(at % columns) + 1} of ${rows} x ${columns}`;
     this.overlay.setAttribute("aria-label", `${this.title}: ${top ? `strongest in ${where}` : "nothing"}`);
     this.scale.textContent = `The photograph, and ${this.title} upon it, ${top ? `strongest in ${where}` : "which is empty"}. `
-      + `${isSigned ? "Red speaks for" : "The brighter, the more evidence for"} ${name.asked}${isSigned ? ", blue against it" : ""}. `
+      + `${isSigned ? "Red speaks for" : "The brighter, the more evidence for"} ${name.asked}`
+      + `${isSigned ? ", blue against it" : ""}. `
       + "Below, the logit as the hottest (line) or any pixels (dashed) are covered.";
   }
 }

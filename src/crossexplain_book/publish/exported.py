@@ -123,10 +123,10 @@ def export(question: Question) -> bytes:
     try:
         with torch.backends.mkldnn.flags(enabled=False), torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH), \
                 _without_fast_path():
-            graph = make_fx(explained, decompositions())(*example)
+            graph = make_fx(explained, decompositions())(*example).eval()
             if any(getattr(getattr(node.target, "_schema", None), "is_mutable", False) for node in graph.graph.nodes):
                 with torch.no_grad():  # once more, so that nothing is changed in place
-                    graph = make_fx(torch.func.functionalize(graph, remove="mutations"))(*example)
+                    graph = make_fx(torch.func.functionalize(graph, remove="mutations"))(*example).eval()
             # What would make the graph smaller takes minutes for a recurrent layer, and is done as the graph is loaded.
             program = torch.onnx.export(graph, tuple(example), dynamo=True, optimize=False, verbose=False,
                                         input_names=[f"in:{name}" for name in names], output_names=names_of(question))

@@ -87,7 +87,8 @@ class Published {
       ...this.head.verdict.map((line) => make("p", {}, line)), this.each,
       heading("How this page was made"),
       make("p", {}, `The answers were stored when the page was written. What stands in for what is covered: ${this.head.baseline}. `
-        + `Evidence for a class is its logit${this.head.classes.length > 2 ? ", less the mean of all classes" : ""}.`),
+        + (this.head.single ? `Evidence for "${this.head.classes[1]}" is the logit, for "${this.head.classes[0]}" its negative.`
+          : "Evidence for a class is its logit, less the mean of all classes.")),
       ...this.made().map((line) => make("p", {}, line)), ...this.head.refused.map(([title, reason]) => make("p", {}, `No scores of ${title}: ${reason}`))));
   }
 
@@ -130,8 +131,13 @@ class Published {
   /** Ask the model about the state that is shown, and show what it says unless the reader has gone on. */
   async follow() {
     const { example, hidden, method } = this.state, key = this.written(), [name] = this.head.methods[method];
-    const found = await this.live.ask(example, hidden, this.head.live.methods[name]);
-    if (this.written() !== key) return;
+    let found = null;
+    try {
+      found = await this.live.ask(example, hidden, this.head.live.methods[name]);
+    } catch (error) {
+      this.started.textContent = `The model fails on this state (${error.message ?? error}); the stored answers stand.`;
+    }
+    if (!found || this.written() !== key) return;
     const { logits } = found, predicted = logits.length > 1 ? logits.indexOf(Math.max(...logits)) : Number(logits[0] > 0);
     const scores = name in this.head.live.methods ? this.head.modalities.map((modality, m) => {
       const all = found[`${name}:${modality.name}`];
@@ -175,10 +181,10 @@ class Published {
   showParts(now) {
     const { example, state, starts } = this, [key, title, line, hasSign] = this.head.methods[state.method];
     const scores = now ?? example.scores[key], focus = document.activeElement?.dataset?.part;
-    const top = Math.max(...scores.flatMap((part) => part ?? []).map((v) => Math.abs(v ?? 0))) || 1;
+    const tops = scores.map((part) => Math.max(0, ...(part ?? []).map((v) => Math.abs(v ?? 0)))); // gradients have other units
     const boxes = this.head.modalities.map(({ name, unit, grid }, m) => {
       const words = example.words[m], numbers = words.map((_, i) => starts[m] + i), covered = (k) => state.hidden.includes(k);
-      const value = (i) => (scores?.[m] ? scores[m][i] : null);
+      const value = (i) => (scores[m] ? scores[m][i] : null), top = tops[m] || 1;
       const colour = (v) => tint(v < 0 ? BLUE : ORANGE, 0.9 * Math.abs(v ?? 0) / top);
       const part = (i, ...inner) => make("button", { type: "button", "data-part": numbers[i],
         "aria-pressed": String(covered(numbers[i])), title: words[i], onclick: () => this.cover([numbers[i]]),
@@ -209,9 +215,10 @@ class Published {
     });
     this.parts.replaceChildren(...boxes);
     this.parts.querySelector(`[data-part="${focus}"]`)?.focus();
+    const largest = this.head.modalities.map(({ name }, m) => `${name} ${scores[m] ? tops[m].toPrecision(3) : "none"}`);
     this.line.textContent = `Scores: ${line}. ${hasSign ? "Orange speaks for the followed class, blue against it" : "The stronger "
-      + "a word's colour, and the brighter a cell, the larger the score"}; the largest here is ${top.toPrecision(3)}. They are of the example ${now ? "as it is covered, computed in this page" : "with nothing "
-      + "covered"}.`;
+      + "a word's colour, and the brighter a cell, the larger the score"}; the largest: ${largest.join(", ")}. They are of the `
+      + `example ${now ? "as it is covered, computed in this page" : "with nothing covered"}.`;
   }
 
   showRounds(followed) {

@@ -23,7 +23,7 @@ from crossexplain_book.publish.exported import (
     names_of,
 )
 
-LARGEST = 30_000_000  # bytes of a graph
+LARGEST = 30_000_000  # bytes of a graph, and of a model's weights
 KINDS = ("float32", "int64", "int32", "bool", "uint8")  # of tensors, that a browser has arrays for
 NEAR = 1e-3  # by how much a graph's numbers may differ from PyTorch's, of the largest
 CHECKED = 4  # examples on which they are compared
@@ -52,8 +52,10 @@ def running(question: Question) -> Running:
     CannotExport
         Where the model cannot run in a page, or says something else there; the message says why.
     """
-    keys = list(columns(question))
-    pool = _Pool()
+    weights = sum(value.numel() * value.element_size() for value in question.model.parameters())
+    if weights > LARGEST:  # before it is traced, which takes as long as it is large
+        raise CannotExport(f"its weights have {weights / 1e6:.0f} MB, and {LARGEST / 1e6:.0f} MB are the most for a page")
+    keys, pool = list(columns(question)), _Pool()
     examples = [[pool.add(*_parts(key, value)) for key, value in _tensors(question, i).items()] for i in range(len(question))]
     graph = export(question)
     if len(graph) > LARGEST:

@@ -1,6 +1,7 @@
 """A data set is explained once and whole, whatever stops the processes that do it."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ pytest.importorskip("pyarrow")
 from benchmarks.studies import killed
 from crossexplain import InputError
 from crossexplain.evaluation.methods import CannotRun, explain, registry
-from crossexplain.runs import Stopped, explain_dataset, merge, read, results
+from crossexplain.runs import SourceGone, Stopped, explain_dataset, merge, read, results
 from crossexplain.runs.explainer import DRAWN, Explainer
 from crossexplain.runs.plan import Entry, Selection, shard_of
 from crossexplain_book.cli import OK, USAGE, main
@@ -168,6 +169,15 @@ def test_flipped_bits_anywhere_in_a_part_are_found_or_change_nothing(alone, tmp_
     assert found > 200
 
 
+def test_a_part_too_many_is_named(alone, tmp_path):
+    folder = tmp_path / "out"
+    shutil.copytree(alone, folder)
+    assert read(folder).table.num_rows == 24
+    shutil.copy(results.part_path(folder, 0), results.part_path(folder, 6))
+    with pytest.raises(InputError, match="part-000006.parquet is no part of the run"):
+        read(folder)
+
+
 @pytest.mark.parametrize("change, said", [
     ({"seed": 1}, "seed was 0 and is 1 now"), ({"batch": 2}, "batch was 4 and is 2 now"), ({"limit": 20}, "limit was null"),
     ({"method": "rounds"}, "methods was"), ({"baselines": "data"}, "baselines was"), ({"threads": 2}, "threads was 1")])
@@ -235,6 +245,20 @@ def test_an_interrupt_keeps_what_is_finished_and_says_how_to_go_on(alone, tmp_pa
         explain_dataset(killed.subject(), Interrupted(), killed.METHODS, tmp_path / "out", **settings)
     assert not list((tmp_path / "out").glob(".*")) and killed.run(tmp_path / "out").kept == 8
     assert killed.bits(tmp_path / "out") == killed.bits(alone)
+
+
+def test_data_that_is_gone_stops_the_run_and_fails_no_example(alone, tmp_path):
+    @dataclass(frozen=True)
+    class Gone(killed.Data):
+        def load(self, i):
+            if i == 10:
+                raise SourceGone("the disk was taken away")
+            return super().load(i)
+
+    settings = {"part": killed.PART, "batch": killed.BATCH, "budget": 16, "progress": False}
+    with pytest.raises(SourceGone, match="taken away"):
+        explain_dataset(killed.subject(), Gone(), killed.METHODS, tmp_path / "out", **settings)
+    assert killed.run(tmp_path / "out").kept == 8 and killed.bits(tmp_path / "out") == killed.bits(alone)
 
 
 def test_a_model_that_fits_nothing_is_said_before_anything_is_written(tmp_path):
