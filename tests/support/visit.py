@@ -55,7 +55,7 @@ SCROLLING_CODE = """() => [...document.querySelectorAll('article .cell:not(.tag_
     .filter(pre => pre.scrollWidth > pre.clientWidth + 1)
     .map(pre => pre.textContent.split('\\n').reduce((a, b) => a.length >= b.length ? a : b))"""
 
-STRETCHED = """() => [...document.querySelectorAll('article img')].filter(image => {
+STRETCHED = """() => [...document.querySelectorAll('article img[height]')].filter(image => {
     const style = getComputedStyle(image);
     const width = image.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight);
     const height = image.clientHeight - parseFloat(style.paddingTop) - parseFloat(style.paddingBottom);
