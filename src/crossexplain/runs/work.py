@@ -155,10 +155,12 @@ def explain_dataset(subject: Explainable, data: Source, method: str | Sequence[s
         columns = _columns(explainer, selection, data.columns)
         if dry_run:
             return _cost(explainer, selection, columns, n, batch)
+        kinds = {name: getattr(kind, "__name__", str(kind)) for name, kind in data.columns.items()}
         configuration = {
             "schema": results.SCHEMA, "model": {"name": subject.name, "weights": subject.weights(), "code": subject.code},
-            "data": {**data.describe(), "examples": n, "keys": keys}, "where": list(selection.where), "limit": limit,
-            "methods": methods, "baselines": listed, "target": getattr(subject.target, "__qualname__", repr(subject.target)),
+            "data": {**data.describe(), "columns": kinds, "examples": n, "keys": keys}, "where": list(selection.where),
+            "limit": limit, "methods": methods, "baselines": listed,
+            "target": getattr(subject.target, "__qualname__", repr(subject.target)),
             "budget": budget, "seed": seed, "part": size, "batch": batch, "threads": threads, "device": explainer.device.type,
             "code": _code(), "versions": _versions()}
         folder = Path(out)
