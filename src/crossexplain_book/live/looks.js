@@ -59,11 +59,12 @@ function unpacked(data) { // a DataView of a widget, an array of a page
   const bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength).slice(); // begun at 0
   const length = new DataView(bytes.buffer).getUint32(0, true), begin = 4 + length;
   const head = JSON.parse(new TextDecoder().decode(bytes.subarray(4, begin)));
-  for (const [name, { start, shape, whole }] of Object.entries(head.arrays)) {
+  for (const [name, { start, shape, bytes: each }] of Object.entries(head.arrays)) {
     const count = shape.reduce((a, b) => a * b, 1), at = begin + start, size = count / shape[0];
-    const steps = new Float32Array(bytes.buffer, at, whole ? count : shape[0]);
-    const levels = whole ? null : new Int8Array(bytes.buffer, at + 4 * shape[0], count);
-    head.arrays[name] = { shape, values: whole ? steps : Float32Array.from(levels, (v, i) => v * steps[Math.floor(i / size)]) };
+    const steps = new Float32Array(bytes.buffer, at, each === 4 ? count : shape[0]);
+    const levels = each === 4 ? [] : new (each === 2 ? Int16Array : Int8Array)(bytes.buffer, at + 4 * shape[0], count);
+    const values = each === 4 ? steps : Float32Array.from(levels, (v, i) => v * steps[Math.floor(i / size)]);
+    head.arrays[name] = { shape, values };
   }
   return head;
 }

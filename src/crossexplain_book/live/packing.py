@@ -1,4 +1,4 @@
-"""What a live part is told: a head as JSON, and arrays behind it, in single bytes where a picture needs no more."""
+"""What a live part is told: a head as JSON, and arrays behind it, in one or two bytes a number where that is enough."""
 
 import json
 from base64 import b64encode
@@ -9,10 +9,8 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-LEVELS = 127  # steps from 0 to the largest absolute value of an array in single bytes
 
-
-def packed(head: Mapping[str, object], arrays: Mapping[str, np.ndarray]) -> bytes:
+def packed(head: Mapping[str, object], arrays: Mapping[str, np.ndarray], kind: type[np.integer] = np.int8) -> bytes:
     """Return head and arrays as bytes, which ``unpacked`` of ``looks.js`` reads.
 
     Parameters
@@ -20,8 +18,10 @@ def packed(head: Mapping[str, object], arrays: Mapping[str, np.ndarray]) -> byte
     head : mapping
         What JSON can hold.
     arrays : mapping from name to ndarray
-        Those of float32 are kept as they are; of all others each entry of the first axis is kept in :data:`LEVELS` steps of
-        its own largest absolute value.
+        Those of float32 are kept as they are; of all others each entry of the first axis is kept in steps of its own largest
+        absolute value.
+    kind : numpy.int8 or numpy.int16
+        In 127 steps, which is enough to look at, or in 32,767, of which differences can be taken.
 
     Returns
     -------
@@ -31,8 +31,8 @@ def packed(head: Mapping[str, object], arrays: Mapping[str, np.ndarray]) -> byte
     places, parts, start = {}, [], 0
     for name, array in arrays.items():
         whole = array.dtype == np.float32
-        data = array.tobytes() if whole else _in_steps(array)
-        places[name] = {"start": start, "shape": array.shape, "whole": whole}
+        data = array.tobytes() if whole else _in_steps(array, kind)
+        places[name] = {"start": start, "shape": array.shape, "bytes": 4 if whole else kind(0).itemsize}
         parts.append(data + bytes(-len(data) % 4))
         start += len(parts[-1])
     text = json.dumps({**head, "arrays": places}, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
@@ -40,11 +40,11 @@ def packed(head: Mapping[str, object], arrays: Mapping[str, np.ndarray]) -> byte
     return b"".join([len(text).to_bytes(4, "little"), text, *parts])
 
 
-def _in_steps(array: np.ndarray) -> bytes:
-    """Return the step of each entry of the first axis, float32, and behind them the numbers of steps, int8."""
+def _in_steps(array: np.ndarray, kind: type[np.integer]) -> bytes:
+    """Return the step of each entry of the first axis, float32, and behind them the numbers of steps."""
     rows = array.reshape(len(array), -1)
-    steps = np.abs(rows).max(axis=1, keepdims=True).astype(np.float32) / LEVELS
-    return steps.tobytes() + np.rint(rows / np.where(steps > 0, steps, 1)).astype(np.int8).tobytes()
+    steps = np.abs(rows).max(axis=1, keepdims=True).astype(np.float32) / np.iinfo(kind).max
+    return steps.tobytes() + np.rint(rows / np.where(steps > 0, steps, 1)).astype(kind).tobytes()
 
 
 def picture(image: Tensor, quality: int = 80) -> str:

@@ -4,6 +4,12 @@ const plus = (x, digits = 2) => (x < 0 ? "-" : "+") + Math.abs(x).toFixed(digits
 const says = (logit) => `${logit > 0 ? "yes" : "no"} (logit ${plus(logit)})`;
 const TOGETHER = [["by patch", "word by patch"], ["dividend", "dividend of word and cell"]]; // what has two sides, and a sign
 
+/** What covering takes away from some values; what is smaller than the steps in which they are kept counts as nothing. */
+function taken(before, after) {
+  const least = 2e-4 * Math.max(...before.map(Math.abs), ...after.map(Math.abs));
+  return before.map((v, k) => (Math.abs(v - after[k]) < least ? 0 : v - after[k]));
+}
+
 class Pairs {
   constructor(host, el) {
     Object.assign(this, { host, el, head: unpacked(host.get("data")), images: new Map(), at: 0 });
@@ -64,7 +70,7 @@ class Pairs {
       return { values: sum, rows, columns, isSigned };
     }
     if (!change) return { values: of(word), rows, columns, isSigned };
-    return { values: of(0).map((v, i) => v - of(word)[i]), rows, columns, isSigned: true };
+    return { values: taken(of(0), of(word)), rows, columns, isSigned: true };
   }
 
   /** The words' scores of the state: their values, and whether they have a sign. */
@@ -81,7 +87,7 @@ class Pairs {
     }
     const { values } = this.array(`score ${key}`), of = (k) => [...values.subarray(k * words.length, (k + 1) * words.length)];
     if (!change) return { values: of(cell), isSigned };
-    return { values: of(0).map((v, k) => v - of(cell)[k]), isSigned: true };
+    return { values: taken(of(0), of(cell)), isSigned: true };
   }
 
   build() {

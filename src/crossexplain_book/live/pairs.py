@@ -166,4 +166,4 @@ class Pairs(LivePart):
         still = still or (f'<img class="dark-light" alt="{escape(alt)}" style="width:min(14rem,100%)" '
                           f'src="{heads[0]["image"]}"><p>{escape(" ".join(first.words))}</p>')
         grad_cam, l2 = ([row[0] for row in head[of]].index(key) for of, key in (("maps", "grad-cam"), ("scores", "l2")))
-        super().__init__(still, f"0~0~0~{grad_cam}~{l2}~0", packed(head, arrays), alt=alt, caption=caption, name=name)
+        super().__init__(still, f"0~0~0~{grad_cam}~{l2}~0", packed(head, arrays, np.int16), alt=alt, caption=caption, name=name)
