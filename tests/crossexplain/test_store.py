@@ -547,6 +547,11 @@ def test_a_hub_folder_is_fetched_file_by_file_and_loads(monkeypatch, cache, tmp_
     assert transformers.AutoModel.from_pretrained(found.path)(**tokens).last_hidden_state.shape == (1, 4, 8)
 
 
+def test_only_what_has_no_hash_may_be_a_folder(tmp_path):
+    assert store._complaint(tmp_path, File("photographs", 1)) is None
+    assert "there is no file" in store._complaint(tmp_path, File("weights.bin", 1, ("sha256:00",)))
+
+
 @needs_data
 @pytest.mark.parametrize(
     "name", ["mnist", "squeezenet1_0", "imagenet-classes", "photos", "app-reviews", "labelled-sentences", "flickr8k"]

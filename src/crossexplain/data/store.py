@@ -251,7 +251,7 @@ def _allowed(source: Source, ask: Callable[[str], bool] | None) -> bool:
 
 def _complaint(path: Path, file: File, trust: bool = True) -> str | None:
     """Return what is wrong with a file, or None; a large one that has not changed since it was right is trusted."""
-    if not path.is_file():
+    if not (path.is_file() if file.hashes else path.exists()):  # what has no hash may be a folder of many files
         return f"there is no file {path}"
     stat = path.stat()
     if stat.st_size <= SMALL or not file.hashes:
