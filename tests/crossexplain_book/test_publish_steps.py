@@ -72,3 +72,8 @@ def test_resizing(name, sides, align):
 def test_diagonal(offset):
     given = draw(2, 4, 5)
     alike(aten.diagonal_scatter.default, given, torch.randn_like(given.diagonal(offset, 1, 2)), offset, 1, 2)
+
+
+def test_axes_of_one():
+    for axes in ([0], [1, -1], [0, 1, 2, 3], [3]):
+        alike(aten.squeeze.dims, draw(2, 1, 3, 1), axes)

@@ -58,9 +58,13 @@ class Explained(nn.Module):
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Run the model forward and back."""
+        with _Reads():
+            return self._read(tensors)
+
+    def _read(self, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
         question, follow = self.question, tensors[-1]
         inputs = {**question.examples(torch.arange(1)), **dict(zip(self.keys, tensors))}
-        with _Reads(), untouched(question.model, True), _tapped(question, inputs) as (kept, given):
+        with untouched(question.model, True), _tapped(question, inputs) as (kept, given):
             logits = question.of_output(question.model(**given), 1)
             places = [kept[layer] for layer in question.layers]
             slopes = torch.autograd.grad((logits * follow).sum(), places, allow_unused=True)
@@ -118,7 +122,8 @@ def export(question: Question) -> bytes:
         import onnxscript  # noqa: F401  torch writes ONNX through it
     except ModuleNotFoundError as error:
         raise CannotExport(f"{error.name} is not installed; type pip install onnx onnxscript onnxruntime") from error
-    explained, example = Explained(question), arguments(question, 0)
+    # Of the example with the fewest features: where a batch is padded, one without padding would be traced without its mask.
+    explained, example = Explained(question), arguments(question, int(question.joined().sum(dim=1).argmin()))
     names = [*explained.keys, FOLLOW]
     try:
         with torch.backends.mkldnn.flags(enabled=False), torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH), \

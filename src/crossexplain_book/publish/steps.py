@@ -17,12 +17,18 @@ def decompositions() -> dict:
         aten.max_pool2d_with_indices_backward.default: _max_pool_backward,
         aten.diagonal_scatter.default: _diagonal_scatter,
         aten._is_all_true.default: lambda given: given.all(),
+        aten.squeeze.dims: _squeeze,
         aten.upsample_bilinear2d_backward.default: partial(_resized_backward, aten.upsample_bilinear2d),
         aten.upsample_bicubic2d_backward.default: partial(_resized_backward, aten.upsample_bicubic2d),
         aten.avg_pool2d_backward.default: _average_pool_backward,
         aten._adaptive_avg_pool2d.default: _adaptive_pool,
         aten._adaptive_avg_pool2d_backward.default: _adaptive_pool_backward,
     }
+
+
+def _squeeze(given, axes):
+    axes = {axis % given.ndim for axis in axes}
+    return given.reshape([size for axis, size in enumerate(given.shape) if size != 1 or axis not in axes])
 
 
 def _convolution_backward(slope, given, weight, bias_sizes, stride, padding, dilation, transposed, output_padding, groups,
