@@ -55,6 +55,17 @@ def test_what_the_adapters_offer_is_documented():
     assert {("crossexplain.adapters", name) for name in adapters.__all__} <= set(DOCUMENTED)
 
 
+def test_no_package_has_a_function_with_the_name_of_a_module_in_it():
+    """Importing the module would put it in the function's place."""
+    clashes = []
+    for code in sorted((ROOT / "src").rglob("__init__.py")):
+        modules = {path.stem for path in code.parent.iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()}
+        tree = ast.parse(code.read_text("utf-8"))
+        clashes += [f"{code.parent.name}.{node.name}" for node in tree.body
+                    if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name in modules]
+    assert not clashes
+
+
 def test_nothing_is_documented_twice():
     things = [(name, getattr(importlib.import_module(module), name)) for module, name in DOCUMENTED]
     places = Counter((name, id(thing)) for name, thing in things if callable(thing))

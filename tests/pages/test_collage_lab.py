@@ -73,7 +73,7 @@ def test_all_stored_pairs_and_their_verdicts_are_those_of_pytorch(page):
 
 
 def test_half_precision_changes_no_answer():
-    inputs, whole = live.pairs().inputs(), load_or_train("collages", progress=False).model
+    inputs, whole = live.kept_pairs().inputs(), load_or_train("collages", progress=False).model
     with torch.no_grad():
         before, after = whole(**inputs), live.model()(**inputs)
     assert torch.equal(before > 0, after > 0) and (before - after).abs().max() < 0.1
@@ -119,7 +119,7 @@ def test_a_reader_changes_digits_words_and_what_is_covered(page):
     lab.get_by_role("button", name="uncover all").click()
     lab.get_by_role("button", name="next stored pair").click()
     agrees(page)
-    expected = live.pairs().digits[0].tolist()
+    expected = live.kept_pairs().digits[0].tolist()
     assert f"reads the digits {', '.join(map(str, expected))}" in lab.locator("[role=status]").first.inner_text()
 
 

@@ -67,7 +67,7 @@ def model() -> CnnLstm:
 
 
 @cache
-def pairs() -> Collages:
+def kept_pairs() -> Collages:
     """Return the stored pairs, :data:`PAIRS` of them, of digits that the model was not trained on."""
     return collages.build(digits.load("sklearn"), PAIRS, "test", SEED)
 
@@ -98,7 +98,7 @@ def packed() -> bytes:
             "statements": [{"sentence": sentence, "task": one.task, "precision": one.precision, "cells": one.cells,
                             "count": one.count} for sentence, one in collages.STATEMENTS.items()],
             **{name: np.column_stack([_places(of), of.sentence_id]).tolist()
-               for name, of in (("pairs", pairs()), ("lenders", lenders()))}}
+               for name, of in (("pairs", kept_pairs()), ("lenders", lenders()))}}
     text = json.dumps(head, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 4)
     return b"".join([len(text).to_bytes(4, "little"), text, *parts, bunch.images[tests].astype(np.uint8).tobytes()])
@@ -145,12 +145,12 @@ class CollageLab(LivePart):
     parts, kind = PARTS, "lab"
 
     def __init__(self, pair: int = 0, *, name: str, caption: str):
-        inputs, network = pairs().inputs([pair]), model()
+        inputs, network = kept_pairs().inputs([pair]), model()
         words = collages.words(inputs["tokens"][0])
         sides = ImageCells(layer=network.image_layer), Tokens(layer=network.text_layer)
         logit, heat, scores = explain_one(network, inputs, sides, "grad-cam", "l2")
         first = Explained(inputs["images"][0], words, logit, heat, scores[: len(words)])
-        shown = ", ".join(map(str, pairs().digits[pair]))
+        shown = ", ".join(map(str, kept_pairs().digits[pair]))
         alt = (f"A collage of the digits {shown} and the sentence '{' '.join(words)}'. The model says {first.answer}. "
                f"{strongest(first)}")
         source = b64encode(draw(first, alt=alt, caption=caption, name=name).png()).decode()
@@ -161,6 +161,6 @@ class CollageLab(LivePart):
 
 def _written(pair: int) -> str:
     """Return the state that begins with a stored pair, as ``lab.js`` writes it: nothing covered, the first of each choice."""
-    cells, words = (row[pair].tolist() for row in (_places(pairs()), pairs().tokens()))
+    cells, words = (row[pair].tolist() for row in (_places(kept_pairs()), kept_pairs().tokens()))
     numbers = ".".join(np.base_repr(word, 36).lower() for word in words if word)
     return f"{'.'.join(map(str, cells))}~{numbers}~0~0~0~0~0"
