@@ -28,8 +28,9 @@ BROKEN = 6, 15  # examples that cannot be read
 CALLS = "fsync", "replace", "link", "unlink"  # of the module os
 METHODS = "rounds", "grad-cam"
 CONTEXT = get_context("forkserver")  # a fork of a process that has threads may never end
-CONTEXT.set_forkserver_preload(["benchmarks.studies.killed", "crossexplain.runs.known", "crossexplain.runs.work", "scipy.stats",
-                                "pyarrow.parquet", "pyarrow.pandas_compat"])  # all that a run imports
+CONTEXT.set_forkserver_preload([  # all that a run, and a job of the fault suite, imports
+    "benchmarks.studies.killed", "benchmarks.studies.faults.jobs", "crossexplain.runs.known", "crossexplain.runs.work",
+    "scipy.stats", "pyarrow.parquet", "pyarrow.pandas_compat"])
 
 
 class Small(nn.Module):

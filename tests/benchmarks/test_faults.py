@@ -1,5 +1,7 @@
 """Faults made on purpose: the result is right, or told in the package's own words; nothing is lost. The rest by the command."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -39,8 +41,4 @@ def test_what_is_silent_or_foreign_is_seen():
 
 
 def test_a_job_that_does_not_come_back_to_the_same_result_counts_as_lost(tmp_path):
-    def forgets(folder):
-        (folder / "mark").touch()
-        return str(len(list(folder.iterdir())) + len(list(folder.parent.iterdir())))
-
-    assert jobs.killed(jobs.Job("forgets", forgets, ()), tmp_path, kills=2).kind == "lost"
+    assert jobs.killed(jobs.Job("another folder, another answer", Path.stat, ()), tmp_path, kills=1).kind == "lost"

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import pickle
 import random
 import shutil
 import signal
@@ -15,6 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from multiprocessing.connection import Connection
 from pathlib import Path
 from unittest.mock import patch
 
@@ -190,43 +190,46 @@ FETCHED = (store.FetchError, store.MissingSource, store.BrokenSource)
 
 
 class Child:
-    """A process of its own that does a job; :meth:`ended` gives what it returned, an exception, or None if it was killed."""
+    """A process of its own that does a job; :meth:`ended` gives what it returned, an exception, or None if it was killed.
+
+    It is a fork of a process that has done nothing but import: a fork of one with threads may never end.
+    """
 
     def __init__(self, call: Callable[[], object]):
-        self.reading, writing = os.pipe()
-        self.pid = os.fork()
-        if self.pid == 0:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            try:
-                found: object = call()
-            except BaseException as error:  # the parent looks at it, whatever it is
-                found = error
-            with suppress(Exception), os.fdopen(writing, "wb") as stream:
-                stream.write(_pickled(found))
-            os._exit(0)
-        os.close(writing)
+        self.reading, writing = small.CONTEXT.Pipe(duplex=False)
+        self.process = small.CONTEXT.Process(target=_work, args=(call, writing))
+        self.process.start()
+        writing.close()
 
     def ended(self) -> object:
         """Wait for the end."""
-        watch = threading.Timer(PATIENCE, self.stop)
-        watch.start()
-        with os.fdopen(self.reading, "rb") as stream:
-            content = stream.read()
-        os.waitpid(self.pid, 0)
-        watch.cancel()
-        return pickle.loads(content) if content else None  # noqa: S301 - of a child of this process
+        found = None
+        if self.reading.poll(PATIENCE):
+            with suppress(EOFError):
+                found = self.reading.recv()
+        else:
+            self.stop()
+        self.process.join()
+        return found
 
     def stop(self, by: int = signal.SIGKILL) -> None:
         """Send a signal."""
         with suppress(ProcessLookupError):
-            os.kill(self.pid, by)
+            os.kill(self.process.pid, by)
 
 
-def _pickled(found: object) -> bytes:
+def _work(call: Callable[[], object], writing: Connection) -> None:
+    """Do a job and send what came of it, an exception included."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    torch.set_num_threads(1)
     try:
-        return pickle.dumps(found)
-    except Exception:  # an error that holds something else
-        return pickle.dumps(RuntimeError(str(found)))
+        found: object = call()
+    except BaseException as error:  # the parent looks at it, whatever it is
+        found = error
+    try:
+        writing.send(found)
+    except Exception:  # an error that holds something that cannot be sent
+        writing.send(RuntimeError(str(found)))
 
 
 def again(call: Callable[[], object]) -> object:
@@ -284,14 +287,14 @@ def _goes_on(job: Job, folder: Path, right: str, before: Outcome) -> Outcome:
     """Return the outcome of a fault, after the job was asked again without it."""
     if before.kind not in (TOLD, RIGHT):
         return before
-    after = asked(lambda: again(lambda: job.work(folder)), right, ())
+    after = asked(lambda: again(partial(job.work, folder)), right, ())
     return before if after.kind == RIGHT else Outcome(LOST, f"asked again: {after.words}")
 
 
 def _right(job: Job, folder: Path) -> str:
     place = folder / "whole"
     place.mkdir()
-    return str(again(lambda: job.work(place)))
+    return str(again(partial(job.work, place)))
 
 
 def _full(job: Job, folder: Path) -> Outcome:
@@ -301,7 +304,7 @@ def _full(job: Job, folder: Path) -> Outcome:
         with suppress(OSError), filler.open("wb", buffering=0) as stream:
             while True:
                 stream.write(bytes(4096))
-        found = asked(lambda: again(lambda: job.work(disk)), right, job.errors)
+        found = asked(lambda: again(partial(job.work, disk)), right, job.errors)
         filler.unlink()
         return _goes_on(job, disk, right, found)
 
@@ -310,7 +313,7 @@ def _read_only(job: Job, folder: Path) -> Outcome:
     right = _right(job, folder)
     with small_disk(folder) as disk:
         subprocess.run(["mount", "-o", "remount,ro", disk], check=True, capture_output=True)
-        found = asked(lambda: again(lambda: job.work(disk)), right, job.errors)
+        found = asked(lambda: again(partial(job.work, disk)), right, job.errors)
         subprocess.run(["mount", "-o", "remount,rw", disk], check=True, capture_output=True)
         return _goes_on(job, disk, right, found)
 
@@ -318,7 +321,7 @@ def _read_only(job: Job, folder: Path) -> Outcome:
 def _vanished(job: Job, folder: Path) -> Outcome:
     right, place = _right(job, folder), folder / "place"
     place.mkdir()
-    child = Child(lambda: job.work(place))
+    child = Child(partial(job.work, place))
     time.sleep(0.03)
     shutil.rmtree(place, ignore_errors=True)
     found = child.ended()
@@ -337,7 +340,7 @@ def _given(found: object) -> object:
 def _file_in_place(job: Job, folder: Path) -> Outcome:
     right, place = _right(job, folder), folder / "place"
     place.write_text("a file")
-    outcome = asked(lambda: again(lambda: job.work(place)), right, job.errors)
+    outcome = asked(lambda: again(partial(job.work, place)), right, job.errors)
     place.unlink()
     place.mkdir()
     return _goes_on(job, place, right, outcome)
@@ -346,7 +349,7 @@ def _file_in_place(job: Job, folder: Path) -> Outcome:
 def _signal(by: int, job: Job, folder: Path) -> Outcome:
     right, place = _right(job, folder), folder / "place"
     place.mkdir()
-    child = Child(lambda: job.work(place))
+    child = Child(partial(job.work, place))
     time.sleep(0.03)
     child.stop(by)
     child.ended()
@@ -368,7 +371,7 @@ def killed(job: Job, folder: Path, kills: int = KILLS, seed: int = 0) -> Outcome
     """Kill a job at random moments, each time in a new folder, and ask it again there."""
     right, dice = _right(job, folder), random.Random(seed)
     started = time.perf_counter()
-    again(lambda: job.work(_new(folder, "timed")))
+    again(partial(job.work, _new(folder, "timed")))
     whole = time.perf_counter() - started
     for number in range(kills):
         place = _new(folder, f"kill {number}")
@@ -388,7 +391,7 @@ def _new(folder: Path, name: str) -> Path:
 
 def _twice(job: Job, folder: Path) -> Outcome:
     right, place = _right(job, folder), _new(folder, "place")
-    children = [Child(lambda: job.work(place)) for _ in range(2)]
+    children = [Child(partial(job.work, place)) for _ in range(2)]
     for found in [child.ended() for child in children]:
         if (outcome := asked(partial(_given, found), right, job.errors)).kind != RIGHT:
             return outcome
@@ -396,24 +399,26 @@ def _twice(job: Job, folder: Path) -> Outcome:
 
 
 def _clock(job: Job, folder: Path) -> Outcome:
-    right, place, now = _right(job, folder), _new(folder, "place"), time.time
-    again(lambda: job.work(place))
+    right, place = _right(job, folder), _new(folder, "place")
+    again(partial(job.work, place))
 
-    def earlier() -> str:
-        with patch.object(time, "time", lambda: now() - 365 * 86_400):
-            return job.work(place)
+    return asked(lambda: again(partial(_a_year_ago, job.work, place)), right, job.errors)
 
-    return asked(lambda: again(earlier), right, job.errors)
+
+def _a_year_ago(work: Callable[[Path], str], place: Path) -> str:
+    now = time.time
+    with patch.object(time, "time", lambda: now() - 365 * 86_400):
+        return work(place)
 
 
 def _named(name: str, job: Job, folder: Path) -> Outcome:
-    return asked(lambda: again(lambda: job.work(_new(folder, name))), _right(job, folder), job.errors)
+    return asked(lambda: again(partial(job.work, _new(folder, name))), _right(job, folder), job.errors)
 
 
 def _loop(job: Job, folder: Path) -> Outcome:
     (folder / "a").symlink_to(folder / "b")
     (folder / "b").symlink_to(folder / "a")
-    return asked(lambda: again(lambda: job.work(folder / "a")), None, (*job.errors, OSError))
+    return asked(lambda: again(partial(job.work, folder / "a")), None, (*job.errors, OSError))
 
 
 def _bad_server(kind: str | None, folder: Path) -> Outcome:
