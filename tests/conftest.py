@@ -50,6 +50,22 @@ def pytest_xdist_make_scheduler(config, log):
 
 
 @pytest.fixture(scope="session")
+def browser():
+    """One browser for all tests of a process, which allows no second; without one a test is left out, in CI it fails."""
+    from playwright.sync_api import sync_playwright
+
+    from support.browsers import NoBrowser, start
+
+    with sync_playwright() as playwright:
+        try:
+            running = start(playwright)
+        except NoBrowser as error:
+            (pytest.fail if os.environ.get("CI") else pytest.skip)(str(error))
+        yield running
+        running.close()
+
+
+@pytest.fixture(scope="session")
 def book() -> Build:
     """The build that the tests read: what ``make book`` left where it is fresh, else the small one."""
     with pytest.MonkeyPatch.context() as patch:

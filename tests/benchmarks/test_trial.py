@@ -40,6 +40,13 @@ def test_no_model_that_sets_a_threshold_is_judged(trial):
         trial.rows(90)
 
 
+def test_controls_of_seeds_that_thresholds_were_chosen_on_are_refused():
+    from benchmarks import verdict
+
+    with pytest.raises(bench.BenchError, match="got seeds 95 to 114.*100 to 108.*start at another"):
+        verdict.rows(95)
+
+
 def test_a_model_that_did_not_learn_or_does_not_do_what_it_should_is_no_truth(trial):
     models = table(accuracy=[1.0, 0.9, 1.0], unchanged_another_image=[1.0, 1.0, 0.8])
     assert trial.known(models).tolist() == [True, False, False]

@@ -1,15 +1,12 @@
 """The command line: what it prints, and with which code it ends."""
 
 import csv
-import importlib.util
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
-import numpy as np
 import pytest
 
 from crossexplain.data.registry import SOURCES
@@ -196,36 +193,6 @@ def test_bench_keeps_whole_rows_and_replaces_old_ones(checkout, capsys):
     assert [path.name for path in table.parent.iterdir()] == ["figures.csv"]
     assert main(["bench", "good", "--seed", "3"]) == OK
     assert "outside" not in capsys.readouterr().out, "the same figures again lie in their own range"
-
-
-def test_a_verdict_that_was_cut_off_goes_on_where_it_stopped(tmp_path, monkeypatch):
-    model = SimpleNamespace(tower=None)
-    monkeypatch.setattr("crossexplain.recipes.load_or_train", lambda name: SimpleNamespace(model=model))
-    spec = importlib.util.spec_from_file_location("verdict", ROOT / "benchmarks" / "verdict.py")
-    verdict = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(verdict)
-    measured = []
-
-    def stumbling(kind, seed, bank, tower):
-        if len(measured) == 8:
-            raise KeyboardInterrupt
-        measured.append((seed, kind))
-        return kind, None
-
-    monkeypatch.setattr(verdict, "run", stumbling)
-    monkeypatch.setattr(verdict, "judged", lambda kind, record, seed: {"control": kind, "seed": seed,
-                                                                          "value": np.float32(seed) / 4})
-    previous = tmp_path / "kept.json"
-    with pytest.raises(KeyboardInterrupt):
-        verdict.judge(range(2, 4), previous)
-    measured.append(None)
-    lines = verdict.judge(range(2, 4), previous)
-    measured.remove(None)
-    assert measured == [(seed, kind) for seed in (2, 3) for kind in verdict.controls.ANSWERS] and len(set(measured)) == 12
-    assert [(line["seed"], line["control"]) for line in lines] == measured and lines[0]["value"] == 0.5
-    assert verdict.partial(0) != verdict.partial(1)
-    with pytest.raises(bench.BenchError, match="got seeds 95 to 114.*100 to 108.*start at another"):
-        verdict.rows(95)
 
 
 def test_a_benchmark_that_is_none_is_refused(checkout, tmp_path, capsys):

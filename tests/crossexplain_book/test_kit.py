@@ -17,7 +17,6 @@ from crossexplain_book.kit.pages import chapter_leaves, leaves
 from crossexplain_book.kit.pdf import body, make_pdf
 from crossexplain_book.kit.slides import MOST, deck, make_slides
 from crossexplain_book.layout import Build, SiteError, find_root
-from support.browsers import NO_BROWSER
 
 ROOT = find_root(Path(__file__).parent)
 NAME = "01_which_number"
@@ -97,16 +96,9 @@ def leaf(built):
     return chapter_leaves(built)[0]
 
 
-@pytest.fixture(scope="module")
-def opened():
-    from crossexplain_book.kit.printer import browser
-    from crossexplain_book.layout import BookError
-
-    try:
-        with browser() as started:
-            yield started
-    except BookError as error:
-        pytest.skip(f"{NO_BROWSER} ({error})")
+@pytest.fixture
+def opened(browser):
+    return browser
 
 
 def test_a_book_that_was_not_built_is_refused(tmp_path):

@@ -1,24 +1,8 @@
 """The built book in a real browser: one visit to every page, from which all tests of this folder read."""
 
-import os
-
 import pytest
-from playwright.sync_api import sync_playwright
 
-from support.browsers import NoBrowser, start
 from support.visit import CLOSELY, Visit, pages_of, visit_page
-
-
-@pytest.fixture(scope="session")
-def browser():
-    """One browser for all pages; where there is none to be had, a test is left out, and in CI it fails."""
-    with sync_playwright() as playwright:
-        try:
-            running = start(playwright)
-        except NoBrowser as error:
-            (pytest.fail if os.environ.get("CI") else pytest.skip)(str(error))
-        yield running
-        running.close()
 
 
 @pytest.fixture(scope="session")

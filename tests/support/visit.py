@@ -10,6 +10,7 @@ from benchmarks.studies import seen
 
 WIDTHS = (1280, 390)
 THEMES = ("light", "dark")
+LOCAL = seen.LOCAL
 CLOSELY = re.compile(r"chapters/.*|(?:intro|notation|glossary|search)\.html")  # `bench pages` looks so at all pages
 
 # Images below the fold are lazy: wait for each. Formulas: the renderer sets a promise.

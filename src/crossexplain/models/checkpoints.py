@@ -2,15 +2,17 @@
 
 import hashlib
 import json
+import os
 from contextlib import suppress
 from pathlib import Path
+from tempfile import gettempdir
 
 import torch
 from filelock import FileLock
 from safetensors.torch import save_file
 from torch import nn
 
-from crossexplain.files import embedded_folder, write_whole
+from crossexplain.files import digest, embedded_folder, write_whole
 from crossexplain.models.weights import WeightsError, read_weights, require_finite_weights
 
 LIMIT = 10_000_000  # bytes of a checkpoint that travels with the project
@@ -120,8 +122,9 @@ def _path(name: str, where: Path | None) -> Path:
 
 
 def _locked(path: Path) -> FileLock:
-    """Return a lock for weights and card together."""
-    return FileLock(path.with_name(f".{path.stem}.lock"))
+    """Return a lock of this machine for weights and card together, which leaves no file beside them."""
+    who = getattr(os, "getuid", lambda: 0)()
+    return FileLock(Path(gettempdir()) / f"crossexplain-{who}-{digest(str(path.resolve()))[:24]}.lock")
 
 
 def _digest(path: Path) -> str:
