@@ -89,7 +89,7 @@ def lab() -> live.CollageLab:
 def covers(seed: int) -> list[tuple[int, int, int]]:
     """Return for each stored pair what is covered, as bits: cells, words, and the number of the stand-in."""
     draw = np.random.default_rng(seed)
-    lengths = (live.pairs().tokens() != 0).sum(dim=1).tolist()
+    lengths = (live.kept_pairs().tokens() != 0).sum(dim=1).tolist()
     return [(int(draw.integers(16)), int(draw.integers(2**length)), k % 3) for k, length in enumerate(lengths)]
 
 
@@ -102,7 +102,7 @@ def asked(page: Page, seed: int, rounded: int = live.PAIRS, sizes: Sequence[int]
 
 def verdict_of(n: int) -> Verdict:
     """Return the package's verdict over the first n stored pairs."""
-    model, inputs = live.model(), live.pairs().inputs(range(n))
+    model, inputs = live.model(), live.kept_pairs().inputs(range(n))
     sides = [ImageCells(layer=model.image_layer), Tokens(layer=model.text_layer)]
     return rounds(model, inputs, sides, baselines=list(STAND_INS), donors=live.lenders().inputs(), pick=None,
                   progress=False).verdict()
@@ -110,7 +110,7 @@ def verdict_of(n: int) -> Verdict:
 
 def reference(seed: int, rounded: int = live.PAIRS, sizes: Sequence[int] = SIZES) -> dict:
     """Return the same from PyTorch and the package."""
-    model, inputs, lent = live.model(), live.pairs().inputs(), live.lenders().inputs()
+    model, inputs, lent = live.model(), live.kept_pairs().inputs(), live.lenders().inputs()
     sides = [ImageCells(layer=model.image_layer), Tokens(layer=model.text_layer)]
     record = rounds(model, inputs, sides, baselines=list(STAND_INS), donors=lent, top={"text": 3, "image": 1}, control=False,
                     progress=False)
