@@ -53,7 +53,8 @@ class Encodings:
 
     def __init__(self, folder: Path, shards: Sequence["_Shard"], order: np.ndarray):
         self.folder = folder
-        self._values = [np.load(shard.path, mmap_mode="r") for shard in shards]  # nothing is read before it is used
+        with _still_there(folder):
+            self._values = [np.load(shard.path, mmap_mode="r") for shard in shards]  # nothing is read before it is used
         self.shape = self._values[0].shape[1:]
         lengths = [shard.lengths or [1] * len(values) for shard, values in zip(shards, self._values)]
         places = [(number, end - rows, end) for number, of_shard in enumerate(lengths)
@@ -267,8 +268,18 @@ def _save(path: Path, content: bytes | memoryview) -> None:
                             "folder, and run the same call again to go on.") from error
 
 
+@contextlib.contextmanager
+def _still_there(home: Path) -> Iterator[None]:
+    """Say so where a folder was removed meanwhile."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise EncodingError(f"{home} was removed meanwhile; run the same call again, which encodes anew.") from error
+
+
 def _require_room(home: Path, size: int) -> None:
-    free = shutil.disk_usage(home).free
+    with _still_there(home):
+        free = shutil.disk_usage(home).free
     if free < size:
         raise EncodingError(f"the encoding takes {size / 1e6:,.1f} MB more and {home} has {free / 1e6:,.1f} MB free; make "
                             "room, or name a folder on another disk, and run the same call again.")
