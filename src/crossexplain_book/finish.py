@@ -92,7 +92,7 @@ def named(text: str) -> str:
     Folds in the list of pages are named by the titles beside them; references lose roles that are no longer in use.
     """
     text = re.sub(r'(<div[^>]*) role="(?:list|doc-biblioentry)"', r"\1", text)
-    return re.sub(r'(<a class="reference internal" href="[^"]*">([^<]*)</a><details[^>]*><summary)>',
+    return re.sub(r'(<a class="(?:current )?reference internal" href="[^"]*">([^<]*)</a><details[^>]*><summary)>',
                   r'\1 aria-label="Pages of \2">', text)
 
 
@@ -114,7 +114,7 @@ def explained(text: str, terms: dict[str, str]) -> str:
         words = terms.get(match[2])
         return f'{match[1]} data-term="{html.escape(words)}">' if words else match[0]
 
-    return re.sub(r'(<a class="reference internal" href="[^"]*#(term-[^"]+)")>', link, text)
+    return re.sub(r'(<a class="(?:current )?reference internal" href="[^"]*#(term-[^"]+)")>', link, text)
 
 
 def pruned(css: str, words: set[str]) -> str:

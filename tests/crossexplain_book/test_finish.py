@@ -8,7 +8,7 @@ import pydata_sphinx_theme
 import pytest
 from PIL import Image
 
-from crossexplain_book.finish import _icons, finish, lazy, pruned, without_scripts
+from crossexplain_book.finish import _icons, finish, lazy, named, pruned, without_scripts
 
 PAGE = """<html><head><script defer src="_static/scripts/fontawesome.js?digest=1"></script>
 <script src="searchindex.js"></script><script src="_static/doctools.js"></script></head><body>
@@ -55,6 +55,8 @@ def test_scripts_that_no_page_needs_at_once_are_gone_but_the_search_keeps_its_in
 def test_folds_have_names_and_terms_their_definition(site):
     text = (site / "intro.html").read_text()
     assert '<summary aria-label="Pages of Data cards">' in text
+    here = named('<a class="current reference internal" href="#">Data cards</a><details open="open"><summary>')
+    assert here.endswith('<summary aria-label="Pages of Data cards">')
     assert 'glossary.html#term-view" data-term="An &quot;example&quot;, of which parts are hidden.">' in text
     assert text.count("data-term") == 1
 
