@@ -16,7 +16,13 @@ QUIET = """async () => {
     for (let frame = 0; frame < 3; frame++) await new Promise(requestAnimationFrame);
     if (document.querySelector('script[src$="mathjax/startup.js"]')) await drawFormulas();
     await document.fonts.ready;
-    return performance.getEntriesByName('first-contentful-paint')[0]?.startTime ?? 0;
+    return await new Promise(done => {  // the browser notes the first text some frames after it has shown it
+        setTimeout(() => done(0), 5000);
+        new PerformanceObserver(noted => {
+            const first = noted.getEntriesByName('first-contentful-paint')[0];
+            if (first) done(first.startTime);
+        }).observe({type: 'paint', buffered: true});
+    });
 }"""
 
 AXE = """async ([aside, rules, only]) => {

@@ -107,8 +107,8 @@ def test_every_figure_has_a_number_and_a_caption(visits):
 
 def test_every_page_opens_light(visits):
     def find(visit: Visit):
-        if visit.opening.bytes > MOST_BYTES:
-            yield f"{visit.opening.bytes:,} bytes: {visit.opening.files}"
+        if visit.opening.bytes > MOST_BYTES or not visit.opening.paint:
+            yield f"{visit.opening.bytes:,} bytes: {visit.opening.files}; first text after {visit.opening.paint:.0f} ms"
 
     assert not (wrong := _complaints(visits, find)), wrong
 
