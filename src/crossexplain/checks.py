@@ -9,6 +9,7 @@ from contextlib import suppress
 from difflib import get_close_matches
 from itertools import chain
 from types import CodeType
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,7 @@ _SAME_IN_BOTH = ("torch.nn.", "torch.ao.nn.quantized.", "torch._dynamo.")
 # Noise, and pixels borrowed or made up for a view, leave the range from 0 to 1 by a few standard deviations; pixels from 0
 # to 255 leave it by far. No picture with something on it lies in between.
 FAR = 8.0
+Chosen = TypeVar("Chosen")
 
 
 class InputError(ValueError):
@@ -330,7 +332,7 @@ def require_pairs(images: Tensor, tokens: Tensor) -> None:
                          "pairs; similarity() compares each image with each text.")
 
 
-def require_one_of(value: object, allowed: Iterable, what: str) -> object:
+def require_one_of(value: Chosen, allowed: Iterable[object], what: str) -> Chosen:
     """Return a value if it is one of those that are allowed, or raise :class:`InputError`; the message lists them."""
     allowed = list(allowed)
     if value in allowed:

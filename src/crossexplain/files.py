@@ -74,7 +74,7 @@ def _told_by_system(part: Path, path: Path) -> Iterator[None]:
         raise
 
 
-def digest(*parts) -> str:
+def digest(*parts: object) -> str:
     """Return one hash of strings, bytes and paths (of files, by content).
 
     Examples

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 
 class Interval(NamedTuple):
@@ -32,7 +33,8 @@ class Interval(NamedTuple):
         return f"{self.value:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
 
 
-def mean_interval(values, seed: int = 0, level: float = 0.95, draws: int = 2000, groups=None) -> Interval:
+def mean_interval(values: ArrayLike, seed: int = 0, level: float = 0.95, draws: int = 2000,
+                  groups: ArrayLike | None = None) -> Interval:
     """Bootstrap interval of the mean over examples.
 
     Parameters
@@ -62,16 +64,16 @@ def mean_interval(values, seed: int = 0, level: float = 0.95, draws: int = 2000,
     >>> mean_interval([1.0, 1.0, float("nan")])
     Interval(value=1.0, low=1.0, high=1.0, n=2)
     """
-    values = np.asarray(values, dtype=float).ravel()
-    defined = ~np.isnan(values)
+    numbers = np.asarray(values, dtype=float).ravel()
+    defined = ~np.isnan(numbers)
     if not defined.any():
         raise ValueError("no defined value to average: 0 of the examples have one; check the filter before.")
     if groups is not None:
-        return _of_groups(values[defined], np.asarray(groups).ravel()[defined], seed, level, draws)
-    values, rng = values[defined], np.random.default_rng(seed)
-    means = np.array([values[rng.integers(0, values.size, values.size)].mean() for _ in range(draws)])
+        return _of_groups(numbers[defined], np.asarray(groups).ravel()[defined], seed, level, draws)
+    numbers, rng = numbers[defined], np.random.default_rng(seed)
+    means = np.array([numbers[rng.integers(0, numbers.size, numbers.size)].mean() for _ in range(draws)])
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(values.mean()), float(low), float(high), int(values.size))
+    return Interval(float(numbers.mean()), float(low), float(high), int(numbers.size))
 
 
 def _of_groups(values: np.ndarray, groups: np.ndarray, seed: int, level: float, draws: int) -> Interval:
@@ -82,7 +84,8 @@ def _of_groups(values: np.ndarray, groups: np.ndarray, seed: int, level: float, 
     return Interval(float(values.mean()), float(low), float(high), len(distinct))
 
 
-def difference_interval(first, second, seed: int = 0, level: float = 0.95, groups=None) -> Interval:
+def difference_interval(first: ArrayLike, second: ArrayLike, seed: int = 0, level: float = 0.95,
+                        groups: ArrayLike | None = None) -> Interval:
     """Paired bootstrap interval of ``mean(first - second)`` over the examples where both are defined.
 
     Parameters

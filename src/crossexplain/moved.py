@@ -13,10 +13,11 @@ from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 
 @cache
-def table() -> dict[str, dict]:
+def table() -> dict[str, dict[str, Any]]:
     """Return ``modules``, old name to new, and ``names``, for each module old name to ``"module:name"`` or to an advice."""
     return tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
 
@@ -52,7 +53,7 @@ class _Finder(MetaPathFinder, Loader):
     def exec_module(self, module: ModuleType) -> None:
         new = table()["modules"][module.__name__]
         _warn(module.__name__, new)
-        module.__getattr__ = lambda name: getattr(import_module(new), name)
+        module.__dict__["__getattr__"] = lambda name: getattr(import_module(new), name)
 
 
 def install() -> None:

@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 from torch import nn
 
@@ -16,7 +17,7 @@ FAMILIES = (*one_stream.FAMILIES, *dual_encoders.FAMILIES, *decoders.FAMILIES, *
             *pictures.FAMILIES, *others.LAST)
 
 
-def adapt(model: nn.Module, processor: object = None, inputs: Mapping[str, object] | None = None, **choices) -> Adapted:
+def adapt(model: nn.Module, processor: object = None, inputs: Mapping[str, Any] | None = None, **choices: Any) -> Adapted:
     """Return a model of other people's with everything that explaining it takes.
 
     Parameters

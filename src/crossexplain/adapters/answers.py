@@ -2,19 +2,23 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from crossexplain.adapters import parts
 from crossexplain.checks import InputError
+from crossexplain.gradients.modalities import Inputs
 
-Way = Callable[[nn.Module, dict], Tensor]  # how a model is called: logits (R, T, V), the prompt's positions the last ones
+# How a model is called: it gives logits (R, T, V), the prompt's positions the last ones.
+Way = Callable[[nn.Module, dict[str, Any]], Tensor]
 
 
-def logits_of(model: nn.Module, inputs: dict) -> Tensor:
+def logits_of(model: nn.Module, inputs: Inputs) -> Tensor:
     """Return the logits of every next word, (R, T, V)."""
-    return model(**inputs).logits
+    logits: Tensor = model(**inputs).logits
+    return logits
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,7 @@ class Answer:
         """How many tokens are put after the prompt."""
         return 0 if self.start is not None or self.is_next else len(self.ids)
 
-    def __call__(self, model: nn.Module, inputs: dict) -> Tensor:
+    def __call__(self, model: nn.Module, inputs: Inputs) -> Tensor:
         """Return one number a row, (R,)."""
         if self.is_next:
             scores = self._next(model, inputs)
@@ -72,16 +76,16 @@ class Answer:
             return chosen - others.logsumexp(dim=1)
         return self._mean(model, inputs)
 
-    def last(self, inputs: dict) -> Tensor:
+    def last(self, inputs: Inputs) -> Tensor:
         """Return the position of each prompt's last token, (R,)."""
-        ids = inputs[self.text]
-        attended = inputs.get(self.mask)
+        ids: Tensor = inputs[self.text]
+        attended: Tensor | None = inputs.get(self.mask)
         if attended is None:
             return torch.full((len(ids),), ids.shape[1] - 1, device=ids.device)
         places = torch.arange(ids.shape[1], device=ids.device)
         return (places * (attended != 0)).amax(dim=1)
 
-    def _logits(self, model: nn.Module, inputs: dict, length: int) -> Tensor:
+    def _logits(self, model: nn.Module, inputs: Inputs, length: int) -> Tensor:
         """Return the logits at the last ``length`` positions, (R, length, V)."""
         given = dict(inputs)
         if parts.takes(model, "use_cache"):
@@ -94,7 +98,7 @@ class Answer:
                              f"{length} tokens; pass target=..., a function of the output.")
         return logits[:, -length:].float()
 
-    def _next(self, model: nn.Module, inputs: dict) -> Tensor:
+    def _next(self, model: nn.Module, inputs: Inputs) -> Tensor:
         """Return the logits of the token after the prompt, (R, V)."""
         if self.start is not None:
             first = torch.full((len(inputs[self.text]), 1), self.start, device=inputs[self.text].device)
@@ -103,7 +107,7 @@ class Answer:
         logits = self._logits(model, inputs, inputs[self.text].shape[1])
         return logits[torch.arange(len(last), device=last.device), last]
 
-    def _mean(self, model: nn.Module, inputs: dict) -> Tensor:
+    def _mean(self, model: nn.Module, inputs: Inputs) -> Tensor:
         """Return the mean log-probability of the answer's tokens, (R,)."""
         ids = inputs[self.text]
         answer = torch.tensor(self.ids, device=ids.device).expand(len(ids), -1)  # (R, A)
@@ -117,7 +121,7 @@ class Answer:
             logits = logits.gather(1, place[..., None].expand(-1, -1, logits.shape[2]))
         return logits.log_softmax(dim=2).gather(2, answer[..., None])[..., 0].mean(dim=1)
 
-    def _longer(self, inputs: dict, answer: Tensor, place: Tensor) -> dict:
+    def _longer(self, inputs: Inputs, answer: Tensor, place: Tensor) -> dict[str, Any]:
         """Return the inputs with the answer after each prompt's last token."""
         ids, more = inputs[self.text], answer.shape[1]
 

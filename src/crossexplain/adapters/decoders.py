@@ -1,16 +1,18 @@
 """Generative models of text, with pictures or without: what is judged is an answer to the prompt."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from crossexplain.adapters import parts
-from crossexplain.adapters.answers import Answer, logits_of
+from crossexplain.adapters.answers import Answer, Way, logits_of
 from crossexplain.adapters.draft import UNSET, Adapted, Draft, picture, require_tensor, same_rows
 from crossexplain.adapters.pictures import deep
 from crossexplain.checks import InputError
+from crossexplain.gradients.modalities import Inputs
 
 # What the processor gives as pixel_values: patches of all pictures in a row, (N, pictures, C, H, W), or crops that overlap.
 FLAT = "Qwen2VL.*", "Qwen2_5_VL.*", "Qwen3VL.*", "Qwen3_5For.*", "Glm4v.*", "Glm46V.*", "GlmOcr.*"
@@ -43,8 +45,10 @@ def _decoder(draft: Draft) -> Adapted:
         picture(draft, "pixel_values", layer, at)
     draft.call = _flat(draft, asked) if flat else _single(draft, asked) if parts.is_a(model, *ONE_PICTURE) else asked
     # With an answer after the prompt, the layer has more positions than the prompt has tokens.
-    at = {"positions": (slice(0, -asked.longest), "the prompt; the answer stands after it")} if asked.longest else {}
-    words = draft.words(extra_special=_image_tokens(draft), **at)
+    given: dict[str, Any] = {"extra_special": _image_tokens(draft)}
+    if asked.longest:
+        given["positions"] = (slice(0, -asked.longest), "the prompt; the answer stands after it")
+    words = draft.words(**given)
     _template(draft, words.arguments)
     _attention(draft, tower, asked)
     _judged(draft, asked)
@@ -67,12 +71,13 @@ def _asked(draft: Draft) -> Answer:
                   along=(("token_type_ids", after_prompt),), places=parts.is_a(model, *COUNTS_PADDING))
 
 
-def _start(draft: Draft) -> int:
+def _start(draft: Draft) -> int | None:
     """Return the id with which a decoder begins."""
     holders = parts.config_of(draft.model), parts.text_config(draft.model), getattr(draft.model, "generation_config", None)
     known = [number for key in ("decoder_start_token_id", "bos_token_id") for holder in holders
              for number in parts.numbers(getattr(holder, key, None))]
-    return draft.choose("start", known[0] if known else UNSET, need="the id that the decoder begins with")
+    start: int | None = draft.choose("start", known[0] if known else UNSET, need="the id that the decoder begins with")
+    return start
 
 
 def _tokens(draft: Draft, key: str) -> tuple[int, ...]:
@@ -115,8 +120,8 @@ def _attention(draft: Draft, tower: str, asked: Answer) -> None:
     if tower and "positions" in draft.parts[0].at:
         draft.maps_of("image", parts.self_attention(model, tower))
     if asked.start is not None and hasattr(model, "get_encoder"):  # the prompt is read by the encoder
-        encoder = parts.name_of(model, model.get_encoder()) or ""
-        draft.maps_of("text", parts.self_attention(model, encoder), 2 if parts.is_a(model, "T5.*", "MT5.*", "UMT5.*") else 1)
+        modules = parts.self_attention(model, parts.encoder(model))
+        draft.maps_of("text", modules, 2 if parts.is_a(model, "T5.*", "MT5.*", "UMT5.*") else 1)
         return
     reader = parts.named(model, "model.language_model", "language_model", "model.text_model", "text_model") or ""
     modules = [name for name in parts.self_attention(model, reader) if not (tower and parts.within(name, tower))]
@@ -125,9 +130,9 @@ def _attention(draft: Draft, tower: str, asked: Answer) -> None:
     draft.maps_of("text", modules if alone else [], why="no map is one of the prompt's words alone")
 
 
-def _question_answering(model: nn.Module, inputs: dict) -> Tensor:
+def _question_answering(model: Any, inputs: Inputs) -> Tensor:
     """Return the logits of BLIP's decoder, which its model keeps to itself."""
-    kept = []
+    kept: list[Tensor] = []
     handle = model.text_decoder.register_forward_hook(lambda module, arguments, output: kept.append(output.logits))
     try:
         model(**{key: value for key, value in inputs.items() if key != "use_cache"})
@@ -139,14 +144,14 @@ def _question_answering(model: nn.Module, inputs: dict) -> Tensor:
 # Pictures that the processor cuts
 
 
-def _flat(draft: Draft, asked: Answer) -> Callable:
+def _flat(draft: Draft, asked: Answer) -> Way:
     """Turn patches of all pictures in a row, (sum of P, D), into pictures (N, C, H, W), and back for the model."""
     vision = parts.picture_config(draft.model)
     side, merge, frames = vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size
-    channels = getattr(vision, "in_channels", None) or getattr(vision, "in_chans", 3)
+    channels: Any = getattr(vision, "in_channels", None) or getattr(vision, "in_chans", 3)
     image = parts.ids_in(parts.config_of(draft.model), "image_token_id")[0]
 
-    def pictures_of(batch: dict, _: object) -> dict:
+    def pictures_of(batch: dict[str, Any], _: object) -> dict[str, Any]:
         patches = require_tensor(batch.get("pixel_values"), "pixel_values")
         if patches.ndim == 4:
             return batch
@@ -162,7 +167,7 @@ def _flat(draft: Draft, asked: Answer) -> Callable:
         rest = {key: value for key, value in batch.items() if key not in ("image_grid_thw", "mm_token_type_ids")}
         return {**rest, "pixel_values": pixels.reshape(len(grids), channels, rows * side, columns * side)}
 
-    def with_patches(model: nn.Module, inputs: dict) -> Tensor:
+    def with_patches(model: nn.Module, inputs: dict[str, Any]) -> Tensor:
         pixels = inputs["pixel_values"]
         n, _, height, width = pixels.shape
         rows, columns = height // side, width // side
@@ -171,7 +176,7 @@ def _flat(draft: Draft, asked: Answer) -> Callable:
         grids = torch.tensor([[1, rows, columns]], device=pixels.device).expand(n, 3)
         return asked(model, {**inputs, "pixel_values": cut.reshape(n * rows * columns, -1), "image_grid_thw": grids})
 
-    def way(model: nn.Module, inputs: dict) -> Tensor:
+    def way(model: nn.Module, inputs: dict[str, Any]) -> Tensor:
         if parts.takes(model, "mm_token_type_ids"):  # of the ids as they are now, the answer's among them
             inputs = {**inputs, "mm_token_type_ids": (inputs["input_ids"] == image).int()}
         return logits_of(model, inputs)
@@ -183,9 +188,9 @@ def _flat(draft: Draft, asked: Answer) -> Callable:
     return with_patches
 
 
-def _single(draft: Draft, asked: Answer) -> Callable:
+def _single(draft: Draft, asked: Answer) -> Way:
     """Take one picture an example, (N, C, H, W), for a model that is given several, (N, 1, C, H, W)."""
-    def pictures_of(batch: dict, _: object) -> dict:
+    def pictures_of(batch: dict[str, Any], _: object) -> dict[str, Any]:
         pixels = require_tensor(batch.get("pixel_values"), "pixel_values")
         if pixels.ndim == 4:
             return batch
@@ -194,7 +199,7 @@ def _single(draft: Draft, asked: Answer) -> Callable:
                              "to the processor.")
         return {**batch, "pixel_values": pixels[:, 0]}
 
-    def with_axis(model: nn.Module, inputs: dict) -> Tensor:
+    def with_axis(model: nn.Module, inputs: dict[str, Any]) -> Tensor:
         pixels = inputs["pixel_values"]
         # A picture of zeros counts as padding and would be left out; the least number above 0 keeps it.
         empty = (pixels == 0).flatten(1).all(dim=1)[:, None, None, None]
@@ -212,7 +217,7 @@ def _single(draft: Draft, asked: Answer) -> Callable:
 # The prompt's template
 
 
-def _template(draft: Draft, arguments: dict) -> None:
+def _template(draft: Draft, arguments: dict[str, Any]) -> None:
     """Keep the prompt's own words in every view, where the caller says what the prompt is without the question."""
     template = draft.choose("template", None)
     if template is None:
@@ -237,7 +242,7 @@ def _once(ids: list[int], image: set[int]) -> list[int]:
     return [number for place, number in enumerate(ids) if number not in image or place == 0 or ids[place - 1] != number]
 
 
-def template_mask(batch: dict, before: list[int], after: list[int], image: set[int], special: set[int]) -> Tensor:
+def template_mask(batch: Inputs, before: list[int], after: list[int], image: set[int], special: set[int]) -> Tensor:
     """Return which tokens are the template's, or padding: bool (N, T). Special tokens may stand in front of it and after it."""
     ids, attended = batch["input_ids"], batch.get("attention_mask")
     mask = torch.ones(ids.shape, dtype=torch.bool)

@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,8 @@ from crossexplain.gradients.modalities import ImageCells, Modality, Tokens
 CHOSEN = "your choice"
 NO_ATTENTION = "the model has no self-attention"
 UNSET = object()  # of a choice that has no default: without it the adapter refuses
-Batch = Mapping[str, object]
+Batch = Mapping[str, Any]
+Step = Callable[[dict[str, Any], Batch], dict[str, Any]]  # makes inputs of the inputs so far, and of what the processor gave
 
 
 @dataclass(frozen=True)
@@ -53,9 +55,9 @@ class Adapted:
     attention: dict[str, tuple[str, ...]]
     family: str
     choices: list[tuple[str, str, str]]
-    steps: tuple[Callable[[dict, Batch], dict], ...] = field(default=(), repr=False)
+    steps: tuple[Step, ...] = field(default=(), repr=False)
 
-    def inputs(self, batch: Batch) -> dict[str, object]:
+    def inputs(self, batch: Batch) -> dict[str, Any]:
         """Return what a processor or tokenizer gave as the adapted model takes it, one row an example.
 
         Parameters
@@ -111,14 +113,14 @@ class Part:
     """
 
     kind: type[Modality]
-    arguments: dict[str, tuple[object, str]]
+    arguments: dict[str, tuple[Any, str]]
     layer: str | None = None
     at: dict[str, object] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
         """Word for the modality."""
-        return self.arguments["name"][0]
+        return str(self.arguments["name"][0])
 
     @property
     def parameters(self) -> list[str]:
@@ -140,23 +142,24 @@ class Draft:
         What the caller has chosen.
     """
 
-    def __init__(self, model: nn.Module, processor: object, inputs: Batch | None, choices: dict[str, object]):
+    def __init__(self, model: nn.Module, processor: Any, inputs: Batch | None, choices: dict[str, Any]):
         self.model, self.processor, self.given = model, processor, inputs
-        self.choices, self.used = dict(choices), set()
-        self.tokenizer = getattr(processor, "tokenizer", None) or (processor if hasattr(processor, "all_special_ids") else None)
+        self.choices, self.used = dict(choices), set[str]()
+        self.tokenizer: Any = getattr(processor, "tokenizer", None) or \
+            (processor if hasattr(processor, "all_special_ids") else None)
         self.parts: list[Part] = []
         self.missing: list[str] = []
         self.rows: list[tuple[str, str, str]] = []
         self.attention: dict[str, tuple[str, ...]] = {}
-        self.steps: list[Callable[[dict, Batch], dict]] = []  # of the inputs so far, and of what the processor gave
-        self.call: Callable | None = None
-        self.output: object = None
+        self.steps: list[Step] = []
+        self.call: Callable[[nn.Module, dict[str, Any]], object] | None = None
+        self.output: Any = None
         self.common: tuple[str, ...] = ()
         self.target: Target = None
 
     # Choices
 
-    def choose(self, key: str, default: object = UNSET, why: str = "", need: str = "") -> object:
+    def choose(self, key: str, default: object = UNSET, why: str = "", need: str = "") -> Any:
         """Return the caller's choice under a key, or a default; without either, note what has to be passed."""
         self.used.add(key)
         if key in self.choices:
@@ -197,11 +200,11 @@ class Draft:
         if pad_id is None and not self.chosen("pad_id", name):
             self.missing.append("pad_id=...: the id of the padding, which also stands where words are deleted")
         has_mask = mask is not None and parts.names(self.model, mask) and self._names(mask)
-        arguments = {"layout": ("NTD", "of the word embedding")} | arguments
+        others: dict[str, Any] = {"layout": ("NTD", "of the word embedding")} | arguments
         part = self.add(
             Tokens, name, layer, input=(key, "model's forward()"), layer=(layer, "the word embedding"), pad_id=(pad_id, of_ids),
             mask_id=(mask_id, of_ids if mask_id is not None else "none is known, so words are not hidden by [MASK]"),
-            special=(special, source), **arguments,
+            special=(special, source), **others,
             attention=(mask if has_mask else None, "model's forward()" if has_mask else "the processor gives none"))
         self._whole_words(part)
         return part

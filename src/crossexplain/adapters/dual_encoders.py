@@ -1,11 +1,15 @@
 """Dual encoders: a tower for pictures, sounds or videos, one for texts, and a similarity; judged as pairs."""
 
+from typing import Any
+
+import torch
 from torch import Tensor, nn
 
 from crossexplain.adapters import parts
 from crossexplain.adapters.draft import Adapted, Draft, picture
 from crossexplain.adapters.pictures import NAFLEX, attention_of, deep, naflex
 from crossexplain.checks import InputError
+from crossexplain.gradients.modalities import Inputs
 
 
 def pairs(output: object) -> Tensor:
@@ -14,7 +18,7 @@ def pairs(output: object) -> Tensor:
         if (logits := getattr(output, key, None)) is not None:
             if logits.ndim != 2 or logits.shape[0] != logits.shape[1]:
                 raise InputError(f"{key} is {tuple(logits.shape)}, expected one text for each example, (N, N).")
-            return logits.diagonal()
+            return torch.diagonal(logits)
     raise InputError(f"the model gives {type(output).__name__} without logits_per_image; pass output=..., which picks what is "
                      "judged.")
 
@@ -68,12 +72,13 @@ def _is_open_clip(model: nn.Module) -> bool:
     return all(hasattr(model, name) for name in ("encode_image", "encode_text", "logit_scale", "visual"))
 
 
-def open_clip_pairs(model: nn.Module, inputs: dict) -> Tensor:
+def open_clip_pairs(model: Any, inputs: Inputs) -> Tensor:
     """Return the scaled similarity of each picture with its own text, (N,), of a model of open_clip or OpenAI's clip."""
     image, text = (nn.functional.normalize(encode(inputs[key]), dim=-1) for encode, key in
                    ((model.encode_image, "image"), (model.encode_text, "text")))
     bias = getattr(model, "logit_bias", None)
-    return model.logit_scale.exp() * (image * text).sum(dim=-1) + (0 if bias is None else bias)
+    logits: Tensor = model.logit_scale.exp() * (image * text).sum(dim=-1) + (0 if bias is None else bias)
+    return logits
 
 
 def _open_clip(draft: Draft) -> Adapted:
@@ -89,7 +94,8 @@ def _open_clip(draft: Draft) -> Adapted:
     text = getattr(model, "text", None)
     if of_clip and embedding and getattr(model, "text_pool_type", getattr(text, "pool_type", "argmax")) == "argmax" \
             and not hasattr(text, "config"):
-        last = model.get_submodule(embedding).num_embeddings
+        embedded: Any = model.get_submodule(embedding)
+        last = embedded.num_embeddings
         part.arguments |= {"special": ((last - 2, last - 1), "the two last ids of the vocabulary, start and end of a text"),
                            "pad_id": (0, "what its tokenizer fills with")}
         draft.missing = [text for text in draft.missing if not text.startswith(("special=", "pad_id="))]

@@ -1,12 +1,15 @@
 """One stream and cross-attention: models in which words and a picture meet inside, with a head that classifies the pair."""
 
+from collections.abc import Callable
+from typing import Any
+
 from torch import Tensor, nn
 
 from crossexplain.adapters import parts
 from crossexplain.adapters.draft import Adapted, Draft, picture
 from crossexplain.adapters.pictures import deep
 from crossexplain.checks import InputError
-from crossexplain.gradients.modalities import Vectors
+from crossexplain.gradients.modalities import Inputs, Vectors
 
 
 def _vilt(draft: Draft) -> Adapted:
@@ -42,12 +45,13 @@ def _bridge_tower(draft: Draft) -> Adapted:
     return draft.finish("two towers with bridges")
 
 
-def flava_match(model: nn.Module, inputs: dict) -> Tensor:
+def flava_match(model: Any, inputs: Inputs) -> Tensor:
     """Return FLAVA's two logits of a match, (N, 2), without the other pass, which reconstructs what is masked."""
     joint = model.flava(**inputs).multimodal_embeddings
     if joint is None:
         raise InputError("FLAVA gave no joint embeddings; pass pictures and texts both.")
-    return model.itm_head(joint)
+    logits: Tensor = model.itm_head(joint)
+    return logits
 
 
 def _flava(draft: Draft) -> Adapted:
@@ -86,9 +90,10 @@ def _blip_match(draft: Draft) -> Adapted:
     return draft.finish("words that look at a picture by cross-attention")
 
 
-def blip_similarity(output: object) -> Tensor:
+def blip_similarity(output: Any) -> Tensor:
     """Return the cosine of each pair, (N,), of BLIP without its head for the match."""
-    return output.itm_score.diagonal() if output.itm_score.shape[0] == output.itm_score.shape[1] else output.itm_score[:, 0]
+    scores: Tensor = output.itm_score
+    return scores.diagonal() if scores.shape[0] == scores.shape[1] else scores[:, 0]
 
 
 def _flava_without_head(draft: Draft) -> Adapted:
@@ -97,7 +102,7 @@ def _flava_without_head(draft: Draft) -> Adapted:
                      "head(output.multimodal_embeddings[:, 0])), and pass that with the modalities.")
 
 
-def _is(*patterns: str):
+def _is(*patterns: str) -> Callable[[nn.Module], bool]:
     return lambda model: parts.is_a(model, *patterns)
 
 

@@ -3,6 +3,7 @@
 import inspect
 import re
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -55,7 +56,7 @@ class Waves(Modality):
                 raise InputError(f"the mask {self.attention!r} of {self.name} is missing or not of the samples' shape "
                                  f"{tuple(samples.shape)}; pass that of the processor (return_attention_mask=True).")
             heard = (inputs[self.attention] != 0).to(samples.dtype)
-        return self._summed(heard) > 0
+        return self._over_stretches(heard) > 0
 
     def replace(self, inputs: Inputs, keep: Tensor, baseline: str, donor: Inputs | None) -> dict[str, Tensor]:
         """Return the samples with those of stretches outside ``keep`` replaced."""
@@ -68,13 +69,13 @@ class Waves(Modality):
         if values.ndim != 2:
             raise InputError(f"layer {self.layer!r} gives {tuple(values.shape)}, expected samples (N, L); read the gradient of "
                              f"{self.name} at the samples, layer=None.")
-        return self._summed(values)
+        return self._over_stretches(values)
 
     def _stretch(self, samples: Tensor) -> Tensor:
         length = samples.shape[1]
         return torch.arange(length, device=samples.device) * self.stretches // length
 
-    def _summed(self, values: Tensor) -> Tensor:
+    def _over_stretches(self, values: Tensor) -> Tensor:
         zeros = values.new_zeros((len(values), self.stretches))
         return zeros.index_add(1, self._stretch(values), values)
 
@@ -96,7 +97,7 @@ def _sound(draft: Draft) -> Adapted:
 
 def _as_picture(draft: Draft, key: str, what: str) -> None:
     """Read a spectrogram (N, H, W) as a picture of one channel."""
-    def pictures_of(batch: dict, _: object) -> dict:
+    def pictures_of(batch: dict[str, Any], _: object) -> dict[str, Any]:
         return {**batch, key: batch[key][:, None]} if batch[key].ndim == 3 else batch
 
     draft.call = lambda model, inputs: model(**{**inputs, key: inputs[key][:, 0]})
@@ -171,14 +172,14 @@ def _own(draft: Draft) -> Adapted:
     return draft.finish("a model of your own")
 
 
-def _rows(given: dict) -> int:
+def _rows(given: Inputs) -> int:
     return max((len(value) for value in given.values() if isinstance(value, Tensor) and value.ndim > 1), default=0)
 
 
 def _add(draft: Draft, kind: str, key: str, value: Tensor) -> Part:
     """Add the modality of one input."""
     name = PLAIN[kind] if not any(part.name == PLAIN[kind] for part in draft.parts) else key
-    of_input = {"input": (key, f"its name, and {value.dtype} {tuple(value.shape)}".replace("torch.", ""))}
+    of_input: dict[str, Any] = {"input": (key, f"its name, and {value.dtype} {tuple(value.shape)}".replace("torch.", ""))}
     mask = _mask_of(draft, key, value)
     if kind == "picture":
         return draft.add(ImageCells, name, **of_input)
@@ -192,14 +193,14 @@ def _add(draft: Draft, kind: str, key: str, value: Tensor) -> Part:
 
 def _mask_of(draft: Draft, key: str, value: Tensor) -> str | None:
     """Return the keyword of the mask that goes with an input, if there is one and only one that can."""
-    listed = [other for other, mask in draft.given.items() if "mask" in other and isinstance(mask, Tensor)
+    listed = [other for other, mask in (draft.given or {}).items() if "mask" in other and isinstance(mask, Tensor)
               and mask.shape == value.shape[:2]]
     return listed[0] if len(listed) == 1 else None
 
 
-def _own_words(draft: Draft, name: str, key: str, mask: str | None, of_input: dict) -> Part:
+def _own_words(draft: Draft, name: str, key: str, mask: str | None, of_input: dict[str, Any]) -> Part:
     """Add words, read at the layer that embeds them, which one pass finds."""
-    shown = {other: value for other, value in draft.given.items() if other not in _read_alone(draft)}
+    shown = {other: value for other, value in (draft.given or {}).items() if other not in _read_alone(draft)}
     part = draft.words(name, key, embedded_by(draft.model, shown, key), mask=mask, find=False)
     part.arguments |= of_input | {"attention": (mask, "the only mask of its shape" if mask else "none")}
     return part
@@ -211,7 +212,7 @@ def _read_alone(draft: Draft) -> set[object]:
 
 
 @torch.no_grad()
-def embedded_by(model: nn.Module, given: dict, key: str) -> str | None:
+def embedded_by(model: nn.Module, given: Inputs, key: str) -> str | None:
     """Return the name of the one embedding that is given an input as it is, in one pass."""
     calls: list[str] = []
     names = {module: name for name, module in model.named_modules() if isinstance(module, nn.Embedding)}

@@ -3,6 +3,7 @@
 import inspect
 import re
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from torch import nn
 
@@ -23,18 +24,18 @@ def is_a(model: nn.Module, *patterns: str) -> bool:
     return any(re.fullmatch(pattern, name) for name in classes_of(model) for pattern in patterns)
 
 
-def config_of(model: nn.Module) -> object:
+def config_of(model: nn.Module) -> Any:
     """Return a model's configuration; of one without, an object that holds nothing."""
     return getattr(model, "config", None)
 
 
-def text_config(model: nn.Module) -> object:
+def text_config(model: nn.Module) -> Any:
     """Return the configuration of the part that reads words, which is the whole where there is no other."""
     config = config_of(model)
     return getattr(config, "text_config", None) or config
 
 
-def picture_config(model: nn.Module) -> object:
+def picture_config(model: nn.Module) -> Any:
     """Return the configuration of the part that sees pictures, which is the whole where there is no other."""
     config = config_of(model)
     return getattr(config, "vision_config", None) or getattr(config, "image_config", None) or config
@@ -70,9 +71,9 @@ def named(model: nn.Module, *paths: str) -> str | None:
 
 def word_embedding(model: nn.Module) -> str | None:
     """Return the name of the layer that embeds the words that a model reads first, or None where it cannot be told."""
-    reader = model
+    reader: Any = model
     if getattr(config_of(model), "is_encoder_decoder", False) and hasattr(model, "get_encoder"):
-        reader = model.get_encoder()  # the decoder has an embedding of its own, of the same weights
+        reader = reader.get_encoder()  # the decoder has an embedding of its own, of the same weights
     try:
         part = reader.get_input_embeddings()
     except (AttributeError, NotImplementedError):
@@ -84,10 +85,15 @@ def word_embedding(model: nn.Module) -> str | None:
     return listed[0] if len(listed) == 1 else None
 
 
-def is_shared(model: nn.Module, embedding: nn.Module) -> bool:
+def is_shared(model: Any, embedding: nn.Module) -> bool:
     """Return whether a decoder calls the embedding once more, after the encoder."""
     encodes = getattr(config_of(model), "is_encoder_decoder", False) and hasattr(model, "get_decoder")
     return bool(encodes) and getattr(model.get_decoder(), "embed_tokens", None) is embedding
+
+
+def encoder(model: Any) -> str:
+    """Return the name of the encoder of a model that has ``get_encoder()``, ``""`` where that is no part with a name."""
+    return name_of(model, model.get_encoder()) or ""
 
 
 def within(name: str, tower: str) -> bool:

@@ -1,6 +1,7 @@
 """Pictures: the classifiers of torchvision, transformers and timm."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import nn
@@ -41,13 +42,13 @@ def deep(model: nn.Module, tower: str = "") -> tuple[str | None, dict[str, objec
         return blocks[-2] if len(blocks) > 1 else holder, {"layout": "NTD", "positions": slice(special, None)}
     if parts.is_a(model, "Cvt.*"):  # after the last stage only the class token is read
         stages = f"{prefix}.encoder.stages"
-        return f"{stages}.{len(model.get_submodule(stages)) - 2}", {"layout": "NCHW"}
+        return f"{stages}.{len(model.get_submodule(stages)._modules) - 2}", {"layout": "NCHW"}
     if parts.self_attention(model, prefix):  # tokens whose order is not known; but patches are cut as the picture is laid out
         return _patches(model, prefix), {"layout": "NCHW"}
     last = parts.named(model, *(".".join(filter(None, (prefix, path))) for path in LAST_MAPS))
     lists = (nn.ModuleList, nn.Sequential) if _of_library("timm")(model) else nn.ModuleList
     if last is not None and isinstance(model.get_submodule(last), lists):  # a list is never called, its entries are
-        last = f"{last}.{len(model.get_submodule(last)) - 1}"
+        last = f"{last}.{len(model.get_submodule(last)._modules) - 1}"
     return last, {"layout": "NCHW"}
 
 
@@ -101,7 +102,7 @@ def require_one_target(draft: Draft) -> None:
         draft.note("judged", "the logits", "the model's own output")
 
 
-def _of_library(*packages: str):
+def _of_library(*packages: str) -> Callable[[nn.Module], bool]:
     return lambda model: type(model).__module__.split(".")[0] in packages
 
 
@@ -139,7 +140,7 @@ def naflex(draft: Draft) -> None:
     side, channels = config.patch_size, config.num_channels
     inner = draft.call
 
-    def pictures_of(batch: dict, _: object) -> dict:
+    def pictures_of(batch: dict[str, Any], _: object) -> dict[str, Any]:
         patches = require_tensor(batch.get("pixel_values"), "pixel_values")
         if patches.ndim == 4:
             return batch
@@ -148,7 +149,7 @@ def naflex(draft: Draft) -> None:
         rest = {key: value for key, value in batch.items() if key not in ("spatial_shapes", "pixel_attention_mask")}
         return {**rest, "pixel_values": cut.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)}
 
-    def with_patches(model: nn.Module, inputs: dict) -> object:
+    def with_patches(model: nn.Module, inputs: dict[str, Any]) -> object:
         pixels = inputs["pixel_values"]  # (N, C, H, W)
         n, _, height, width = pixels.shape
         patches = pixels.unflatten(3, (width // side, side)).unflatten(2, (height // side, side)).permute(0, 2, 4, 3, 5, 1)

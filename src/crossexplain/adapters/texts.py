@@ -40,7 +40,7 @@ def _attention(draft: Draft) -> None:
     model, config = draft.model, parts.config_of(draft.model)
     tower = ""
     if getattr(config, "is_encoder_decoder", False) and hasattr(model, "get_encoder"):
-        tower = parts.name_of(model, model.get_encoder()) or ""
+        tower = parts.encoder(model)
     modules = parts.self_attention(model, tower)
     if parts.is_a(model, "Albert.*"):  # one block, called again and again
         modules = [f"{module}@{call}" for module in modules for call in range(config.num_hidden_layers // len(modules))] \

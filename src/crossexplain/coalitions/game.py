@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from numbers import Integral
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -23,9 +23,10 @@ from crossexplain.checks import InputError
 from crossexplain.coalitions.parts import Parts, distinct
 from crossexplain.contract import TwoTowers
 from crossexplain.gradients.called import Called, calling_of
+from crossexplain.gradients.capture import Target
 from crossexplain.gradients.groups import Groups
 from crossexplain.gradients.modalities import Inputs, Modality
-from crossexplain.gradients.question import ROWS, Question, Target
+from crossexplain.gradients.question import ROWS, Question
 
 PLAYERS = 20  # that are asked for all their coalitions at most: a table of 8 MB an example, and hours for most models
 MATCHED = 8192  # pairs that go through a head at once; a head is small beside the towers, and this many keep it busy
@@ -161,6 +162,7 @@ class Game:
     def _number(self, players: Groups | Mapping[str, int | Tensor]) -> None:
         """Find the players: ``names``, ``present``, and for each modality the player of each feature, counted over all."""
         features = {name: part.cpu() for name, part in self.question.present.items()}
+        names: Sequence[str]
         if isinstance(players, Groups):
             groups = players.of(features)
             self._owner, self.present, names = dict(groups.owner), groups.present(), groups.names
@@ -176,14 +178,15 @@ class Game:
         within = {} if isinstance(players, Groups) else features
         self._first = {name: names.index(name) if name in within and name in names else 0 for name in features}
 
-    def _by_modality(self, players: Mapping[str, int | Tensor], features: Mapping[str, Tensor]) -> tuple:
+    def _by_modality(self, players: Mapping[str, int | Tensor], features: Mapping[str, Tensor]) -> tuple[
+            dict[str, Tensor], Tensor, list[str]]:
         """Return owners by modality, which players are present, and their names, of players that were given by modality."""
         if not isinstance(players, Mapping):
             raise InputError(f"got players={players!r}, expected a mapping from modality to players, or Groups, as in "
                              f"{{{self.question.names[-1]!r}: 8}}.")
         if unknown := set(players) - set(self.question.names):
             raise InputError(f"players names {sorted(unknown, key=str)}, the modalities are {self.question.names}.")
-        owners, present, names = {}, [], []
+        owners, present, names = dict[str, Tensor](), list[Tensor](), list[str]()
         for name, part in features.items():
             owner, count = _owners(players.get(name), part, name)
             present.append(((owner[:, None] == torch.arange(count)[:, None]) & part[:, None]).any(dim=2))
@@ -226,12 +229,14 @@ class Game:
             back, place = distinct(examples, keep)
             keep, examples = keep[place], examples[place]
             with self._timed("head" if self.splits else "whole", len(place)):
-                return (self._of_whole_model if self._parts is None else self._of_parts)(keep, examples)[back]
+                return (self._of_whole_model(keep, examples) if self._parts is None else
+                        self._of_parts(self._parts, keep, examples))[back]
         vectors, places = zip(*(self._encoded(tower, keep, examples) for tower in self._towers))
-        values = []
+        values: list[Tensor] = []
+        model: Any = _plain(self.model)  # with two towers
         with self._timed("head", len(examples)):
             for rows in torch.arange(len(examples)).split(MATCHED):
-                logits = _plain(self.model).match(*(vector[place[rows]] for vector, place in zip(vectors, places)))
+                logits = model.match(*(vector[place[rows]] for vector, place in zip(vectors, places)))
                 values.append(question.evidence(question.of_output(logits, len(rows)), examples[rows]))
         return torch.cat(values)
 
@@ -240,9 +245,9 @@ class Game:
         parts = zip(keep.split(self.question.rows), examples.split(self.question.rows))
         return torch.cat([self.question.values(self.features(*part), part[1]) for part in parts])
 
-    def _of_parts(self, keep: Tensor, examples: Tensor) -> Tensor:
+    def _of_parts(self, parts: Parts, keep: Tensor, examples: Tensor) -> Tensor:
         """Return the values (R,) of coalitions, for which the encoded parts are joined."""
-        logits = self._parts.logits(keep, examples)
+        logits = parts.logits(keep, examples)
         return self.question.evidence(self.question.of_output(logits, len(examples)), examples)
 
     def features(self, keep: Tensor, examples: Tensor) -> Tensor:
@@ -252,7 +257,8 @@ class Game:
     def _players(self, modality: str) -> Tensor:
         """Return the numbers of the players that have features of a modality."""
         owner = self._owner[modality]
-        return torch.unique(owner[owner >= 0])
+        players: Tensor = torch.unique(owner[owner >= 0])
+        return players
 
     def _stay(self, modality: str, keep: Tensor, examples: Tensor) -> Tensor:
         """Return which features of a modality stay, bool (R, F), where the players of ``keep`` (R, P) do."""

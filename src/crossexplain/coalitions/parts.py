@@ -8,6 +8,7 @@ hidden. Where players are smaller than a part, the chunks of a turn, it is encod
 import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -110,7 +111,8 @@ class Parts:
     """
 
     def __init__(self, model: EncodesParts, question: Question, owner: Mapping[str, Tensor]):
-        self.model, self.question = model, question
+        self.model: Any = model  # may have join_pooled too
+        self.question = question
         self.pooled = bool(getattr(model, "pooled", False))
         taken = {key for modality in question.modalities for key in modality.keys(question.inputs)}
         self.rest = [key for key in question.inputs if key not in taken]
@@ -144,7 +146,8 @@ class Parts:
             given[name] = vectors.index_select(0, place.to(vectors.device))
         rest = self.question.examples(examples, self.rest)
         with _told("join_pooled(sums, inputs)" if self.pooled else "join(parts, inputs)"):
-            return self.model.join_pooled(given, rest) if self.pooled else self.model.join(given, rest)
+            logits: Tensor = self.model.join_pooled(given, rest) if self.pooled else self.model.join(given, rest)
+            return logits
 
 
 def _called_as_parts(model: EncodesParts) -> bool:

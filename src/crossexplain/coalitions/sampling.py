@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.random import Generator
 from scipy.linalg import solve, solve_triangular
 from scipy.special import comb
 from torch import Tensor
@@ -140,13 +141,13 @@ def _process(keep: np.ndarray, values: np.ndarray) -> np.ndarray:
     def likelihood(settings: tuple[float, float]) -> float:
         root = np.linalg.cholesky(_covariance(players, *settings)[among] + NOISE * np.eye(len(drawn)))
         scaled = solve_triangular(root, half[drawn], lower=True)
-        return -len(drawn) / 2 * np.log((scaled**2).mean() + TINY) - np.log(np.diag(root)).sum()
+        return float(-len(drawn) / 2 * np.log((scaled**2).mean() + TINY) - np.log(np.diag(root)).sum())
 
     settings = max(product(RATES, LINEAR), key=likelihood)
     weight = solve(_covariance(players, *settings)[differ] + NOISE * np.eye(rows), half, assume_a="pos")
     hidden = (signs < 0).sum(axis=1, keepdims=True) - (signs < 0)  # for each player, how many of the others are hidden
     estimates = weight @ (signs * _shapley_kernel(players, *settings)[hidden])
-    return estimates + (values[1] - values[0] - estimates.sum()) / players
+    return np.asarray(estimates + (values[1] - values[0] - estimates.sum()) / players)
 
 
 def _covariance(players: int, rate: float, linear: float) -> np.ndarray:
@@ -155,7 +156,7 @@ def _covariance(players: int, rate: float, linear: float) -> np.ndarray:
     single = players - 2 * differ
     alike, unlike = ((1 + sign * rate) ** (players - differ) * (1 - sign * rate) ** differ for sign in (1, -1))
     more = (alike - unlike) / 2 - rate * single  # the odd parities, of three players and more
-    return more / more[0] + linear * single / players
+    return np.asarray(more / more[0] + linear * single / players)
 
 
 def _shapley_kernel(players: int, rate: float, linear: float) -> np.ndarray:
@@ -179,7 +180,7 @@ def _regression(keep: np.ndarray, values: np.ndarray, weights: np.ndarray) -> np
     """
     gain, weighted, normal = values[1] - values[0], *_normal(keep, weights)
     inverse = np.linalg.pinv(normal, rcond=1e-10, hermitian=True)  # a direction of equal parts is left out
-    return gain / keep.shape[1] + inverse @ (weighted @ (values - values[0] - gain * keep.mean(axis=1)))
+    return np.asarray(gain / keep.shape[1] + inverse @ (weighted @ (values - values[0] - gain * keep.mean(axis=1))))
 
 
 def _normal(keep: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -189,14 +190,14 @@ def _normal(keep: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return weighted, weighted @ centred
 
 
-def _determining(first: int, second: int, budget: int, wanted: int, rng) -> tuple[np.ndarray, np.ndarray]:
+def _determining(first: int, second: int, budget: int, wanted: int, rng: Generator) -> tuple[np.ndarray, np.ndarray]:
     """Return coalitions and weights, see :func:`_coalitions`, that tell every player from every other.
 
     Few masks may happen to hold two players always together, which leaves their values to chance. So coalitions are drawn
     again until the difference between players that is determined worst is determined well enough beside the best one. If no
     set reaches that, the best is taken. No pass is spent on this, and no value is seen.
     """
-    best, most = None, -np.inf
+    best, most = (np.array([]), np.array([])), -np.inf
     for _ in range(DRAWS):
         drawn = _coalitions(first, second, budget, wanted, rng)
         determined = np.linalg.eigvalsh(_normal(*drawn)[1])  # the smallest is the equal parts', always 0
@@ -212,16 +213,16 @@ class _Masks(NamedTuple):
     """Masks of one side, of one size and its complement's."""
 
     size: int
-    count: float  # how many there are
+    number: float  # how many there are
     masks: np.ndarray  # bool (m, players): the drawn ones, none the complement of another
 
 
-def _coalitions(first: int, second: int, budget: int, wanted: int, rng) -> tuple[np.ndarray, np.ndarray]:
+def _coalitions(first: int, second: int, budget: int, wanted: int, rng: Generator) -> tuple[np.ndarray, np.ndarray]:
     """Return coalitions (R, first + second), of which nothing and everything are the first two, and their weights (R,)."""
     sides = [_masks(players, other, budget // 2, rng) for players, other in ((first, second), (second, first))]
     strata = [(a, b, turned) for a in sides[0] for b in sides[1] for turned in ((False, True) if first and second else (False,))
               if a.size + b.size > 0 or turned]
-    mass = np.array([a.count * b.count * _kernel(a.size + (second - b.size if turned else b.size), first + second)
+    mass = np.array([a.number * b.number * _kernel(a.size + (second - b.size if turned else b.size), first + second)
                      for a, b, turned in strata])
     most = np.array([len(a.masks) * len(b.masks) for a, b, _ in strata])
     counts = _dealt(mass, most, wanted)
@@ -231,16 +232,16 @@ def _coalitions(first: int, second: int, budget: int, wanted: int, rng) -> tuple
             i, j = _pairs(len(a.masks), len(b.masks), count, rng)
             rows.append(np.concatenate([a.masks[i], b.masks[j] ^ turned], axis=1))
             weights.append(np.full(count, weight / count))
-    half, weights = np.concatenate(rows), np.concatenate(weights)
-    return np.stack([half, ~half], axis=1).reshape(-1, first + second), weights.repeat(2)
+    half = np.concatenate(rows)
+    return np.stack([half, ~half], axis=1).reshape(-1, first + second), np.concatenate(weights).repeat(2)
 
 
 def _kernel(size: int, players: int) -> float:
     """Return KernelSHAP's weight of a coalition, up to a factor."""
-    return 1 / (comb(players, size) * size * (players - size))
+    return float(1 / (comb(players, size) * size * (players - size)))
 
 
-def _masks(players: int, other: int, budget: int, rng) -> list[_Masks]:
+def _masks(players: int, other: int, budget: int, rng: Generator) -> list[_Masks]:
     """Draw masks of a side with ``players`` players beside ``other``: each size in proportion to its weight, none twice."""
     sizes = range(1, players // 2 + 1)
     counts = np.array([comb(players, size) / (2 if 2 * size == players else 1) for size in sizes])
@@ -251,7 +252,7 @@ def _masks(players: int, other: int, budget: int, rng) -> list[_Masks]:
                     for size, of, count in zip(sizes, counts, _dealt(mass, counts, budget - 1)) if count)]
 
 
-def _distinct(players: int, size: int, count: int, rng) -> np.ndarray:
+def _distinct(players: int, size: int, count: int, rng: Generator) -> np.ndarray:
     """Draw masks (count, players) of a size, none twice and none the complement of another."""
     halves = 2 * size == players  # then the complement has the same size: take the one with the first player
     if comb(players, size) / (2 if halves else 1) <= 4 * count:  # so few that all are listed
@@ -259,16 +260,16 @@ def _distinct(players: int, size: int, count: int, rng) -> np.ndarray:
         masks = np.zeros((len(listed), players), bool)
         for mask, members in zip(masks, listed):
             mask[list(members)] = True
-        return masks[rng.permutation(len(masks))[:count]]
+        return np.asarray(masks[rng.permutation(len(masks))[:count]])
     masks = np.zeros((0, players), bool)
     while len(masks) < count:
         more = rng.random((2 * count, players)).argsort(axis=1).argsort(axis=1) < size
         more ^= halves & ~more[:, :1]
         masks = np.unique(np.concatenate([masks, more]), axis=0)
-    return masks[rng.permutation(len(masks))[:count]]
+    return np.asarray(masks[rng.permutation(len(masks))[:count]])
 
 
-def _pairs(first: int, second: int, count: int, rng) -> tuple[np.ndarray, np.ndarray]:
+def _pairs(first: int, second: int, count: int, rng: Generator) -> tuple[np.ndarray, np.ndarray]:
     """Choose ``count`` different pairs of ``first`` and ``second`` numbers, each number about as often as the others."""
     place = np.arange(count)
     return rng.permutation(first)[place % first], rng.permutation(second)[(place % first + place // first) % second]

@@ -7,11 +7,13 @@ that the cost is 2 * P * 2**P for one example, whether of players, pairs or thre
 
 from collections.abc import Callable, Sequence
 from itertools import combinations, permutations
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 
-def players_of(table) -> int:
+def players_of(table: ArrayLike) -> int:
     """Return the number of players P of tables (..., 2**P).
 
     Raises
@@ -19,7 +21,7 @@ def players_of(table) -> int:
     ValueError
         For a table whose last axis is no power of two.
     """
-    shape = np.shape(table)
+    shape: tuple[int, ...] = np.shape(table)
     if not shape or shape[-1] < 1 or shape[-1] & (shape[-1] - 1):
         raise ValueError(f"got a table of shape {shape}, expected (..., 2**P): one column a coalition.")
     return shape[-1].bit_length() - 1
@@ -33,7 +35,7 @@ def sizes(players: int) -> np.ndarray:
     return counts
 
 
-def dividends(table) -> np.ndarray:
+def dividends(table: ArrayLike) -> np.ndarray:
     """Return Harsanyi's dividends, (..., 2**P): what a coalition is worth beyond all that its parts are worth.
 
     ``m(S) = v(S) - sum of m(T) over all proper subsets T`` (Harsanyi 1963; the Moebius transform of v), so that v(S) is the
@@ -51,7 +53,7 @@ def dividends(table) -> np.ndarray:
     return values
 
 
-def shapley(table) -> np.ndarray:
+def shapley(table: ArrayLike) -> np.ndarray:
     """Return the Shapley values, (..., P): every dividend is shared equally among its players (Shapley 1953).
 
     They add up to v(all) - v(nothing).
@@ -64,7 +66,7 @@ def shapley(table) -> np.ndarray:
     return _by_player(table, lambda size: 1 / size)
 
 
-def banzhaf(table) -> np.ndarray:
+def banzhaf(table: ArrayLike) -> np.ndarray:
     """Return the Banzhaf values, (..., P): the mean gain by a player over all coalitions of the others (Banzhaf 1965).
 
     They do not add up to v(all) - v(nothing), and noise in single values moves them least (Wang and Jia 2023).
@@ -77,11 +79,11 @@ def banzhaf(table) -> np.ndarray:
     return _by_player(table, lambda size: 0.5 ** (size - 1))
 
 
-def _by_player(table, weight: Callable[[int], float]) -> np.ndarray:
+def _by_player(table: ArrayLike, weight: Callable[[int], float]) -> np.ndarray:
     return _above(table, weight, 1)[..., 1 << np.arange(players_of(table))]
 
 
-def _above(table, weight: Callable[[int], float], least: int) -> np.ndarray:
+def _above(table: ArrayLike, weight: Callable[[int], float], least: int) -> np.ndarray:
     """Return for each coalition the sum of the dividends of those that contain it, times a weight by their size, (..., 2**P).
 
     Those smaller than ``least`` count 0.
@@ -96,7 +98,7 @@ def _above(table, weight: Callable[[int], float], least: int) -> np.ndarray:
     return sums
 
 
-def interactions(table, order: int = 2) -> np.ndarray:
+def interactions(table: ArrayLike, order: int = 2) -> np.ndarray:
     """Return the Shapley interaction of every pair of players, (..., P, P), or of every three, (..., P, P, P).
 
     It is the sum of the dividends of the coalitions that hold all of them, each divided by the number of its players less
@@ -120,11 +122,12 @@ def interactions(table, order: int = 2) -> np.ndarray:
     found = np.zeros((*above.shape[:-1], *[players] * order))
     together = np.array(list(combinations(range(players), order)), dtype=int).reshape(-1, order).T  # (order, sets)
     for axes in permutations(together):
-        found[(..., *axes)] = above[..., (1 << together).sum(axis=0)]
+        place: tuple[Any, ...] = (..., *axes)
+        found[place] = above[..., (1 << together).sum(axis=0)]
     return found
 
 
-def across(table, names: Sequence[str]) -> np.ndarray:
+def across(table: ArrayLike, names: Sequence[str]) -> np.ndarray:
     """Return the Shapley interaction of every player of the first modality with every one of the second, (..., A, B).
 
     Of a picture and a sentence this is the exact matrix of cells by words.
@@ -140,14 +143,15 @@ def across(table, names: Sequence[str]) -> np.ndarray:
 
 
 def _sides(names: Sequence[str], players: int) -> tuple[np.ndarray, np.ndarray]:
-    names, different = np.asarray(names), list(dict.fromkeys(names))
+    different = list(dict.fromkeys(names))
     if len(names) != players or len(different) != 2:
         raise ValueError(f"got {len(names)} names of {len(different)} modalities for {players} players, expected one name for "
                          "each player, and two modalities.")
-    return tuple(np.flatnonzero(names == name) for name in different)
+    first, second = (np.flatnonzero(np.asarray(names) == name) for name in different)
+    return first, second
 
 
-def best_orders(table, present=None) -> np.ndarray:
+def best_orders(table: ArrayLike, present: ArrayLike | None = None) -> np.ndarray:
     """Return the order of players that no explanation can beat for this model.
 
     It has the largest area between its insertion curve, along which the players come in order, and its deletion curve, along

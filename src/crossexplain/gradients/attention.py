@@ -4,6 +4,7 @@ import inspect
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from crossexplain.checks import InputError, find_layer, require_one_of
 from crossexplain.gradients.called import calling_of
 from crossexplain.gradients.capture import Captured, Target, capture, opened
 from crossexplain.gradients.layouts import Place, path_of
-from crossexplain.gradients.modalities import Tokens, examples_in, in_parts
+from crossexplain.gradients.modalities import Inputs, Tokens, examples_in, in_parts
 from crossexplain.gradients.modality import listed
 from crossexplain.gradients.patches import as_map
 from crossexplain.gradients.reading import Reader, as_row
@@ -61,7 +62,7 @@ def roll(captured: Captured, maps: Sequence[str], method: str = RELEVANCE, cross
     Tensor, shape (N, T)
         Of cross-attention (N, S). All 0 where the score depends on no attention.
     """
-    held = {name: (with_heads(captured.activations[name]), with_heads(captured.gradients.get(name))) for name in maps}
+    held = {name: (with_heads(captured.activations[name]), with_heads(captured.gradients[name])) for name in maps}
     shapes = sorted({tuple(attended.shape[2:]) for attended, _ in held.values()})
     rows, columns = shapes[0]
     crossed = crossed or rows != columns
@@ -82,9 +83,9 @@ def roll(captured: Captured, maps: Sequence[str], method: str = RELEVANCE, cross
     return (rolled * is_read[..., None]).sum(dim=1) / is_read.sum(dim=1, keepdim=True).clamp(min=1)
 
 
-def with_heads(maps: Tensor | None) -> Tensor | None:
+def with_heads(maps: Tensor) -> Tensor:
     """Return maps (N, heads, T, T) of maps, or of maps (N, T, T) that have one head."""
-    return maps[:, None] if maps is not None and maps.ndim == 3 else maps
+    return maps[:, None] if maps.ndim == 3 else maps
 
 
 def attention_maps(attention: Sequence[str]) -> list[str]:
@@ -113,16 +114,16 @@ def watched(model: nn.Module, maps: Sequence[str], attention: Sequence[str]) -> 
     crossed: set[str] = set()
     given: dict[str, int] = {}  # how many tensors, masks left out, the modules around got last, by their names
 
-    def look(name: str, chosen: bool) -> Callable:
-        def hook(module: nn.Module, arguments: tuple, named: dict, output: object) -> None:
+    def look(name: str, chosen: bool) -> Callable[..., None]:
+        def hook(module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any], output: object) -> None:
             values = _require_map(name, chosen, module, output)
             if _attends_elsewhere(name, module, arguments, named, values, given):
                 crossed.add(name)
 
         return hook
 
-    def note(path: str) -> Callable:
-        def hook(module: nn.Module, arguments: tuple, named: dict) -> None:
+    def note(path: str) -> Callable[..., None]:
+        def hook(module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
             given[path] = len({id(value) for value in (*arguments, *named.values()) if isinstance(value, Tensor)
                                and value.ndim > 1 and not ((value == 0) | (value == 1) | (value < LEAST)).all()})
 
@@ -149,7 +150,8 @@ def _rows_in(values: Sequence[object]) -> list[Tensor]:
     return [value for i, value in enumerate(rows) if not any(value is other for other in rows[:i])]
 
 
-def _as_leaves(module: nn.Module, arguments: tuple, named: dict) -> tuple[tuple, dict]:
+def _as_leaves(module: nn.Module, arguments: tuple[Any, ...],
+               named: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Let the graph begin at rows of vectors that nothing leads to, so that :func:`_attends_elsewhere` can follow them."""
     leaves = {id(value): value.detach().requires_grad_() for value in _rows_in([*arguments, *named.values()])
               if not value.requires_grad and torch.is_grad_enabled()}
@@ -169,11 +171,10 @@ def _require_map(name: str, chosen: bool, module: nn.Module, output: object) -> 
                          "torch.nn.TransformerEncoder (need_weights=False), gives no map on which its output depends; read "
                          "gradients at the tokens instead, for example by 'gradient x input', or use a model whose attention "
                          "is written out.")
-    if entry >= len(entries) or not isinstance(entries[entry], Tensor):
+    if entry >= len(entries) or not isinstance(values := entries[entry], Tensor):
         advice = "for attention maps of a Hugging Face encoder load it with attn_implementation='eager', or pass " \
                  "output_attentions=True with the inputs where it gives them on demand (DeBERTa)."
         raise InputError(f"layer {path!r} gives ({kinds}), which has no tensor {entry}; {other.strip() or advice}")
-    values = entries[entry]
     if values.ndim not in (3, 4) or not chosen and not _is_map(values):
         which = other or f" say which entry is the map, as in attention=['{path}#2', ...]."
         raise InputError(f"entry {entry} of layer {path!r} has shape {tuple(values.shape)}, and is no attention map, "
@@ -189,7 +190,7 @@ def _is_map(values: object) -> bool:
     return bool((((sums - 1).abs() < 0.02) | (sums == 0)).all())
 
 
-def _attends_elsewhere(name: str, module: nn.Module, arguments: tuple, named: dict, values: Tensor,
+def _attends_elsewhere(name: str, module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any], values: Tensor,
                        around: Mapping[str, int]) -> bool:
     """Return whether a module attends to other tokens than those that attend.
 
@@ -353,7 +354,7 @@ def _named(model: nn.Module, place: str) -> str:
     return layer
 
 
-def _second(model: nn.Module, inputs: dict, image: Reader, text: tuple[Tokens, Place], target: Target) -> Tensor:
+def _second(model: nn.Module, inputs: Inputs, image: Reader, text: tuple[Tokens, Place], target: Target) -> Tensor:
     tokens, place = text
     # The kernels that fuse attention have no second derivative.
     with sdpa_kernel(SDPBackend.MATH), opened(model, inputs, [image.layer, place.layer], target) as graph:
@@ -373,13 +374,14 @@ def _second(model: nn.Module, inputs: dict, image: Reader, text: tuple[Tokens, P
     return torch.stack(maps, dim=1)
 
 
-def _first(model: nn.Module, inputs: dict, image: Reader, words: Tokens, target: Target, common: Collection[str]) -> Tensor:
+def _first(model: nn.Module, inputs: Inputs, image: Reader, words: Tokens, target: Target,
+           common: Collection[str]) -> Tensor:
     present = words.features(inputs)
     count, n = present.shape[1], len(present)
     hidden = {f"without {t}": {words.name: Mask(torch.arange(count) != t, words.baselines[0])} for t in range(count)}
-    laid_out = Views(inputs, [words], {"full": {}} | hidden, allow_empty=True, common=common).inputs
+    laid_out = Views(inputs, [words], {"full": {}, **hidden}, allow_empty=True, common=common).inputs
 
-    def read(rows: dict, target: Target) -> tuple[Captured, Tensor]:
+    def read(rows: Inputs, target: Target) -> tuple[Captured, Tensor]:
         captured = capture(model, rows, image.layer, target)
         product = captured.gradients[image.layer] * captured.activations[image.layer]
         return captured, image.map_of(product, len(captured.score)).sum(dim=1)
@@ -387,5 +389,5 @@ def _first(model: nn.Module, inputs: dict, image: Reader, words: Tokens, target:
     full, _ = read(inputs, target)
     follow = target if full.target is None else full.target.repeat(count + 1)  # one class in all views
     _, maps = read(laid_out, follow)  # ((1 + T) * N, h, w)
-    maps = maps.unflatten(0, (count + 1, n))
+    maps = torch.unflatten(maps, 0, (count + 1, n))
     return (maps[:1] - maps[1:]).transpose(0, 1) * present[:, :, None, None]

@@ -1,7 +1,7 @@
 """A model that is called in its own way, and of whose output one part is judged."""
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
@@ -13,7 +13,7 @@ TABLES = "_modules", "_parameters", "_buffers", "_non_persistent_buffers_set"  #
 class Calling(NamedTuple):
     """How a model is called; the arguments of :class:`Called`."""
 
-    call: Callable[[nn.Module, dict], object] | None = None
+    call: Callable[[nn.Module, dict[str, Any]], object] | None = None
     output: str | int | Callable[[object], object] | None = None
     common: tuple[str, ...] = ()
     drop: tuple[str, ...] = ()
@@ -53,7 +53,10 @@ class Called(nn.Module):
     3
     """
 
-    def __init__(self, model: nn.Module, call: Callable[[nn.Module, dict], object] | None = None, *,
+    wrapped_model: nn.Module
+    wrapped_call: Calling
+
+    def __init__(self, model: nn.Module, call: Callable[[nn.Module, dict[str, Any]], object] | None = None, *,
                  output: str | int | Callable[[object], object] | None = None, common: Iterable[str] = (),
                  drop: Iterable[str] = ()):
         super().__init__()
@@ -80,12 +83,12 @@ class Called(nn.Module):
         self.wrapped_model.train(mode)
         return self
 
-    def __getattr__(self, name: str) -> object:
+    def __getattr__(self, name: str) -> Any:
         if "wrapped_model" not in self.__dict__:  # while it is copied
             raise AttributeError(name)
         return getattr(self.wrapped_model, name)
 
-    def forward(self, **inputs) -> object:
+    def forward(self, **inputs: Any) -> Any:
         """Return the part of the model's output that is judged."""
         call, part, _, drop = self.wrapped_call
         inputs = {key: value for key, value in inputs.items() if key not in drop}
@@ -110,7 +113,7 @@ def _names(given: Iterable[str], what: str) -> tuple[str, ...]:
     return names
 
 
-def _part(output: object, part: str | int) -> object:
+def _part(output: Any, part: str | int) -> object:
     """Return an entry or an attribute of an output."""
     if isinstance(output, Tensor):
         raise InputError(f"got Called(output={part!r}) of a model that gives one tensor, {tuple(output.shape)}; for one of its "

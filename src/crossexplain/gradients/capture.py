@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -40,7 +41,7 @@ from crossexplain.gradients.modes import untouched
 
 DRAWN = 1e-3  # share of an output's size by which it may differ when the model is asked again
 INPUT = "input:"  # prefix of the name of an input, as in "input:images"
-ModelInputs = Mapping[str, object] | Sequence[object] | Tensor
+ModelInputs = Mapping[str, Any] | Sequence[Any] | Tensor
 Target = int | Tensor | Callable[[object], Tensor] | str | None
 
 
@@ -154,8 +155,7 @@ def opened(model: nn.Module, inputs: ModelInputs, layers: str | Sequence[str], t
         drawn = _generators()
         output = call.forward(taps)
         for tap in taps:
-            tap.require_one_call(call)
-            kept[tap.name] = tap.tensor
+            kept[tap.name] = tap.only_tensor(call)
         if not (any_mode or all(map(torch.equal, drawn, _generators()))):
             call.require_repeatable(output)
         logits, score, index = _score(output, target, call, any_mode)
@@ -175,7 +175,7 @@ def changed(model: nn.Module, layer: str, change: Callable[[Tensor], Tensor]) ->
         raise InputError(f"the values at {layer!r} cannot be replaced from outside; name the layer without '#'.")
     calls = 0
 
-    def after(module: nn.Module, arguments: tuple, output: object) -> object:
+    def after(module: nn.Module, arguments: tuple[Any, ...], output: object) -> object:
         nonlocal calls
         calls += 1
         if number is not None and calls != number + 1:
@@ -198,7 +198,8 @@ def split_name(name: str) -> tuple[str, int | None, int | None]:
     >>> split_name("encoder@1#0"), split_name("encoder")
     (('encoder', 1, 0), ('encoder', None, None))
     """
-    path, call, entry = re.fullmatch(r"(.*?)(?:@(\d+))?(?:#(\d+))?", name, re.DOTALL).groups()
+    found = re.fullmatch(r"(.*?)(?:@(\d+))?(?:#(\d+))?", name, re.DOTALL)
+    path, call, entry = found.groups() if found else (name, None, None)
     return path, None if call is None else int(call), None if entry is None else int(entry)
 
 
@@ -212,13 +213,13 @@ class _Tap:
         self.calls = 0
         self.tensor: Tensor | None = None
 
-    def hook(self, module: nn.Module, arguments: tuple, output: object) -> object:
+    def hook(self, module: nn.Module, arguments: tuple[Any, ...], output: object) -> object:
         """Keep the output and hand a copy of it on, which later layers may overwrite."""
         self.calls += 1
         if self.number is not None and self.calls != self.number + 1:
             return None
         if self.entry is not None:
-            self.tensor = self._entry(output)
+            self.tensor = self._entry(output, self.entry)
             return None
         tensor = first_tensor(output, self.name)
         # After an earlier captured layer the graph must go on; before that there is none, and this is where it starts.
@@ -243,25 +244,24 @@ class _Tap:
         return InputError(f"layer {self.path!r} is part of a scripted or traced model (torch.jit), whose inside no hook "
                           "reaches; pass the model that it was made from, or read at an input, as in 'input:images'.")
 
-    def _entry(self, output: object) -> Tensor:
+    def _entry(self, output: object, number: int) -> Tensor:
         """Return one entry of the output, which is already part of the graph and so cannot be cut or replaced."""
         entries = list(output) if isinstance(output, (tuple, list)) else [output]
-        if self.entry >= len(entries) or not isinstance(entries[self.entry], Tensor):
+        if number >= len(entries) or not isinstance(tensor := entries[number], Tensor):
             kinds = ", ".join(type(entry).__name__ for entry in entries)
             advice = "for attention maps of a Hugging Face encoder load it with attn_implementation='eager', and where that " \
                 "is not enough (DeBERTa) add output_attentions=True to the inputs"
             if isinstance(self.module, nn.MultiheadAttention):
                 advice = "it was called with need_weights=False, as nn.TransformerEncoderLayer and torchvision do, and gives " \
                     "no map; call it with need_weights=True and average_attn_weights=False"
-            raise InputError(f"layer {self.path!r} gives ({kinds}), which has no tensor {self.entry}; {advice}.")
-        tensor = entries[self.entry]
+            raise InputError(f"layer {self.path!r} gives ({kinds}), which has no tensor {number}; {advice}.")
         if self.gradients and not tensor.requires_grad:
             raise InputError(f"nothing before {self.name!r} is captured, so there is no graph to differentiate; name a layer "
                              "before it as well, for example the embeddings.")
         return tensor
 
-    def require_one_call(self, call: "_Call") -> None:
-        """Raise unless the layer gave exactly one tensor to read."""
+    def only_tensor(self, call: "_Call") -> Tensor:
+        """Return the tensor that the layer gave; raise unless it is exactly one."""
         if self.tensor is None and self.calls:
             raise InputError(f"layer {self.path!r} ran {self.calls} time(s) in the forward pass, call {self.number} does not "
                              f"exist; count from 0 as in {self.path + '@0'!r}.")
@@ -278,6 +278,7 @@ class _Tap:
         if self.number is None and self.calls > 1:
             raise InputError(f"layer {self.path!r} ran {self.calls} times in one forward pass, so its gradient is ambiguous; "
                              f"say which call, as in {self.path + '@0'!r} or {f'{self.path}@{self.calls - 1}'!r}.")
+        return self.tensor
 
 
 class _Call:
@@ -288,9 +289,10 @@ class _Call:
         if not self.by_name and not isinstance(inputs, (Tensor, tuple, list)):
             raise InputError(f"got inputs as {type(inputs).__name__}, expected a dict, a tuple, a list or a tensor; "
                              f"pass {{'images': images}} for model(images=images). {advice_of_call(self.model)}")
-        values = inputs.items() if self.by_name else enumerate([inputs] if isinstance(inputs, Tensor) else inputs)
-        self.values = {name: value.detach() if isinstance(value, Tensor) else value for name, value in values}
-        self.opened: dict[str, Tensor] = {}  # by key, the copy of a leaf that the model gets
+        given = inputs if isinstance(inputs, Mapping) else dict(enumerate([inputs] if isinstance(inputs, Tensor) else inputs))
+        self.values: dict[Any, Any] = {name: value.detach() if isinstance(value, Tensor) else value
+                                       for name, value in given.items()}
+        self.opened: dict[str | int, Tensor] = {}  # by key, the copy of a leaf that the model gets
         self.common = calling_of(self.model).common
         first = next((value for name, value in self.values.items()
                       if isinstance(value, Tensor) and value.ndim and name not in self.common), None)
@@ -318,12 +320,12 @@ class _Call:
         return leaves
 
     def _key(self, name: str) -> str | int:
-        key = name[len(INPUT) :]
-        if key in self.values:
+        key, keys = name[len(INPUT) :], list[str | int](self.values)
+        if key in keys:
             return key
-        if key.isdigit() and int(key) < len(self.values):
-            return list(self.values)[int(key)]
-        near = get_close_matches(key, map(str, self.values), n=3, cutoff=0.3) or self.values
+        if key.isdigit() and int(key) < len(keys):
+            return keys[int(key)]
+        near = get_close_matches(key, map(str, keys), n=3, cutoff=0.3) or keys
         raise InputError(f"there is no input {key!r}; the inputs are {', '.join(repr(f'{INPUT}{known}') for known in near)}.")
 
     def forward(self, taps: Sequence[_Tap] = ()) -> object:
@@ -365,7 +367,7 @@ class _Call:
                 one = {key: value[:1].clone() if isinstance(value, Tensor) and value.ndim and len(value) == self.size
                        and key not in self.common else value for key, value in self.values.items()}
                 output = self.model(**one) if self.by_name else self.model(*one.values())
-                alone = first_tensor(output) if entry is None else dict(_entries(output))[entry]
+                alone: Any = first_tensor(output) if entry is None else dict(_entries(output))[entry]
         except Exception:  # noqa: BLE001 - whatever a model raises on inputs that are cut where they must not be
             return
         if alone.ndim == 2 and alone.shape[1] != columns:
@@ -374,8 +376,8 @@ class _Call:
                              "output=lambda output: output.diagonal()), and for an input that belongs to all examples, which "
                              "would be cut otherwise, model = Called(model, common=('its name',)).")
 
-    def mixed(self, function: Callable[[object], Tensor], output: object) -> object | None:
-        """Return the key of a table (N, N) in the output of which a function reads more than the diagonal."""
+    def mixed(self, function: Callable[[object], Tensor], output: object) -> Any:
+        """Return the key of a table (N, N) in the output of which a function reads more than the diagonal, else None."""
         for key, value in _entries(output):
             if isinstance(value, Tensor) and value.shape == (self.size, self.size) and value.is_floating_point():
                 with torch.enable_grad():
@@ -399,18 +401,18 @@ def replace_first(output: object, tensor: Tensor) -> object:
     return _replaced(output, next(key for key, value in _entries(output) if isinstance(value, Tensor)), tensor)
 
 
-def _entries(output: object) -> Iterable[tuple[object, object]]:
+def _entries(output: object) -> Iterable[tuple[Any, Any]]:
     """Return the entries of an output by their keys; of a tensor itself, and none of an object of another kind."""
     if isinstance(output, Mapping):
         return output.items()
     return enumerate([output] if isinstance(output, Tensor) else output if isinstance(output, (tuple, list)) else ())
 
 
-def _replaced(output: object, key: object, tensor: Tensor) -> object:
+def _replaced(output: Any, key: Any, tensor: Tensor) -> object:
     """Return an output with a tensor in place of an entry."""
     if isinstance(output, Tensor):
         return tensor
-    replaced = copy.copy(output) if isinstance(output, Mapping) else list(output)
+    replaced: Any = copy.copy(output) if isinstance(output, Mapping) else list(output)
     replaced[key] = tensor
     if isinstance(output, Mapping):
         return replaced
@@ -456,7 +458,7 @@ def require_target(target: Target) -> None:
 
 def _differentiate(model: nn.Module, score: Tensor, places: dict[str, Tensor], allow_unused: bool) -> dict[str, Tensor]:
     """Return the gradient of the scores at each place; the examples of a batch do not touch each other."""
-    slopes = [None] * len(places)
+    slopes: Sequence[Tensor | None] = [None] * len(places)
     if score.requires_grad:
         try:
             slopes = torch.autograd.grad(score.sum(), list(places.values()), allow_unused=True)

@@ -1,11 +1,13 @@
 """Pictures and videos, cut into cells."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from math import prod
 from numbers import Integral
+from typing import Any, overload
 
 import torch
-from torch import Tensor, nn
+import torch.nn.functional as F
+from torch import Tensor
 
 from crossexplain.checks import InputError, require_batch, require_finite, require_images
 from crossexplain.gradients.layouts import (
@@ -18,7 +20,15 @@ from crossexplain.gradients.layouts import (
     row_lengths,
 )
 from crossexplain.gradients.modality import Inputs, Modality
-from crossexplain.gradients.patches import as_map
+from crossexplain.gradients.patches import Grid, as_map
+
+
+@overload
+def sides_of(sides: object, what: str) -> Grid | None: ...
+
+
+@overload
+def sides_of(sides: object, what: str, count: int) -> tuple[int, ...] | None: ...
 
 
 def sides_of(sides: object, what: str, count: int = 2) -> tuple[int, ...] | None:
@@ -26,7 +36,7 @@ def sides_of(sides: object, what: str, count: int = 2) -> tuple[int, ...] | None
     if sides is None:
         return None
     numbers = tuple(sides) if isinstance(sides, Iterable) else ()
-    if len(numbers) != count or not all(isinstance(side, Integral) and side > 0 for side in numbers):
+    if len(numbers) != count or not all(isinstance(side, Integral) and int(side) > 0 for side in numbers):
         of = "rows and columns" if count == 2 else "frames, rows and columns"
         raise InputError(f"got {what}={sides!r}, expected {of} of cells, each 1 or more, as in {what}={(2,) * count}.")
     return numbers
@@ -48,7 +58,7 @@ class _Cells(Modality):
         if any(side < pieces for side, pieces in zip(sides, self.grid)):
             raise InputError(f"layer {self.layer!r} gives maps of {' x '.join(map(str, sides))} places, which cannot be cut "
                              f"into {' x '.join(map(str, self.grid))} cells; read an earlier layer, or use a coarser grid.")
-        pool = nn.functional.adaptive_avg_pool2d if len(sides) == 2 else nn.functional.adaptive_avg_pool3d
+        pool: Callable[..., Tensor] = F.adaptive_avg_pool2d if len(sides) == 2 else F.adaptive_avg_pool3d
         return pool(values.sum(dim=1, keepdim=True), self.grid).flatten(1) * (sides.numel() / prod(self.grid))
 
 
@@ -79,11 +89,12 @@ class ImageCells(_Cells):
     """
 
     baselines = ("zero", "mean", "blur", "data")
+    grid: Grid
 
-    def __init__(self, name: str = "image", input: str = "images", layer: str | None = None, grid=(2, 2), *,
-                 layout: str | None = None, patches=None, positions=None):
+    def __init__(self, name: str = "image", input: str = "images", layer: str | None = None, grid: Sequence[int] = (2, 2), *,
+                 layout: str | None = None, patches: Sequence[int] | None = None, positions: object = None):
         self.name, self.input, self.layer = name, input, layer or f"input:{input}"
-        self.grid, self.patches = sides_of(grid, "grid"), sides_of(patches, "patches")
+        self.grid, self.patches = sides_of(grid, "grid") or (2, 2), sides_of(patches, "patches")
         self.layout, self.positions = require_layout(layout), positions_of(positions, name)
         if at_inputs(self.layer) and layout not in (None, "NCHW"):
             raise InputError(f"got layout={layout!r} for {self.layer!r}, expected pixels (N, C, H, W); let a wrapper turn "
@@ -130,7 +141,8 @@ class ImageCells(_Cells):
         # First along the rows, then along the columns: both at once would take hundreds of times as many weights.
         width, height = (2 * max(1, round(side * 0.25)) + 1 for side in images.shape[:-3:-1])
         sigma = [side / 8 for side in images.shape[:-3:-1]]
-        return gaussian_blur(gaussian_blur(images, [width, 1], sigma), [1, height], sigma)
+        blurred: Tensor = gaussian_blur(gaussian_blur(images, [width, 1], sigma), [1, height], sigma)
+        return blurred
 
     def pixels_of(self, cells: Tensor, height: int, width: int) -> Tensor:
         """Spread values of cells (N, F) over the pixels (N, 1, H, W)."""
@@ -142,7 +154,7 @@ class ImageCells(_Cells):
         """Return maps (R, C, h, w), without special tokens."""
         return self._as_map(values, rows, place, picture=tuple(self.value(inputs).shape[-2:]), lengths=row_lengths(inputs))
 
-    def _as_map(self, values: Tensor, rows: int, place: Place, **known) -> Tensor:
+    def _as_map(self, values: Tensor, rows: int, place: Place, **known: Any) -> Tensor:
         return as_map(values, rows, place, layout=self.layout, patches=self.patches, positions=self.positions, cells=self.grid,
                       **known)
 
@@ -176,9 +188,10 @@ class Video(_Cells):
 
     baselines = ("zero", "mean", "data")
 
-    def __init__(self, name: str = "video", input: str = "video", layer: str | None = None, grid=(2, 2, 2), *,
+    def __init__(self, name: str = "video", input: str = "video", layer: str | None = None, grid: Sequence[int] = (2, 2, 2), *,
                  layout: str | None = None, read_as: str | None = None):
-        self.name, self.input, self.layer, self.grid = name, input, layer or f"input:{input}", sides_of(grid, "grid", 3)
+        self.name, self.input, self.layer = name, input, layer or f"input:{input}"
+        self.grid = sides_of(grid, "grid", 3) or (2, 2, 2)
         self.layout = require_layout(layout, ("NTCHW", "NCTHW"))
         self.read_as = require_layout(read_as, ("NTCHW", "NCTHW", "NTHWC", "NFCHW", "FNCHW"))
 
@@ -236,8 +249,8 @@ class Video(_Cells):
         """Return values as (N, C, t, h, w)."""
         if layout in ("NFCHW", "FNCHW"):
             frames = len(values) // rows
-            return values.unflatten(0, (rows, frames)).transpose(1, 2) if layout == "NFCHW" else \
-                values.unflatten(0, (frames, rows)).permute(1, 2, 0, 3, 4)
+            return torch.unflatten(values, 0, (rows, frames)).transpose(1, 2) if layout == "NFCHW" else \
+                torch.unflatten(values, 0, (frames, rows)).permute(1, 2, 0, 3, 4)
         if values.ndim != 5:
             raise InputError(f"layer {self.layer!r} gives {tuple(values.shape)}, expected five axes; read the input or a "
                              "layer of three dimensions such as a Conv3d.")

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -131,11 +132,11 @@ def keep_axis(columns: int) -> str:
 class Ends(TorchDispatchMode):
     """Sees, while a model runs, which tensors lie from 0 to 1 since a sigmoid or a softmax made them; it needs no graph."""
 
-    def __init__(self):
-        super().__init__()
+    def __init__(self) -> None:
+        TorchDispatchMode.__init__(self)
         self.ends: dict[int, tuple[StorageWeakRef, str]] = {}  # by address, which nothing else gets while there is a reference
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run a step, and note what its values are."""
         output = func(*args, **(kwargs or {}))
         name = "".join(part.title() for part in func.overloadpacket.__name__.split("_"))
@@ -216,7 +217,7 @@ def one_number_each(score: object, examples: int) -> Tensor:
     """Return what a target function gave if it is one floating number an example, (N,)."""
     if isinstance(score, Tensor) and score.shape == (examples,) and score.is_floating_point():
         return score
-    got = type(score).__name__
+    got: object = type(score).__name__
     if isinstance(score, Tensor):
         got = tuple(score.shape) if score.is_floating_point() else f"{score.dtype} {tuple(score.shape)}"
     raise InputError(f"the target function gave {got}, expected one number an example, shape ({examples},).")

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -48,7 +49,7 @@ def _described(value: object) -> str:
 
 def _call_that_fits(model: nn.Module, values: Mapping[str | int, object], by_name: bool) -> str | None:
     """Return what to say where the inputs do not fit the names that ``forward`` has; None where they do."""
-    inner, named = model, dict(values)
+    inner, named = model, dict[Any, object](values)
     while isinstance(inner, Called):
         call, _, _, drop = calling_of(inner)
         if call is not None:
@@ -67,14 +68,14 @@ def _call_that_fits(model: nn.Module, values: Mapping[str | int, object], by_nam
 
 def advice_of_call(model: nn.Module, keys: tuple[str | int, ...] = ()) -> str:
     """Return the three lines that let a model with a call of its own be called with keywords."""
-    keys = [key for key in keys if isinstance(key, str)] or ["images", "tokens"]
+    names = [key for key in keys if isinstance(key, str)] or ["images", "tokens"]
     try:
         parameters = list(inspect.signature(model.forward).parameters.values())
     except (TypeError, ValueError):
         parameters = []
     one = len(parameters) == 1 and parameters[0].kind not in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    given = "inputs" if one else ", ".join(f"inputs[{key!r}]" for key in keys)
-    tensors = ", ".join(f"{key!r}: {key}" for key in keys)
+    given = "inputs" if one else ", ".join(f"inputs[{key!r}]" for key in names)
+    tensors = ", ".join(f"{key!r}: {key}" for key in names)
     return ("Wrap it so that it takes a flat dict of tensors:\n"
             "    from crossexplain import Called\n"
             f"    model = Called(model, lambda model, inputs: model({given}))"

@@ -56,7 +56,7 @@ class Checks:
         self.model, self.inputs, self.modalities, self.n = question.model, question.inputs, question.modalities, question.n
         self.labels = None if labels is None else self._class_numbers(labels)
 
-    def _class_numbers(self, labels) -> Tensor:
+    def _class_numbers(self, labels: object) -> Tensor:
         """Return the labels as class numbers, one an example."""
         numbers = np.asarray(labels.cpu() if isinstance(labels, Tensor) else labels)
         if numbers.dtype.kind not in "iub":
@@ -217,9 +217,11 @@ class Checks:
     def _gradient_is_no_slope(self) -> Findings:
         rows = torch.arange(min(self.n, FEW))
         model, inputs = in_precision(self.model, torch.float64), self.question.examples(rows)
+        if model is None:
+            return
         inputs = {key: value.double() if isinstance(value, Tensor) and value.is_floating_point() else value
                   for key, value in inputs.items()}
-        for modality in [one for one in self.modalities if model is not None and one.name not in self._faint]:
+        for modality in [one for one in self.modalities if one.name not in self._faint]:
             with suppress(Exception):  # a stranger's model may not run in double precision
                 said, seen = (self._slopes(model, inputs, modality.layer, step) for step in (None, STEP))
                 apart, size = (said - seen).norm(), said.norm() + seen.norm()
@@ -253,8 +255,9 @@ class Checks:
 
     def _followed(self, logits: Tensor) -> Tensor:
         """Return the logit that is differentiated, (n,), of logits (n, C) of the first examples."""
-        follow = None if self.captured.target is None else self.captured.target[: len(logits)]
-        return logits[:, 0] if logits.shape[1] == 1 else logits.gather(1, follow[:, None])[:, 0]
+        follow = self.captured.target
+        return logits[:, 0] if follow is None or logits.shape[1] == 1 else \
+            logits.gather(1, follow[: len(logits), None])[:, 0]
 
     def _zero_positions(self) -> Findings:
         for modality in self.modalities:
@@ -284,7 +287,7 @@ class Checks:
                 drawn = torch.randint(int(words.sum()), ids.shape, generator=torch.Generator().manual_seed(self.seed))
                 replaced = torch.where(padding, ids[words][drawn.to(ids.device)], ids)
                 moved = (self.run({**self.inputs, modality.input: replaced}) - self.full).abs().max()
-                is_read = moved > 1e-4 * self._largest()
+                is_read = bool(moved > 1e-4 * self._largest())
                 saw = (f"Other words in place of the padding, with the same attention mask, move the logits by up to "
                        f"{moved:.3g}; {share:.0%} of the gradient norm falls on padding.")
             if is_read:
@@ -363,8 +366,8 @@ class Checks:
                               f"among the examples: a gain of {gain:.3f}, from {low:.3f} (n = {self.n}).", name=modality.name)
 
     def _no_better_than_a_rival(self) -> Findings:
-        right = self._right(self.full)
-        of_rival = (self.labels == self.labels.mode().values).numpy().astype(float)
+        right, labels = self._right(self.full), torch.as_tensor(self.labels)
+        of_rival = labels.eq(labels.mode().values).numpy().astype(float)
         gain, low = self._gain(right, of_rival)
         if low <= 0:
             yield finding(f"Accuracy {right.mean():.3f}, that of the most frequent class {of_rival.mean():.3f}: a gain of "
@@ -375,7 +378,7 @@ class Checks:
                      common=self.question.common).inputs
 
     def _right(self, logits: Tensor) -> np.ndarray:
-        return (classes(logits).cpu() == self.labels).numpy().astype(float)
+        return classes(logits).cpu().eq(torch.as_tensor(self.labels)).numpy().astype(float)
 
     def _gain(self, ours: np.ndarray, of_rival: np.ndarray) -> tuple[float, float]:
         """Return the mean gain and the lower end of its one-sided 95 % bootstrap interval."""

@@ -43,7 +43,7 @@ class Groups:
     names: tuple[str, ...]
     owner: Mapping[str, Tensor]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if isinstance(self.names, str) or not isinstance(self.names, Iterable):
             raise InputError(f"got names={self.names!r}, expected one name a group, as in ['turn 1', 'turn 2'].")
         names = tuple(self.names)
@@ -81,7 +81,7 @@ class Groups:
             require_one_of(name, self.owner, "modality of the groups")
         owner = {name: self.owner[name].where(self.owner[name] < 0, self.owner[name] + i * len(self))
                  for i, name in enumerate(chosen)}
-        return Groups([f"{name} of {group}" for name in chosen for group in self.names], owner)
+        return Groups(tuple(f"{name} of {group}" for name in chosen for group in self.names), owner)
 
     def of(self, present: Mapping[str, Tensor]) -> "Groups":
         """Return the groups written out for the features of examples, (N, F) by modality, -1 where there is no feature.
@@ -130,8 +130,9 @@ class Groups:
 
         Of what :meth:`of` returns, these are the groups that each example has.
         """
-        return sum(self.summed({name: (numbers >= 0).double().reshape(-1, numbers.shape[-1])
-                                for name, numbers in self.owner.items()}).values()) > 0
+        sums = self.summed({name: (numbers >= 0).double().reshape(-1, numbers.shape[-1])
+                            for name, numbers in self.owner.items()})
+        return torch.as_tensor(sum(sums.values())) > 0
 
     def summed(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the sum of values (N, F) over the features of each group, (N, G), by modality."""

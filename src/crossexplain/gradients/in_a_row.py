@@ -1,12 +1,12 @@
 """What words, vectors and other features that follow each other have in common."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from crossexplain.checks import InputError
-from crossexplain.gradients.layouts import Place, at_positions, positions_of, require_layout, rows_first
+from crossexplain.gradients.layouts import Place, Positions, at_positions, positions_of, require_layout, rows_first
 from crossexplain.gradients.modality import Inputs, Modality, listed
 
 # Inputs that Hugging Face models and their like know under these names: of a word, and of a place in the row.
@@ -20,7 +20,7 @@ class InARow(Modality):
     stay: tuple[str, ...] = ()
     attention: str | None = None
     lengths: str | None = None
-    positions: object = None
+    positions: Positions | None = None
     layout: str | None = None
 
     def _in_a_row(self, along: Sequence[str], stay: Sequence[str], positions: object, layout: str | None) -> None:
@@ -37,14 +37,14 @@ class InARow(Modality):
     def fits(self, value: object, inputs: Inputs) -> bool:
         """Return whether a value has an entry for every position of every example."""
         values = inputs.get(self.input)
-        both = isinstance(value, Tensor) and isinstance(values, Tensor) and value.ndim > 1
-        return both and value.shape[:2] == values.shape[:2]
+        return isinstance(value, Tensor) and isinstance(values, Tensor) and value.ndim > 1 \
+            and value.shape[:2] == values.shape[:2]
 
     def _on_last_axis(self, value: object, inputs: Inputs) -> bool:
         """Return whether a value may have an entry for every position, or every pair of them, on its last axis."""
         count, length = self.value(inputs).shape[:2]
-        batched = isinstance(value, Tensor) and value is not inputs[self.input] and value.ndim > 2 and len(value) == count
-        return batched and value.shape[-1] == length and value.shape[-2] in (1, length)
+        return isinstance(value, Tensor) and value is not inputs[self.input] and value.ndim > 2 and len(value) == count \
+            and value.shape[-1] == length and value.shape[-2] in (1, length)
 
     def moving(self, inputs: Inputs) -> tuple[str, ...]:
         """Return the keys of the inputs, besides the modality's own tensor, that travel with its features.
@@ -87,12 +87,13 @@ class InARow(Modality):
 
     def entry(self, inputs: Inputs, key: str) -> Tensor:
         """Return the tensor at a key."""
-        return inputs[key]
+        entry: Tensor = inputs[key]
+        return entry
 
-    def borrow(self, inputs: Inputs, hide: Tensor, donor: Inputs) -> dict[str, Tensor]:
+    def borrow(self, inputs: Inputs, hide: Tensor, donor: Inputs | None) -> dict[str, Tensor]:
         """Take the hidden (N, T) from the donor: what is at the same place, or all where all are hidden."""
         self.require_no_count(inputs)
-        donor, present = self.alike(inputs, donor), self.is_word(inputs)
+        donor, present = self.alike(inputs, donor or {}), self.is_word(inputs)
         words = self.is_word(donor)
         # The donor's words are repeated from the first, so that a longer sentence finds a word at every position.
         order = torch.argsort((~words).to(torch.int8), dim=1, stable=True)
@@ -105,23 +106,23 @@ class InARow(Modality):
             # A borrowed piece stands for the word that is hidden, and keeps its number.
             partly = value if key in self.own else select(hide, value, moved(other, source))
             changed[key] = select(whole, partly, other)
-        for key in (self.attention, self.lengths, *self.staying(inputs)):  # those of the other sentence as a whole
-            if key is not None:
-                changed[key] = select(whole, inputs[key], require_entry(donor, key, inputs[key]))
+        for name in (self.attention, self.lengths, *self.staying(inputs)):  # those of the other sentence as a whole
+            if name is not None:
+                changed[name] = select(whole, inputs[name], require_entry(donor, name, inputs[name]))
         return changed
 
     def real(self, inputs: Inputs) -> Tensor:
         """Return which positions are no padding, bool (N, T)."""
-        return self._attended(inputs) if self.attention is not None else torch.ones(
+        return self._attended(inputs, self.attention) if self.attention is not None else torch.ones(
             self.value(inputs).shape[:2], dtype=torch.bool, device=self.value(inputs).device)
 
-    def _attended(self, inputs: Inputs) -> Tensor:
-        mask = inputs.get(self.attention)
+    def _attended(self, inputs: Inputs, attention: str) -> Tensor:
+        mask = inputs.get(attention)
         if not isinstance(mask, Tensor) or mask.shape != self.value(inputs).shape[:2]:
             shape = tuple(mask.shape) if isinstance(mask, Tensor) else f"missing (the inputs are {list(inputs)})" \
-                if self.attention not in inputs else type(mask).__name__
+                if attention not in inputs else type(mask).__name__
             of = "ids" if self.unit == "tokens" else "vectors"
-            raise InputError(f"attention mask {self.attention!r} is {shape}, expected the shape of the {of}, "
+            raise InputError(f"attention mask {attention!r} is {shape}, expected the shape of the {of}, "
                              f"{tuple(self.value(inputs).shape[:2])}; pass the mask, 1 for {self.unit} and 0 for padding.")
         return mask != 0
 
@@ -180,7 +181,7 @@ def select(mask: Tensor, values: Tensor, instead: Tensor) -> Tensor:
     return torch.where(mask.reshape(mask.shape + (1,) * (values.ndim - mask.ndim)), instead, values)
 
 
-def require_entry(donor: Mapping[str, object], key: str, like: Tensor) -> Tensor:
+def require_entry(donor: Inputs, key: str, like: Tensor) -> Tensor:
     """Return an input of the donors of the shape of the examples', or raise :class:`InputError`."""
     value = donor.get(key)
     if isinstance(value, Tensor) and value.shape == like.shape:
@@ -188,7 +189,7 @@ def require_entry(donor: Mapping[str, object], key: str, like: Tensor) -> Tensor
     raise _no_entry(key, donor, f"input {key!r} of the donors", tuple(like.shape))
 
 
-def _no_entry(key: str, inputs: Mapping[str, object], what: str, shape: tuple[int, ...]) -> InputError:
+def _no_entry(key: str, inputs: Inputs, what: str, shape: tuple[int, ...]) -> InputError:
     value = inputs.get(key)
     description = tuple(value.shape) if isinstance(value, Tensor) else "missing" if key not in inputs else type(value).__name__
     return InputError(f"{what} is {description}, expected {shape}; pass it with the other inputs, padded alike.")

@@ -8,16 +8,18 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from crossexplain.checks import InputError, find_layer, require_one_of
-from crossexplain.gradients.capture import INPUT, run
+from crossexplain.gradients.capture import INPUT, ModelInputs, run
 from crossexplain.gradients.evidence import first_tensor
 
 MAPS, ROWS = ("NCHW", "NHWC"), ("NTD", "TND", "NDT")  # layouts of four axes and of three: T positions of D dimensions
 LAYOUTS = (*MAPS, *ROWS)
+Positions = tuple[int, ...] | slice  # which positions of a row are meant
 _MOST_LOST = 0.75  # share of a side that convolutions without padding may take from a map, at most
 
 _SECOND = (nn.modules.conv._ConvNd, nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.modules.pooling._MaxPoolNd,
@@ -74,11 +76,11 @@ class Place:
     layer: str
     module: nn.Module | None = None
     model: nn.Module | None = None
-    one: object = None
-    known: dict = field(default_factory=dict)
+    one: ModelInputs | None = None
+    known: dict[object, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, layer: str, model: nn.Module, one: object = None) -> "Place":
+    def of(cls, layer: str, model: nn.Module, one: ModelInputs | None = None) -> "Place":
         """Return a place of a model."""
         return cls(layer, module_at(model, layer), model, one)
 
@@ -87,16 +89,8 @@ class Place:
         """Which axis holds the channels by the kind of the layer, ``"second"`` or ``"last"``; None where that is open."""
         channels = channels_of(self.module)
         if channels is None and self.model is not None and isinstance(self.module, _SAME):
-            channels = self._channels_before(path_of(self.layer))
+            channels = _channels_before(self.model, path_of(self.layer))
         return channels
-
-    def _channels_before(self, path: str) -> str | None:
-        """Return where the channels are before a layer that changes no axis, as an activation in a row of layers."""
-        parent, _, name = path.rpartition(".")
-        row = self.model.get_submodule(parent)
-        if type(row).forward is not nn.Sequential.forward:
-            return None
-        return _last_channels(list(row)[: list(row._modules).index(name)])
 
     @property
     def inside_attention(self) -> bool:
@@ -111,14 +105,15 @@ class Place:
         values = self.values(self.one)
         return None if values is None else tuple(values.shape)
 
-    def values(self, inputs: object) -> Tensor | None:
+    def values(self, inputs: ModelInputs | None) -> Tensor | None:
         """Return what the place holds for these inputs, without a graph; None where that cannot be run."""
         if self.model is None or self.module is None or inputs is None:
             return None
-        kept, number = [], self.layer.partition("#")[0].rpartition("@")[2]
+        kept: list[Tensor] = []
+        number = self.layer.partition("#")[0].rpartition("@")[2]
         call = int(number) if number.isdigit() else 0
 
-        def keep(module: nn.Module, arguments: tuple, output: object) -> None:
+        def keep(module: nn.Module, arguments: tuple[Any, ...], output: object) -> None:
             kept.append(first_tensor(output, self.layer).detach().clone())
             if len(kept) > call:
                 raise _Enough
@@ -128,11 +123,13 @@ class Place:
             run(self.model, inputs)
         return kept[call] if len(kept) > call else None
 
-    def rows_inside(self, inputs: object, count: int, most: int = 4) -> list[Tensor]:
+    def rows_inside(self, inputs: ModelInputs | None, count: int, most: int = 4) -> list[Tensor]:
         """Return the first values (1, count, D) or (count, 1, D) that modules of the model take, at most so many."""
         kept: list[Tensor] = []
+        if self.model is None or inputs is None:
+            return kept
 
-        def keep(module: nn.Module, arguments: tuple, named: dict) -> None:
+        def keep(module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
             given = next((value for value in (*arguments, *named.values()) if isinstance(value, Tensor)), None)
             if given is not None and given.ndim == 3 and sorted(given.shape[:2]) == [1, count]:
                 kept.append(given.detach().clone())
@@ -140,7 +137,7 @@ class Place:
                     raise _Enough
 
         with suppress(Exception), ExitStack() as hooks:
-            for module in [] if self.model is None or inputs is None else self.model.modules():
+            for module in self.model.modules():
                 hooks.enter_context(module.register_forward_pre_hook(keep, with_kwargs=True))
             run(self.model, inputs)
         return kept
@@ -155,7 +152,7 @@ def channels_of(module: nn.Module | None) -> str | None:
     if module is None:
         return None
     if type(module).forward is nn.Sequential.forward:
-        return _last_channels(module)
+        return _last_channels(module._modules.values())
     name, declared = type(module).__name__, getattr(module, "data_format", None)
     if declared in ("channels_first", "channels_last"):  # the layer norms of ConvNeXt
         return "second" if declared == "channels_first" else "last"
@@ -167,7 +164,16 @@ def channels_of(module: nn.Module | None) -> str | None:
     return "last" if isinstance(module, _LAST) or type(module) in (nn.LayerNorm, nn.RMSNorm) and one_axis else None
 
 
-def _last_channels(row: Iterable[nn.Module]) -> str | None:
+def _channels_before(model: nn.Module, path: str) -> str | None:
+    """Return where the channels are before a layer that changes no axis, as an activation in a row of layers."""
+    parent, _, name = path.rpartition(".")
+    row = model.get_submodule(parent)
+    if type(row).forward is not nn.Sequential.forward:
+        return None
+    return _last_channels(list(row._modules.values())[: list(row._modules).index(name)])
+
+
+def _last_channels(row: Iterable[nn.Module | None]) -> str | None:
     """Return which axis holds the channels after a row of modules."""
     for module in reversed(list(row)):
         channels = channels_of(module)
@@ -295,7 +301,7 @@ def require_map(layout: str | None, shape: Sequence[int], place: Place, picture:
                          f"which as layout={layout!r} is no map of them; pass layout={next(iter(fits))!r}.")
 
 
-def _is_map_of(sides: tuple[int, int], picture: tuple[int, int]) -> bool:
+def _is_map_of(sides: Sequence[int], picture: tuple[int, int]) -> bool:
     """Return whether layers that treat both axes alike can make a map of these sides from a picture.
 
     Such a layer makes ``(side - lost) / stride`` places, with the same stride and the same loss at both sides. Rounding
@@ -317,7 +323,7 @@ def looks_channels_last(pictures: Tensor) -> bool:
     return pictures.ndim == 4 and pictures.shape[3] <= 4 < min(pictures.shape[1:3])
 
 
-def positions_of(positions: object, what: str) -> tuple[int, ...] | slice | None:
+def positions_of(positions: Any, what: str) -> Positions | None:
     """Return positions as a slice or a tuple of whole numbers, or raise :class:`InputError`."""
     if positions is None or isinstance(positions, slice):
         return positions
@@ -328,7 +334,7 @@ def positions_of(positions: object, what: str) -> tuple[int, ...] | slice | None
     raise InputError(f"got positions={positions!r} of {what}, expected a slice, a range or whole numbers, as in slice(1, 9).")
 
 
-def at_positions(values: Tensor, positions: tuple[int, ...] | slice, place: Place, what: str) -> Tensor:
+def at_positions(values: Tensor, positions: Positions, place: Place, what: str) -> Tensor:
     """Return the values (N, P, D) at some positions of a layer (N, T, D)."""
     length = values.shape[1]
     wanted = list(range(length))[positions] if isinstance(positions, slice) else list(positions)
@@ -337,14 +343,14 @@ def at_positions(values: Tensor, positions: tuple[int, ...] | slice, place: Plac
     return values[:, torch.tensor(wanted, device=values.device)]
 
 
-def word_lengths(inputs: object) -> dict[object, int]:
+def word_lengths(inputs: ModelInputs) -> dict[str, int]:
     """Return the number of positions of every input that holds whole numbers in two axes, as word ids do."""
     items = inputs.items() if isinstance(inputs, Mapping) else ()
     return {key: value.shape[1] for key, value in items if isinstance(value, Tensor) and value.ndim == 2
             and not value.is_floating_point() and value.dtype != torch.bool}
 
 
-def row_lengths(inputs: object) -> dict[object, int]:
+def row_lengths(inputs: ModelInputs) -> dict[str, int]:
     """Return the number of positions of every input of words or of vectors, which may stand in a row with the patches."""
     items = inputs.items() if isinstance(inputs, Mapping) else ()
     vectors = {key: value.shape[1] for key, value in items if isinstance(value, Tensor) and value.ndim == 3

@@ -7,6 +7,7 @@ gradient of the explained score with respect to them, of the same shape.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -35,7 +36,7 @@ class Method:
     Attributes
     ----------
     fold : callable
-        ``fold(A, G)``, both (N, C, H, W), gives (N, H, W).
+        ``fold(A, G)``, both (N, C, H, W), gives (N, H, W); G is None where the method needs no gradients.
     line : str
         What it does, in one line.
     source : str
@@ -48,7 +49,7 @@ class Method:
         Its name for readers; default its key.
     """
 
-    fold: Callable[[Tensor, Tensor | None], Tensor]
+    fold: Callable[[Tensor, Any], Tensor]
     line: str
     source: str
     signed: bool = False
@@ -121,10 +122,10 @@ def attribute(model: nn.Module, inputs: ModelInputs, layer: str,
     of_attention = [name for name in names if name in ATTENTION_METHODS]
     maps = attention_maps(attention) if of_attention else []
     gradients = bool(of_attention) or any(METHODS[name].gradients for name in names)
-    target = "predicted" if sign == "prediction" else target
+    followed = "predicted" if sign == "prediction" else target
     # Pairs often share their image, as the captions of one picture do: equal images are looked at once.
     with watched(model, maps, attention) as crossed:
-        captured, _ = shared(model, [layer], lambda: capture(model, inputs, [layer, *maps], target, gradients))
+        captured, _ = shared(model, [layer], lambda: capture(model, inputs, [layer, *maps], followed, gradients))
     if sign == "against":  # the gradient of minus the score is minus the gradient: no second pass
         captured = replace(captured, gradients={name: -values for name, values in captured.gradients.items()})
     rows = len(captured.score)
@@ -135,7 +136,7 @@ def attribute(model: nn.Module, inputs: ModelInputs, layer: str,
         heat = {name: reader.map_of(roll(captured, maps, name, bool(crossed))[..., None].float(), rows, place, "NTD")[:, 0]
                 for name in of_attention}
     if len(of_attention) < len(names):
-        reader.require_each(inputs, captured, target)
+        reader.require_each(inputs, captured, followed)
         activations = reader.map_of(captured.activations[layer].float(), rows)
         slopes = reader.map_of(captured.gradients[layer].float(), rows) if gradients else None
     for name in names:
@@ -171,8 +172,8 @@ def upsample(heat: Tensor, size: int | tuple[int, int]) -> Tensor:
     """
     if heat.ndim != 3:
         raise InputError(f"maps have shape {tuple(heat.shape)}, expected (N, h, w); add an axis with heat[None].")
-    size = (size, size) if isinstance(size, int) else tuple(size)
-    return F.interpolate(heat[:, None].float(), size=size, mode="bilinear", align_corners=False)[:, 0]
+    sides = (size, size) if isinstance(size, int) else tuple(size)
+    return F.interpolate(heat[:, None].float(), size=sides, mode="bilinear", align_corners=False)[:, 0]
 
 
 def to_cells(heat: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -201,7 +202,7 @@ def to_cells(heat: Tensor, grid: tuple[int, int]) -> Tensor:
 
 def _weighted(activations: Tensor, weights: Tensor) -> Tensor:
     """Sum the channels of A (N, C, H, W) with one weight each (N, C)."""
-    return (weights[:, None] @ activations.flatten(2))[:, 0].unflatten(1, activations.shape[2:])
+    return torch.unflatten((weights[:, None] @ activations.flatten(2))[:, 0], 1, activations.shape[2:])
 
 
 def _grad_cam(activations: Tensor, gradients: Tensor) -> Tensor:
@@ -229,7 +230,7 @@ def _first_component(maps: Tensor) -> Tensor:
     centred = places - places.mean(dim=1, keepdim=True)
     projection = (centred @ _first_singular_vector(centred)[:, :, None])[..., 0]  # (N, H * W)
     agreement = (projection * centred.sum(dim=2)).sum(dim=1, keepdim=True)
-    return torch.where(agreement < 0, -projection, projection).unflatten(1, maps.shape[2:])
+    return torch.unflatten(torch.where(agreement < 0, -projection, projection), 1, maps.shape[2:])
 
 
 def _first_singular_vector(rows: Tensor) -> Tensor:
@@ -244,7 +245,7 @@ def _first_singular_vector(rows: Tensor) -> Tensor:
         block = torch.linalg.qr(rows.mT @ (rows @ block)).Q
     part = rows @ block  # (N, P, B)
     values, vectors = torch.linalg.eigh(part.mT @ part)
-    first = (block @ vectors[:, :, -1:])[..., 0]
+    first: Tensor = (block @ vectors[:, :, -1:])[..., 0]
     error = ((rows.mT @ (rows @ first[..., None]))[..., 0] - values[:, -1:] * first).norm(dim=1)
     unsettled = error > SETTLED * values[:, -1]
     if unsettled.any():

@@ -7,6 +7,7 @@ your own by subclassing :class:`Modality`.
 """
 
 from collections.abc import Collection, Iterable, Sequence
+from typing import Any
 
 from torch import Tensor
 
@@ -60,7 +61,7 @@ def features_of(inputs: Inputs, modalities: Sequence[Modality]) -> dict[str, Ten
 
 
 def without_others(inputs: Inputs, modality: Modality, modalities: Sequence[Modality],
-                   common: Collection[str] = ()) -> dict[str, object]:
+                   common: Collection[str] = ()) -> dict[str, Any]:
     """Return the inputs without those of other modalities, and of all examples, for what asks about the rest.
 
     Raises

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from crossexplain.gradients.called import calling_of
 from crossexplain.gradients.layouts import Place, module_at
 
 BUILT_IN = tuple(f"crossexplain.gradients.{name}" for name in ("cells", "in_a_row", "vectors", "words"))  # of modalities
-Inputs = Mapping[str, object]  # what the model takes by keyword; every tensor with axes has the batch first
+Inputs = Mapping[str, Any]  # what the model takes by keyword; every tensor with axes has the batch first
 
 
 class Modality:
@@ -122,7 +123,7 @@ class Modality:
         """Return the keys of all inputs that belong to the modality, its own among them."""
         return self.input, *self.own
 
-    def settled(self, inputs: Inputs, model: nn.Module | None = None) -> "Modality":
+    def settled(self, inputs: Inputs, model: nn.Module | None = None) -> Self:
         """Return a copy for which all that one layer or a part of the batch leaves open is settled.
 
         Parameters
@@ -154,7 +155,7 @@ class Modality:
         """Return where the modality is read, with all that is known of it."""
         return self.place if module is None and self.place is not None else Place(self.layer, module)
 
-    def value(self, inputs: Inputs) -> Tensor:
+    def value(self, inputs: Inputs | None) -> Tensor:
         """Return the modality's own tensor, or say which keywords there are and what came."""
         return require_tensor(inputs, self.input, f"modality {self.name!r}", type(self).__name__)
 
@@ -163,12 +164,12 @@ class Modality:
         return require_one_of(baseline, self.baselines, f"baseline of {self.name}")
 
 
-def require_tensor(inputs: Inputs, key: str, who: str, kind: str) -> Tensor:
+def require_tensor(inputs: Inputs | None, key: str, who: str, kind: str) -> Tensor:
     """Return the tensor at a key of the inputs, or raise :class:`InputError` that says what is there."""
     reads = f"{who} reads input {key!r}"
     if not isinstance(inputs, Mapping) or key not in inputs:
-        what = list(inputs) if isinstance(inputs, Mapping) else type(inputs).__name__
-        raise InputError(f"{reads}, the inputs are {what}; pass a dict of tensors with that keyword, or name the right one: "
+        held = list(inputs) if isinstance(inputs, Mapping) else type(inputs).__name__
+        raise InputError(f"{reads}, the inputs are {held}; pass a dict of tensors with that keyword, or name the right one: "
                          f"{kind}(input=...).")
     values = inputs[key]
     if isinstance(values, Tensor):
@@ -189,7 +190,7 @@ def is_batched(value: object, examples: int) -> bool:
         isinstance(value, list) and len(value) == examples
 
 
-def rows_of(inputs: Inputs, rows: Tensor, examples: int, common: Collection[str] = ()) -> dict[str, object]:
+def rows_of(inputs: Inputs, rows: Tensor, examples: int, common: Collection[str] = ()) -> dict[str, Any]:
     """Return the given rows of a batch.
 
     Parameters
@@ -210,8 +211,8 @@ def rows_of(inputs: Inputs, rows: Tensor, examples: int, common: Collection[str]
     return cut
 
 
-def in_parts(inputs: Inputs, size: int, examples: int, target: object = None,
-             common: Collection[str] = ()) -> Iterator[tuple[dict[str, object], object]]:
+def in_parts(inputs: Inputs, size: int, examples: int, target: Any = None,
+             common: Collection[str] = ()) -> Iterator[tuple[dict[str, Any], Any]]:
     """Yield the inputs of at most ``size`` examples at a time, with their targets where each example has its own."""
     if size < 1:
         raise InputError(f"got batch_size = {size}, expected at least 1.")

@@ -1,8 +1,9 @@
 """What surrounds a pass: frozen parameters, buffers that are put back, and modes of PyTorch that would break the graph."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from crossexplain.checks import InputError, every_module, require_eval
 # What surrounds a checkpoint of the newer kind, under the names of different versions of PyTorch.
 GENERATORS = tuple(name for name in ("_checkpoint_without_reentrant_generator", "_checkpoint_without_reentrant_generator_impl")
                    if hasattr(checkpoint, name))
+Entry = tuple[nn.Module, str, Any]  # a module, and a weight or a buffer of it with its name
 
 
 @contextmanager
@@ -64,7 +66,8 @@ def untouched(model: nn.Module, gradients: bool, *, any_mode: bool = True) -> It
     finally:
         for layer, name, value in flipped:
             value.requires_grad_(True)
-            if (now := layer._parameters[name]) is not value:  # a model that is offloaded has another one after each pass
+            now = layer._parameters[name]
+            if now is not None and now is not value:  # a model that is offloaded has another one after each pass
                 now.requires_grad_(True)
         for layer, name, value in parameters:
             setattr(layer, name, value)
@@ -76,7 +79,7 @@ def untouched(model: nn.Module, gradients: bool, *, any_mode: bool = True) -> It
                     buffer.copy_(saved)
 
 
-def _copy_inference(parameters: Sequence, buffers: Sequence) -> None:
+def _copy_inference(parameters: Sequence[Entry], buffers: Sequence[Entry]) -> None:
     """Put copies in place of weights that were made under inference mode, which no graph can hold."""
     for layer, name, value in parameters:
         setattr(layer, name, nn.Parameter(value.clone(), requires_grad=False))
@@ -111,7 +114,7 @@ def _one_graph() -> Iterator[None]:
             setattr(place, name, old)
 
 
-def eager() -> AbstractContextManager:
+def eager() -> AbstractContextManager[None]:
     """Run in Python what ``torch.compile`` made, so that hooks are called."""
     made = "torch._dynamo" in sys.modules  # else nothing was compiled
     return torch.compiler.set_stance("force_eager") if made else nullcontext()
@@ -121,20 +124,20 @@ class _CheckpointFunction:
     """A checkpoint that keeps what is computed, of the older kind."""
 
     @staticmethod
-    def apply(function, preserve: bool, *arguments) -> object:
+    def apply(function: Callable[..., object], preserve: bool, *arguments: object) -> object:
         """Return what the function gives."""
         return function(*arguments)
 
 
-def _checkpoint_generator(*arguments, **named) -> Iterator[None]:
+def _checkpoint_generator(*arguments: object, **named: object) -> Iterator[None]:
     """Do what surrounds a checkpoint of the newer kind: nothing."""
     yield
 
 
-def _inference_enter(mode: torch.inference_mode) -> None:
+def _inference_enter(mode: Any) -> None:
     mode.before = torch.is_grad_enabled()
     torch.set_grad_enabled(mode.before and not mode.mode)
 
 
-def _inference_exit(mode: torch.inference_mode, *error: object) -> None:
+def _inference_exit(mode: Any, *error: object) -> None:
     torch.set_grad_enabled(mode.before)

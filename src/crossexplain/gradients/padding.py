@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -123,7 +124,7 @@ def _on(modality: Tokens, side: str) -> Tokens:
     return known
 
 
-def _shorter(modality: Tokens, inputs: Inputs, stay: Tensor) -> dict[str, object]:
+def _shorter(modality: Tokens, inputs: Inputs, stay: Tensor) -> dict[str, Any]:
     """Return the inputs of one example without a word."""
     shorter = dict(inputs)
     for key in (modality.input, modality.attention, *modality.moving(inputs)):

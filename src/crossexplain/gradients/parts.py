@@ -6,8 +6,9 @@ common counts once.
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import chain, combinations, combinations_with_replacement, groupby
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -19,12 +20,13 @@ from crossexplain.intervals import Interval
 
 Part = tuple[str, ...]
 Family = tuple[Part, ...]
+Named = TypeVar("Named")
 # Standard deviation, in units of the logit, up to which logits do not vary.
 FLAT = 1e-9
 MANY = 6  # modalities from which families have at most two parts, as there would be thousands of them
 
 
-def leaving(kept: Sequence[str], modalities: Sequence[str]) -> str:
+def leaving(kept: Collection[str], modalities: Sequence[str]) -> str:
     """Return the name of the view that leaves some of the modalities and masks the others.
 
     Examples
@@ -36,7 +38,7 @@ def leaving(kept: Sequence[str], modalities: Sequence[str]) -> str:
     return FULL if not hidden else NOTHING if len(hidden) == len(modalities) else masked(*hidden)
 
 
-def subsets(names: Sequence[str]) -> list[Part]:
+def subsets(names: Sequence[Named]) -> list[tuple[Named, ...]]:
     """Return all subsets but the empty one, the small ones first."""
     return list(chain.from_iterable(combinations(names, order) for order in range(1, len(names) + 1)))
 
@@ -49,7 +51,7 @@ def of_family(family: Family, modalities: Sequence[str]) -> dict[str, int]:
     >>> of_family((("a", "b"), ("b", "c")), ["a", "b", "c"])
     {'c masked': 1, 'a masked': 1, 'a+c masked': -1}
     """
-    factors = Counter()
+    factors: Counter[str] = Counter()
     for several in subsets(family):
         common = set(several[0]).intersection(*several[1:])
         factors[leaving(common, modalities)] += -1 if len(several) % 2 == 0 else 1
@@ -73,7 +75,7 @@ def dividend(logits: Mapping[str, Tensor], modalities: Sequence[str], target: Te
     """
     value = values_of(logits, target)
     parts = sum(value[alone(name, modalities)] for name in modalities)
-    return value[FULL] - parts + (len(modalities) - 1) * value[NOTHING]
+    return np.asarray(value[FULL] - parts + (len(modalities) - 1) * value[NOTHING])
 
 
 def dividends(logits: Mapping[str, Tensor], modalities: Sequence[str], target: Tensor) -> dict[Part, np.ndarray]:
@@ -84,7 +86,7 @@ def dividends(logits: Mapping[str, Tensor], modalities: Sequence[str], target: T
     """
     value = values_of(logits, target)
     views = {part: of_dividend(part, modalities) for order in (2, 3) for part in combinations(modalities, order)}
-    return {part: sum(factor * value[view] for view, factor in of_part.items()) for part, of_part in views.items()
+    return {part: np.asarray(sum(factor * value[view] for view, factor in of_part.items())) for part, of_part in views.items()
             if value.keys() >= of_part.keys()}
 
 
@@ -161,12 +163,12 @@ class Variation:
         product = own * whole
         correlation = np.divide(with_whole, np.sqrt(np.maximum(product, 0)), out=np.zeros_like(with_whole),
                                 where=product > FLAT**2)
-        return np.clip(correlation, 0, 1) ** 2
+        return np.asarray(np.clip(correlation, 0, 1) ** 2)
 
     def share(self, factors: Mapping[str, float]) -> np.ndarray:
         """Return the share of the variation of the full view that comes with a sum of views, (samples,); it may be negative."""
         with_whole, _, whole = self._of(factors)
-        return with_whole / np.maximum(whole, FLAT**2)
+        return np.asarray(with_whole / np.maximum(whole, FLAT**2))
 
     def _of(self, factors: Mapping[str, float]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         views, factor = [self.number[view] for view in factors], np.array(list(factors.values()), float)
@@ -195,10 +197,11 @@ def simplest(levels: Sequence[Sequence[Family]], reach: Callable[[Family], np.nd
     ndarray of int, shape (samples,)
         Which of them was found in each sample.
     """
-    found, choice = [], None
+    found: list[tuple[Family, ...]] = []
+    choice = np.array([], int)
     for level in levels:
         reached = np.stack([reach(family) for family in level])  # (families, samples)
-        choice = np.full(reached.shape[1], -1) if choice is None else choice
+        choice = choice if len(choice) else np.full(reached.shape[1], -1)
         carries = reached >= enough
         if _orders(level[0]) != [1]:
             carries &= np.arange(len(level))[:, None] == reached.argmax(axis=0)

@@ -2,14 +2,17 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from math import isqrt
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from crossexplain.checks import InputError
+from crossexplain.gradients.capture import ModelInputs
 from crossexplain.gradients.layouts import (
     MAPS,
     Place,
+    Positions,
     at_inputs,
     at_positions,
     looks_channels_last,
@@ -28,7 +31,7 @@ Grid = tuple[int, int]
 
 
 def as_map(values: Tensor, rows: int, place: Place, *, picture: Grid | None = None, layout: str | None = None,
-           patches: Grid | None = None, positions: object = None, lengths: Mapping[str, int] | None = None,
+           patches: Grid | None = None, positions: Positions | None = None, lengths: Mapping[str, int] | None = None,
            cells: Grid = (1, 1)) -> Tensor:
     """Return what a place holds as maps (N, C, h, w).
 
@@ -83,7 +86,7 @@ def as_map(values: Tensor, rows: int, place: Place, *, picture: Grid | None = No
         else:
             grid = _checked(grid, row.shape[1], place) if grid else patch_grid(row.shape[1], place, picture, lengths, cells)
             _require_special_in_front(row.shape[1], grid, place, lengths or {})
-        return row[:, row.shape[1] - grid[0] * grid[1] :].transpose(1, 2).unflatten(2, grid)
+        return torch.unflatten(row[:, row.shape[1] - grid[0] * grid[1] :].transpose(1, 2), 2, grid)
     raise InputError(f"layer {place.layer!r} gives shape {tuple(values.shape)}, a map needs (N, channels, height, width) or "
                      f"(N, patches, D){_advice(values, place)}")
 
@@ -139,7 +142,7 @@ def _fitting(count: int, picture: Grid | None, cells: Grid, special: int = SPECI
     """Return all grids that some positions can be, with at most so many special tokens; a single patch is no grid."""
     counts = range(max(2, count - special), count + 1)
     if picture is None or picture[0] == picture[1]:
-        choices = [{(isqrt(patches),) * 2 for patches in counts if isqrt(patches) ** 2 == patches}]
+        choices: Iterable[set[Grid]] = [{(isqrt(patches),) * 2 for patches in counts if isqrt(patches) ** 2 == patches}]
     else:
         choices = sides_cut(*picture)
     for grids in choices:
@@ -155,14 +158,14 @@ def _cut_by_model(place: Place, picture: Grid | None) -> set[Grid]:
     """Return into how many rows and columns the model's convolutions without overlap cut a picture."""
     if picture is None or place.model is None:
         return set()
-    cut = set()
+    cut: set[Grid] = set()
     for module in place.model.modules():
         # Patches are cut from colours, four channels at most, and each by itself.
         if type(module) is nn.Conv2d and module.kernel_size == module.stride and min(module.stride) > 1 \
                 and module.in_channels <= 4:
             padding = module.padding if isinstance(module.padding, tuple) else (0, 0)
-            sides = [(side + 2 * more) // stride for side, more, stride in zip(picture, padding, module.stride)]
-            cut |= {tuple(sides)} if min(sides) > 0 else set()
+            rows, columns = ((side + 2 * more) // stride for side, more, stride in zip(picture, padding, module.stride))
+            cut |= {(rows, columns)} if min(rows, columns) > 0 else set()
     return cut
 
 
@@ -182,9 +185,9 @@ def _reads_words(place: Place, keys: Sequence[str]) -> bool:
         other = {key: _others(value) if key in keys else value for key, value in one.items()}
         known = before is not None and any(not torch.equal(other[key], one[key]) for key in keys if key in one)
         after = place.values(other) if known else None
-        known = after is not None and after.shape == before.shape
-        place.known["words"] = not (known and torch.allclose(before, after, rtol=1e-5, atol=1e-7))
-    return place.known["words"]
+        place.known["words"] = before is None or after is None or after.shape != before.shape \
+            or not torch.allclose(before, after, rtol=1e-5, atol=1e-7)
+    return bool(place.known["words"])
 
 
 def _others(values: Tensor) -> Tensor:
@@ -209,7 +212,7 @@ def _grid_of_all(count: int, picture: Grid | None, place: Place) -> Grid:
     return next(iter(cut))
 
 
-def _require_special_in_front(count: int, grid: Grid, place: Place, lengths: Mapping[object, int]) -> None:
+def _require_special_in_front(count: int, grid: Grid, place: Place, lengths: Mapping[str, int]) -> None:
     """Raise where the model shows that the patches are not the last positions, or leaves it open with others in the row.
 
     The first patch answers to a change of the first piece of the picture, and the last to the last; a class token answers
@@ -254,18 +257,18 @@ def _apart(count: int, grid: Grid, place: Place) -> list[float]:
                    if values.shape == before.shape]
         if len(answers) == 2 and all(answer.any() for answer in answers):
             rather_first = _log_ratio(*answers)  # (T,)
-            last = grid[0] * grid[1] - 1
-            return [float(rather_first[start] - rather_first[start + last]) for start in range(count - last)]
+            step = grid[0] * grid[1] - 1
+            return [float(rather_first[start] - rather_first[start + step]) for start in range(count - step)]
     return []
 
 
-def _items(inputs: object) -> dict:
+def _items(inputs: ModelInputs | None) -> dict[Any, Any]:
     if isinstance(inputs, Mapping):
         return dict(inputs)
     return dict(enumerate(inputs if isinstance(inputs, tuple | list) else [inputs]))
 
 
-def _with(inputs: object, key: object, value: Tensor) -> object:
+def _with(inputs: ModelInputs | None, key: object, value: Tensor) -> ModelInputs:
     """Return the inputs with another value at a key or a position."""
     if isinstance(inputs, Tensor):
         return value
@@ -300,12 +303,13 @@ def _layout_by_corners(place: Place) -> str | None:
         runs = [place.values(_with(place.one, key, _changed(picture, piece)))
                 for piece in ((first, first), (first, last), (last, first))]
         if all(after is not None and after.shape == before.shape for after in runs):
-            answers = [(after - before).double().square()[0] for after in runs]  # (C, h, w) or (h, w, C)
+            answers = [(after - before).double().square()[0] for after in runs if after is not None]  # (C, h, w) or (h, w, C)
             apart = {"NCHW": _apart_at_corners([answer.sum(dim=0) for answer in answers]),
                      "NHWC": _apart_at_corners([answer.sum(dim=2) for answer in answers])}
             best, other = sorted(apart, key=apart.__getitem__, reverse=True)
             place.known["corners"] = best if apart[best] > 2 * max(apart[other], 0) + 1 else None
-    return place.known["corners"]
+    corners: str | None = place.known["corners"]
+    return corners
 
 
 def _apart_at_corners(answers: Sequence[Tensor]) -> float:

@@ -4,6 +4,7 @@ import copy
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,8 +14,9 @@ from crossexplain.gradients.groups import Groups
 from crossexplain.gradients.modalities import Inputs, Tokens, rows_of
 from crossexplain.gradients.padding import padding_side_of
 from crossexplain.gradients.question import Question
-from crossexplain.gradients.views import FULL, Mask, Views, alone, masked
+from crossexplain.gradients.views import FULL, Change, Mask, Views, alone, masked
 
+Plan = dict[tuple[Any, Any, int], Mapping[str, Change]]  # by baseline, view and draw, what it changes
 Baseline = str | Mapping[str, str]  # one name for all modalities, or a name for each
 
 
@@ -42,12 +44,13 @@ class Plans:
         self.size = len(question.modalities[0].value(self.donors))
         if not isinstance(draws, Integral) or draws < 1:
             raise InputError(f"got draws={draws!r}, expected a whole number of donors, 1 or more.")
-        self.draws = min(int(draws), self.size)
+        self.draws: int = min(int(draws), self.size)
         generator = torch.Generator().manual_seed(seed)
         # One order of donors for each modality: where several are masked at once, the pairs are broken too.
-        self.donor_rows = {name: torch.randperm(self.size, generator=generator)[: self.draws] for name in self.names}
+        self.donor_rows: dict[str, Tensor] = {name: torch.randperm(self.size, generator=generator)[: self.draws]
+                                              for name in self.names}
 
-    def _named(self, given: Sequence[Baseline] | Baseline | None) -> dict[str, dict[str, str]]:
+    def _named(self, given: Sequence[Baseline | None] | Baseline | None) -> dict[str, dict[str, str]]:
         """Return the baselines by name, each with what stands in for each modality."""
         question, named = self.question, {}
         if given is None:
@@ -87,13 +90,13 @@ class Plans:
         """Return how many draws it takes to hide some modalities under a baseline."""
         return self.draws if any(self.baselines[label][name] == "data" for name in names) else 1
 
-    def add(self, plan: dict, label: str, view: str, hidden: Mapping[str, Tensor | None]) -> None:
+    def add(self, plan: Plan, label: str, view: str, hidden: Mapping[str, Tensor | None]) -> None:
         """Add a view of a baseline to a plan."""
         plan |= {(label, view, draw): changes for draw, changes in enumerate(self.changes(label, hidden))}
 
-    def first_plan(self) -> dict:
+    def first_plan(self) -> Plan:
         """Return the views of rounds 1 to 3: the full view, each modality masked, and each alone."""
-        plan = {(None, FULL, 0): {}}
+        plan: Plan = {(None, FULL, 0): {}}
         for label, chosen in self.baselines.items():
             for name in self.names:
                 self.add(plan, label, masked(name), {name: None})
@@ -102,18 +105,19 @@ class Plans:
                 self.add(plan, label, masked(*self.names), dict.fromkeys(self.names))
         return plan
 
-    def few(self, most: int) -> dict:
+    def few(self, most: int) -> Plan:
         """Return the views that leave 2 to ``most`` modalities, but for those of the first plan, which has all of three."""
-        plan = {}
+        plan: Plan = {}
         for label, size in itertools.product(self.baselines, range(2, min(most, len(self.names) - 2) + 1)):
             for kept in itertools.combinations(self.names, size):
                 hidden = [name for name in self.names if name not in kept]
                 self.add(plan, label, masked(*hidden), dict.fromkeys(hidden))
         return plan
 
-    def group_by_group(self, groups: Groups) -> dict:
+    def group_by_group(self, groups: Groups) -> Plan:
         """Return the views that hide a group at a time: all of it in the whole, and its features of a modality left alone."""
-        label, plan = next(iter(self.baselines)), {(FULL, None, 0): {}}
+        label = next(iter(self.baselines))
+        plan: Plan = {(FULL, None, 0): {}}
 
         def add(view: str, what: object, hidden: Mapping[str, Tensor | None]) -> None:
             plan.update({(view, what, draw): changes for draw, changes in enumerate(self.changes(label, hidden))})
@@ -132,7 +136,7 @@ class Plans:
         """Return all modalities but one."""
         return [other for other in self.names if other != name]
 
-    def laid_out(self, plan: Mapping, inputs: Inputs | None = None) -> Views:
+    def laid_out(self, plan: Mapping[Any, Mapping[str, Change]], inputs: Inputs | None = None) -> Views:
         """Lay out views of the examples, or of other inputs."""
         return Views(self.question.inputs if inputs is None else inputs, self.question.modalities, plan, self.donors,
                      allow_empty=True, common=self.question.common)

@@ -9,9 +9,10 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from crossexplain.gradients.capture import Target
 from crossexplain.gradients.faults import Checks, Findings
 from crossexplain.gradients.modalities import Inputs, Modality
-from crossexplain.gradients.question import Question, Target
+from crossexplain.gradients.question import Question
 from crossexplain.gradients.trial import texts_of
 
 # What the test pass of a question finds.
@@ -39,7 +40,7 @@ class Finding(NamedTuple):
     do: str
 
 
-class Preflight(list):
+class Preflight(list[Finding]):
     """The findings of one run, empty if all checks passed; shows itself as a table.
 
     Attributes
@@ -62,7 +63,7 @@ class Preflight(list):
     def _repr_markdown_(self) -> str:
         if not self:
             return f"**Nothing found.** Checked: {', '.join(self.ran)}. Judged: {self.judged}."
-        rows = [["check", "what was seen", "why it matters", "what to do"], ["---"] * 4, *self]
+        rows: list[Sequence[str]] = [["check", "what was seen", "why it matters", "what to do"], ["---"] * 4, *self]
         table = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows)
         return f"{table}\n\nJudged: {self.judged}."
 
@@ -124,5 +125,5 @@ def _found(checks: Sequence[Callable[[], Findings]]) -> list[Finding]:
             for check in checks for saw, kind, values in check()]
 
 
-def _name(check: Callable) -> str:
+def _name(check: Callable[[], Findings]) -> str:
     return check.__name__.strip("_").replace("_", " ")

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from numbers import Integral
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -101,21 +102,25 @@ class Question:
         modalities = require_modalities(modalities)
         own = {key for modality in modalities for key in modality.own}
         # A scripted model takes no hook, by which rows are counted.
-        self.model = Called(model, drop=own) if own or isinstance(model, torch.jit.ScriptModule) else model
-        self.modalities = [modality.settled(inputs, self.model) for modality in modalities]
-        self.inputs, self.donors, self.rows, self.any_mode, self.passes = inputs, donors, rows, any_mode, 0
-        self.sharing = not any_mode
-        self.names = [modality.name for modality in self.modalities]
-        self.layers = [modality.layer for modality in self.modalities]
-        self.present = features_of(inputs, self.modalities)
-        self.n = len(next(iter(self.present.values())))
-        self._asked = None if isinstance(target, str) else target
+        self.model: nn.Module = Called(model, drop=own) if own or isinstance(model, torch.jit.ScriptModule) else model
+        self.modalities: list[Modality] = [modality.settled(inputs, self.model) for modality in modalities]
+        self.inputs: Inputs = inputs
+        self.donors: Inputs | None = donors
+        self.rows: int = rows
+        self.any_mode: bool = any_mode
+        self.passes: int = 0
+        self.sharing: bool = not any_mode
+        self.names: list[str] = [modality.name for modality in self.modalities]
+        self.layers: list[str] = [modality.layer for modality in self.modalities]
+        self.present: dict[str, Tensor] = features_of(inputs, self.modalities)
+        self.n: int = len(next(iter(self.present.values())))
+        self._asked: int | Tensor | None = None if isinstance(target, str) or callable(target) else target
         self._function: Callable[[object], Tensor] | None = target if callable(target) else None
         self._logits: Tensor | None = None  # of the whole examples
         self._target: Tensor | None = None
         self._trial: Trial | InputError | None = None
         self._reached: dict[str, bool] = {}
-        self.baselines = self.choose(baselines)
+        self.baselines: dict[str, str] = self.choose(baselines)
 
     def __len__(self) -> int:
         return self.n
@@ -207,8 +212,8 @@ class Question:
         return 1 if self.scored else self._output_columns()
 
     def _output_columns(self) -> int:
-        if self.test().columns is not None:
-            return self.test().columns
+        if (columns := self.test().columns) is not None:
+            return columns
         return as_logits(run(self.model, self.inputs), self.n).shape[1]
 
     @property
@@ -237,7 +242,7 @@ class Question:
         """Return the class to follow of some examples, (n,), or None where it is the predicted one."""
         return None if self._asked is None or self._function is not None else self.target[examples]
 
-    def examples(self, rows: Tensor, keys: Sequence[str] | None = None) -> dict[str, object]:
+    def examples(self, rows: Tensor, keys: Sequence[str] | None = None) -> dict[str, Any]:
         """Return the inputs of some examples, by their row numbers; ``keys`` names those that are wanted, default all."""
         wanted = self.inputs if keys is None else {key: self.inputs[key] for key in keys}
         return rows_of(wanted, rows, self.n, self.common)
@@ -303,7 +308,7 @@ class Question:
         return self._logits
 
     def hidden(self, keep: Tensor | Mapping[str, Tensor], examples: Tensor,
-               keys: Sequence[str] | None = None) -> dict[str, object]:
+               keys: Sequence[str] | None = None) -> dict[str, Any]:
         """Return the inputs of some examples with only some features left.
 
         Parameters
@@ -325,20 +330,22 @@ class Question:
                 changed |= self.replaced(modality, given, stay, self.baselines[modality.name], donor)
         return changed
 
-    def replaced(self, modality: Modality, given: Inputs, stay: Tensor, baseline: str, donor: Inputs | None) -> Inputs:
+    def replaced(self, modality: Modality, given: Inputs, stay: Tensor, baseline: str,
+                 donor: Inputs | None) -> dict[str, Tensor]:
         """Return the inputs that change when a modality's features outside ``stay`` give way to a baseline."""
         # What belongs to all examples is none of what may travel with the words; a modality of another's may read it.
         common = self.common if hasattr(modality, "along") else ()
-        given, donor = (None if inputs is None else {key: value for key, value in without_others(
+        own, lent = (None if inputs is None else {key: value for key, value in without_others(
             inputs, modality, self.modalities).items() if key not in common} for inputs in (given, donor))
-        return modality.replace(given, stay, baseline, donor)
+        return modality.replace(own or {}, stay, baseline, lent)
 
-    def _donor(self, modality: Modality, examples: Tensor) -> dict[str, object] | None:
+    def _donor(self, modality: Modality, examples: Tensor) -> dict[str, Any] | None:
         if self.baselines[modality.name] != "data":
             return None
         self.require_donors()
-        size = len(modality.value(self.donors))
-        return rows_of(self.donors, examples % size, size, self.common)
+        donors = self.donors or {}
+        size = len(modality.value(donors))
+        return rows_of(donors, examples % size, size, self.common)
 
     def values(self, keep: Tensor, examples: Tensor) -> Tensor:
         """Return the evidence for the followed class with only some features left, float64 (R,).
@@ -451,7 +458,7 @@ class Question:
         before, rows = self.passes, 0
         first = self.modalities[0]
 
-        def after(module: nn.Module, arguments: tuple, named: dict, output: object) -> None:
+        def after(module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any], output: object) -> None:
             nonlocal rows
             passed = len(first.value(named))
             rows += passed

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 from crossexplain.checks import InputError
 from crossexplain.gradients.called import calling_of
-from crossexplain.gradients.capture import Captured, Target, capture
+from crossexplain.gradients.capture import INPUT, Captured, ModelInputs, Target, capture
 from crossexplain.gradients.cells import sides_of
 from crossexplain.gradients.failures import quantised
 from crossexplain.gradients.layouts import (
-    INPUT,
     Place,
+    Positions,
     at_positions,
     positions_of,
     require_layout,
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 TURNED = 8  # examples that are run in another order, to see whether outputs and the rows of a layer follow
 PAIR = 2  # examples that are enough to see it for maps, whose time counts
 # The layers of models at which it was seen, each with the shapes of the inputs: once is enough.
-_SEEN: WeakKeyDictionary[nn.Module, set[tuple]] = WeakKeyDictionary()
+_SEEN: WeakKeyDictionary[nn.Module, set[tuple[object, ...]]] = WeakKeyDictionary()
 
 
 class Reader:
@@ -52,9 +52,9 @@ class Reader:
         As for :class:`~crossexplain.gradients.modalities.ImageCells`.
     """
 
-    def __init__(self, model: nn.Module, inputs: object, examples: int, layer: str, common: Collection[str] = (),
+    def __init__(self, model: nn.Module, inputs: ModelInputs, examples: int, layer: str, common: Collection[str] = (),
                  layout: str | None = None, patches: Grid | None = None, positions: object = None):
-        self.layer, self.layout = layer, require_layout(layout)
+        self.model, self.layer, self.layout = model, layer, require_layout(layout)
         self.patches = sides_of(patches, "patches")
         self.positions = positions_of(positions, "the patches")
         self.place = Place.of(layer, model, one_of(inputs, examples, common))
@@ -63,17 +63,18 @@ class Reader:
 
     def map_of(self, values: Tensor, rows: int, place: Place | None = None, layout: str | None = None) -> Tensor:
         """Return values of the layer's shape as maps (N, C, h, w)."""
+        pictures: Sequence[Grid | None] = self.pictures or [None]
         maps = [as_map(values, rows, place or self.place, picture=picture, layout=layout or self.layout, patches=self.patches,
-                       positions=self.positions, lengths=self.lengths) for picture in self.pictures or [None]]
+                       positions=self.positions, lengths=self.lengths) for picture in pictures]
         if len({tuple(one.shape) for one in maps}) > 1:
             raise InputError(f"layer {self.layer!r} gives {tuple(values.shape)}, and the inputs hold pictures of several "
                              "sizes, of which each reads it otherwise; pass layout=... or patches=(rows, columns).")
         return maps[0]
 
-    def require_each(self, inputs: object, captured: Captured, target: Target = None) -> None:
+    def require_each(self, inputs: ModelInputs, captured: Captured, target: Target = None) -> None:
         """Raise where the pictures touch, or their maps are in another order; looked into once a model and shape of inputs."""
         shapes = tuple(value.shape for value in _by_name(inputs).values() if isinstance(value, Tensor))
-        model, n, common = self.place.model, len(captured.score), calling_of(self.place.model).common
+        model, n, common = self.model, len(captured.score), calling_of(self.model).common
         seen = _SEEN.setdefault(model, set())
         if n > 1 and (self.layer, shapes) not in seen and not quantised(model):
             require_each(model, inputs, captured, lambda values, rows, given: self.map_of(values.float(), rows), self.layer, n,
@@ -81,33 +82,33 @@ class Reader:
         seen.add((self.layer, shapes))
 
 
-def _pictures(inputs: object, layer: str) -> list[Grid]:
+def _pictures(inputs: ModelInputs, layer: str) -> list[Grid]:
     """Return the heights and widths of the pictures among the inputs, of the one that is read if it is."""
     items = _by_name(inputs)
     key = layer[len(INPUT):] if layer.startswith(INPUT) else None
     chosen = [value for name, value in items.items() if str(name) == key] or list(items.values())
-    return sorted({tuple(value.shape[-2:]) for value in chosen
+    return sorted({(value.shape[-2], value.shape[-1]) for value in chosen
                    if isinstance(value, Tensor) and value.ndim in (4, 5) and value.is_floating_point()})
 
 
-def one_of(inputs: object, examples: int, common: Collection[str] = ()) -> object:
+def one_of(inputs: ModelInputs, examples: int, common: Collection[str] = ()) -> ModelInputs | None:
     """Return the inputs of the first example, None of an empty batch."""
     return None if examples < 1 else some_of(inputs, torch.arange(1), examples, common)
 
 
-def some_of(inputs: object, rows: Tensor, examples: int, common: Collection[object] = ()) -> object:
+def some_of(inputs: ModelInputs, rows: Tensor, examples: int, common: Collection[Any] = ()) -> ModelInputs:
     """Return the inputs of some examples by their row numbers; ``common`` names what is not cut, by keyword or position."""
-    cut = rows_of(_by_name(inputs), rows, examples, common)
+    cut: dict[Any, Any] = rows_of(_by_name(inputs), rows, examples, common)
     return cut if isinstance(inputs, Mapping) else cut[0] if isinstance(inputs, Tensor) else list(cut.values())
 
 
-def _by_name(inputs: object) -> Mapping[object, object]:
+def _by_name(inputs: ModelInputs) -> Mapping[Any, Any]:
     """Return the inputs by keyword, or by position."""
     return inputs if isinstance(inputs, Mapping) else dict(enumerate([inputs] if isinstance(inputs, Tensor) else inputs))
 
 
-def as_row(values: Tensor, rows: int, inputs: object, place: Place, layout: str | None = None,
-           positions: object = None) -> Tensor:
+def as_row(values: Tensor, rows: int, inputs: ModelInputs, place: Place, layout: str | None = None,
+           positions: Positions | None = None) -> Tensor:
     """Return what a layer of words holds as vectors (N, T, D), one a token.
 
     Raises
@@ -132,7 +133,7 @@ def as_row(values: Tensor, rows: int, inputs: object, place: Place, layout: str 
     return row
 
 
-def require_each(model: nn.Module, inputs: object, captured: Captured, read: Callable[[Tensor, int, object], Tensor],
+def require_each(model: nn.Module, inputs: ModelInputs, captured: Captured, read: Callable[[Tensor, int, Any], Tensor],
                  layer: str, examples: int, common: Collection[str] = (), target: Target = None, most: int = TURNED) -> None:
     """Raise where a few of the examples, turned round, give another output, or other values at a layer, than among the others.
 

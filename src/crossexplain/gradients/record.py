@@ -1,9 +1,10 @@
 """What the rounds found: logits, gradient norms and importances of all views, and how to read them."""
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from crossexplain.checks import InputError, require_one_of
 from crossexplain.gradients import verdict as judging
 from crossexplain.gradients.evidence import classes, evidence
 from crossexplain.gradients.groups import Groups, require_groups
+from crossexplain.gradients.parts import dividend, dividends, leaving
 from crossexplain.gradients.verdict import ENOUGH, Verdict
 from crossexplain.gradients.views import FULL, alone, masked
 
@@ -29,14 +31,11 @@ def partly_masked(modality: str, which: str = PICKED) -> str:
     return f"{modality} {which} masked"
 
 
-def _renamed(old: str, new: str) -> property:
-    """Return a property under a name of the last version, which warns and gives what has the new name."""
-    def read(self):
-        warnings.warn(f"{type(self).__name__}.{old} is now called {new}; the old name will go in the next version.",
-                      DeprecationWarning, stacklevel=2)
-        return getattr(self, new)
-
-    return property(read, doc=f"Old name of ``{new}``.")
+def _renamed(record: object, old: str, new: str) -> Any:
+    """Return what has a new name, and warn that it was asked for under the name of the last version."""
+    warnings.warn(f"{type(record).__name__}.{old} is now called {new}; the old name will go in the next version.",
+                  DeprecationWarning, stacklevel=3)
+    return getattr(record, new)
 
 
 class Pass(NamedTuple):
@@ -96,8 +95,16 @@ class FromSide(NamedTuple):
     similarity: Similarity
     similarity_random: Similarity | None
     cross: Tensor
-    alike = _renamed("alike", "similarity")
-    alike_random = _renamed("alike_random", "similarity_random")
+
+    @property
+    def alike(self) -> Any:
+        """Old name of ``similarity``."""
+        return _renamed(self, "alike", "similarity")
+
+    @property
+    def alike_random(self) -> Any:
+        """Old name of ``similarity_random``."""
+        return _renamed(self, "alike_random", "similarity_random")
 
 
 class ByGroup(NamedTuple):
@@ -162,7 +169,11 @@ class Record:
     by_side: dict[tuple[str, str], FromSide]
     scale: dict[str, Tensor]
     seed: int = 0
-    ends = _renamed("ends", "by_side")
+
+    @property
+    def ends(self) -> Any:
+        """Old name of ``by_side``."""
+        return _renamed(self, "ends", "by_side")
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{int(present.sum(dim=1).max())} of {name}" for name, present in self.features.items())
@@ -196,7 +207,7 @@ class Record:
 
     def dividend(self, baseline: str) -> np.ndarray:
         """Return what the whole has beyond the sum of its parts, (N,): v(AB) - v(A) - v(B) + v(0) for two modalities."""
-        return judging.dividend(self._logits(baseline), self.modalities, self.target)
+        return dividend(self._logits(baseline), self.modalities, self.target)
 
     def dividends(self, baseline: str | None = None) -> dict[tuple[str, ...], np.ndarray]:
         """Return which modalities interact: of each pair, and of three, what they have beyond fewer of them, (N,).
@@ -213,7 +224,7 @@ class Record:
             0 for a sum. Pairs, and threes as far as ``interactions`` of :func:`~crossexplain.gradients.rounds.rounds` had
             their views recorded.
         """
-        return judging.dividends(self._logits(baseline or self.baselines[0]), self.modalities, self.target)
+        return dividends(self._logits(baseline or self.baselines[0]), self.modalities, self.target)
 
     def by(self, groups: Groups) -> ByGroup:
         """Sum importances and cross gradients over groups of features: turns, chunks, parties.
@@ -232,8 +243,8 @@ class Record:
         importance = {key: groups.summed(one.importance) for key, one in self.passes.items() if one.importance}
         cross = {baseline: groups.summed({name: side.cross for (of, name), side in self.by_side.items() if of == baseline})
                  for baseline in dict.fromkeys(of for of, _ in self.by_side)}
-        return ByGroup(groups.names, groups.present(), {key: sum(parts.values()) for key, parts in importance.items()},
-                       importance, {key: sum(parts.values()) for key, parts in cross.items()}, cross)
+        return ByGroup(groups.names, groups.present(), {key: _sum(parts) for key, parts in importance.items()}, importance,
+                       {key: _sum(parts) for key, parts in cross.items()}, cross)
 
     def norm_ratio(self, baseline: str, modality: str) -> np.ndarray:
         """Return the gradient norm at a modality with all others masked over that with nothing masked, (N,)."""
@@ -271,8 +282,8 @@ class Record:
         baseline = baseline or self.baselines[0]
         read = torch.cat([self._pass(baseline, view).logits for view in (FULL, *map(self.only, self.modalities))])
         if classes and judging.on_one_side(read):
-            same = judging.on_one_side(self._pass(baseline, FULL).logits)
-            raise InputError(f"the paper's rule asks whether the predicted class changes, which it does in no view.{same} Pass "
+            side = judging.on_one_side(self._pass(baseline, FULL).logits)
+            raise InputError(f"the paper's rule asks whether the predicted class changes, which it does in no view.{side} Pass "
                              "classes=False to read the gradient norms alone, or examples that the model answers differently.")
         dominant = []
         for name in self.modalities:
@@ -338,7 +349,7 @@ class Record:
 
     def _logits(self, baseline: str) -> dict[str, Tensor]:
         """Return the logits (N, C) of the views from which a verdict is read, and of those that leave a few modalities."""
-        few = (judging.leaving(names, self.modalities) for order in (2, 3) for names in combinations(self.modalities, order))
+        few = (leaving(names, self.modalities) for order in (2, 3) for names in combinations(self.modalities, order))
         views = judging.needed_views(self.modalities)
         views += [view for view in few if view not in views and (baseline, view) in self.passes]
         return {view: self._pass(baseline, view).logits for view in views}
@@ -366,6 +377,10 @@ def similarity(gradients: tuple[Tensor, Tensor], importances: tuple[Tensor, Tens
     pairs = [(x[features], y[features]) for x, y, features in zip(*(values.numpy() for values in importances), present.numpy())]
     return Similarity(cosine, torch.tensor([_rank_correlation(*pair) for pair in pairs]),
                       torch.tensor([_overlap(*pair) for pair in pairs]))
+
+
+def _sum(parts: Mapping[str, Tensor]) -> Tensor:
+    return torch.as_tensor(sum(parts.values()))
 
 
 def _rank_correlation(x: np.ndarray, y: np.ndarray) -> float:

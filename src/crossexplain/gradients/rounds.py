@@ -15,20 +15,20 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from crossexplain import moved
 from crossexplain.checks import InputError, require_one_of
-from crossexplain.gradients.capture import Captured, NoGradient
+from crossexplain.gradients.capture import Captured, NoGradient, Target
 from crossexplain.gradients.evidence import classes, evidence
 from crossexplain.gradients.groups import Groups, require_groups
 from crossexplain.gradients.layouts import rows_first
 from crossexplain.gradients.modalities import ImageCells, Inputs, Modality
-from crossexplain.gradients.plans import Baseline, Plans
-from crossexplain.gradients.question import ROWS, Question, Target
+from crossexplain.gradients.plans import Baseline, Plan, Plans
+from crossexplain.gradients.question import ROWS, Question
 from crossexplain.gradients.record import PICKED, RANDOM, FromSide, Pass, Record, Similarity, partly_masked, similarity
 from crossexplain.gradients.views import FULL, NOTHING, Change, Views, alone, masked
 
@@ -185,7 +185,7 @@ def run_dividends(question: Question, *, groups: Groups | None = None, draws: in
     if groups is not None:
         return _group_dividends(question, plans, require_groups(groups), progress, "dividends of groups")
     each = {name: torch.arange(present.shape[1]) for name, present in question.present.items()}
-    return {name: _group_dividends(question, plans, Groups(map(str, range(len(of))), {name: of}), progress,
+    return {name: _group_dividends(question, plans, Groups(tuple(map(str, range(len(of)))), {name: of}), progress,
                                    f"dividends of features of {name}") for name, of in each.items()}
 
 
@@ -215,16 +215,17 @@ def _tops(names: Sequence[str], top: int | Mapping[str, int]) -> dict[str, int]:
     return dict.fromkeys(names, 1) | dict(given)
 
 
-def _logits(question: Question, laid_out: Views, examples: Tensor) -> dict[tuple, Tensor]:
+def _logits(question: Question, laid_out: Views, examples: Tensor) -> dict[Any, Tensor]:
     """Return the logits (n, C) of some examples in each view, the mean over its draws, without gradients."""
     logits, _ = question.read(laid_out.batch(examples), gradients=False)
-    logits, views = logits.reshape(len(laid_out), len(examples), -1).float().cpu(), {}
+    logits = logits.reshape(len(laid_out), len(examples), -1).float().cpu()
+    views: dict[Any, list[int]] = {}
     for v, name in enumerate(laid_out.names):
         views.setdefault(name[:-1], []).append(v)
     return {view: logits[draws].mean(dim=0) for view, draws in views.items()}
 
 
-def _margins(question: Question, laid_out: Views, examples: Tensor) -> dict:
+def _margins(question: Question, laid_out: Views, examples: Tensor) -> dict[Any, Tensor]:
     """Return the evidence for the followed class in each view, without gradients."""
     logits, follow = _logits(question, laid_out, examples), question.follow(examples)
     follow = classes(logits[FULL, None]) if follow is None else follow.cpu()
@@ -240,6 +241,10 @@ class _RawPass(NamedTuple):
     gradient: dict[str, Tensor]
 
 
+_Passes = dict[tuple[Any, str], _RawPass]  # by baseline and view
+_Cross = dict[tuple[str, str], Tensor]  # by baseline and modality
+
+
 @dataclass
 class _Runner:
     """The settings of one call, and the passes that they ask for."""
@@ -253,7 +258,7 @@ class _Runner:
     control: bool
     seed: int
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         question = self.question
         self.names = question.names
         self.modality = dict(zip(question.names, question.modalities))
@@ -270,7 +275,7 @@ class _Runner:
         self.target = None if self.single and question.follow(torch.arange(1)) is None else question.target
         self.allow_unused = not all(question.reached().values())  # what no mask matters to has a gradient of 0
 
-    def _require_other_names(self, plan: Mapping) -> None:
+    def _require_other_names(self, plan: Plan) -> None:
         """Raise if the caller's own views have names of the record's views, or cannot be laid out."""
         names = {FULL, NOTHING} | {view for _, view, _ in plan}
         names |= {partly_masked(name, which) for name in self.names for which in (PICKED, RANDOM)}
@@ -280,20 +285,22 @@ class _Runner:
         if self.extra:  # laid out under their own names, for the messages
             self.plans.laid_out(self.extra)
 
-    def chunk(self, examples: Tensor) -> dict:
+    def chunk(self, examples: Tensor) -> dict[str, Any]:
         """Run both passes on some examples and keep what the record needs."""
-        follow = None if self.single else self.target[examples]
-        (first, cross), second, sides = self._run(self.first, examples, examples, follow, self.pick is not None), {}, {}
+        follow = None if self.target is None or self.single else self.target[examples]
+        first, cross = self._run(self.first, examples, examples, follow, self.pick is not None)
+        second, sides = _Passes(), dict[Any, Any]()
         if self.pick is not None:
             second, sides = self._round_4(first, cross, examples, follow)
         without_gradients = {key: raw[:-1] for key, raw in (first | second).items()}
         return {"passes": without_gradients, "sides": sides}
 
-    def _round_4(self, first: dict, cross: dict, examples: Tensor, follow: Tensor | None) -> tuple[dict, dict]:
+    def _round_4(self, first: _Passes, cross: _Cross, examples: Tensor,
+                 follow: Tensor | None) -> tuple[_Passes, dict[Any, Any]]:
         """Mask the picked features, and as many at random; return the passes and what each side sees."""
         picked = {(label, name): self._picked(label, name, first, cross, examples)
                   for label in self.plans.baselines for name in self.names}
-        plan = {}
+        plan: Plan = {}
         for (label, name), features in picked.items():
             at_random = self._largest(self.random_scores[name][examples], self.question.present[name][examples], name)
             for which, hide in zip(self.which, (features, at_random)):
@@ -304,7 +311,7 @@ class _Runner:
                         for key, features in picked.items()}
 
     def _run(self, laid_out: Views, rows: Tensor, examples: Tensor, follow: Tensor | None,
-             crossed: bool = False) -> tuple[dict, dict]:
+             crossed: bool = False) -> tuple[_Passes, _Cross]:
         """One forward and one backward pass on all views of some examples; the mean over the draws of each view.
 
         The second dict holds the cross gradients of the first plan, if they are wanted.
@@ -314,9 +321,9 @@ class _Runner:
         logits, captured = self.question.read(inputs, follow, allow_unused=self.allow_unused)
         logits = logits.reshape(times, n, -1)
         at = {name: self._at(name, captured, laid_out, inputs, rows) for name in self.names}
-        passes = {}
-        for (label, view), draws in itertools.groupby(range(times), key=lambda v: laid_out.names[v][:2]):
-            draws = list(draws)
+        passes: _Passes = {}
+        for (label, view), group in itertools.groupby(range(times), key=lambda v: laid_out.names[v][:2]):
+            draws = list(group)
             which = slice(draws[0], draws[-1] + 1)
             norms, importance, gradient = ({name: values[i][which].mean(dim=0) for name, values in at.items()}
                                            for i in range(3))
@@ -346,7 +353,7 @@ class _Runner:
         summed = self.modality[name].summed(difference.square(), self.question.examples(examples))
         return _root(summed).cpu() * self.question.present[name][examples].cpu()
 
-    def _picked(self, label: str, name: str, first: dict, cross: dict, examples: Tensor) -> Tensor:
+    def _picked(self, label: str, name: str, first: _Passes, cross: _Cross, examples: Tensor) -> Tensor:
         """Return the features that round 4 masks, bool (n, F)."""
         if self.pick == "cross":
             scores = cross[label, name]
@@ -360,7 +367,8 @@ class _Runner:
         ranks = torch.empty_like(order).scatter_(1, order, torch.arange(order.shape[1]).expand_as(order))
         return (ranks < self.tops[name]).to(present.device) & present
 
-    def _similarities(self, label: str, name: str, first: dict, second: dict, examples: Tensor) -> tuple:
+    def _similarities(self, label: str, name: str, first: _Passes, second: _Passes,
+                      examples: Tensor) -> tuple[Similarity, ...]:
         """Compare rounds 3 and 4 at the other modalities, for the picked and for the random features."""
         others = self.plans.others(name)
         present = torch.cat([self.question.present[other][examples].cpu() for other in others], dim=1)
@@ -371,9 +379,9 @@ class _Runner:
 
         third = joined(first[label, masked(name)])
         fourth = [joined(second[label, partly_masked(name, which)]) for which in self.which]
-        return tuple(similarity(*zip(third, one), present) for one in fourth)
+        return tuple(similarity((third[0], one[0]), (third[1], one[1]), present) for one in fourth)
 
-    def _require_gradients(self, passes: Mapping[tuple, Pass], largest: Mapping[str, Tensor]) -> None:
+    def _require_gradients(self, passes: Mapping[Any, Pass], largest: Mapping[str, Tensor]) -> None:
         """Raise where no feature of a modality has a gradient in any view, though the logits move as it is masked."""
         full = passes[None, FULL].logits
         for name in (name for name, value in largest.items() if not value.any()):
@@ -385,7 +393,7 @@ class _Runner:
                                  f"yet the logits move by up to {moved:.3g} as {name} is masked: something else is read after "
                                  "that layer, such as its class token or its last step; name an earlier layer.")
 
-    def record(self, whole: dict) -> Record:
+    def record(self, whole: dict[str, Any]) -> Record:
         """Put what all chunks gave under one normalisation."""
         passes = {key: Pass(*one) for key, one in whole["passes"].items()}
         largest = {name: torch.stack([one.importance[name].amax(dim=1) for one in passes.values()]).amax(dim=0)
@@ -405,8 +413,8 @@ class _Runner:
         recorded |= {view: Pass(logits, {}, {}) for view, logits in whole.get("few", {}).items()}
         sides = {}
         for (label, name), (picked, similarities, cross) in whole["sides"].items():
-            of_picked, at_random = (*(Similarity(*values) for values in similarities), None)[:2]
-            sides[label, name] = FromSide(picked, of_picked, at_random, cross / scale[name][:, None])
+            of_picked, *at_random = (Similarity(*values) for values in similarities)
+            sides[label, name] = FromSide(picked, of_picked, at_random[0] if at_random else None, cross / scale[name][:, None])
         target = classes(full.logits) if self.target is None else self.target.cpu()
         return Record(tuple(self.names), tuple(self.plans.baselines), target, _on_cpu(self.question.present), recorded,
                       {view: passes[None, view] for view in self.extra}, sides, scale, self.seed)
@@ -420,11 +428,11 @@ def _on_cpu(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: value.cpu() for name, value in values.items()}
 
 
-def _in_chunks(compute: Callable[[Tensor], object], n: int, size: int, progress: bool, desc: str) -> object:
+def _in_chunks(compute: Callable[[Tensor], Any], n: int, size: int, progress: bool, desc: str) -> Any:
     """Return what ``compute`` gives for some examples, tensors with a row each, for all n of them."""
     from tqdm.auto import tqdm
 
-    whole = None
+    whole: Any = None
     with tqdm(total=n, disable=not progress, delay=5, unit="example", desc=desc) as bar:
         for examples in torch.arange(n).split(max(1, size)):
             whole = _put(compute(examples), whole, examples, n)
@@ -432,7 +440,7 @@ def _in_chunks(compute: Callable[[Tensor], object], n: int, size: int, progress:
     return whole
 
 
-def _put(part: object, whole: object, examples: Tensor, n: int) -> object:
+def _put(part: Any, whole: Any, examples: Tensor, n: int) -> Any:
     """Return tensors for n examples, made for the first chunk, with those of a chunk copied to its examples.
 
     If the small tensors of each chunk were kept, they would lie between the large ones that are freed, and memory would

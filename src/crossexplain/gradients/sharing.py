@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -11,10 +12,11 @@ from crossexplain.checks import InputError, find_layer, layer_path
 from crossexplain.gradients.capture import INPUT, NoGradient, split_name
 
 WORTH = 0.8  # share of distinct rows above which it costs more to find equal rows than to compute all
+Given = TypeVar("Given")  # what a call gives
 SAMPLE = 1024  # entries of a row, at least, by which rows are told apart before they are compared whole
 
 
-def shared(model: nn.Module, layers: Sequence[str], call: Callable[[], object]) -> tuple[object, bool]:
+def shared(model: nn.Module, layers: Sequence[str], call: Callable[[], Given]) -> tuple[Given, bool]:
     """Return what a call gives with equal rows computed once, and True; or with all rows, and False.
 
     The model is in eval mode. All rows run where a layer needs more than its input, row by row: then the call fails on fewer
@@ -56,10 +58,10 @@ def equal_rows_once(model: nn.Module, layers: Sequence[str]) -> Iterator[None]:
 class _SharedRows:
     """Hooks of one layer and of the modules around it: the distinct rows go in, all rows come out after the layer."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.rows: tuple[Tensor, int] | None = None  # for each row its number among the distinct rows, and how many these are
 
-    def narrow(self, module: nn.Module, arguments: tuple, named: dict) -> tuple | None:
+    def narrow(self, module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, ...] | None:
         """Replace the input by its distinct rows where that is worth it; what is passed by name may belong to all rows."""
         if self.rows is not None:  # a module around this one did it
             return None
@@ -81,7 +83,7 @@ class _SharedRows:
         self.rows = back, len(keys)
         return (values[first],), named
 
-    def widen(self, module: nn.Module, arguments: tuple, output: object) -> object:
+    def widen(self, module: nn.Module, arguments: tuple[Any, ...], output: object) -> object:
         """Give every row its output."""
         if self.rows is None:
             return None

@@ -126,7 +126,8 @@ def attribute(model: nn.Module, inputs: Mapping[str, Tensor], layer: str, method
     common = {*listed(common), *calling_of(model).common}
     n = len(special_tokens) if special_tokens is not None and special_tokens.ndim else examples_in(inputs, common)
     place = Place.of(layer, model, one_of(inputs, n, common))
-    positions, parts = positions_of(positions, "the tokens"), []
+    parts: list[dict[str, Tensor]] = []
+    places = positions_of(positions, "the tokens")
     for batch, of_batch in in_parts(inputs, batch_size, n, target, common):
         # The sentences come first: by the first tensor the model's batch is counted.
         batch = dict(sorted(batch.items(), key=lambda item: item[1] is inputs[item[0]]))
@@ -134,16 +135,16 @@ def attribute(model: nn.Module, inputs: Mapping[str, Tensor], layer: str, method
             captured = capture(model, batch, [layer, *maps], of_batch)
         rows = len(captured.score)
         if not parts and n > 1:
-            require_each(model, inputs, captured, partial(as_row, place=place, layout=layout, positions=positions), layer, n,
+            require_each(model, inputs, captured, partial(as_row, place=place, layout=layout, positions=places), layer, n,
                          common, target if callable(target) else None)
-        activation, slope = (as_row(values[layer], rows, batch, place, layout, positions)
+        activation, slope = (as_row(values[layer], rows, batch, place, layout, places)
                              for values in (captured.activations, captured.gradients))
         part = {name: read(activation, slope) for name, read in reads.items() if read is not None}
         length = captured.activations[layer].shape[0 if layout == "TND" else 1]
         for name in reads.keys() - part.keys():
             rolled = roll(captured, maps, name, bool(crossed))
-            joint = positions is not None and rolled.shape[1] == length
-            part[name] = at_positions(rolled, positions, place, "the tokens") if joint else rolled
+            part[name] = rolled if places is None or rolled.shape[1] != length else \
+                at_positions(rolled, places, place, "the tokens")
         parts.append(part)
     scores = {name: torch.cat([part[name] for part in parts]) for name in reads}
     first, *_ = scores.values()
@@ -237,7 +238,7 @@ def merge_words(scores: Tensor, words: object, how: str = "sum") -> Tensor:
     return merged
 
 
-def _reads(names: Sequence[str]) -> dict[str, Callable | None]:
+def _reads(names: Sequence[str]) -> dict[str, Callable[[Tensor, Tensor], Tensor] | None]:
     """Return how each method reads a gradient, None for those that read attention maps."""
     for name in names:
         if name in RENAMED:

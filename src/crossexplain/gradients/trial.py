@@ -11,7 +11,7 @@ from contextlib import suppress
 from functools import cache
 from itertools import chain, combinations
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -65,7 +65,7 @@ def texts_of(check: str, kind: str = "", **values: object) -> tuple[str, str]:
 
 
 @cache
-def _texts() -> dict[str, dict]:
+def _texts() -> dict[str, dict[str, Any]]:
     return tomllib.loads(Path(__file__).with_name("findings.toml").read_text("utf-8"))
 
 
@@ -74,8 +74,8 @@ class Trial(NamedTuple):
 
     Attributes
     ----------
-    columns : int
-        Logits an example.
+    columns : int or None
+        Logits an example; None where the test pass did not come so far.
     common : tuple of str
         Inputs that belong to all examples.
     judged : str
@@ -84,7 +84,7 @@ class Trial(NamedTuple):
         ``"sigmoid"`` or ``"softmax"`` where the model gives probabilities.
     """
 
-    columns: int
+    columns: int | None
     common: tuple[str, ...]
     judged: str
     end: str | None
@@ -146,7 +146,7 @@ def _equal(two: Inputs, common: Sequence[str]) -> bool:
                or isinstance(value[0], str) and value[0] == value[1] for value in cut)
 
 
-def _beside(two: Inputs, modalities: Sequence[Modality]) -> Inputs:
+def _beside(two: dict[str, Any], modalities: Sequence[Modality]) -> dict[str, Any]:
     """Return an example twice with something of the second one hidden in every modality, where there is no other example."""
     for modality in modalities:
         alone = next((baseline for baseline in modality.baselines if baseline != "data"), None)  # nobody to borrow from
@@ -191,8 +191,8 @@ def _answer(model: nn.Module, inputs: Inputs, modalities: Sequence[Modality], co
             raise
         exact = {key: value.float() if isinstance(value, Tensor) and value.dtype == both.dtype else value
                  for key, value in two.items()}
-        runs = (logits_of(run(single, rows_of(exact, torch.arange(n), 2, common)), n) for n in (2, 1))
-        _require_alone(single, exact, common, *runs, logits_of)
+        both, first = (logits_of(run(single, rows_of(exact, torch.arange(n), 2, common)), n) for n in (2, 1))
+        _require_alone(single, exact, common, both, first, logits_of)
     return _Answer(first[0], judged if function else f"{judged}, {len(first[0])} column{'s' * (len(first[0]) > 1)}", end)
 
 
@@ -263,9 +263,11 @@ def require_donors(inputs: Inputs, donors: Inputs | None, modalities: Sequence[M
                    baselines: Mapping[str, str]) -> None:
     """Raise :class:`InputError` unless there are examples to borrow from, of the same form, where a baseline is ``"data"``."""
     borrowing = [modality for modality in modalities if baselines[modality.name] == "data"]
-    if borrowing and donors is None:
+    if not borrowing:
+        return
+    if donors is None:
         raise InputError("the baseline 'data' borrows from other examples; pass them as donors=...")
-    if borrowing and not isinstance(donors, Mapping):
+    if not isinstance(donors, Mapping):
         raise InputError(f"got donors as {type(donors).__name__}, expected a dict with the entries of the inputs.")
     for modality in borrowing:
         for key in modality.keys(inputs):

@@ -38,7 +38,7 @@ class Vectors(InARow):
     unit = "vectors"
 
     def __init__(self, name: str, input: str, layer: str | None = None, attention: str | None = None, *,
-                 along: Sequence[str] = (), stay: Sequence[str] = (), positions=None, layout: str | None = None):
+                 along: Sequence[str] = (), stay: Sequence[str] = (), positions: object = None, layout: str | None = None):
         self.name, self.input, self.layer, self.attention = name, input, layer or f"input:{input}", attention
         self._in_a_row(along, stay, positions, layout)
 
@@ -83,11 +83,11 @@ class Columns(Modality):
     Baselines: ``"data"`` (another example's entry of that column); for numbers also ``"mean"`` and ``"zero"``.
     """
 
-    baselines = ("data", "mean", "zero")
+    baselines: tuple[str, ...] = ("data", "mean", "zero")
     unit = "columns"
 
-    def __init__(self, name: str = "table", input: str = "table", layer: str | None = None, *, positions=None,
-                 means: Tensor | None = None):
+    def __init__(self, name: str = "table", input: str = "table", layer: str | None = None, *,
+                 positions: object = None, means: Tensor | None = None):
         self.name, self.input, self.layer = name, input, layer or f"input:{input}"
         self.positions = positions_of(positions, name)
         self._mean = self.means = None if means is None else torch.as_tensor(means)
@@ -115,7 +115,7 @@ class Columns(Modality):
         """Return the table with the entries outside ``keep`` replaced."""
         table = self._table(inputs)
         if baseline == "data":
-            other = require_entry(donor, self.input, table)
+            other = require_entry(donor or {}, self.input, table)
         elif not table.is_floating_point():
             raise InputError(f"{self.name} holds {table.dtype}, numbers of categories, which have no {baseline}; use 'data'.")
         else:

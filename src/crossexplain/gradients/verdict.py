@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral, Real
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -272,7 +272,7 @@ def each(logits: Mapping[str, Tensor], modalities: Sequence[str], target: Tensor
 
     whole = from_middle(FULL)
     parts = {name: from_middle(alone(name, modalities)) for name in modalities}
-    parts["sum"] = sum(parts.values())
+    parts["sum"] = np.asarray(sum(parts.values()))
     side = np.where(whole < 0, -1, 1)  # an example on the other side of the middle has evidence against the class
     answers = _answers({name: side * (part - enough * whole) for name, part in parts.items()}, modalities, 0.0)
     answers[np.abs(whole) <= FLAT] = "cannot tell"  # it stands in the middle itself
@@ -340,7 +340,7 @@ def _judge(logits: Mapping[str, Tensor], modalities: Sequence[str], target: Tens
     shares = {part: varies.share(factors) for part in subsets(modalities)
               if logits.keys() >= (factors := of_dividend(part, modalities)).keys()}
 
-    def intervals(values: Mapping) -> dict:
+    def intervals(values: Mapping[Any, np.ndarray]) -> dict[Any, Interval]:
         return {name: estimate(of_name, n) for name, of_name in values.items()}
 
     return _Judged(answers[choice[0]], _often(answers, choice), reach, levels, intervals(reached),
@@ -410,10 +410,11 @@ def _subset(judged: Mapping[str, _Judged], modalities: Sequence[str]) -> tuple[s
     """Return the modalities that nearly all samples of every baseline name, whatever else they say; none where they differ."""
     found = set()
     for one in judged.values():
-        shares = Counter()
+        shares: dict[tuple[str, ...], float] = {}
         for answer, share in one.often.items():
-            shares[modalities_of(answer, modalities)] += share
-        subset, share = shares.most_common(1)[0]
+            named_too = modalities_of(answer, modalities)
+            shares[named_too] = shares.get(named_too, 0) + share
+        subset, share = max(shares.items(), key=lambda item: item[1])
         found.add(subset if share >= SURE else ())
     return found.pop() if len(found) == 1 else ()
 
@@ -470,7 +471,7 @@ def _accounts_for_more(name: str, judged: Mapping[str, _Judged], modalities: Seq
     """Return the share of the samples in which one of two modalities accounts for more than the other, mean over baselines."""
     other, = (of for of in modalities if of != name)
     more = np.mean([one.accounts_for(((name,),)) - one.accounts_for(((other,),)) for one in judged.values()], axis=0)
-    return (more[1:] > 0).mean()
+    return float((more[1:] > 0).mean())
 
 
 def _details(answer: Answer, judged: Mapping[str, _Judged], modalities: Sequence[str]) -> str:

@@ -1,7 +1,8 @@
 """Views: the same examples with some features of some modalities hidden or perturbed, all in one batch."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -132,7 +133,7 @@ class Views:
     ([[5, 6, 7, 0], [1, 6, 7, 0]], [[False, True, True, False]])
     """
 
-    def __init__(self, inputs: Inputs, modalities: Sequence[Modality], plan: Mapping[str, Mapping[str, Change]],
+    def __init__(self, inputs: Inputs, modalities: Sequence[Modality], plan: Mapping[Any, Mapping[str, Change]],
                  donors: Inputs | None = None, allow_empty: bool = False, common: Collection[str] = ()):
         modalities = [modality.settled(inputs) for modality in require_modalities(modalities)]
         self.modalities = {modality.name: modality for modality in modalities}
@@ -146,7 +147,7 @@ class Views:
         self.plan = {view: self._checked(view, changes) for view, changes in plan.items()}
         self.present = {
             name: torch.stack([
-                features & change.keep if isinstance(change := self.plan[view].get(name), Mask) else features
+                features & torch.as_tensor(change.keep) if isinstance(change := self.plan[view].get(name), Mask) else features
                 for view in self.names
             ])
             for name, features in self._features.items()
@@ -223,11 +224,11 @@ class Views:
         return len(self.names)
 
     @property
-    def inputs(self) -> dict[str, object]:
+    def inputs(self) -> dict[str, Any]:
         """All views of all examples, view-major: row ``v * N + i`` is view ``v`` of example ``i``."""
         return self.batch(torch.arange(self.examples))
 
-    def batch(self, examples: Tensor) -> dict[str, object]:
+    def batch(self, examples: Tensor) -> dict[str, Any]:
         """Return all views of some examples as one batch, view-major.
 
         Parameters
@@ -246,15 +247,16 @@ class Views:
         return {**self._inputs, **{key: _joined([view[key] for view in built]) for key in cut}}
 
     def _changed(self, base: Inputs, changes: Mapping[str, Change], examples: Tensor) -> dict[str, Tensor]:
-        changed = {}
+        changed: dict[str, Tensor] = {}
         for name, change in changes.items():
             modality = self.modalities[name]
             given = without_others(base, modality, list(self.modalities.values()), self.common)
             if isinstance(change, Mask):
                 donor = None
                 if change.baseline == "data":
-                    donor = rows_of(self._donors, change.donors[examples], len(modality.value(self._donors)), self.common)
-                changed |= modality.replace(given, change.keep[examples], change.baseline, donor)
+                    rows, lent = torch.as_tensor(change.donors)[examples], len(modality.value(self._donors))
+                    donor = rows_of(self._donors, rows, lent, self.common)
+                changed |= modality.replace(given, torch.as_tensor(change.keep)[examples], change.baseline, donor)
             elif isinstance(change, Reorder):
                 keys = _drawn(change.seed, examples, self._features[name].shape[1:], torch.rand)
                 changed |= modality.shuffle(given, keys.to(modality.value(base).device))
@@ -272,12 +274,12 @@ def _with_tensors(inputs: Inputs, modalities: Sequence[Modality]) -> Inputs:
     return {**inputs, **own} if own else inputs
 
 
-def _joined(parts: Sequence) -> Tensor | list:
+def _joined(parts: Sequence[Any]) -> Tensor | list[Any]:
     """Return the rows of all parts."""
     return torch.cat(list(parts)) if isinstance(parts[0], Tensor) else [entry for part in parts for entry in part]
 
 
-def _drawn(seed: int, examples: Tensor, shape: Sequence[int], draw) -> Tensor:
+def _drawn(seed: int, examples: Tensor, shape: Sequence[int], draw: Callable[..., Tensor]) -> Tensor:
     """Draw one array an example that depends on the seed and the example alone: (n, *shape)."""
     return torch.stack([draw(*shape, generator=torch.Generator().manual_seed(seed * 1_000_003 + i))
                         for i in examples.tolist()])

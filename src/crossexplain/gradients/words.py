@@ -1,9 +1,10 @@
 """Texts: word ids, of which each is a feature, or the pieces of a word together."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from crossexplain.checks import InputError, require_one_of
 from crossexplain.gradients.in_a_row import InARow, moved, select
@@ -73,7 +74,8 @@ class Tokens(InARow):
     def __init__(self, name: str = "text", input: str = "tokens", layer: str = "embedding", mask_id: int | None = 1,
                  pad_id: int = 0, special: Sequence[int] = (), attention: str | None = None, *, along: Sequence[str] = (),
                  stay: Sequence[str] = (), lengths: str | None = None, special_mask: str | None = None,
-                 words: str | None = None, padding_side: str | None = None, positions=None, layout: str | None = None):
+                 words: str | None = None, padding_side: str | None = None, positions: object = None,
+                 layout: str | None = None):
         self.name, self.input, self.layer = name, input, layer
         self.mask_id, self.pad_id, self.special, self.attention = mask_id, pad_id, tuple(special), attention
         self.lengths, self.special_mask, self.words = lengths, special_mask, words
@@ -81,7 +83,8 @@ class Tokens(InARow):
         self.unit = "tokens" if words is None else "words"
         self._in_a_row(along, stay, positions, layout)
         self.padding_side = None if padding_side is None else require_one_of(padding_side, SIDES, "padding_side")
-        self.side, self.at_padding = self.padding_side, {}  # values that other inputs have where the batch is padded
+        self.side: str | None = self.padding_side
+        self.at_padding: dict[str | None, Tensor] = {}  # values that other inputs have where the batch is padded
         self.longest = 0  # words of an example, at least; the whole batch says it
         self.baselines = (("mask",) if mask_id is not None else ()) + ("pad", "delete", "data")
 
@@ -121,7 +124,7 @@ class Tokens(InARow):
 
     def real(self, inputs: Inputs) -> Tensor:
         """Return which tokens are no padding, bool (N, T)."""
-        return (self.value(inputs) != self.pad_id) if self.attention is None else self._attended(inputs)
+        return (self.value(inputs) != self.pad_id) if self.attention is None else self._attended(inputs, self.attention)
 
     def _entry(self, inputs: Inputs, key: str, parameter: str) -> Tensor:
         """Return an entry (N, T) of the inputs that the modality alone reads."""
@@ -129,14 +132,14 @@ class Tokens(InARow):
         entry = word_numbers(entry) if parameter == "words" and isinstance(entry, list) else entry
         if isinstance(entry, Tensor) and entry.shape == ids.shape:
             return entry.to(ids.device)
-        description = "missing" if key not in inputs else type(entry).__name__
+        description: object = "missing" if key not in inputs else type(entry).__name__
         description = tuple(entry.shape) if isinstance(entry, Tensor) else description
         raise InputError(f"the entry {key!r} of the inputs ({parameter}=) is {description}, expected the shape of the ids, "
                          f"{tuple(ids.shape)}; encode both in one call.")
 
     def numbers(self, inputs: Inputs) -> Tensor:
         """Return the number of the word that each token is a piece of, int64 (N, T)."""
-        numbers = self._entry(inputs, self.words, "words")
+        numbers = self._entry(inputs, self.words or "", "words")
         if numbers.is_floating_point() or numbers.dtype == torch.bool:
             raise InputError(f"the entry {self.words!r} of the inputs (words=) has dtype {numbers.dtype}, expected whole "
                              "numbers of words, -1 for none; word_numbers(encoding) makes them.")
@@ -168,20 +171,21 @@ class Tokens(InARow):
         if baseline == "data":
             return self.borrow(inputs, hide, donor)
         if baseline == "mask":
-            return {self.input: self.value(inputs).masked_fill(hide, self.mask_id)}
+            mask_id: Any = self.mask_id
+            return {self.input: self.value(inputs).masked_fill(hide, mask_id)}
         return self.delete(inputs, hide) if baseline == "delete" else self.pad(inputs, hide)
 
     def pad(self, inputs: Inputs, hide: Tensor) -> dict[str, Tensor]:
         """Fill with padding that is not attended, where the model takes an attention mask."""
-        ids, attended, filled = self.value(inputs), None if self.attention is None else inputs[self.attention], hide
+        ids, filled = self.value(inputs), hide
         if self.pad_id in self.special:
-            if attended is None:
+            if self.attention is None:
                 raise InputError(f"the padding of {self.name} ({self.pad_id}) is a special token too and would be read where "
                                  "it stands for a word; name the attention mask (attention=...), or use 'mask' or 'delete'.")
             filled = torch.zeros_like(hide)  # the words stay where they are and are not attended
         changed = {self.input: ids.masked_fill(filled, self.pad_id)}
-        if attended is not None:
-            changed[self.attention] = self._something(attended.masked_fill(hide, 0), "pad")
+        if self.attention is not None:
+            changed[self.attention] = self._something(inputs[self.attention].masked_fill(hide, 0), "pad")
         return changed
 
     def delete(self, inputs: Inputs, hide: Tensor) -> dict[str, Tensor]:
@@ -192,7 +196,7 @@ class Tokens(InARow):
         order = torch.argsort((~hide if fill_left else hide).to(torch.int8), dim=1, stable=True)
         place = torch.arange(hide.shape[1], device=hide.device)
         padding = place < deleted if fill_left else place >= hide.shape[1] - deleted
-        pad_values = {**self.at_padding, self.input: self.pad_id, self.words: -1}
+        pad_values: dict[str | None, Any] = {**self.at_padding, self.input: self.pad_id, self.words: -1}
         changed = {}
         for key in (self.input, *travel, self.attention):
             if key is not None:
@@ -272,8 +276,9 @@ class Tokens(InARow):
 
     def _require_no_placeholders(self, inputs: Inputs) -> None:
         """Raise where ids that the model's configuration reserves for pictures or sounds count as words."""
-        modules = [] if self.place is None or self.place.model is None else self.place.model.modules()
-        config = next((module.config for module in modules if hasattr(getattr(module, "config", None), "to_dict")), None)
+        modules: Iterable[nn.Module] = [] if self.place is None or self.place.model is None else self.place.model.modules()
+        configs = (getattr(module, "config", None) for module in modules)
+        config: Any = next((config for config in configs if hasattr(config, "to_dict")), None)
         words = self.is_word(inputs)
         for key, token in ({} if config is None else config.to_dict()).items():
             if key.startswith(PLACEHOLDERS) and key.endswith(("token_id", "token_index")) and isinstance(token, int) \
@@ -283,7 +288,7 @@ class Tokens(InARow):
                                  f"were replaced, another input would not find its place; pass special=({special},).")
 
 
-def word_numbers(encoding: object) -> Tensor:
+def word_numbers(encoding: Any) -> Tensor:
     """Return which word each token is a piece of, as tokenizers number them, and -1 for special tokens and padding.
 
     Parameters
@@ -308,7 +313,7 @@ def word_numbers(encoding: object) -> Tensor:
         encoding = [encoding.word_ids(i) for i in range(len(encoding["input_ids"]))]
     if isinstance(encoding, Tensor):
         return encoding
-    rows = [list(row) if isinstance(row, Sequence) or isinstance(row, Tensor) else None for row in encoding] \
+    rows: list[Any] = [list(row) if isinstance(row, Sequence) or isinstance(row, Tensor) else None for row in encoding] \
         if isinstance(encoding, Sequence) and not isinstance(encoding, Mapping | str) else [None]
     if not rows or any(row is None for row in rows) or len({len(row) for row in rows}) != 1:
         raise InputError(f"got word numbers as {type(encoding).__name__}, expected a tokenizer's encoding or one list for "
