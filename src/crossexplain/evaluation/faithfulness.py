@@ -82,7 +82,7 @@ def _scaled(values: np.ndarray, scale: ArrayLike | None) -> np.ndarray:
     scale = np.asarray(scale, dtype=float)
     if scale.shape != values.shape or (scale < 0).any():
         raise InputError(f"scale has shape {scale.shape}, expected {values.shape} numbers of at least 0, one an example.")
-    return np.divide(values, scale, out=np.where(np.isnan(values), np.nan, 0.0), where=scale > 0)
+    return np.asarray(np.divide(values, scale, out=np.where(np.isnan(values), np.nan, 0.0), where=scale > 0))
 
 
 def curves(game: Values, scores: ArrayLike, among: ArrayLike | None = None, seed: int = 0) -> Curves:
@@ -116,7 +116,7 @@ def _under(curve: np.ndarray) -> np.ndarray:
     """Return the area under curves (N, p + 1) over the share of players, NaN for examples without a player."""
     last = (~np.isnan(curve)).sum(axis=1) - 1
     ends = curve[:, 0] + curve[np.arange(len(curve)), last]
-    return np.divide(np.nansum(curve, axis=1) - ends / 2, last, out=np.full(len(curve), np.nan), where=last > 0)
+    return np.asarray(np.divide(np.nansum(curve, axis=1) - ends / 2, last, out=np.full(len(curve), np.nan), where=last > 0))
 
 
 def area_between(game: Values, scores: ArrayLike, among: ArrayLike | None = None, scale: ArrayLike | None = None,
@@ -176,7 +176,7 @@ def areas(game: Any, scores: ArrayLike, seed: int = 0, groups: ArrayLike | None 
 
 
 def synergistic_faithfulness(game: Values, scores: ArrayLike, names: Sequence[str], k: int | Mapping[str, int] = 2,
-                             draws: int = 64, scale=None, seed: int = 0) -> np.ndarray:
+                             draws: int = 64, scale: ArrayLike | None = None, seed: int = 0) -> np.ndarray:
     """What the best players of both modalities are worth together beyond each side alone, less that of random ones.
 
     The dividend of two sets, ``v(A and B) - v(A) - v(B) + v(none)``, as in the synergistic faithfulness of Ky et al. (2026);
@@ -244,7 +244,7 @@ def _mean_of(by_rate: list[np.ndarray]) -> np.ndarray:
     """Return the mean over rates of (N,), leaving out rates that have no value; NaN where none has."""
     values = np.stack(by_rate)
     count = (~np.isnan(values)).sum(axis=0)
-    return np.divide(np.nansum(values, axis=0), count, out=np.full(values.shape[1], np.nan), where=count > 0)
+    return np.asarray(np.divide(np.nansum(values, axis=0), count, out=np.full(values.shape[1], np.nan), where=count > 0))
 
 
 def coalition_r2(game: Values, scores: ArrayLike, rates: Sequence[float] = RATES, draws: int = 128, seed: int = 0,

@@ -79,7 +79,7 @@ def dominance_frame(record: Record, parts: Mapping[str, np.ndarray], groups: np.
                     values[f"norm at {name}"] = Interval(np.nan, np.nan, np.nan, 0)
                     continue
                 mean, low, high, n = mean_interval(logarithms[where], seed, groups=groups[where])
-                values[f"norm at {name}"] = Interval(*map(float, np.exp([mean, low, high])), n)
+                values[f"norm at {name}"] = Interval(float(np.exp(mean)), float(np.exp(low)), float(np.exp(high)), n)
             lines += [{"baseline": baseline, "part": part, "measure": measure, **value._asdict(), "pairs": int(where.sum())}
                       for measure, value in values.items()]
     return pd.DataFrame(lines)

@@ -167,7 +167,8 @@ def rank_stability(scores: Mapping[str, object], kind: str = "kendall", least: i
     correlation = _kendall if kind == "kendall" else row_correlation
     correlations = np.stack([correlation(first, second) for first, second in combinations(arrays.values(), 2)])
     count = (~np.isnan(correlations)).sum(axis=0)
-    return np.divide(np.nansum(correlations, axis=0), count, out=np.full(correlations.shape[1], np.nan), where=count > 0)
+    mean = np.divide(np.nansum(correlations, axis=0), count, out=np.full(correlations.shape[1], np.nan), where=count > 0)
+    return np.asarray(mean)
 
 
 def _kendall(first: np.ndarray, second: np.ndarray) -> np.ndarray:

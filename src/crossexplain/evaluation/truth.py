@@ -57,7 +57,7 @@ def pointing_game(heat: ArrayLike, boxes: ArrayLike) -> np.ndarray:
     -------
     ndarray, shape (N,), in [0, 1]
     """
-    heat = _heat(heat, len(boxes))
+    heat = _heat(heat, len(np.asarray(boxes)))
     inside = box_masks(boxes, *heat.shape[1:])
     hottest = heat == heat.max(axis=(1, 2), keepdims=True)
     return np.asarray((hottest & inside).sum(axis=(1, 2)) / hottest.sum(axis=(1, 2)))
@@ -77,10 +77,11 @@ def energy_in_box(heat: ArrayLike, boxes: ArrayLike) -> np.ndarray:
     ndarray, shape (N,), in [0, 1]
         NaN where a map has no positive value.
     """
-    heat = np.clip(_heat(heat, len(boxes)), 0, None)
-    inside = box_masks(boxes, *heat.shape[1:])
-    total = heat.sum(axis=(1, 2))
-    return np.divide((heat * inside).sum(axis=(1, 2)), total, out=np.full(len(heat), np.nan), where=total > 0)
+    positive: np.ndarray = np.clip(_heat(heat, len(np.asarray(boxes))), 0, None)
+    inside = box_masks(boxes, *positive.shape[1:])
+    total = positive.sum(axis=(1, 2))
+    share = np.divide((positive * inside).sum(axis=(1, 2)), total, out=np.full(len(total), np.nan), where=total > 0)
+    return np.asarray(share)
 
 
 def _features(scores: ArrayLike, cues: ArrayLike, mask: ArrayLike | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -145,17 +146,17 @@ def row_correlation(first: ArrayLike, second: ArrayLike, ranks: bool = True) -> 
     >>> row_correlation([[1, 2, 9], [1, 1, 1]], [[0, 5, 6], [1, 2, 3]])
     array([ 1., nan])
     """
-    first, second = np.array(first, dtype=float), np.array(second, dtype=float)
-    if first.shape != second.shape or first.ndim != 2:
-        raise InputError(f"got scores of shape {first.shape} and {second.shape}, expected twice the same (N, F).")
-    missing = np.isnan(first) | np.isnan(second)
-    first[missing] = second[missing] = np.nan
-    if ranks and first.size:
-        first, second = (rankdata(x, axis=1, nan_policy="omit") for x in (first, second))
-    (first, flat), (second, level) = (_centred(x) for x in (first, second))
-    length = np.sqrt((first**2).sum(axis=1) * (second**2).sum(axis=1))
-    product = (first * second).sum(axis=1)
-    return np.clip(np.divide(product, length, out=np.full(len(first), np.nan), where=~(flat | level)), -1, 1)
+    one, other = np.array(first, dtype=float), np.array(second, dtype=float)
+    if one.shape != other.shape or one.ndim != 2:
+        raise InputError(f"got scores of shape {one.shape} and {other.shape}, expected twice the same (N, F).")
+    missing = np.isnan(one) | np.isnan(other)
+    one[missing] = other[missing] = np.nan
+    if ranks and one.size:
+        one, other = (rankdata(x, axis=1, nan_policy="omit") for x in (one, other))
+    (one, flat), (other, level) = (_centred(x) for x in (one, other))
+    length = np.sqrt((one**2).sum(axis=1) * (other**2).sum(axis=1))
+    product = (one * other).sum(axis=1)
+    return np.asarray(np.clip(np.divide(product, length, out=np.full(len(one), np.nan), where=~(flat | level)), -1, 1))
 
 
 def _centred(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

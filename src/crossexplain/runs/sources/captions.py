@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
+
 import numpy as np
 
 from crossexplain.checks import InputError, require_one_of
