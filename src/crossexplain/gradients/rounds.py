@@ -278,7 +278,8 @@ class _Runner:
         self.widest = max(len(self.first), draws * len(self.names) * len(self.which))  # rows that one example takes
         self.single = question.columns == 1
         self.target = None if self.single and question.follow(torch.arange(1)) is None else question.target
-        self.allow_unused = self.gradients and not all(question.reached().values())  # what no mask matters to has a gradient of 0
+        # What no mask matters to has a gradient of 0.
+        self.allow_unused = self.gradients and not all(question.reached().values())
 
     def _require_other_names(self, plan: Plan) -> None:
         """Raise if the caller's own views have names of the record's views, or cannot be laid out."""
@@ -409,8 +410,8 @@ class _Runner:
                    for name in self.names}
         self._require_gradients(passes, largest)
         scale = {name: value.where(value > 0, 1.0) for name, value in largest.items()}
-        return {key: one._replace(importance={name: values / scale[name][:, None]
-                                              for name, values in one.importance.items()}) for key, one in passes.items()}, scale
+        return {key: one._replace(importance={name: values / scale[name][:, None] for name, values in one.importance.items()})
+                for key, one in passes.items()}, scale
 
     def record(self, whole: dict[str, Any]) -> Record:
         """Put what all chunks gave under one normalisation."""
