@@ -7,26 +7,27 @@ is, how many digits are even or odd) by two precisions. Cells are numbered in re
     2 lower left   3 lower right
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
-from typing import ClassVar
+from typing import Any, ClassVar, SupportsInt
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from crossexplain import moved
 from crossexplain.checks import InputError, require_one_of
 from crossexplain.data.digits import Digits
 from crossexplain.data.digits import split as split_digits
-from crossexplain.data.examples import Examples, require_multiple
+from crossexplain.data.examples import Examples, Indices, require_multiple
 from crossexplain.data.vocabulary import nearest, word_numbers
 
 TASKS = ("largest", "smallest", "even", "odd")
 KINDS = tuple(f"{task}, {precision}" for task in TASKS for precision in ("precise", "general"))
-CORNERS = {"upper left": (0,), "upper right": (1,), "lower left": (2,), "lower right": (3,)}
-HALVES = {"upper": (0, 1), "lower": (2, 3), "left": (0, 2), "right": (1, 3)}
+CORNERS: dict[str, tuple[int, ...]] = {"upper left": (0,), "upper right": (1,), "lower left": (2,), "lower right": (3,)}
+HALVES: dict[str, tuple[int, ...]] = {"upper": (0, 1), "lower": (2, 3), "left": (0, 2), "right": (1, 3)}
 PAD, MASK = "[PAD]", "[MASK]"
 
 
@@ -54,7 +55,8 @@ class Statement:
 
 def _statements() -> dict[str, Statement]:
     """Return all sentences with what they say: the 46 of the balanced builder, then those of the paper's builder alone."""
-    ours, theirs = {}, {}
+    ours: dict[str, Statement] = {}
+    theirs: dict[str, Statement] = {}
     for task in TASKS[:2]:
         for place, cells in CORNERS.items():
             ours[f"the {task} digit is at the {place} corner"] = Statement(task, "precise", cells)
@@ -84,7 +86,7 @@ KIND_OF = np.array([KINDS.index(f"{one.task}, {one.precision}") for one in STATE
 ALL_DIGITS = np.stack(np.unravel_index(np.arange(10_000), (10,) * 4), axis=1)  # (10000, 4), all that four cells can hold
 
 
-def holds(digits, sentence: str):
+def holds(digits: ArrayLike, sentence: str) -> Any:
     """Return whether a sentence is true of four digits: the one definition of truth.
 
     A digit is *the* largest (smallest) only if no other one equals it: of a tie no sentence about its place is true.
@@ -160,7 +162,7 @@ def tokenize(sentences: str | Sequence[str], length: int = LENGTH) -> Tensor:
     return word_numbers([sentence.split() for sentence in sentences], VOCABULARY, length, "collages")
 
 
-def words(tokens) -> list[str]:
+def words(tokens: Iterable[SupportsInt]) -> list[str]:
     """Return the words of one row of word numbers, without the padding.
 
     Raises
@@ -215,20 +217,20 @@ class Collages(Examples):
     @property
     def kind(self) -> np.ndarray:
         """Task and precision of each pair, index into ``kinds``; shape (N,)."""
-        return KIND_OF[self.sentence_id]
+        return np.asarray(KIND_OF[self.sentence_id])
 
-    def images(self, indices=slice(None)) -> Tensor:
+    def images(self, indices: Indices = slice(None)) -> Tensor:
         """Return collages as images, (n, 1, 56, 56), float32, from 0 (paper) to 1 (ink)."""
         four = self.bank[self.cells[indices]]  # (n, 4, 28, 28)
         n, _, height, width = four.shape
         rows = four.reshape(n, 2, 2, height, width).transpose(0, 1, 3, 2, 4)  # (n, row, y, column, x)
         return torch.from_numpy(rows.reshape(n, 1, 2 * height, 2 * width))
 
-    def tokens(self, indices=slice(None)) -> Tensor:
+    def tokens(self, indices: Indices = slice(None)) -> Tensor:
         """Return sentences as word numbers, (n, T), int64, padded at the end with 0."""
         return token_table()[torch.from_numpy(self.sentence_id[indices])]
 
-    def inputs(self, indices=slice(None)) -> dict[str, Tensor]:
+    def inputs(self, indices: Indices = slice(None)) -> dict[str, Tensor]:
         """Return what a model takes by keyword."""
         return {"images": self.images(indices), "tokens": self.tokens(indices)}
 
@@ -241,7 +243,7 @@ class Collages(Examples):
         """
         by_task = np.stack([_marked(self.digits, task) for task in TASKS])  # (4, N, 4)
         marked = by_task[self.kind // 2, np.arange(len(self))]
-        return marked | ~marked.any(axis=1, keepdims=True)
+        return np.asarray(marked | ~marked.any(axis=1, keepdims=True))
 
     @property
     def deciding_tokens(self) -> np.ndarray:
@@ -250,7 +252,7 @@ class Collages(Examples):
         Put another word in the place of such a word, and another sentence that can be true may result. Of "4 even digit(s)
         ... the first is at the upper left corner" these are "4" and "even" alone: the first of four can be nowhere else.
         """
-        return _deciding_table()[self.sentence_id]
+        return np.asarray(_deciding_table()[self.sentence_id])
 
 
 def build(digits: Digits, n_pairs: int, split: str | Sequence[int], seed: int, as_in_paper: bool = False) -> Collages:
@@ -299,8 +301,9 @@ def members_of(digits: Digits, split: str | Sequence[int]) -> list[np.ndarray]:
     if isinstance(split, str):
         parts = split_digits(digits, seed=0)
         require_one_of(split, parts, "the split")
-        split = parts[split]
-    allowed = np.asarray(split)
+        allowed = parts[split]
+    else:
+        allowed = np.asarray(split)
     members = [allowed[digits.labels[allowed] == digit] for digit in range(10)]
     if missing := [str(digit) for digit, indices in enumerate(members) if not len(indices)]:
         raise InputError(f"there is no image of {', '.join(missing)} among the {len(allowed)} digits; use more.")
@@ -319,10 +322,10 @@ def draw_images(values: np.ndarray, members: list[np.ndarray], rng: np.random.Ge
 def _marked(digits: np.ndarray, task: str) -> np.ndarray:
     """Return the cells that a task is about, (N, 4): the largest, smallest, even or odd digits."""
     if task == "largest":
-        return digits == digits.max(axis=1, keepdims=True)
+        return np.asarray(digits == digits.max(axis=1, keepdims=True))
     if task == "smallest":
-        return digits == digits.min(axis=1, keepdims=True)
-    return digits % 2 == TASKS[2:].index(task)
+        return np.asarray(digits == digits.min(axis=1, keepdims=True))
+    return np.asarray(digits % 2 == TASKS[2:].index(task))
 
 
 @cache
@@ -337,7 +340,7 @@ def _deciding_table() -> np.ndarray:
     table = token_table().numpy()
     differ = table[:, None] != table[None]  # (66, 66, T)
     can_be_true = truth_table().any(axis=0)
-    return (differ & (can_be_true & (differ.sum(axis=2) == 1))[:, :, None]).any(axis=1)
+    return np.asarray((differ & (can_be_true & (differ.sum(axis=2) == 1))[:, :, None]).any(axis=1))
 
 
 @cache
@@ -394,13 +397,13 @@ def _sentence_as_in_paper(digits: np.ndarray, task: int, true: bool, rng: np.ran
         corner = corners[cell if true else (cell + rng.integers(1, 4)) % 4]
         place = f"at the {corner} corner" if form == 2 else f"on the {corner.split()[form]} half"
         return f"the {TASKS[task]} digit is {place}"
-    counted = np.flatnonzero(digits % 2 == task - 2)
-    count = len(counted)
+    cells = np.flatnonzero(digits % 2 == task - 2)
+    count = len(cells)
     if not true:  # another count, and the place of the first digit of the other parity
-        count, counted = (count + rng.integers(1, 5)) % 5, np.flatnonzero(digits % 2 != task - 2)
-    if count == 0 or len(counted) == 0:
+        count, cells = int((count + rng.integers(1, 5)) % 5), np.flatnonzero(digits % 2 != task - 2)
+    if count == 0 or len(cells) == 0:
         return f"there are 0 {TASKS[task]} digit(s) in the picture"
-    place = f"is at the {corners[counted[0]]} corner"
+    place = f"is at the {corners[cells[0]]} corner"
     counted = f"there are {count} {TASKS[task]} digit(s) in the picture"
     return (counted, f"the first {TASKS[task]} digit {place}", f"{counted} and the first {place}")[form]
 

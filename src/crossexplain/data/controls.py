@@ -8,6 +8,7 @@ independently but where the label ties them.
 from functools import cache
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from crossexplain.checks import InputError, require_one_of
 from crossexplain.data import collages
@@ -80,7 +81,7 @@ def build(kind: str, digits: Digits, n: int, split: str, seed: int, p: float = 1
     return Collages(digits.images, cells, values, sentence_id, labels, np.arange(n))
 
 
-def surplus(digits) -> np.ndarray:
+def surplus(digits: ArrayLike) -> np.ndarray:
     """Return how many more even than odd digits a picture has.
 
     Examples
@@ -88,10 +89,11 @@ def surplus(digits) -> np.ndarray:
     >>> int(surplus([2, 4, 6, 1]))
     2
     """
-    return 4 - 2 * (np.asarray(digits) % 2).sum(axis=-1)
+    return np.asarray(4 - 2 * (np.asarray(digits) % 2).sum(axis=-1))
 
 
-def _properties(kind: str, labels: np.ndarray, p: float, rng) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _properties(kind: str, labels: np.ndarray, p: float,
+                rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return surpluses of pictures (-4 to 4), signs of sentences (-1, 0, 1), and the labels, (n,) each."""
     n, wanted = len(labels), 2 * labels - 1
     image, text = rng.choice([-1, 1], n), rng.choice([-1, 1], n)
@@ -111,7 +113,7 @@ def _properties(kind: str, labels: np.ndarray, p: float, rng) -> tuple[np.ndarra
     return image, text, labels
 
 
-def _shortcut(base: Collages, p: float, rng) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _shortcut(base: Collages, p: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return digits, sentences and labels in which the sentence gives the label away in a share ``p``."""
     values, sentence_id, labels = base.digits.copy(), base.sentence_id.copy(), base.labels.copy()
     for i in np.flatnonzero(rng.random(len(base)) < p):

@@ -135,7 +135,7 @@ def enlarge(images: np.ndarray, side: int = SIDE) -> np.ndarray:
     scale = side / images.shape[1]
     # "grid-constant" continues the paper beyond the edge; pixels are areas, hence grid_mode.
     larger = zoom(images, (1, scale, scale), order=3, mode="grid-constant", cval=0.0, grid_mode=True)
-    return np.clip(larger, 0, 1).astype(np.float32)
+    return np.asarray(np.clip(larger, 0, 1), dtype=np.float32)
 
 
 def read_idx(path: Path | str) -> np.ndarray:
@@ -168,4 +168,4 @@ def read_idx(path: Path | str) -> np.ndarray:
 
 def _divide(labels: np.ndarray, indices: np.ndarray, held: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     parts = train_test_split(indices, test_size=held, random_state=seed, stratify=labels[indices])
-    return tuple(map(np.sort, parts))
+    return np.sort(parts[0]), np.sort(parts[1])

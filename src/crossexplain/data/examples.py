@@ -1,7 +1,8 @@
 """What all data sets made of labelled examples share: the names of the parts, selecting, batches, and checks of numbers."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -9,6 +10,7 @@ import torch
 from crossexplain.checks import InputError
 
 SPLITS = ("train", "validation", "test")
+Indices = int | slice | Sequence[int] | np.ndarray | torch.Tensor  # which examples are meant
 
 
 class Examples:
@@ -19,23 +21,26 @@ class Examples:
     """
 
     common: ClassVar[tuple[str, ...]] = ()
-
+    labels: Any  # (N,)
+    inputs: Callable[..., dict[str, torch.Tensor]]
     def __len__(self) -> int:
         return len(self.labels)
 
-    def select(self, indices) -> Self:
+    def select(self, indices: Indices) -> Self:
         """Return the examples at ``indices``, in that order, with all that is known of them."""
         chosen = np.atleast_1d(np.arange(len(self))[indices])
-        values = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in self.common}
-        return replace(self, **{name: _at(value, chosen) for name, value in values.items()})
+        known: Any = self  # a data class, as all that are derived from this are
+        values = {field.name: getattr(self, field.name) for field in fields(known) if field.name not in self.common}
+        selected: Self = replace(known, **{name: _at(value, chosen) for name, value in values.items()})
+        return selected
 
-    def batch(self, indices) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    def batch(self, indices: Indices) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         """Return inputs and labels of the examples at ``indices``."""
         indices = np.asarray(indices)
         return self.inputs(indices), torch.from_numpy(self.labels[indices])
 
 
-def _at(values, indices: np.ndarray):
+def _at(values: Any, indices: np.ndarray) -> Any:
     """Return entries of an array, a list or a tuple; nothing of an empty one, where nothing is known of any example."""
     if isinstance(values, (list, tuple)):
         return type(values)(values[i] for i in indices) if values else values

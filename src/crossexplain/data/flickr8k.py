@@ -15,10 +15,11 @@ that there is no unpacking that could be cut off half-way.
 import logging
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,6 +41,7 @@ NEGATIVES = ("random", "hard")
 NEIGHBOURS = 50  # nearest captions among which a hard negative is looked for
 CAPTION = re.compile(r"\s*([^/\t\s][^/\t]*)#(\d+)\s*\t(.*)")  # IMAGE#NUMBER, a tab, the caption
 JUDGEMENT = re.compile(r"([^\t]*)\t([^\t]*)" + 3 * r"\t(\d+(?:\.\d+)?)\s*")  # image, caption, three numbers
+_Clash = Callable[[np.ndarray, np.ndarray], np.ndarray]  # which images may not get which captions
 QUIRK = "2258277193_586949ec62.jpg"  # the published captions name it, the published images lack it
 
 
@@ -109,13 +111,13 @@ class Flickr8k:
     splits: dict[str, np.ndarray]
     found: Found
     problems: tuple[str, ...] = ()
-    files: Files | None = field(default=None, repr=False)
+    files: Any = field(default=None, repr=False)  # Files; without them there are no pixels
 
     def __repr__(self) -> str:
         parts = ", ".join(f"{len(indices):,} {name}" for name, indices in self.splits.items())
         return f"{len(self.names):,} images ({parts}), {len(self.captions):,} captions, from {self.found.origin}"
 
-    def captions_of(self, images: str | Sequence[int]) -> np.ndarray:
+    def captions_of(self, images: str | Sequence[int] | np.ndarray) -> np.ndarray:
         """Return the indices of all captions of images, or of a split by its name, image by image.
 
         Parameters
@@ -128,11 +130,10 @@ class Flickr8k:
         """
         if isinstance(images, str):
             require_one_of(images, self.splits, "the split")
-            images = self.splits[images]
-        indices = np.asarray(images, dtype=np.int64)
+        indices = np.asarray(self.splits[images] if isinstance(images, str) else images, dtype=np.int64)
         return np.concatenate([self._by_image[i] for i in indices]) if len(indices) else np.empty(0, np.int64)
 
-    def images(self, indices: Sequence[int], size: int) -> Tensor:
+    def images(self, indices: Sequence[int] | np.ndarray, size: int) -> Tensor:
         """Read images as squares; see :func:`crossexplain.data.photos.read`.
 
         Parameters
@@ -155,7 +156,7 @@ class Flickr8k:
             raise InputError("got no index, expected at least one image.")
         return torch.stack([photos.read(self.files.open(self.names[i]), size) for i in indices])
 
-    def fingerprints(self, indices: Sequence[int]) -> list[str]:
+    def fingerprints(self, indices: Sequence[int] | np.ndarray) -> list[str]:
         """Return what identifies the content of images: name, size and checksum of each file."""
         return [f"{self.names[i]} {self.files.fingerprint(self.names[i])}" for i in indices]
 
@@ -291,7 +292,7 @@ def load(folder: Path | str | None = None, check: bool = False, progress: bool =
 
 def _captions(content: bytes) -> list[tuple[str, str, str]]:
     """Return image, number and text of each caption."""
-    rows, first = [], {}
+    rows, first = [], dict[tuple[str, str], int]()
     for number, line in lines_of(content, TOKENS):
         parts = CAPTION.fullmatch(line)
         if not parts:
@@ -308,7 +309,7 @@ def _captions(content: bytes) -> list[tuple[str, str, str]]:
 
 def _splits(files: Files, index: dict[str, int], problems: list[str]) -> dict[str, np.ndarray]:
     """Read the three lists; adds the images that are listed but missing to the problems."""
-    splits, list_of = {}, {}
+    splits, list_of = {}, dict[str, str]()
     for split, name in LISTS.items():
         listed = [line.strip() for _, line in lines_of(files.text(name), name)]
         for image in listed:
@@ -346,7 +347,7 @@ def _problems(rows: list[tuple[str, str, str]], broken: dict[str, str]) -> list[
     return problems
 
 
-def _count(things: Sequence, name: str) -> str:
+def _count(things: Sequence[str], name: str) -> str:
     return f"{len(things):,} {name}{'s' * (len(things) != 1)}"
 
 
@@ -372,7 +373,7 @@ def _nearest(texts: list[str]) -> list[np.ndarray]:
     return nearest
 
 
-def _deal_nearest(chosen: np.ndarray, nearest: list[np.ndarray], clash, rng) -> None:
+def _deal_nearest(chosen: np.ndarray, nearest: list[np.ndarray], clash: _Clash, rng: np.random.Generator) -> None:
     """Give each image, in random order, the nearest caption that is still free and was not written for it."""
     free = np.ones(len(chosen), bool)
     for i in rng.permutation(len(chosen)):
@@ -383,7 +384,7 @@ def _deal_nearest(chosen: np.ndarray, nearest: list[np.ndarray], clash, rng) -> 
             free[captions[0]] = False
 
 
-def _deal_rest(chosen: np.ndarray, clash, rng, split: str) -> None:
+def _deal_rest(chosen: np.ndarray, clash: _Clash, rng: np.random.Generator, split: str) -> None:
     """Deal the captions that are left at random, and exchange each that meets its image with another."""
     free = np.setdiff1d(np.arange(len(chosen)), chosen)
     chosen[chosen < 0] = rng.permutation(free)

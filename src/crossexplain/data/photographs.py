@@ -56,7 +56,7 @@ class Photographs:
         top_left, bottom_right = np.maximum(first[:, :2], second[:, :2]), np.minimum(first[:, 2:], second[:, 2:])
         both = np.prod(np.maximum(bottom_right - top_left, 0), axis=1)
         area = [np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) for boxes in (first, second)]
-        return both / (area[0] + area[1] - both)
+        return np.asarray(both / (area[0] + area[1] - both))
 
 
 def load() -> Photographs:

@@ -48,7 +48,8 @@ def read(path: Path | str | BinaryIO, size: int | None = None) -> Tensor:
     image = picture(path)
     if size is not None:
         image = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
-    return functional.to_dtype(functional.to_image(image).as_subclass(Tensor), torch.float32, scale=True)
+    pixels: Tensor = functional.to_dtype(functional.to_image(image).as_subclass(Tensor), torch.float32, scale=True)
+    return pixels
 
 
 def picture(path: Path | str | BinaryIO) -> Image.Image:

@@ -7,6 +7,7 @@ import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class Source:
         return sum(file.size for file in self.package_files or self.download or self.forms[0])
 
 
-def _source(name: str, entry: dict) -> Source:
+def _source(name: str, entry: dict[str, Any]) -> Source:
     entry["forms"] = [[File(**file) for file in form] for form in entry.get("forms", [])]
     entry["package_files"] = [File(**file) for file in entry.get("package_files", [])]
     return Source(name, **entry)

@@ -7,9 +7,11 @@ the same in all three classes, and no length, template or filler word can give t
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from crossexplain.checks import InputError, require_one_of
 from crossexplain.data import store
@@ -21,6 +23,8 @@ KINDS = ("plain", "negation", "contrast")
 SHARES = (0.7, 0.1, 0.2)  # of the cue phrases of each list, in the order of SPLITS
 
 _WORDS = read_table("reviews")
+_Phrases = dict[str, dict[str, list[str]]]  # by place in the clause and class
+_Marked = tuple[str, str, list[tuple[int, int]], list[tuple[int, int]]]  # text, kind, cues, decoys
 
 
 @dataclass
@@ -115,7 +119,8 @@ def build(n: int, split: str, seed: int = 0, split_seed: int = 0) -> Reviews:
     require_multiple(n, 3, "sentences", "each frame is filled once a class")
     cues = cue_phrases(split, split_seed)
     rng = np.random.default_rng((seed, SPLITS.index(split)))
-    made, seen = [], set()
+    made: list[_Marked] = []
+    seen: set[str] = set()
     while len(made) < n:
         triple = _triple(rng, cues)
         if seen.isdisjoint(text for text, *_ in triple):
@@ -127,7 +132,7 @@ def build(n: int, split: str, seed: int = 0, split_seed: int = 0) -> Reviews:
 
 
 # Inside a sentence that is being made, a deciding phrase stands between < and >, a decoy between { and }.
-def _triple(rng: np.random.Generator, cues: dict) -> list[tuple]:
+def _triple(rng: np.random.Generator, cues: _Phrases) -> list[_Marked]:
     """Fill one frame once a class; return text, kind, cues and decoys of each sentence."""
     kind = str(rng.choice(KINDS, p=(0.5, 0.25, 0.25)))
     place = "be" if kind == "negation" else str(rng.choice(list(cues)))
@@ -145,7 +150,7 @@ def _triple(rng: np.random.Generator, cues: dict) -> list[tuple]:
     return [_unmarked(_sentence(body, lead, tail, fillers, shape), kind) for body in bodies]
 
 
-def _alike(rng, phrases: dict[str, list[str]]) -> dict[str, str]:
+def _alike(rng: np.random.Generator, phrases: dict[str, list[str]]) -> dict[str, str]:
     """Choose a phrase a class, all of about one length."""
     size = len(str(rng.choice([phrase for name in CLASSES for phrase in phrases[name]])))
     chosen = {}
@@ -160,7 +165,7 @@ def _clause(place: str, subject: str, phrase: str) -> str:
             "I": f"I {phrase}"}[place]
 
 
-def _negations(rng, phrases: dict[str, list[str]], start: str) -> dict[str, str]:
+def _negations(rng: np.random.Generator, phrases: dict[str, list[str]], start: str) -> dict[str, str]:
     """Return a clause a class whose class is not that of its adjective."""
     turned, ends, negator = _alike(rng, phrases), _alike(rng, phrases), rng.choice(_WORDS["negators"])
     first, second = ("positive", "negative") if rng.random() < 0.5 else ("negative", "positive")
@@ -171,7 +176,7 @@ def _negations(rng, phrases: dict[str, list[str]], start: str) -> dict[str, str]
     }
 
 
-def _others(rng, cues, place: str, subject: str) -> dict[str, str]:
+def _others(rng: np.random.Generator, cues: _Phrases, place: str, subject: str) -> dict[str, str]:
     """Return, for each class, a clause of another class; the clauses differ in nothing but the phrase."""
     place = str(rng.choice([other for other in cues if other != place]))
     subject = str(rng.choice([other for other in _WORDS["subjects"] if other != subject]))
@@ -179,7 +184,7 @@ def _others(rng, cues, place: str, subject: str) -> dict[str, str]:
     return {name: _clause(place, subject, "{" + phrases[CLASSES[(c + turn) % 3]] + "}") for c, name in enumerate(CLASSES)}
 
 
-def _sentence(body: str, lead: str, tail: str, fillers: list[str], shape: dict) -> str:
+def _sentence(body: str, lead: str, tail: str, fillers: list[str], shape: dict[str, Any]) -> str:
     body = f"{lead}, {body}" if shape["lead"] else body
     body = f"{body} {tail}" if shape["tail"] else body
     before = fillers[:1] if shape["filler"] in (1, 3) else []
@@ -187,10 +192,11 @@ def _sentence(body: str, lead: str, tail: str, fillers: list[str], shape: dict) 
     return " ".join([*before, body[0].upper() + body[1:] + ".", *after])
 
 
-def _unmarked(marked: str, kind: str, brackets: str = "<>{}") -> tuple:
+def _unmarked(marked: str, kind: str, brackets: str = "<>{}") -> _Marked:
     """Take the marks out of a sentence and note where they were."""
     opening, closing = brackets[::2], brackets[1::2]
-    text, spans, start = "", {mark: [] for mark in closing}, 0
+    spans: dict[str, list[tuple[int, int]]] = {mark: [] for mark in closing}
+    text, start = "", 0
     for character in marked:
         if character in opening:
             start = len(text)
@@ -201,7 +207,7 @@ def _unmarked(marked: str, kind: str, brackets: str = "<>{}") -> tuple:
     return text, kind, spans[closing[0]], spans[closing[-1]]
 
 
-def token_mask(offsets, spans: Sequence[Sequence[tuple[int, int]]]) -> np.ndarray:
+def token_mask(offsets: ArrayLike, spans: Sequence[Sequence[tuple[int, int]]]) -> np.ndarray:
     """Return which tokens overlap a character span.
 
     Parameters
@@ -289,7 +295,7 @@ def labelled_sentences() -> Reviews:
         If a line does not end in a tab and 0 or 1.
     """
     source = store.find("labelled-sentences")
-    rows = {}
+    rows: dict[str, tuple[int, str]] = {}
     for name in ("amazon_cells", "imdb", "yelp"):
         path = source.path / f"{name}_labelled.txt"
         # split("\n"): some sentences hold a control character that splitlines takes for the end of a line
@@ -320,7 +326,7 @@ def divide(reviews: Reviews, seed: int, shares: tuple[float, float] = (0.1, 0.2)
         ``train``, ``validation``, ``test``; disjoint, together everything.
     """
     rng = np.random.default_rng(seed)
-    parts = {name: [] for name in SPLITS}
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in SPLITS}
     for label in np.unique(reviews.labels):
         order = rng.permutation(np.flatnonzero(reviews.labels == label))
         first, second = round(shares[0] * len(order)), round((shares[0] + shares[1]) * len(order))

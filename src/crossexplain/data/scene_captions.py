@@ -23,9 +23,9 @@ class Writer:
         What the caption has to mention: attribute, and the object (or None).
     """
 
-    def __init__(self, facts: Facts, random, focus=(None, None)):
+    def __init__(self, facts: Facts, random: Random, focus: tuple[str | None, int | None] = (None, None)) -> None:
         self.random = random
-        self.values = {name: facts.values(name)[0].tolist() for name in lexicon.WORDS_FOR}
+        self.values: dict[str, list[int]] = {name: facts.values(name)[0].tolist() for name in lexicon.WORDS_FOR}
         self.kind, self.colour, self.texture, self.size = self.values.values()
         self.x, self.y = facts.x[0].tolist(), facts.y[0].tolist()
         self.ground, self.backdrop = int(facts.ground[0]), int(facts.backdrop[0])
@@ -60,8 +60,9 @@ class Writer:
         and a blue ball. Of most pictures with several objects that is false, although they hold all that it names.
         """
         names = ["size", "texture", "colour", "noun", "side"]
-        chosen = self.random.sample(names if mixed else [*names, "ground", "backdrop"], 2 if mixed else self._pick(1, 2))
-        slots = self.random.sample(self.objects, 2) if mixed and len(self.objects) > 1 else [self._pick(*self.objects)]
+        said = names if mixed else [*names, "ground", "backdrop"]
+        chosen = self.random.sample(said, 2 if mixed else self.random.choice((1, 2)))
+        slots = self.random.sample(self.objects, 2) if mixed and len(self.objects) > 1 else [self.random.choice(self.objects)]
         whom = {name: slots[chosen.index(name) % len(slots)] for name in chosen if name in names}
         words = [self._word(name, whom[name]) for name in ("size", "texture", "colour") if name in chosen]
         words.append(self._word("noun", whom["noun"]) if "noun" in chosen else self._pick(*lexicon.ANYTHING))
@@ -90,7 +91,7 @@ class Writer:
         return self._pick(*lexicon.ANYTHING) if vague else self._word("noun", slot)
 
     def _adjectives(self, slot: int) -> list[str]:
-        def wanted(name, chance):
+        def wanted(name: str, chance: float) -> bool:
             return self.attribute == name and slot == self.object or self.random.random() < chance
 
         size = [self._word("size", slot)] if wanted("size", 0.38) else []
@@ -217,7 +218,7 @@ def difference(one: Facts, other: Facts) -> tuple[str, int | None]:
     return "side", None
 
 
-def foil(one: Facts, other: Facts, random: Random) -> tuple | None:
+def foil(one: Facts, other: Facts, random: Random) -> tuple[str, str, int, str, tuple[tuple[int, ...], ...]] | None:
     """Write a caption of one twin and change one word, so that it is true of the other twin only.
 
     Parameters

@@ -6,15 +6,17 @@ scene's own direction and sets them on a ground in perspective, back to front, w
 fast enough to draw every picture anew from its seed.
 """
 
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import ArrayLike
 from scipy import ndimage
 
-from crossexplain.data.scene_words import BACKDROPS, COLOUR_NAMES, KINDS
+from crossexplain.data.scene_words import BACKDROPS, COLOUR_NAMES, KINDS, Facts
 from crossexplain.data.vocabulary import read_table
 
 POSES = 8
@@ -22,6 +24,8 @@ FINE = 96  # pixels of a sprite's side when marched; kept at a half for large ob
 PITCH = np.radians(21)  # how far the camera looks down
 FORWARD, UP = np.array([0, np.cos(PITCH), -np.sin(PITCH)]), np.array([0, np.sin(PITCH), np.cos(PITCH)])  # of the camera
 TILE = 256  # pixels of a ground tile
+_Point = tuple[float, float, float]
+_Solid = Callable[[np.ndarray], np.ndarray]  # points (3, ...) to their distances (...)
 CREAM, ROOF = (0.93, 0.88, 0.76), (0.33, 0.25, 0.22)
 
 _TABLES = read_table("scenes")
@@ -32,20 +36,21 @@ LIGHT = np.array([_TABLES["light"][name] for name in BACKDROPS], dtype=np.float3
 # Solids, as distances of points p (3, ...) from their surface; z is up, 0 the ground, y leads away from the camera.
 
 
-def _norm(*parts):
-    return np.sqrt(sum(part * part for part in parts))
+def _norm(*parts: np.ndarray) -> np.ndarray:
+    return np.asarray(np.sqrt(sum(part * part for part in parts)))
 
 
-def _rounded(*distances, edge):
+def _rounded(*distances: np.ndarray, edge: float) -> np.ndarray:
     """Return the distance from what all the solids share, with soft edges where their surfaces meet."""
-    return _norm(*[np.maximum(d, 0) for d in distances]) + np.minimum(np.maximum.reduce(distances), 0) - edge
+    return np.asarray(_norm(*[np.maximum(d, 0) for d in distances]) + np.minimum(np.maximum.reduce(distances), 0) - edge)
 
 
-def _slab(p, half, at=(0.0, 0.0, 0.0), edge=0.05):
+def _slab(p: np.ndarray, half: _Point, at: _Point = (0.0, 0.0, 0.0), edge: float = 0.05) -> np.ndarray:
     return _rounded(*[np.abs(p[i] - at[i]) - (half[i] - edge) for i in range(3)], edge=edge)
 
 
-def _turned(p, low, high, radius_low, radius_high=None, edge=0.03):
+def _turned(p: np.ndarray, low: float, high: float, radius_low: float, radius_high: float | None = None,
+            edge: float = 0.03) -> np.ndarray:
     """Return the distance from a piece of a cone or cylinder that stands upright."""
     radius_high = radius_low if radius_high is None else radius_high
     slope = (radius_high - radius_low) / (high - low)
@@ -54,18 +59,18 @@ def _turned(p, low, high, radius_low, radius_high=None, edge=0.03):
     return _rounded(side, ends, edge=edge)
 
 
-def _ellipsoid(p, radii, at):
+def _ellipsoid(p: np.ndarray, radii: _Point, at: _Point) -> np.ndarray:
     q = [(p[i] - at[i]) / radii[i] for i in range(3)]
     k = _norm(*q)
-    return k * (k - 1) / np.maximum(_norm(*[q[i] / radii[i] for i in range(3)]), 1e-6)
+    return np.asarray(k * (k - 1) / np.maximum(_norm(*[q[i] / radii[i] for i in range(3)]), 1e-6))
 
 
-def _cut(distance, p, half, edge=0.06):
+def _cut(distance: np.ndarray, p: np.ndarray, half: float, edge: float = 0.06) -> np.ndarray:
     """Return the distance from a flat outline (distance in the x-z plane), made thick along y with soft edges."""
     return _rounded(distance + edge, np.abs(p[1]) - half + edge, edge=edge)
 
 
-def _star(p):
+def _star(p: np.ndarray) -> np.ndarray:
     x, z = np.abs(p[0]), p[2] - 0.95
     angle = np.arctan2(x, z)
     turn = np.abs((angle + np.pi / 5) % (2 * np.pi / 5) - np.pi / 5)  # from the nearest point of the star
@@ -76,7 +81,7 @@ def _star(p):
     return _cut((across * (a - 1) - along * b) / np.hypot(along, across), p, 0.24)
 
 
-def _heart(p):
+def _heart(p: np.ndarray) -> np.ndarray:
     x, z = np.abs(p[0]), p[2] - 0.06
     lobe = _norm(x - 0.42, z - 1.08) - 0.50
     # Two straight sides meet at the tip and touch the lobes; a block fills what is between the three.
@@ -86,42 +91,42 @@ def _heart(p):
     return _cut(np.minimum(np.minimum(lobe, tip), block), p, 0.26)
 
 
-def _mug(p):
+def _mug(p: np.ndarray) -> np.ndarray:
     outer = np.maximum(_turned(p, 0, 1.15, 0.56), -_turned(p, 0.16, 2.0, 0.46))
     handle = _norm(_norm(p[0] - 0.62, p[2] - 0.58) - 0.32, p[1]) - 0.10
-    return np.minimum(outer, np.maximum(handle, 0.5 - _norm(p[0], p[1])))
+    return np.asarray(np.minimum(outer, np.maximum(handle, 0.5 - _norm(p[0], p[1]))))
 
 
-def _bottle(p):
+def _bottle(p: np.ndarray) -> np.ndarray:
     body, neck = _turned(p, 0, 0.98, 0.43, edge=0.08), _turned(p, 0.9, 1.62, 0.17)
     shoulder = _turned(p, 0.92, 1.28, 0.40, 0.17)
-    return np.minimum(np.minimum(body, neck), np.minimum(shoulder, _turned(p, 1.5, 1.66, 0.21)))
+    return np.asarray(np.minimum(np.minimum(body, neck), np.minimum(shoulder, _turned(p, 1.5, 1.66, 0.21))))
 
 
-def _house(p):
+def _house(p: np.ndarray) -> np.ndarray:
     walls = _slab(p, (0.66, 0.60, 0.52), (0, 0, 0.52), 0.02)
     lean = np.radians(40)
     roof = np.maximum(np.abs(p[1]) * np.sin(lean) + (p[2] - 1.55) * np.cos(lean), np.abs(p[0]) - 0.74)
-    return np.minimum(walls, np.maximum(roof, 0.98 - p[2]))
+    return np.asarray(np.minimum(walls, np.maximum(roof, 0.98 - p[2])))
 
 
-def _table(p):
+def _table(p: np.ndarray) -> np.ndarray:
     legs = _slab(np.stack([np.abs(p[0]), np.abs(p[1]), p[2]]), (0.09, 0.09, 0.46), (0.55, 0.40, 0.46), 0.02)
-    return np.minimum(_slab(p, (0.78, 0.60, 0.11), (0, 0, 0.98), 0.03), legs)
+    return np.asarray(np.minimum(_slab(p, (0.78, 0.60, 0.11), (0, 0, 0.98), 0.03), legs))
 
 
-def _mushroom(p):
+def _mushroom(p: np.ndarray) -> np.ndarray:
     cap = np.maximum(_ellipsoid(p, (0.80, 0.80, 0.72), (0, 0, 0.72)), 0.70 - p[2])
-    return np.minimum(cap, _turned(p, 0, 0.8, 0.30, 0.22, edge=0.06))
+    return np.asarray(np.minimum(cap, _turned(p, 0, 0.8, 0.30, 0.22, edge=0.06)))
 
 
-def _ring(p):
+def _ring(p: np.ndarray) -> np.ndarray:
     return _norm(_norm(p[0], p[2] - 0.9) - 0.64, p[1]) - 0.25
 
 
 # In the order of the kinds: solid, widest turn to either side in degrees, how its surface is unrolled, painted heights.
 ALL = (-np.inf, np.inf)
-SOLIDS = (
+SOLIDS: tuple[tuple[_Solid, float, str, tuple[float, float]], ...] = (
     (lambda p: _norm(p[0], p[1], p[2] - 0.9) - 0.9, 180, "bulge", ALL),  # ball
     (lambda p: _slab(p, (0.65, 0.65, 0.65), (0, 0, 0.65)), 180, "faces", ALL),  # box
     (lambda p: _turned(p, 0, 1.55, 0.78, 0.03), 180, "round", ALL),  # cone
@@ -138,7 +143,7 @@ SOLIDS = (
 HOUSE = KINDS.index("house")
 
 
-def _march(solid, yaw, window, fine):
+def _march(solid: _Solid, yaw: float, window: _Point, fine: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return which pixels hit a solid, (fine, fine), points and directions of its surface there, (3, n), and its axes."""
     left, bottom, span = window
     steps = (np.arange(fine) + 0.5) / fine * span
@@ -162,11 +167,11 @@ def _march(solid, yaw, window, fine):
     return hit.reshape(fine, fine), points, slope, into
 
 
-def _unroll(how, points, slope, seen, into):
+def _unroll(how: str, points: np.ndarray, slope: np.ndarray, seen: np.ndarray, into: np.ndarray) -> np.ndarray:
     """Return surface coordinates (2, n) in units of length, for patterns."""
     if how == "bulge":  # as a map of the half globe that faces the camera
         flat = _norm(seen[0], seen[1])
-        return 0.85 * seen[:2] * np.arcsin(np.clip(flat, 0, 1)) / np.maximum(flat, 1e-6)
+        return np.asarray(0.85 * seen[:2] * np.arcsin(np.clip(flat, 0, 1)) / np.maximum(flat, 1e-6))
     axis = np.abs(slope).argmax(axis=0)
     if how == "round":  # once round the axis, with the seam at the back
         room = into.T @ points
@@ -176,13 +181,13 @@ def _unroll(how, points, slope, seen, into):
     return np.stack([first, np.where(axis == 2, points[1], points[2])])
 
 
-def _edges(hit):
+def _edges(hit: np.ndarray) -> np.ndarray:
     """Return the box round the pixels that are hit: top, left, bottom, right, the last two exclusive."""
     rows, columns = np.flatnonzero(hit.any(axis=1)), np.flatnonzero(hit.any(axis=0))
     return np.array([rows[0], columns[0], rows[-1] + 1, columns[-1] + 1])
 
 
-def _view(solid, limit, how, painted, pose):
+def _view(solid: _Solid, limit: float, how: str, painted: tuple[float, float], pose: int) -> tuple[np.ndarray, np.ndarray]:
     """Return a sprite and the box of what is seen, in shares of its side.
 
     The sprite, (7, FINE, FINE), holds coverage, direction of the surface (3), surface coordinates (2), painted or not.
@@ -222,7 +227,7 @@ def sprites() -> tuple[dict[int, torch.Tensor], np.ndarray]:
     return {0: F.avg_pool2d(fine, 3), 1: F.avg_pool2d(fine, 2)}, np.stack(boxes)
 
 
-def frame(sprite, size):
+def frame(sprite: np.ndarray, size: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return width and height of the seen part and the side of the whole sprite, where the former cover size squared."""
     top, left, bottom, right = sprites()[1][sprite].T
     unit = size / np.sqrt((bottom - top) * (right - left))
@@ -232,18 +237,18 @@ def frame(sprite, size):
 # Grounds and backdrops, as tiles that repeat.
 
 
-def _cloud(rng, shape, sigma):
+def _cloud(rng: np.random.Generator, shape: tuple[int, int], sigma: float | tuple[float, ...]) -> np.ndarray:
     """Return smooth noise between about -2 and 2 that repeats at its edges."""
     noise = ndimage.gaussian_filter(rng.standard_normal(shape), sigma, mode="wrap")
-    return (noise / noise.std()).astype(np.float32)
+    return np.asarray(noise / noise.std(), dtype=np.float32)
 
 
-def _mix(low, high, share):
+def _mix(low: ArrayLike, high: ArrayLike, share: np.ndarray) -> np.ndarray:
     share = np.clip(share, 0, 1)[..., None].astype(np.float32)
-    return np.asarray(low, np.float32) * (1 - share) + np.asarray(high, np.float32) * share
+    return np.asarray(np.asarray(low, np.float32) * (1 - share) + np.asarray(high, np.float32) * share)
 
 
-def _grounds(rng):
+def _grounds(rng: np.random.Generator) -> np.ndarray:
     """Return tiles (6, TILE, TILE, 3) of grass, sand, snow, planks, tiles and road."""
     y, x = np.mgrid[:TILE, :TILE]
     n = (TILE, TILE)
@@ -263,12 +268,12 @@ def _grounds(rng):
     return np.stack([grass, sand, snow, planks, tiles, road]).astype(np.float32)
 
 
-def _backdrops(rng):
+def _backdrops(rng: np.random.Generator) -> np.ndarray:
     """Return tiles (8, 128, 512, 3) of all backdrops, in their order; they repeat sideways."""
     y, x = np.mgrid[:128, :512]
     n, down = (128, 512), y / 127
 
-    def clouds(sigma):
+    def clouds(sigma: tuple[float, float]) -> np.ndarray:
         return 0.8 * _cloud(rng, n, sigma) + 0.45 * _cloud(rng, n, tuple(s / 3 for s in sigma))
 
     blue = _mix((0.30, 0.55, 0.90), (0.68, 0.84, 0.97), down)
@@ -293,7 +298,7 @@ def _backdrops(rng):
     trees = np.where(trunks[..., None], trees * 0.35 + np.array([0.20, 0.13, 0.08], np.float32), trees)
     fold = np.sin(2 * np.pi * (x / 32 + 0.12 * _cloud(rng, (1, 512), (0, 20))) + 0.4 * down)
     curtain = _mix((0.20, 0.10, 0.22), (0.55, 0.30, 0.50), 0.5 + 0.38 * fold + 0.05 * _cloud(rng, n, (8, 0.8)))
-    return np.clip(np.stack([blue, cloudy, starry, red, brick, white, trees, curtain]), 0, 1).astype(np.float32)
+    return np.asarray(np.clip(np.stack([blue, cloudy, starry, red, brick, white, trees, curtain]), 0, 1), dtype=np.float32)
 
 
 @cache
@@ -305,7 +310,7 @@ def tiles() -> tuple[np.ndarray, np.ndarray]:
     return np.stack(blurred, axis=1).reshape(6, 4, TILE * TILE, 3), _backdrops(rng)
 
 
-def _background(canvas, ground, backdrop, horizon, rng):
+def _background(canvas: np.ndarray, ground: int, backdrop: int, horizon: float, rng: np.random.Generator) -> int:
     """Fill a canvas (side, side, 3); returns the first row of the ground."""
     side = len(canvas)
     grounds, backdrops = tiles()
@@ -370,7 +375,7 @@ def _sampled(looks: _Looks, large: int) -> tuple[np.ndarray, np.ndarray]:
     return sampled, sampled[:, 0] * ((np.abs(x) < 1)[:, None, :] & (np.abs(y) < 1)[:, :, None])
 
 
-def _pattern(s, t, looks: _Looks, large: int) -> np.ndarray:
+def _pattern(s: np.ndarray, t: np.ndarray, looks: _Looks, large: int) -> np.ndarray:
     """Return the share of the second colour (m, P, P): nothing, stripes, spots or checks."""
     # Stripes lie level, upright or aslant; squares and spots are a little turned.
     chance, period = looks.chance, 0.50 if large else 0.66
@@ -393,7 +398,7 @@ def _pattern(s, t, looks: _Looks, large: int) -> np.ndarray:
     return share
 
 
-def draw(facts, seeds, side) -> np.ndarray:
+def draw(facts: Facts, seeds: Sequence[Sequence[int]], side: int) -> np.ndarray:
     """Draw scenes.
 
     Parameters
@@ -420,8 +425,8 @@ def draw(facts, seeds, side) -> np.ndarray:
     for large in (0, 1):
         members = np.flatnonzero(facts.size[scene, slot] == large)
         if len(members):
-            for i, *patch in zip(members, *_shade(_Looks(*(values[members] for values in looks)), large)):
-                patches[i] = patch
+            for j, *patch in zip(members, *_shade(_Looks(*(values[members] for values in looks)), large)):
+                patches[j] = patch
     out = np.empty((len(facts), side, side, 3), dtype=np.float32)
     line = (np.arange(side, dtype=np.float32) + 0.5) / side
     far_first = np.lexsort((facts.y[scene, slot], scene))
@@ -442,7 +447,7 @@ def draw(facts, seeds, side) -> np.ndarray:
     return np.clip(out, 0, 1, out=out)
 
 
-def _light(facts, chance) -> tuple[np.ndarray, np.ndarray]:
+def _light(facts: Facts, chance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return where the light comes from (n, 3), from the left or the right and always from above, and its colour (n, 3)."""
     azimuth = np.where(chance[:, 0] < 0.5, -1, 1) * (0.35 + 0.75 * chance[:, 1])
     light = np.stack([np.sin(azimuth), 0.55 + 0.4 * chance[:, 2], 0.9 * np.cos(azimuth)], axis=1)
@@ -451,7 +456,8 @@ def _light(facts, chance) -> tuple[np.ndarray, np.ndarray]:
     return (light / np.linalg.norm(light, axis=1, keepdims=True)).astype(np.float32), tint
 
 
-def _arranged(facts, scene, slot, side, light, tint, chance):
+def _arranged(facts: Facts, scene: np.ndarray, slot: np.ndarray, side: int, light: np.ndarray, tint: np.ndarray,
+              chance: np.ndarray) -> tuple[_Looks, np.ndarray, np.ndarray, np.ndarray]:
     """Return looks of objects, corners of their sprites (m, 2) as whole pixels, widths and heights (m,) in pixels."""
     kind = facts.kind[scene, slot].astype(np.intp)
     sprite = kind * POSES + facts.pose[scene, slot]
@@ -466,7 +472,7 @@ def _arranged(facts, scene, slot, side, light, tint, chance):
     return looks, corner, width, height
 
 
-def _cast(shadow, line, x, y, width, height, light):
+def _cast(shadow: np.ndarray, line: np.ndarray, x: float, y: float, width: float, height: float, light: np.ndarray) -> None:
     """Darken the ground (rows from the horizon on) below an object and on its side away from the light."""
     lean = -light[0] / max(light[1], 0.3)
     for shift, half, deep, dark in ((0.0, 0.50, 0.055, 0.50), (0.38 * lean, 0.62, 0.075, 0.34)):
@@ -475,12 +481,12 @@ def _cast(shadow, line, x, y, width, height, light):
         shadow *= 1 - dark * np.exp(-along)[:, None] * np.exp(-across)[None]
 
 
-def _paste(canvas, colour, cover, top, left):
+def _paste(canvas: np.ndarray, colour: np.ndarray, cover: np.ndarray, top: int, left: int) -> None:
     """Lay a patch on a canvas, whatever part of it lies within."""
     side, patch = len(canvas), len(cover)
     a, b = max(top, 0), min(top + patch, side)
     c, d = max(left, 0), min(left + patch, side)
     if a >= b or c >= d:
         return
-    part, patch = canvas[a:b, c:d], (slice(a - top, b - top), slice(c - left, d - left))
-    part += cover[patch][..., None] * (colour[patch] - part)
+    part, within = canvas[a:b, c:d], (slice(a - top, b - top), slice(c - left, d - left))
+    part += cover[within][..., None] * (colour[within] - part)

@@ -11,6 +11,7 @@ from itertools import permutations
 import numpy as np
 
 from crossexplain.checks import InputError
+from crossexplain.data.examples import Indices
 from crossexplain.data.vocabulary import nearest, read_table
 
 SLOTS = 3  # objects of a scene at most
@@ -102,9 +103,10 @@ class Facts:
 
     def values(self, attribute: str) -> np.ndarray:
         """Return an attribute of the objects, (N, 3), by the name that captions have for it (``"noun"``: the kind)."""
-        return getattr(self, "kind" if attribute == "noun" else attribute)
+        values: np.ndarray = getattr(self, "kind" if attribute == "noun" else attribute)
+        return values
 
-    def __getitem__(self, indices) -> "Facts":
+    def __getitem__(self, indices: Indices) -> "Facts":
         indices = np.atleast_1d(np.arange(len(self))[indices])
         return Facts(**{name: getattr(self, name)[indices] for name in self.__dataclass_fields__})
 
@@ -145,13 +147,17 @@ def split_words(caption: str) -> list[str]:
 class _Reader:
     """One pass over the words of a caption, from left to right."""
 
-    def __init__(self, caption: str):
+    def __init__(self, caption: str) -> None:
         self.caption, self.words = caption, split_words(caption)
-        self.things, self.relations, self.places = [], [], {}
-        self.adjectives, self.number = [], None  # places of adjectives, and a number, that wait for their noun
-        self.waiting = None  # a relation that waits for its second thing: word, place, first thing or None if that comes last
-        self.inverted = []  # relations whose first thing comes last
-        self.side = None  # "on the left" ahead of its thing
+        self.things: list[Thing] = []
+        self.relations: list[tuple[int, str, int, int]] = []
+        self.places: dict[str, tuple[int, int]] = {}
+        self.adjectives: list[int] = []  # their places, which wait for their noun, as does a number
+        self.number: tuple[int, int] | None = None
+        # A relation that waits for its second thing: word, place, first thing or None if that comes last.
+        self.waiting: tuple[str, int, int | None] | None = None
+        self.inverted: list[tuple[str, int, int]] = []  # relations whose first thing comes last
+        self.side: tuple[int, int] | None = None  # "on the left" ahead of its thing
         self.in_clause = 0  # things since the clause began
 
     def read(self) -> Meaning:
@@ -296,7 +302,7 @@ def holds(facts: Facts, caption: str) -> np.ndarray:
     ndarray of bool, shape (N,)
     """
     meaning = read(caption)
-    true = _casts(facts, meaning).any(axis=0)
+    true: np.ndarray = np.asarray(_casts(facts, meaning).any(axis=0))
     for name, (value, _) in meaning.places.items():
         true &= getattr(facts, name) == value
     for thing in meaning.things:
@@ -375,4 +381,5 @@ def _casts(facts: Facts, meaning: Meaning) -> np.ndarray:
 
 def _related(facts: Facts, one: int, relation: str, other: int) -> np.ndarray:
     axis = facts.x if relation in SIDES else facts.y
-    return axis[:, one] < axis[:, other] if relation in ("left", "behind") else axis[:, one] > axis[:, other]
+    one, other = (one, other) if relation in ("left", "behind") else (other, one)
+    return np.asarray(axis[:, one] < axis[:, other])

@@ -12,6 +12,7 @@ from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from crossexplain.checks import InputError, require_one_of
 from crossexplain.data import scene_render
-from crossexplain.data.examples import SPLITS, Examples, require_multiple
+from crossexplain.data.examples import SPLITS, Examples, Indices, require_multiple
 from crossexplain.data.scene_captions import Writer, foil
 from crossexplain.data.scene_words import WORDS, Facts, cues, holds, split_words
 from crossexplain.data.store import Found
@@ -36,6 +37,7 @@ CHANGES = {"colour": 26, "noun": 24, "texture": 14, "ground": 12, "backdrop": 8,
 VALUES = {"colour": 9, "noun": 12, "texture": 4, "size": 2, "ground": 6}
 _EXTENT = ((0.21, 0.26), (0.35, 0.43))  # square root of the area of small and large objects, in shares of the side
 _HIDDEN = 0.35  # share of an object's box that nearer ones may cover
+_Row = tuple[int, str, int, int, str, tuple[int, ...]]  # picture, caption, label, false word, kind, false objects
 
 
 def tokenize(captions: str | Sequence[str], length: int = LENGTH, ends: bool = False) -> Tensor:
@@ -102,7 +104,7 @@ class Scenes:
         ends = np.cumsum((0, *self.sizes))
         return {name: np.arange(ends[s], ends[s + 1]) for s, name in enumerate(SPLITS)}
 
-    def images(self, indices=slice(None)) -> Tensor:
+    def images(self, indices: Indices = slice(None)) -> Tensor:
         """Draw pictures, (n, 3, side, side), float32, RGB from 0 to 1. No picture depends on the others that are drawn."""
         indices = np.atleast_1d(np.arange(len(self))[indices])
         seeds = [(self.seed, split, number) for split, number in zip(*self._located(indices))]
@@ -172,14 +174,14 @@ class Scenes:
         return Pairs(self, np.array(image), list(captions), np.array(labels), np.array(words), kinds, objects)
 
     # Both draw quadruples of pairs without end.
-    def _random(self, pool: np.ndarray, random: Random) -> Iterator[list[tuple]]:
+    def _random(self, pool: np.ndarray, random: Random) -> Iterator[list[_Row]]:
         while True:
             one, other = int(random.choice(pool)), int(random.choice(pool))
             a, b = random.choice(self.captions[one]), random.choice(self.captions[other])
             if one != other and not holds(self.facts[other], a)[0] and not holds(self.facts[one], b)[0]:
                 yield _four(one, other, a, b)
 
-    def _foils(self, pool: np.ndarray, random: Random) -> Iterator[list[tuple]]:
+    def _foils(self, pool: np.ndarray, random: Random) -> Iterator[list[_Row]]:
         twins = pool[: len(pool) // 2 * 2].reshape(-1, 2)
         while True:
             for k in reversed(random.sample(range(len(twins)), len(twins))):  # all twins take their turn, then all again
@@ -191,13 +193,14 @@ class Scenes:
 
 
 def _captions(facts: Facts, random: Random) -> tuple[str, ...]:
-    writer, captions = Writer(facts, random), {}
+    writer, captions = Writer(facts, random), dict[str, None]()
     while len(captions) < CAPTIONS:
         captions[writer.caption()] = None
     return tuple(captions)
 
 
-def _four(one: int, other: int, a: str, b: str, word: int = -1, what: str = "random", objects=((), ())) -> list[tuple]:
+def _four(one: int, other: int, a: str, b: str, word: int = -1, what: str = "random",
+          objects: tuple[tuple[int, ...], ...] = ((), ())) -> list[_Row]:
     """Return the pairs of two pictures and two captions as they stand in :class:`Pairs`: two that are true, two false."""
     return [
         (one, a, 1, -1, what, ()),
@@ -236,17 +239,17 @@ class Pairs(Examples):
     false_objects: tuple[tuple[int, ...], ...]
     common = ("scenes",)
 
-    def images(self, indices=slice(None)) -> Tensor:
+    def images(self, indices: Indices = slice(None)) -> Tensor:
         """Draw the pictures of the pairs at ``indices``, (n, 3, side, side), float32; each picture is drawn once."""
         drawn, where = np.unique(self.image[indices], return_inverse=True)
         return self.scenes.images(drawn)[torch.from_numpy(where.reshape(-1))]
 
-    def tokens(self, indices=slice(None), ends: bool = False) -> Tensor:
+    def tokens(self, indices: Indices = slice(None), ends: bool = False) -> Tensor:
         """Return captions as word numbers, (n, T), int64, padded at the end with 0."""
         chosen = np.atleast_1d(np.arange(len(self))[indices])
         return tokenize([self.captions[i] for i in chosen], ends=ends)
 
-    def inputs(self, indices=slice(None)) -> dict[str, Tensor]:
+    def inputs(self, indices: Indices = slice(None)) -> dict[str, Tensor]:
         """Return what a model takes by keyword."""
         return {"images": self.images(indices), "tokens": self.tokens(indices)}
 
@@ -291,7 +294,8 @@ def load(seed: int = 0, sizes: tuple[int, int, int] = SIZES, side: int = SIDE) -
     facts = Facts(**{
         name: np.array([row[name] for row in rows], dtype=types.get(name, np.float32)) for name in Facts.__dataclass_fields__
     })
-    return Scenes(facts, seed, tuple(sizes), side)
+    train, validation, test = sizes
+    return Scenes(facts, seed, (train, validation, test), side)
 
 
 def boxes(facts: Facts, side: int) -> np.ndarray:
@@ -302,10 +306,10 @@ def boxes(facts: Facts, side: int) -> np.ndarray:
     x, y = facts.x[0, present], facts.y[0, present]
     low = np.floor(side * np.stack([y - height, x - width / 2], axis=1))
     high = np.ceil(side * np.stack([y, x + width / 2], axis=1))
-    return np.clip(np.concatenate([low, high], axis=1), 0, side).astype(np.int64)
+    return np.asarray(np.clip(np.concatenate([low, high], axis=1), 0, side), dtype=np.int64)
 
 
-def _twins(random: Random) -> tuple[dict, dict]:
+def _twins(random: Random) -> tuple[dict[str, Any], dict[str, Any]]:
     """Draw what is in two scenes that differ in one thing that can be said."""
     change = random.choices(list(CHANGES), list(CHANGES.values()))[0]
     while True:
@@ -322,7 +326,7 @@ def _twins(random: Random) -> tuple[dict, dict]:
             return one, other
 
 
-def _scene(n: int, random: Random) -> dict:
+def _scene(n: int, random: Random) -> dict[str, Any]:
     kinds = random.sample(range(12), n)
     if n > 1 and random.random() < 0.18:
         kinds[1] = kinds[0]
@@ -348,7 +352,7 @@ def _places(n: int, random: Random) -> tuple[list[float], list[float]]:
             return x, rows
 
 
-def _changed(one: dict, change: str, n: int, random: Random) -> dict:
+def _changed(one: dict[str, Any], change: str, n: int, random: Random) -> dict[str, Any]:
     """Return the twin: one thing changed, and places, sizes and views a little."""
     twin = {name: list(value) if isinstance(value, list) else value for name, value in one.items()}
     slot = random.randrange(n)
@@ -371,7 +375,7 @@ def _changed(one: dict, change: str, n: int, random: Random) -> dict:
     return twin
 
 
-def _clear(scene: dict) -> bool:
+def _clear(scene: dict[str, Any]) -> bool:
     """Return whether every object lies within the picture and is mostly uncovered."""
     facts, side = Facts(**{name: np.array([value]) for name, value in scene.items()}), 256
     low, high = np.split(boxes(facts, side), 2, axis=1)  # (k, 2) each: top and left, bottom and right

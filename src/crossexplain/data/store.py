@@ -194,7 +194,7 @@ def _entry(name: str) -> Source:
     return SOURCES[name]
 
 
-def _find(source: Source, ask: Callable | None, offline: bool = False, trust: bool = True) -> Found:
+def _find(source: Source, ask: Callable[[str], bool] | None, offline: bool = False, trust: bool = True) -> Found:
     for origin, root, files, remedy in _places(source):
         complaints = [text for file in files if (text := _complaint(root / file.path, file, trust))]
         if not complaints:
@@ -216,10 +216,10 @@ def _places(source: Source) -> Iterator[tuple[str, Path, Sequence[File], str]]:
     places = (("data folder", data_folder(), "replace the file, or unset CROSSEXPLAIN_DATA."), ("local cache", cache(), mend))
     for origin, root, remedy in places:
         present = (form for form in source.forms if root and all(os.path.exists(root / file.path) for file in form))
-        if form := next(present, None):
+        if root and (form := next(present, None)):
             yield origin, root, form, remedy
     distribution, module, within = source.package or (None, "", "")
-    if distribution and (spec := find_spec(module)):
+    if distribution and (spec := find_spec(module)) and spec.origin:
         root = Path(spec.origin).parent / within
         yield f"embedded: {distribution} {version(distribution)}", root, source.package_files, "install the package again."
 
@@ -244,7 +244,7 @@ def _missing(source: Source) -> str:
 def _allowed(source: Source, ask: Callable[[str], bool] | None) -> bool:
     if os.environ.get("CROSSEXPLAIN_DOWNLOAD") == "1":
         return True
-    hosts = ", ".join(sorted({urlsplit(file.url).netloc for file in source.download}))
+    hosts = ", ".join(sorted({urlsplit(file.url).netloc for file in source.download if file.url}))
     question = f"Download {source.name} ({source.what}, {megabytes(source.size)}) from {hosts}? Terms: {source.terms}."
     return bool(ask and ask(question))
 
@@ -345,7 +345,7 @@ def _fetch_file(source: Source, file: File, path: Path) -> None:
         ) from error
 
 
-class _Progress(tqdm):
+class _Progress(tqdm):  # type: ignore[type-arg]  # generic in its stubs alone
     """The progress bar of a download; it gives up a server that is too slow."""
 
     def __init__(self) -> None:
@@ -355,7 +355,7 @@ class _Progress(tqdm):
     def __bool__(self) -> bool:
         return True  # tqdm's is False where a server does not say how much it sends, and pooch would leave the bar alone
 
-    def update(self, n: float = 1) -> None:
+    def update(self, n: float | None = 1) -> None:
         super().update(n)
         seconds = time.monotonic() - self.last
         if seconds > SLOWEST:

@@ -4,6 +4,7 @@ import tomllib
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from torch import Tensor
 from crossexplain.checks import InputError
 
 
-def read_table(name: str) -> dict:
+def read_table(name: str) -> dict[str, Any]:
     """Return the words, and what else is plain data, of a data set from its file in the folder ``tables``."""
     return tomllib.loads((Path(__file__).parent / "tables" / f"{name}.toml").read_text("utf-8"))
 

@@ -81,7 +81,7 @@ def load(folder: str | Path | None = None) -> Voices:
                                      f"were published; place those there, or name another folder in CROSSEXPLAIN_DATA.")
     else:
         contents, source = _contents(Path(folder)), f"the folder {Path(folder).name}"
-    digits, speakers, takes = zip(*(_NAME.fullmatch(name).groups() for name in contents))
+    digits, speakers, takes = zip(*(parts.groups() for name in contents if (parts := _NAME.fullmatch(name))))
     return Voices([read_wave(content, name) for name, content in contents.items()], np.array(digits, dtype=np.int64),
                   np.array(speakers), np.array(takes, dtype=np.int64), source)
 

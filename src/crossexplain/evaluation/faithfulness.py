@@ -6,11 +6,12 @@ an example does not have; those are always kept, as they are. Players of all mod
 takes out words and cells in one order; ``among`` limits it to one modality. Every score is one number an example.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from crossexplain.checks import InputError
@@ -34,7 +35,7 @@ class Curves(NamedTuple):
     deletion: np.ndarray
 
 
-def _checked(scores, among=None) -> tuple[np.ndarray, np.ndarray]:
+def _checked(scores: ArrayLike, among: ArrayLike | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Return scores (N, P) and which of them count, bool (N, P)."""
     scores = np.asarray(scores, dtype=float)
     if scores.ndim != 2 or not scores.size:
@@ -74,17 +75,17 @@ def _ranks(scores: np.ndarray, present: np.ndarray, seed: int) -> np.ndarray:
     return np.argsort(order, axis=1)
 
 
-def _scaled(values: np.ndarray, scale) -> np.ndarray:
+def _scaled(values: np.ndarray, scale: ArrayLike | None) -> np.ndarray:
     """Divide by each example's scale; where that is 0 so is the value, since the model's values are all alike."""
     if scale is None:
         return values
     scale = np.asarray(scale, dtype=float)
     if scale.shape != values.shape or (scale < 0).any():
         raise InputError(f"scale has shape {scale.shape}, expected {values.shape} numbers of at least 0, one an example.")
-    return np.divide(values, scale, out=np.where(np.isnan(values), np.nan, 0.0), where=scale > 0)
+    return np.asarray(np.divide(values, scale, out=np.where(np.isnan(values), np.nan, 0.0), where=scale > 0))
 
 
-def curves(game: Values, scores, among=None, seed: int = 0) -> Curves:
+def curves(game: Values, scores: ArrayLike, among: ArrayLike | None = None, seed: int = 0) -> Curves:
     """Return the insertion and the deletion curve (Petsiuk et al. 2018, RISE), over players of all modalities.
 
     Parameters
@@ -115,10 +116,11 @@ def _under(curve: np.ndarray) -> np.ndarray:
     """Return the area under curves (N, p + 1) over the share of players, NaN for examples without a player."""
     last = (~np.isnan(curve)).sum(axis=1) - 1
     ends = curve[:, 0] + curve[np.arange(len(curve)), last]
-    return np.divide(np.nansum(curve, axis=1) - ends / 2, last, out=np.full(len(curve), np.nan), where=last > 0)
+    return np.asarray(np.divide(np.nansum(curve, axis=1) - ends / 2, last, out=np.full(len(curve), np.nan), where=last > 0))
 
 
-def area_between(game: Values, scores, among=None, scale=None, seed: int = 0) -> np.ndarray:
+def area_between(game: Values, scores: ArrayLike, among: ArrayLike | None = None, scale: ArrayLike | None = None,
+                 seed: int = 0) -> np.ndarray:
     """Area between the insertion and the deletion curve: joint faithfulness over the players of all modalities.
 
     Baniecki et al. (2025, FIxLIP) draw both curves over the players of both sides of a dual encoder; a game makes no
@@ -145,7 +147,7 @@ def area_between(game: Values, scores, among=None, scale=None, seed: int = 0) ->
     return _scaled(_under(both.insertion) - _under(both.deletion), scale)
 
 
-def areas(game, scores, seed: int = 0, groups=None) -> dict[str, Interval]:
+def areas(game: Any, scores: ArrayLike, seed: int = 0, groups: ArrayLike | None = None) -> dict[str, Interval]:
     """Return the mean :func:`area_between` of each modality's players, the other modality left as it is.
 
     In units of what the whole changes against nothing, on average over the examples.
@@ -173,8 +175,8 @@ def areas(game, scores, seed: int = 0, groups=None) -> dict[str, Interval]:
             for name in dict.fromkeys(game.names) if not np.isnan(scores[:, names == name]).all()}
 
 
-def synergistic_faithfulness(game: Values, scores, names: Sequence[str], k: int | Mapping[str, int] = 2, draws: int = 64,
-                             scale=None, seed: int = 0) -> np.ndarray:
+def synergistic_faithfulness(game: Values, scores: ArrayLike, names: Sequence[str], k: int | Mapping[str, int] = 2,
+                             draws: int = 64, scale: ArrayLike | None = None, seed: int = 0) -> np.ndarray:
     """What the best players of both modalities are worth together beyond each side alone, less that of random ones.
 
     The dividend of two sets, ``v(A and B) - v(A) - v(B) + v(none)``, as in the synergistic faithfulness of Ky et al. (2026);
@@ -225,7 +227,8 @@ def _sides(names: Sequence[str], players: int) -> dict[str, np.ndarray]:
     return sides
 
 
-def _sampled(game: Values, scores, rates: Sequence[float], draws: int, seed: int):
+def _sampled(game: Values, scores: ArrayLike, rates: Sequence[float], draws: int,
+             seed: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Yield for each rate the model's values and the sums of the scores of kept players, (draws, N), and v(none), (N,)."""
     scores, present = _checked(scores)
     if draws < 2 or not rates or not all(0 < rate < 1 for rate in rates):
@@ -241,10 +244,10 @@ def _mean_of(by_rate: list[np.ndarray]) -> np.ndarray:
     """Return the mean over rates of (N,), leaving out rates that have no value; NaN where none has."""
     values = np.stack(by_rate)
     count = (~np.isnan(values)).sum(axis=0)
-    return np.divide(np.nansum(values, axis=0), count, out=np.full(values.shape[1], np.nan), where=count > 0)
+    return np.asarray(np.divide(np.nansum(values, axis=0), count, out=np.full(values.shape[1], np.nan), where=count > 0))
 
 
-def coalition_r2(game: Values, scores, rates: Sequence[float] = RATES, draws: int = 128, seed: int = 0,
+def coalition_r2(game: Values, scores: ArrayLike, rates: Sequence[float] = RATES, draws: int = 128, seed: int = 0,
                  line: bool = False) -> np.ndarray:
     """Share of the variance of sampled coalitions' values that a sum of the scores explains (R squared).
 
@@ -281,7 +284,8 @@ def coalition_r2(game: Values, scores, rates: Sequence[float] = RATES, draws: in
     return _mean_of(by_rate)
 
 
-def coalition_rank(game: Values, scores, rates: Sequence[float] = RATES, draws: int = 128, seed: int = 0) -> np.ndarray:
+def coalition_rank(game: Values, scores: ArrayLike, rates: Sequence[float] = RATES, draws: int = 128,
+                   seed: int = 0) -> np.ndarray:
     """Rank correlation of sampled coalitions' values with the sum of the scores of those kept; mean over the rates.
 
     With Pearson's correlation and one size of coalitions it is the faithfulness correlation of Bhatt et al. (2020); Baniecki

@@ -16,6 +16,7 @@ from dataclasses import replace
 from difflib import get_close_matches
 from functools import partial
 from numbers import Integral
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,12 +41,12 @@ from crossexplain.evaluation.task import (
 )
 from crossexplain.gradients import attention, maps, tokens
 from crossexplain.gradients.attention import attention_maps, roll, watched
-from crossexplain.gradients.capture import INPUT
+from crossexplain.gradients.capture import INPUT, Target
 from crossexplain.gradients.failures import quantised
 from crossexplain.gradients.groups import Groups, require_groups
 from crossexplain.gradients.in_a_row import InARow
 from crossexplain.gradients.modalities import ImageCells, Inputs, Modality, Tokens, require_modalities
-from crossexplain.gradients.question import Question, Target
+from crossexplain.gradients.question import Question
 from crossexplain.gradients.rounds import run_dividends, run_rounds
 
 RENAMED = {  # keys of the version before, which go on with a warning for this one
@@ -59,7 +60,7 @@ RENAMED = {  # keys of the version before, which go on with a warning for this o
 
 def explain(model: nn.Module, inputs: Inputs, modalities: Sequence[Modality], method: str = "cross gradient", *,
             baselines: str | Mapping[str, str] | None = None, target: Target = None, donors: Inputs | None = None,
-            groups: Groups | None = None, budget: int | None = None, seed: int = 0, **options) -> Explanation:
+            groups: Groups | None = None, budget: int | None = None, seed: int = 0, **options: Any) -> Explanation:
     """Explain a batch by one method.
 
     Parameters
@@ -145,7 +146,7 @@ def explain(model: nn.Module, inputs: Inputs, modalities: Sequence[Modality], me
 
 
 def _whole_number(value: object, what: str, least: int) -> int:
-    if isinstance(value, Integral) and not isinstance(value, bool) and least <= value < 2**32:
+    if isinstance(value, Integral) and not isinstance(value, bool) and least <= int(value) < 2**32:
         return int(value)
     raise InputError(f"got {what}={value!r}, expected a whole number, {least} or more.")
 
@@ -243,7 +244,7 @@ def _rounds(task: Task, which: str) -> Scored:
 
 def _feature_dividends(task: Task) -> Scored:
     dividends = run_dividends(task.question, groups=task.groups, progress=False, seed=task.seed)
-    return Scored(dividends if task.groups is None else {BY_GROUP: dividends})
+    return Scored(dividends if isinstance(dividends, dict) else {BY_GROUP: dividends})
 
 
 def _grad_cam_in_time(task: Task) -> Scored:
@@ -281,7 +282,7 @@ def _map(task: Task, key: str, layer: str | None = None, patches: tuple[int, int
     for picture in task.pictures:
         activations, *slopes = (task.laid_out(picture, of[picture.layer].float())
                                 for of in (read.activations, read.gradients) if picture.layer in of)
-        heat = method.fold(activations, *(slopes or [None]))
+        heat = method.fold(activations, slopes[0] if slopes else None)
         values[picture.name] = maps.to_cells(heat if method.signed else heat.clamp(min=0), picture.grid).flatten(1)
     return Scored(values)
 
@@ -289,8 +290,9 @@ def _map(task: Task, key: str, layer: str | None = None, patches: tuple[int, int
 def _word_scores(task: Task, key: str) -> Scored:
     texts = [modality for modality in task.question.modalities if isinstance(modality, Tokens)]
     read, values = task.captured([text.layer for text in texts]), {}
+    score: Any = tokens.METHODS[key].read
     for text in texts:
-        scores = tokens.METHODS[key].read(*(task.laid_out(text, of[text.layer].float())
+        scores = score(*(task.laid_out(text, of[text.layer].float())
                                             for of in (read.activations, read.gradients)))
         values[text.name] = text.to_features(scores, task.question.inputs)
     return Scored(values)
@@ -305,7 +307,7 @@ def _attention(task: Task, key: str, attention: Mapping[str, Sequence[str]]) -> 
             with watched(question.model, places, modules) as crossed:
                 read = task.captured([before, *places])
             rolled = roll(read, places, key, bool(crossed))  # (N, T)
-            at_attention = copy(modality)
+            at_attention: Any = copy(modality)
             at_attention.layer, at_attention.layout, at_attention.place = modules[0], "NTD", None
             at_attention = at_attention.settled(question.inputs, question.model)
             row = at_attention.laid_out(rolled[..., None].float(), question.inputs, question.n)

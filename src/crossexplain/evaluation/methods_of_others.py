@@ -5,6 +5,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from math import prod
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,10 +15,11 @@ from crossexplain.checks import InputError
 from crossexplain.evaluation.task import COMPLETE, CannotRun, Method, Scored, Task, library, missing
 from crossexplain.gradients.capture import INPUT, capture, changed, opened
 from crossexplain.gradients.maps import to_cells
-from crossexplain.gradients.modalities import Columns, ImageCells, Modality
+from crossexplain.gradients.modalities import Columns, ImageCells, Inputs, Modality
 from crossexplain.gradients.modes import untouched
 from crossexplain.gradients.question import Question
 
+Places = tuple[Tensor, ...]  # values at the layers
 SUMMED = 0.15  # share of the largest gain by which integrated gradients may miss it
 N_STEPS = 50, 200, 800  # that are tried, one after the other, where nobody said how many
 FEW = 8  # examples on which it is looked up whether the layers are all that changes
@@ -38,16 +40,15 @@ class _FromLayers(nn.Module):
     def forward(self, *given: Tensor) -> Tensor:
         *places, examples = given
         rows = self.question.examples(examples)
-        places = self.turned(places)
         with ExitStack() as changes:
             if self.frozen:
                 changes.enter_context(untouched(self.model, gradients=True))
-            for layer, values in zip(self.layers, places):
+            for layer, values in zip(self.layers, self.turned(places)):
                 if layer.startswith(INPUT):
                     key = layer.removeprefix(INPUT)
                     rows[key] = values.to(rows[key].dtype)
                 else:  # a copy, since a later layer may work in place
-                    changes.enter_context(changed(self.model, layer, lambda old, values=values: values.clone()))
+                    changes.enter_context(changed(self.model, layer, partial(_instead, values)))
             return self.question.evidence_of(self.model(**rows), examples).float()
 
     def turned(self, values: Sequence[Tensor]) -> tuple[Tensor, ...]:
@@ -63,7 +64,11 @@ class _FromLayers(nn.Module):
         return [self.turned([one[layer].float() for layer in self.layers]) for one in read]
 
 
-def _axis_of_examples(modality: Modality, values: Tensor, inputs: dict, n: int) -> int:
+def _instead(values: Tensor, old: object) -> Tensor:
+    return values.clone()
+
+
+def _axis_of_examples(modality: Modality, values: Tensor, inputs: Inputs, n: int) -> int:
     """Return which axis of a layer holds the examples, the first or the second."""
     number = torch.arange(n, device=values.device, dtype=torch.float64)  # of each example
     for axis in (0, 1):
@@ -110,7 +115,7 @@ def _seeded(seed: int) -> Iterator[None]:
             np.random.set_state(before)
 
 
-def _at_layers(task: Task, name: str, complete: bool = False, **settings) -> Scored:
+def _at_layers(task: Task, name: str, complete: bool = False, **settings: Any) -> Scored:
     # DeepLIFT has hooks at all layers, which want a gradient before the places that are read too.
     question, of_layers = task.question, _FromLayers(task.question, frozen=name != "DeepLift")
     method = getattr(library("captum.attr", "captum"), name)(of_layers)
@@ -132,7 +137,7 @@ def _at_layers(task: Task, name: str, complete: bool = False, **settings) -> Sco
     return Scored(found)
 
 
-def _require_all_passes(task: Task, of_layers: _FromLayers, begin: tuple, end: tuple) -> None:
+def _require_all_passes(task: Task, of_layers: _FromLayers, begin: Places, end: Places) -> None:
     """Raise unless the values at the layers with everything hidden give what the model gives with everything hidden."""
     all_rows = torch.arange(task.question.n)
     with torch.no_grad():
@@ -148,11 +153,11 @@ class _TooFewSteps(CannotRun):
     """Integrated gradients that would be nearer with more steps."""
 
 
-def _require_sum(task: Task, found: dict[str, Tensor], values: tuple, n_steps: int) -> None:
+def _require_sum(task: Task, found: dict[str, Tensor], values: Places, n_steps: int) -> None:
     """Raise unless integrated gradients at all places, and of all features, sum to about what the evidence gains."""
-    everywhere = missing(sum(part.flatten(1).sum(dim=1) for part in values), task)
+    everywhere = missing(sum((part.flatten(1).sum(dim=1) for part in values), torch.zeros(())), task)
     apart = len(values) == len(found)  # else two modalities share a layer, and may share places
-    missed = missing(sum(part.nansum(dim=1) for part in found.values()), task) if apart else everywhere
+    missed = missing(sum((part.nansum(dim=1) for part in found.values()), torch.zeros(())), task) if apart else everywhere
     if max(missed, everywhere) > SUMMED:
         reason = f"n_steps={n_steps} are too few; pass more" if everywhere > SUMMED else \
             "the rest is that of positions that are no feature, such as a class token; read before the first block"
@@ -161,7 +166,7 @@ def _require_sum(task: Task, found: dict[str, Tensor], values: tuple, n_steps: i
                    f"hidden: {reason}, or pass complete=False to take them as they are.")
 
 
-def _one_baseline_each(method: object, task: Task, end: tuple, begin: tuple, **settings) -> tuple:
+def _one_baseline_each(method: Any, task: Task, end: Places, begin: Places, **settings: Any) -> Places:
     """Ask about each example by itself, with its own baseline: GradientSHAP draws from all the baselines that it is given."""
     parts = []
     with _seeded(task.seed):
@@ -195,7 +200,7 @@ def _deeplift(task: Task) -> Scored:
 # Captum, on the features
 
 
-def _through_masks(task: Task, name: str, alone: bool, **settings) -> Scored:
+def _through_masks(task: Task, name: str, alone: bool, **settings: Any) -> Scored:
     """Let Captum hide features; ``alone`` asks about each example by itself, so that only the features it has are drawn."""
     attr, question = library("captum.attr", "captum"), task.question
 
@@ -282,7 +287,7 @@ def _shapiq(task: Task, name: str, index: str | None) -> Scored:
         if len(players) < 2:
             raise CannotRun(f"shapiq needs two features or groups, example {i} has {len(players)}.")
 
-        def evidence(coalitions: np.ndarray, i=i, players=players) -> np.ndarray:
+        def evidence(coalitions: np.ndarray, i: int = i, players: Tensor = players) -> np.ndarray:
             left = torch.as_tensor(np.atleast_2d(coalitions).astype(bool))  # shapiq may ask for a single coalition
             keep = torch.zeros(len(left), present.shape[1], dtype=torch.bool)
             keep[:, players] = left

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from scipy.special import expit
 from torch import Tensor, nn
 
@@ -77,8 +78,8 @@ def dominance_frame(record: Record, parts: Mapping[str, np.ndarray], groups: np.
                 if np.isnan(logarithms[where]).all():  # a modality that no gradient reaches
                     values[f"norm at {name}"] = Interval(np.nan, np.nan, np.nan, 0)
                     continue
-                *ends, n = mean_interval(logarithms[where], seed, groups=groups[where])
-                values[f"norm at {name}"] = Interval(*np.exp(ends).tolist(), n)
+                mean, low, high, n = mean_interval(logarithms[where], seed, groups=groups[where])
+                values[f"norm at {name}"] = Interval(float(np.exp(mean)), float(np.exp(low)), float(np.exp(high)), n)
             lines += [{"baseline": baseline, "part": part, "measure": measure, **value._asdict(), "pairs": int(where.sum())}
                       for measure, value in values.items()]
     return pd.DataFrame(lines)
@@ -127,7 +128,7 @@ def perceptual_scores(model: nn.Module, inputs: Inputs, labels: Tensor, groups: 
     return {name: mean_interval(whole - np.mean(values, axis=0), seed, groups=groups) for name, values in lost.items()}
 
 
-def picks(record: Record, baseline: str, seed: int = 0, groups=None) -> dict[str, dict[str, Interval]]:
+def picks(record: Record, baseline: str, seed: int = 0, groups: ArrayLike | None = None) -> dict[str, dict[str, Interval]]:
     """Compare rounds 3 and 4: are they more alike where the features that round 2 picked are masked than where random ones are?
 
     Parameters
@@ -194,7 +195,7 @@ class InterShap(NamedTuple):
     second: float
 
 
-def intershap(table) -> InterShap:
+def intershap(table: ArrayLike) -> InterShap:
     """Split a model's value into what two modalities do alone and their interaction (Wenderoth et al. 2024).
 
     Parameters
@@ -235,7 +236,7 @@ def intershap(table) -> InterShap:
     return InterShap(float(interaction), float((sizes[:, 0][whole > 0] / whole[whole > 0]).mean()), float(one), float(other))
 
 
-def intershap_values(logits, others=None) -> np.ndarray:
+def intershap_values(logits: ArrayLike, others: tuple[ArrayLike, ArrayLike, ArrayLike] | None = None) -> np.ndarray:
     """Return InterSHAP's values, (N, 4): the probability of the class that is predicted with both modalities.
 
     Parameters
@@ -261,7 +262,7 @@ def intershap_values(logits, others=None) -> np.ndarray:
                      expit(sign[:, None] * second.T).mean(axis=1), expit(sign * pairs)], axis=1)
 
 
-def _of_every_pair(logits) -> np.ndarray:
+def _of_every_pair(logits: ArrayLike) -> np.ndarray:
     """Return logits of each first with each second modality, (N, N), if they are that."""
     logits = np.asarray(logits, dtype=float)
     if logits.ndim != 2 or logits.shape[0] != logits.shape[1]:
@@ -270,7 +271,7 @@ def _of_every_pair(logits) -> np.ndarray:
     return logits
 
 
-def emap(logits) -> np.ndarray:
+def emap(logits: ArrayLike) -> np.ndarray:
     """Return the logits of the additive model that is nearest to a model (Hessel and Lee 2020), (N,).
 
     Parameters
@@ -286,10 +287,10 @@ def emap(logits) -> np.ndarray:
     array([0., 0.])
     """
     logits = _of_every_pair(logits)
-    return logits.mean(axis=1) + logits.mean(axis=0) - logits.mean()
+    return np.asarray(logits.mean(axis=1) + logits.mean(axis=0) - logits.mean())
 
 
-def emap_gap(logits, labels) -> float:
+def emap_gap(logits: ArrayLike, labels: ArrayLike) -> float:
     """Return how much worse the nearest additive model answers: accuracy of the model less that of its projection."""
     labels, logits = np.asarray(labels).astype(bool), _of_every_pair(logits)
     if labels.shape != logits.shape[:1]:

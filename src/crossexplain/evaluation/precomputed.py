@@ -7,6 +7,7 @@ picture or another caption. A few thousand pairs have far fewer pictures, captio
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,7 +40,7 @@ class RowNumbers(Modality):
     def replace(self, inputs: Inputs, keep: Tensor, baseline: str, donor: Inputs | None) -> dict[str, Tensor]:
         """Return other row numbers where the modality is hidden."""
         rows = self.value(inputs)
-        other = self.value(donor) if baseline == "data" else self.stand_ins[baseline][rows]
+        other = self.value(donor) if baseline == "data" and donor is not None else self.stand_ins[baseline][rows]
         return {self.input: torch.where(keep[:, 0], rows, other)}
 
     def per_feature(self, values: Tensor, count: int) -> Tensor:
@@ -92,7 +93,7 @@ class Precomputed:
 
 
 @torch.no_grad()
-def precompute(model: nn.Module, images: Callable[[np.ndarray], Tensor], count: int, texts: Inputs, image: ImageCells,
+def precompute(model: Any, images: Callable[[np.ndarray], Tensor], count: int, texts: Inputs, image: ImageCells,
                text: Tokens, baselines: Mapping[str, Sequence[str]], batch: int = 32) -> Precomputed:
     """Let both towers encode all pictures and captions, and what stands in for them, once.
 
@@ -130,9 +131,9 @@ def precompute(model: nn.Module, images: Callable[[np.ndarray], Tensor], count: 
 
     kinds = ["full", *baselines["text"]]
     plan = {kind: {} if kind == "full" else {text.name: Mask(None, kind)} for kind in kinds}
-    laid_out = Views(texts, [text], plan, allow_empty=True).inputs
+    written = Views(texts, [text], plan, allow_empty=True).inputs
     # Captions of the same length are equal once all their words are hidden.
-    distinct, back = torch.unique(torch.stack([laid_out[key] for key in texts], dim=1), dim=0, return_inverse=True)
+    distinct, back = torch.unique(torch.stack([written[key] for key in texts], dim=1), dim=0, return_inverse=True)
     encoded = [model.text(*rows.unbind(1)) for rows in distinct.split(8 * batch)]
     own, *others = back.chunk(len(kinds))
     order = torch.cat([own, torch.arange(len(distinct))])  # the captions first, in their order

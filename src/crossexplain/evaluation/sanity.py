@@ -10,6 +10,7 @@ from itertools import combinations
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from scipy.stats import kendalltau
 from torch import Tensor, nn
 
@@ -17,9 +18,10 @@ from crossexplain.checks import InputError
 from crossexplain.evaluation.truth import row_correlation
 
 Explain = Callable[..., object]
+Similarity = Callable[[np.ndarray, np.ndarray], np.ndarray]  # of two arrays (N, F), (N,)
 
 
-def _flat(scores) -> np.ndarray:
+def _flat(scores: object) -> np.ndarray:
     scores = np.asarray(scores.detach().cpu() if isinstance(scores, Tensor) else scores, dtype=float)
     if scores.ndim < 2 or not scores.size:
         raise InputError(f"the explanation has shape {scores.shape}, expected (N, F): one row of scores an example.")
@@ -30,10 +32,10 @@ def _flat(scores) -> np.ndarray:
 
 def _redraw(layer: nn.Module, seed: int) -> None:
     """Draw a layer's own weights anew as at the start; where it has no such rule, shuffle them."""
-    if hasattr(layer, "reset_parameters"):
+    if callable(reset := getattr(layer, "reset_parameters", None)):
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            layer.reset_parameters()
+            reset()
         return
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -52,7 +54,7 @@ def redrawn(model: nn.Module, seed: int = 0) -> nn.Module:
 
 def randomised_weights(explain: Callable[[nn.Module], object], model: nn.Module, layers: Sequence[str] | None = None,
                        cascade: bool = True, seed: int = 0,
-                       similarity: Callable = row_correlation) -> dict[str, np.ndarray]:
+                       similarity: Similarity = row_correlation) -> dict[str, np.ndarray]:
     """How alike is the explanation of a model whose weights were drawn anew, layer by layer from the top? (Adebayo et al. 2018)
 
     Parameters
@@ -98,8 +100,8 @@ def randomised_weights(explain: Callable[[nn.Module], object], model: nn.Module,
     return similarities
 
 
-def shuffled_labels(explain: Callable[[nn.Module], object], model: nn.Module, fit: Callable[[np.ndarray], nn.Module], labels,
-                    seed: int = 0, similarity: Callable = row_correlation) -> np.ndarray:
+def shuffled_labels(explain: Callable[[nn.Module], object], model: nn.Module, fit: Callable[[np.ndarray], nn.Module],
+                    labels: ArrayLike, seed: int = 0, similarity: Similarity = row_correlation) -> np.ndarray:
     """How alike is the explanation of a model that was trained on shuffled labels? (Adebayo et al. 2018)
 
     Parameters
@@ -128,7 +130,7 @@ def shuffled_labels(explain: Callable[[nn.Module], object], model: nn.Module, fi
     return similarity(_flat(explain(model)), _flat(explain(other)))
 
 
-def largest_change(scores, others: Iterable) -> np.ndarray:
+def largest_change(scores: object, others: Iterable[object]) -> np.ndarray:
     """Return the largest distance of other scores (N, F) from these as a share of their length (of 1 if it is 0), (N,)."""
     before = _flat(scores)
     largest, length = np.zeros(len(before)), np.sqrt(np.nansum(before**2, axis=1))
@@ -165,7 +167,8 @@ def rank_stability(scores: Mapping[str, object], kind: str = "kendall", least: i
     correlation = _kendall if kind == "kendall" else row_correlation
     correlations = np.stack([correlation(first, second) for first, second in combinations(arrays.values(), 2)])
     count = (~np.isnan(correlations)).sum(axis=0)
-    return np.divide(np.nansum(correlations, axis=0), count, out=np.full(correlations.shape[1], np.nan), where=count > 0)
+    mean = np.divide(np.nansum(correlations, axis=0), count, out=np.full(correlations.shape[1], np.nan), where=count > 0)
+    return np.asarray(mean)
 
 
 def _kendall(first: np.ndarray, second: np.ndarray) -> np.ndarray:

@@ -124,6 +124,8 @@ class Task:
     @cached_property
     def _written(self) -> Groups:
         """The groups with a number for each feature of each example, on the CPU."""
+        if self.groups is None:
+            raise InputError("the task has no groups; pass groups=Groups(...).")
         return self.groups.of({name: part.cpu() for name, part in self.question.present.items()})
 
     @cached_property
@@ -133,7 +135,7 @@ class Task:
 
     def is_played_in(self, game: Game) -> bool:
         """Return whether the players of a game are the groups: each has a group's name and hides its features."""
-        if len(set(game.names)) < len(game.names) or not set(game.names) <= set(self.groups.names):
+        if self.groups is None or len(set(game.names)) < len(game.names) or not set(game.names) <= set(self.groups.names):
             return False
         everyone, features = torch.arange(self.question.n), self.question.joined()
         for player, name in zip(torch.eye(len(game.names), dtype=torch.bool), game.names):
@@ -156,8 +158,9 @@ class Task:
 
     def by_group(self, values: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Sum importances of features, (N, F) by modality, over each group, (N, G); and say which groups they speak about."""
-        groups = Groups(self.groups.names, {name: self._written.owner[name] for name in values})
-        return sum(groups.summed({name: part.nan_to_num(0.0) for name, part in values.items()}).values()), groups.present()
+        groups = Groups(self._written.names, {name: self._written.owner[name] for name in values})
+        summed = groups.summed({name: part.nan_to_num(0.0) for name, part in values.items()})
+        return sum(summed.values(), torch.zeros(())), groups.present()
 
     def per_feature(self, modality: Modality, values: Tensor) -> Tensor:
         """Return values at a modality's layer, of all examples, summed over each feature, (N, F)."""

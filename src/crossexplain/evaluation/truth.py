@@ -5,6 +5,7 @@ features (tokens, cells, players) are (N, F), NaN where an example has no such f
 """
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import ndimage
 from scipy.stats import rankdata
 from sklearn.metrics import roc_auc_score
@@ -12,7 +13,7 @@ from sklearn.metrics import roc_auc_score
 from crossexplain.checks import InputError
 
 
-def box_masks(boxes, height: int, width: int) -> np.ndarray:
+def box_masks(boxes: ArrayLike, height: int, width: int) -> np.ndarray:
     """Return boxes as masks.
 
     Parameters
@@ -29,10 +30,10 @@ def box_masks(boxes, height: int, width: int) -> np.ndarray:
         raise InputError(f"boxes have shape {boxes.shape}, expected (N, 4): top, left, bottom, right.")
     rows, columns = np.arange(height)[None, :, None], np.arange(width)[None, None, :]
     top, left, bottom, right = (boxes[:, i, None, None] for i in range(4))
-    return (rows >= top) & (rows < bottom) & (columns >= left) & (columns < right)
+    return np.asarray((rows >= top) & (rows < bottom) & (columns >= left) & (columns < right))
 
 
-def _heat(heat, n: int) -> np.ndarray:
+def _heat(heat: ArrayLike, n: int) -> np.ndarray:
     heat = np.asarray(heat, dtype=float)
     if heat.ndim != 3 or heat.shape[0] != n:
         raise InputError(f"heat maps have shape {heat.shape}, expected ({n}, H, W) to match {n} boxes.")
@@ -41,7 +42,7 @@ def _heat(heat, n: int) -> np.ndarray:
     return heat
 
 
-def pointing_game(heat, boxes) -> np.ndarray:
+def pointing_game(heat: ArrayLike, boxes: ArrayLike) -> np.ndarray:
     """Does the hottest pixel lie in the box? (Zhang et al. 2018, "Top-down neural attention by excitation backprop".)
 
     Ties share the point: the score is the share of the hottest pixels that lie in the box, so a constant map scores
@@ -56,13 +57,13 @@ def pointing_game(heat, boxes) -> np.ndarray:
     -------
     ndarray, shape (N,), in [0, 1]
     """
-    heat = _heat(heat, len(boxes))
+    heat = _heat(heat, len(np.asarray(boxes)))
     inside = box_masks(boxes, *heat.shape[1:])
     hottest = heat == heat.max(axis=(1, 2), keepdims=True)
-    return (hottest & inside).sum(axis=(1, 2)) / hottest.sum(axis=(1, 2))
+    return np.asarray((hottest & inside).sum(axis=(1, 2)) / hottest.sum(axis=(1, 2)))
 
 
-def energy_in_box(heat, boxes) -> np.ndarray:
+def energy_in_box(heat: ArrayLike, boxes: ArrayLike) -> np.ndarray:
     """Share of the positive heat that lies in the box (energy-based pointing game, Wang et al. 2020, Score-CAM).
 
     Parameters
@@ -76,13 +77,14 @@ def energy_in_box(heat, boxes) -> np.ndarray:
     ndarray, shape (N,), in [0, 1]
         NaN where a map has no positive value.
     """
-    heat = np.clip(_heat(heat, len(boxes)), 0, None)
-    inside = box_masks(boxes, *heat.shape[1:])
-    total = heat.sum(axis=(1, 2))
-    return np.divide((heat * inside).sum(axis=(1, 2)), total, out=np.full(len(heat), np.nan), where=total > 0)
+    positive: np.ndarray = np.clip(_heat(heat, len(np.asarray(boxes))), 0, None)
+    inside = box_masks(boxes, *positive.shape[1:])
+    total = positive.sum(axis=(1, 2))
+    share = np.divide((positive * inside).sum(axis=(1, 2)), total, out=np.full(len(total), np.nan), where=total > 0)
+    return np.asarray(share)
 
 
-def _features(scores, cues, mask) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _features(scores: ArrayLike, cues: ArrayLike, mask: ArrayLike | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     scores, cues = np.asarray(scores, dtype=float), np.asarray(cues, dtype=bool)
     mask = ~np.isnan(scores) if mask is None else np.asarray(mask, dtype=bool)
     if not scores.shape == cues.shape == mask.shape:
@@ -94,7 +96,7 @@ def _features(scores, cues, mask) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return scores, cues, mask
 
 
-def cue_auroc(scores, cues, mask=None) -> np.ndarray:
+def cue_auroc(scores: ArrayLike, cues: ArrayLike, mask: ArrayLike | None = None) -> np.ndarray:
     """Do the cue features outscore the others? One area under the ROC curve an example.
 
     Parameters
@@ -124,7 +126,7 @@ def cue_auroc(scores, cues, mask=None) -> np.ndarray:
     return result
 
 
-def row_correlation(first, second, ranks: bool = True) -> np.ndarray:
+def row_correlation(first: ArrayLike, second: ArrayLike, ranks: bool = True) -> np.ndarray:
     """Correlation of two score arrays, row by row, over the entries that both have.
 
     Parameters
@@ -144,17 +146,17 @@ def row_correlation(first, second, ranks: bool = True) -> np.ndarray:
     >>> row_correlation([[1, 2, 9], [1, 1, 1]], [[0, 5, 6], [1, 2, 3]])
     array([ 1., nan])
     """
-    first, second = np.array(first, dtype=float), np.array(second, dtype=float)
-    if first.shape != second.shape or first.ndim != 2:
-        raise InputError(f"got scores of shape {first.shape} and {second.shape}, expected twice the same (N, F).")
-    missing = np.isnan(first) | np.isnan(second)
-    first[missing] = second[missing] = np.nan
-    if ranks and first.size:
-        first, second = (rankdata(x, axis=1, nan_policy="omit") for x in (first, second))
-    (first, flat), (second, level) = (_centred(x) for x in (first, second))
-    length = np.sqrt((first**2).sum(axis=1) * (second**2).sum(axis=1))
-    product = (first * second).sum(axis=1)
-    return np.clip(np.divide(product, length, out=np.full(len(first), np.nan), where=~(flat | level)), -1, 1)
+    one, other = np.array(first, dtype=float), np.array(second, dtype=float)
+    if one.shape != other.shape or one.ndim != 2:
+        raise InputError(f"got scores of shape {one.shape} and {other.shape}, expected twice the same (N, F).")
+    missing = np.isnan(one) | np.isnan(other)
+    one[missing] = other[missing] = np.nan
+    if ranks and one.size:
+        one, other = (rankdata(x, axis=1, nan_policy="omit") for x in (one, other))
+    (one, flat), (other, level) = (_centred(x) for x in (one, other))
+    length = np.sqrt((one**2).sum(axis=1) * (other**2).sum(axis=1))
+    product = (one * other).sum(axis=1)
+    return np.asarray(np.clip(np.divide(product, length, out=np.full(len(one), np.nan), where=~(flat | level)), -1, 1))
 
 
 def _centred(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -167,7 +169,7 @@ def _centred(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return centred, np.abs(centred).max(axis=1, initial=0.0) <= 1e-12 * size
 
 
-def edge_map(images) -> np.ndarray:
+def edge_map(images: ArrayLike) -> np.ndarray:
     """Sobel edges of the grey image: the baseline that never saw the model (Adebayo et al. 2018).
 
     Parameters
@@ -179,7 +181,7 @@ def edge_map(images) -> np.ndarray:
     ndarray, shape (N, H, W)
     """
     grey = np.asarray(images, dtype=float).mean(axis=1)  # (N, H, W)
-    return np.hypot(ndimage.sobel(grey, axis=1), ndimage.sobel(grey, axis=2))
+    return np.asarray(np.hypot(ndimage.sobel(grey, axis=1), ndimage.sobel(grey, axis=2)))
 
 
 def random_map(n: int, height: int, width: int, seed: int, sigma: float = 4.0) -> np.ndarray:
@@ -205,10 +207,10 @@ def random_map(n: int, height: int, width: int, seed: int, sigma: float = 4.0) -
     # Smoothed across opposite edges, so that the hottest place is equally likely everywhere.
     smooth = ndimage.gaussian_filter(noise, sigma=(0, sigma, sigma), mode="wrap") if sigma else noise
     low, high = smooth.min(axis=(1, 2), keepdims=True), smooth.max(axis=(1, 2), keepdims=True)
-    return (smooth - low) / (high - low)
+    return np.asarray((smooth - low) / (high - low))
 
 
-def random_scores(present, seed: int) -> np.ndarray:
+def random_scores(present: ArrayLike, seed: int) -> np.ndarray:
     """Random scores of players: what a method that knows nothing would say.
 
     Parameters

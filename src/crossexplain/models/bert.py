@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from transformers import AutoModel, AutoTokenizer, BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
@@ -47,14 +49,15 @@ class TextClassifier(nn.Module):
             raise InputError(f"got {classes} class(es), expected at least 2.")
         self.encoder = encoder
         if getattr(encoder, "pooler", None) is not None:
-            encoder.pooler = None  # its output would not be used, and its weights would stay without a gradient
+            encoder.register_module("pooler", None)  # its output is not used, and its weights would stay without a gradient
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(encoder.config.hidden_size, classes)
 
     def forward(self, **inputs: Tensor) -> Tensor:
         """Return the logits, shape (N, C)."""
         states = self.encoder(**inputs).last_hidden_state  # (N, T, D)
-        return self.head(self.dropout(states[:, 0]))
+        logits: Tensor = self.head(self.dropout(states[:, 0]))
+        return logits
 
     @property
     def attention_layers(self) -> list[str]:
@@ -212,7 +215,7 @@ def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length:
         As for :func:`require_texts`, and for a sentence that is too long or a ``max_length`` without room for a word.
     """
     limit = tokenizer.model_max_length if max_length is None else max_length
-    batch, words = _tokenized(tokenizer, texts, limit, truncate, padding=True, return_offsets_mapping=True,
+    batch, numbers = _tokenized(tokenizer, texts, limit, truncate, padding=True, return_offsets_mapping=True,
                               return_special_tokens_mask=True, return_tensors="pt")
     lengths = batch["attention_mask"].sum(dim=1)
     if not truncate and int(lengths.max()) > limit:
@@ -220,8 +223,8 @@ def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length:
         raise InputError(f"sentence {i} has {int(lengths[i])} tokens, at most {limit} can be read; shorten it, split "
                            "it into sentences, or pass truncate=True and say so to your readers.")
     special, offsets = batch.pop("special_tokens_mask").bool(), batch.pop("offset_mapping")
-    words = torch.tensor([[-1 if word is None else word for word in row] for row in words])
-    tokens = [tokenizer.convert_ids_to_tokens(ids[: int(n)]) for ids, n in zip(batch["input_ids"], lengths)]
+    words = torch.tensor([[-1 if word is None else word for word in row] for row in numbers])
+    tokens = [list(tokenizer.convert_ids_to_tokens(ids[: int(n)])) for ids, n in zip(batch["input_ids"], lengths)]
     # An unknown character is an ordinary token to the model, whatever the tokenizer's list of special tokens says.
     return Encoded(dict(batch), special & (words < 0), offsets, words, tokens)
 
@@ -249,7 +252,7 @@ def require_texts(texts: Sequence[str]) -> list[str]:
 
 
 def _tokenized(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int, truncate: bool,
-               **options) -> tuple[BatchEncoding, list[list[int | None]]]:
+               **options: Any) -> tuple[BatchEncoding, list[list[int | None]]]:
     """Return what the tokenizer makes of sentences, and the number of the word that each token is a piece of."""
     texts, least = require_texts(texts), tokenizer.num_special_tokens_to_add() + 1
     if max_length < least:
@@ -279,11 +282,11 @@ class TextBatches:
         As for :func:`encode`, except that long sentences are cut off; and if there are not as many labels as sentences.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], labels, max_length: int = 128):
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], labels: ArrayLike, max_length: int = 128):
         self.tokenizer, self.labels = tokenizer, torch.as_tensor(labels)
         self.ids = _tokenized(tokenizer, texts, max_length, truncate=True)[0]["input_ids"]
-        if len(self.ids) != len(labels):
-            raise InputError(f"got {len(self.ids)} sentences and {len(labels)} labels, expected as many of both.")
+        if len(self.ids) != len(self.labels):
+            raise InputError(f"got {len(self.ids)} sentences and {len(self.labels)} labels, expected as many of both.")
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -6,6 +6,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 from tempfile import gettempdir
+from typing import Any
 
 import torch
 from filelock import FileLock
@@ -24,7 +25,7 @@ def folder() -> Path:
     return embedded_folder() / "checkpoints"
 
 
-def save(model: nn.Module, name: str, card: dict, folder: Path | None = None, limit: int = LIMIT) -> Path:
+def save(model: nn.Module, name: str, card: dict[str, Any], folder: Path | None = None, limit: int = LIMIT) -> Path:
     """Write weights and card, each whole or not at all.
 
     Parameters
@@ -71,7 +72,7 @@ def save(model: nn.Module, name: str, card: dict, folder: Path | None = None, li
     return target
 
 
-def read_card(name: str, folder: Path | None = None) -> dict:
+def read_card(name: str, folder: Path | None = None) -> dict[str, Any]:
     """Return the card of a checkpoint.
 
     Raises
@@ -85,12 +86,13 @@ def read_card(name: str, folder: Path | None = None) -> dict:
         raise WeightsError(f"there is no checkpoint {name!r} with a card in {path.parent}; there are: {present}. "
                            f"Make it with `python -m crossexplain train {name}`.")
     try:
-        return json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        card: dict[str, Any] = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise WeightsError(f"the card {path.with_suffix('.json')} is broken ({error}); {_again(name)}") from error
+    return card
 
 
-def load(name: str, model: nn.Module, folder: Path | None = None) -> dict:
+def load(name: str, model: nn.Module, folder: Path | None = None) -> dict[str, Any]:
     """Load weights into a model, set it to eval mode, and return the card.
 
     Parameters

@@ -7,13 +7,24 @@ so that Grad-CAM has a map to read.
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTextModel
 
 from crossexplain.checks import InputError, require_images
-from crossexplain.models.towers import ClipTextTower, ConvTower, MapPooling, beside, clip_states, dense, pool, threshold
+from crossexplain.models.towers import (
+    ClipTextTower,
+    ConvTower,
+    MapPooling,
+    Tower,
+    beside,
+    clip_states,
+    dense,
+    pool,
+    threshold,
+)
 from crossexplain.models.two_towers import JoinedTowers, TwoTowerModel
 from crossexplain.models.weights import offline, seeded
 
@@ -29,7 +40,9 @@ class DualEncoder(TwoTowerModel):
     Subclasses have ``log_scale``, the logarithm of the scale; ``see`` and ``read`` return vectors (N, D).
     """
 
-    def __init__(self, *towers):
+    log_scale: Any  # Tensor
+
+    def __init__(self, *towers: Any) -> None:
         super().__init__(*towers)
         self.bias = nn.Parameter(torch.tensor(BIAS))
 
@@ -51,7 +64,8 @@ class DualEncoder(TwoTowerModel):
 
     def logits(self, cosines: Tensor) -> Tensor:
         """Return ``scale * cosine + bias``."""
-        return self.log_scale.exp() * cosines + self.bias
+        logits: Tensor = self.log_scale.exp() * cosines + self.bias
+        return logits
 
     @torch.no_grad()
     def set_threshold(self, logits: Tensor, labels: Tensor) -> float:
@@ -105,14 +119,15 @@ class Clip(DualEncoder):
     """
 
     text_layer = "clip.text_model.embeddings"
-
+    mean: Tensor
+    std: Tensor
     def __init__(self, clip: CLIPModel, pad: int | None = None, mean: tuple[float, ...] = MEAN,
                  std: tuple[float, ...] = STD, tail: int = 2):
         super().__init__()
         self.clip, self.pad, self.tail = clip, pad, tail
         self.register_buffer("mean", torch.tensor(mean)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(std)[:, None, None], persistent=False)
-        vision = clip.config.vision_config
+        vision: Any = clip.config.vision_config
         self.size, self.grid = vision.image_size, vision.image_size // vision.patch_size
         self.blocks = _numbered("clip.vision_model.encoder.layers", vision)
         self.text_blocks = _numbered("clip.text_model.encoder.layers", clip.config.text_config)
@@ -127,12 +142,13 @@ class Clip(DualEncoder):
 
     def see(self, images: Tensor) -> Tensor:
         """Return one vector a picture, (N, D)."""
-        return self.clip.visual_projection(self.clip.vision_model(pixel_values=self._pixels(images)).pooler_output)
+        vectors: Tensor = self.clip.visual_projection(self.clip.vision_model(pixel_values=self._pixels(images)).pooler_output)
+        return vectors
 
     def image_map(self, images: Tensor) -> Tensor:
         """Return the states of class token and patches before the last ``tail`` blocks, (N, 1 + P, C)."""
         vision = self.clip.vision_model
-        states = vision.pre_layrnorm(vision.embeddings(self._pixels(images)))
+        states: Tensor = vision.pre_layrnorm(vision.embeddings(self._pixels(images)))
         for block in vision.encoder.layers[: -self.tail]:
             states = block(states, None)
         return states
@@ -141,12 +157,14 @@ class Clip(DualEncoder):
         """Return one vector a picture, (N, D), of the states that :meth:`image_map` returned."""
         for block in self.clip.vision_model.encoder.layers[-self.tail :]:
             states = block(states, None)
-        return self.clip.visual_projection(self.clip.vision_model.post_layernorm(states[:, 0]))
+        vectors: Tensor = self.clip.visual_projection(self.clip.vision_model.post_layernorm(states[:, 0]))
+        return vectors
 
     def read(self, tokens: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Return one vector a text, (N, D), read at its end-of-text token."""
         states = clip_states(self.clip.text_model, tokens, attention_mask, self.pad)
-        return self.clip.text_projection(pool(*states, "last"))
+        vectors: Tensor = self.clip.text_projection(pool(*states, "last"))
+        return vectors
 
     def _pixels(self, images: Tensor) -> Tensor:
         return (require_images(images, channels=3, side=self.size) - self.mean) / self.std
@@ -172,7 +190,7 @@ class ClipCNN(DualEncoder, JoinedTowers):
         follows the mean of their cosines: an ensemble in one model. ``look`` has as many.
     """
 
-    def __init__(self, image: nn.Module, text: nn.Module, pooling: str | nn.Module = "last", width: int = 256,
+    def __init__(self, image: Tower, text: Tower, pooling: str | nn.Module = "last", width: int = 256,
                  dropout: float = 0.0, look: nn.Module | None = None, hidden: int = 0, parts: int = 1):
         super().__init__(image, text, pooling, MapPooling(image.width, width, dropout) if look is None else look)
         self.parts = parts
@@ -183,7 +201,8 @@ class ClipCNN(DualEncoder, JoinedTowers):
 
     def read(self, tokens: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Return one vector a text, (N, D)."""
-        return self.say(super().read(tokens, attention_mask))
+        vectors: Tensor = self.say(super().read(tokens, attention_mask))
+        return vectors
 
 
 class Contrast(nn.Module):
@@ -198,7 +217,7 @@ class Contrast(nn.Module):
 
     def __init__(self, model: nn.Module):
         super().__init__()
-        self.model = model
+        self.model: Any = model
         self.train(model.training)
 
     def forward(self, maps: Tensor, tokens: Tensor, more: Tensor | None = None,
@@ -227,7 +246,8 @@ class Contrast(nn.Module):
             cut = zip(*(vectors.chunk(self.model.parts, dim=1) for vectors in (seen, read)))
             each = torch.stack([self.model.logits_of_all_pairs(*part) for part in cut])
             return each if len(each) > 1 else each[0]
-        return self.model.match(seen.repeat_interleave(len(read) // len(seen), dim=0), read)
+        logits: Tensor = self.model.match(seen.repeat_interleave(len(read) // len(seen), dim=0), read)
+        return logits
 
 
 def sigmoid_loss(logits: Tensor, true: Tensor) -> Tensor:
@@ -311,7 +331,7 @@ def small_vit(vocabulary: int, length: int, side: int = 96, patch: int = 12, wid
 
 def small_cnn(vocabulary: int, length: int, seed: int = 0) -> ClipCNN:
     """Return a small dual encoder with a convolutional image tower and random weights; arguments as for :func:`small_vit`."""
-    config = small_text(vocabulary, length)
+    config: Any = small_text(vocabulary, length)
     with seeded(seed):
         text = CLIPTextModel._from_config(config, attn_implementation="eager")
         model = ClipCNN(ConvTower(), ClipTextTower(text, pad=0), width=config.projection_dim)
@@ -348,7 +368,7 @@ def load(folder: str | Path) -> Clip:
     return model.requires_grad_(False).eval()
 
 
-def _numbered(name: str, config) -> list[str]:
+def _numbered(name: str, config: Any) -> list[str]:
     return [f"{name}.{i}" for i in range(config.num_hidden_layers)]
 
 

@@ -54,7 +54,8 @@ class Tower(nn.Module):
         Tensor, shape (N, 4, 10)
         """
         require_images(images, channels=1, side=2 * SIDE, unit=True)  # a grey collage of four digits
-        return self.name(self.drop(self.features(images))).flatten(2).transpose(1, 2)
+        logits: Tensor = self.name(self.drop(self.features(images))).flatten(2).transpose(1, 2)
+        return logits
 
 
 class CnnLstm(TwoTowerModel):
@@ -111,12 +112,13 @@ class CnnLstm(TwoTowerModel):
 
     def see(self, images: Tensor) -> Tensor:
         """Return the probabilities of the digits of each cell, (N, 40)."""
-        return (self.tower(images) / self.temperature).softmax(dim=2).flatten(1)
+        probabilities: Tensor = (self.tower(images) / self.temperature).softmax(dim=2).flatten(1)
+        return probabilities
 
     def read(self, tokens: Tensor) -> Tensor:
         """Return the sentences (N, T) as one vector each, (N, width)."""
         require_tokens(tokens, self.embedding.num_embeddings)
-        steps, _ = self.lstm(self.embedding(tokens))  # (N, T, width)
+        steps: Tensor = self.lstm(self.embedding(tokens))[0]  # (N, T, width)
         real = tokens != 0  # (N, T)
         if self.pooling == "last":
             return pool(steps, real, "last")
@@ -124,7 +126,8 @@ class CnnLstm(TwoTowerModel):
 
     def match(self, seen: Tensor, read: Tensor) -> Tensor:
         """Return the logits (N,) of collages (N, 40) and sentences (N, width) that were encoded before."""
-        return self.fusion(torch.cat([self.seen(seen), self.said(read)], dim=1))[:, 0]
+        logits: Tensor = self.fusion(torch.cat([self.seen(seen), self.said(read)], dim=1))[:, 0]
+        return logits
 
 
 class AfterTower(TwoTowerModel):
@@ -158,7 +161,7 @@ class AfterTower(TwoTowerModel):
         """Return the logits (N,)."""
         return self.whole.match(seen, read)
 
-    def forward(self, seen: Tensor, tokens: Tensor) -> Tensor:
+    def forward(self, seen: Tensor, tokens: Tensor) -> Tensor:  # type: ignore[override]  # it takes other inputs by name
         """Return the logits (N,) that the sentences hold of the collages."""
         return super().forward(seen, tokens)
 

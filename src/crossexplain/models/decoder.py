@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from crossexplain.checks import InputError, require_tokens
-from crossexplain.models.towers import ConvTower
+from crossexplain.models.towers import ConvTower, Tower
 from crossexplain.models.weights import seeded
 
 QUIET = 0.1  # what normalised patches are multiplied by, so that they begin about as large as the embeddings of words
@@ -35,7 +35,7 @@ class Decoder(nn.Module):
 
     image_layer, text_layer = "project", "language.model.embed_tokens"
 
-    def __init__(self, image: nn.Module, language: LlamaForCausalLM, image_token: int, side: int):
+    def __init__(self, image: Tower, language: LlamaForCausalLM, image_token: int, side: int):
         super().__init__()
         width, self.grid, self.image_token = language.config.hidden_size, side // 2, image_token
         self.image, self.language = image, language
@@ -44,11 +44,13 @@ class Decoder(nn.Module):
 
     def image_map(self, images: Tensor) -> Tensor:
         """Return the map (N, C, h, w) of pictures."""
-        return self.image(images)
+        maps: Tensor = self.image(images)
+        return maps
 
     def patches(self, maps: Tensor) -> Tensor:
         """Return what the language model gets of maps (N, C, h, w), row by row; (N, P, D)."""
-        return QUIET * self.norm(self.project(maps).flatten(2).transpose(1, 2) + self.place)
+        patches: Tensor = QUIET * self.norm(self.project(maps).flatten(2).transpose(1, 2) + self.place)
+        return patches
 
     def forward(self, images: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Return the logits of the word after each token, (N, L, V).
@@ -69,7 +71,9 @@ class Decoder(nn.Module):
         words = self.language.model.embed_tokens(input_ids)
         states = words.masked_scatter(here[..., None], patches.to(words.dtype))
         places = (attention_mask.long().cumsum(dim=1) - 1).clamp(min=0)  # padding at the front moves no word
-        return self.language(inputs_embeds=states, attention_mask=attention_mask, position_ids=places, use_cache=False).logits
+        out = self.language(inputs_embeds=states, attention_mask=attention_mask, position_ids=places, use_cache=False)
+        logits: Tensor = out.logits
+        return logits
 
 
 def small(vocabulary: int, image_token: int, side: int = 96, width: int = 128, layers: int = 4, seed: int = 0) -> Decoder:

@@ -48,9 +48,10 @@ class DialogueHead(nn.Module):
             self.first, self.pairs, self.attend = nn.LayerNorm(width), nn.Linear(width, 2 * width), Attention(width)
             self.dense = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Dropout(0.3),
                                        nn.Linear(2 * width, width))
-            self.out = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, classes))
-            nn.init.zeros_(self.out[1].weight)
-            nn.init.zeros_(self.out[1].bias)
+            last = nn.Linear(width, classes)
+            self.out = nn.Sequential(nn.LayerNorm(width), last)
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
 
     def forward(self, words: Tensor, speakers: Tensor, present: Tensor) -> Tensor:
         """Return logits (N, C).
@@ -74,7 +75,8 @@ class DialogueHead(nn.Module):
 
     def encode(self, name: str, inputs: Mapping[str, Tensor]) -> Tensor:
         """Return a vector a turn of what is said, or of who speaks, (R, T, D)."""
-        given = inputs[require_one_of(name, ("words", "speakers"), "modality")]
+        require_one_of(name, ("words", "speakers"), "modality")
+        given = inputs[name]
         if given.ndim != 3:
             raise InputError(f"got {name} of shape {tuple(given.shape)}, expected a vector a turn, (N, T, D).")
         return self.read(given) if name == "words" else self.who(given) if self.context else given[..., :0]
@@ -85,7 +87,7 @@ class DialogueHead(nn.Module):
         if present.shape != read.shape[:2] or not present[:, -1].all():
             raise InputError(f"got present of shape {tuple(present.shape)} for {tuple(read.shape[:2])} turns, expected one "
                              "entry a turn, and the last turn, whose emotion is named, always there.")
-        own = self.own(read[:, -1])
+        own: Tensor = self.own(read[:, -1])
         if not self.context:
             return own
         if parts["speakers"].shape[:2] != read.shape[:2] or read.shape[1] != len(self.age):
@@ -98,4 +100,5 @@ class DialogueHead(nn.Module):
         turns = turns + self.age
         normed, last = self.first(turns), turns[:, -1]
         last = last + self.attend(normed[:, -1:], self.pairs(normed), present)[0][:, 0]
-        return own + self.out(last + self.dense(last))
+        logits: Tensor = own + self.out(last + self.dense(last))
+        return logits

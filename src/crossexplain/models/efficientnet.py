@@ -69,7 +69,7 @@ class Block(nn.Module):
     def forward(self, maps: Tensor) -> Tensor:
         """Return maps (N, width, h, w) of maps (N, before, h, w)."""
         inner = self.expand(maps) if hasattr(self, "expand") else maps
-        changed = self.project(self.apart(inner))
+        changed: Tensor = self.project(self.apart(inner))
         return maps + changed if self.adds else changed
 
 
@@ -112,7 +112,8 @@ class EfficientNetLite0(CutInTwo):
         super().__init__()
         if cut not in range(LAST + 1):
             raise InputError(f"got cut={cut!r}, expected the number of a layer of features, 0 to {LAST}.")
-        layers, before = [nn.Sequential(*_convolution(3, 32, 3, 2), nn.ReLU6())], 32
+        layers: list[nn.Module] = [nn.Sequential(*_convolution(3, 32, 3, 2), nn.ReLU6())]
+        before = 32
         for count, kernel, stride, factor, channels in STAGES:
             for i in range(count):
                 layers.append(Block(before, channels, kernel, stride if i == 0 else 1, factor))
@@ -130,11 +131,13 @@ class EfficientNetLite0(CutInTwo):
     def tower(self, images: Tensor) -> Tensor:
         """Return the map at the cut (N, C, h, w) of images (N, 3, S, S) in [0, 1]."""
         images = require_images(images, channels=3, smallest=SMALLEST, unit=True)
-        return self.features[: self.cut + 1]((255 * images - 127) / 128)
+        maps: Tensor = self.features[: self.cut + 1]((255 * images - 127) / 128)
+        return maps
 
     def head(self, maps: Tensor) -> Tensor:
         """Return logits (N, 1000) of the map at the cut."""
-        return self.classifier(self.features[self.cut + 1 :](maps).mean(dim=(2, 3)))
+        logits: Tensor = self.classifier(self.features[self.cut + 1 :](maps).mean(dim=(2, 3)))
+        return logits
 
 
 def own_name(key: str) -> str:
@@ -162,7 +165,8 @@ def fused(model: EfficientNetLite0) -> EfficientNetLite0:
     model : EfficientNetLite0
         In eval mode; stays as it is.
     """
-    model = copy.deepcopy(require_eval(model))
+    require_eval(model)
+    model = copy.deepcopy(model)
     for layers in [part for part in model.modules() if isinstance(part, nn.Sequential)]:
         for i, (convolution, norm) in enumerate(itertools.pairwise(layers)):
             if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,6 +34,7 @@ from crossexplain.files import write_whole
 
 log = logging.getLogger(__name__)
 
+Rows = Sequence[int] | np.ndarray | Tensor  # numbers of inputs
 WAIT = 3600  # seconds to wait for another process that makes the same encoding
 
 
@@ -64,7 +66,7 @@ class Encodings:
     def __len__(self) -> int:
         return len(self._places)
 
-    def __getitem__(self, indices: Sequence[int] | Tensor) -> Tensor:
+    def __getitem__(self, indices: Rows) -> Tensor:
         """Return the features of some inputs, (n, ...), float32.
 
         Where each input has its own number of rows, these are one after the other; :meth:`padded` keeps them apart.
@@ -76,7 +78,7 @@ class Encodings:
         """
         return torch.from_numpy(np.concatenate([np.empty((0, *self.shape), np.float32), *self._rows(indices)]))
 
-    def padded(self, indices: Sequence[int] | Tensor) -> tuple[Tensor, Tensor]:
+    def padded(self, indices: Rows) -> tuple[Tensor, Tensor]:
         """Return the rows of some inputs, followed by zeros, and which are rows.
 
         Parameters
@@ -93,13 +95,13 @@ class Encodings:
         values = nn.utils.rnn.pad_sequence(rows, batch_first=True)
         return values, torch.arange(values.shape[1]) < torch.tensor([len(part) for part in rows])[:, None]
 
-    def _rows(self, indices: Sequence[int] | Tensor) -> list[np.ndarray]:
+    def _rows(self, indices: Rows) -> list[np.ndarray]:
         """Return views of the rows of some inputs; nothing is read yet."""
-        indices = np.asarray(indices, dtype=np.int64)
-        wrong = indices[(indices < 0) | (indices >= len(self))]
+        chosen = np.asarray(indices, dtype=np.int64)
+        wrong = chosen[(chosen < 0) | (chosen >= len(self))]
         if len(wrong):
             raise IndexError(f"input {wrong[0]} was asked for, there are {len(self):,} (0 to {len(self) - 1:,}).")
-        return [self._values[shard][first:end] for shard, first, end in self._places[indices].tolist()]
+        return [self._values[shard][first:end] for shard, first, end in self._places[chosen].tolist()]
 
 
 def encode(
@@ -111,7 +113,7 @@ def encode(
     settings: Mapping[str, object],
     forward: Callable[..., Tensor] | None = None,
     mask: str | None = None,
-    lengths: Sequence[int] | None = None,
+    lengths: Sequence[float] | None = None,
     batch_size: int = 32,
     shard_size: int = 256,
     progress: bool = True,
@@ -179,10 +181,10 @@ def encode(
             if (shard := _Shard.read(path, len(indices))) is not None:
                 bar.update(len(indices))
             else:
-                values, lengths = compute(indices)
+                values, rows = compute(indices)
                 if not is_new:
                     _require_room(home, values.nbytes * -(-(len(order) - start) // shard_size))
-                shard, is_new = _Shard.write(path, values, lengths, len(indices)), True
+                shard, is_new = _Shard.write(path, values, rows, len(indices)), True
             shards.append(shard)
     return Encodings(home, shards, order)
 
@@ -197,7 +199,7 @@ class _Shard:
     @classmethod
     def write(cls, path: Path, values: np.ndarray, lengths: list[int] | None, inputs: int) -> "_Shard":
         """Write a shard, each of its files whole or not at all."""
-        content, note = io.BytesIO(), {"inputs": inputs, "checksum": zlib.crc32(values), "lengths": lengths}
+        content, note = io.BytesIO(), {"inputs": inputs, "checksum": zlib.crc32(values.data), "lengths": lengths}
         np.save(content, values)
         _save(path, content.getbuffer())
         _save(path.with_suffix(".json"), json.dumps(note).encode())
@@ -211,7 +213,7 @@ class _Shard:
             return None
         try:
             about, values = json.loads(note.read_bytes()), np.load(path, mmap_mode="r")
-            if about["inputs"] == inputs and about["checksum"] == zlib.crc32(np.ascontiguousarray(values)):
+            if about["inputs"] == inputs and about["checksum"] == zlib.crc32(np.ascontiguousarray(values).data):
                 return cls(path, about["lengths"])
         except (OSError, ValueError, KeyError, EOFError):
             pass  # told below, as is another checksum
@@ -219,8 +221,9 @@ class _Shard:
         return None
 
 
-def _features(forward, batch, names: Sequence[str], mask: str | None, batch_size: int, device: torch.device,
-              bar: tqdm, indices: list[int]) -> tuple[np.ndarray, list[int] | None]:
+def _features(forward: Callable[..., Tensor], batch: Callable[[list[int]], Mapping[str, Tensor]], names: Sequence[str],
+              mask: str | None, batch_size: int, device: torch.device, bar: "tqdm[Any]",
+              indices: list[int]) -> tuple[np.ndarray, list[int] | None]:
     """Send some inputs through the model; return the features one after the other, and how many rows each input has."""
     values: list[Tensor] = []  # of each input
     for start in range(0, len(indices), batch_size):
@@ -244,7 +247,8 @@ def _features(forward, batch, names: Sequence[str], mask: str | None, batch_size
     return torch.cat(values).numpy(), [len(part) for part in values]
 
 
-def _about(model: nn.Module, names: Sequence[str], settings, order: np.ndarray, shard_size: int) -> dict:
+def _about(model: nn.Module, names: Sequence[str], settings: Mapping[str, object], order: np.ndarray,
+           shard_size: int) -> dict[str, Any]:
     """Return what an encoding is of, and a key that changes with any of it."""
     weights, inputs = hashlib.sha256(), hashlib.sha256()
     for name, tensor in model.state_dict().items():
@@ -252,7 +256,7 @@ def _about(model: nn.Module, names: Sequence[str], settings, order: np.ndarray, 
         weights.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy())
     for name in names:
         inputs.update(name.encode("utf-8", "surrogatepass") + b"\0")
-    inputs.update(np.ascontiguousarray(order, dtype=np.int64))
+    inputs.update(np.ascontiguousarray(order, dtype=np.int64).data)
     about = {"model": type(model).__name__, "weights": weights.hexdigest(), "inputs": inputs.hexdigest(),
              "number": len(names), "settings": dict(settings), "dtype": "float16", "shard_size": shard_size}
     return {"key": hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest(), **about}
@@ -285,7 +289,7 @@ def _require_room(home: Path, size: int) -> None:
                             "room, or name a folder on another disk, and run the same call again.")
 
 
-def _require_usable(model: nn.Module, names, lengths) -> None:
+def _require_usable(model: nn.Module, names: Sequence[str], lengths: Sequence[float] | None) -> None:
     if model.training:
         raise InputError("the model is in training mode, where dropout changes its features; call model.eval() first.")
     if isinstance(names, str) or not len(names):

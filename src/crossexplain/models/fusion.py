@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from crossexplain.models.clip import SCALE, DualEncoder
-from crossexplain.models.towers import MapPooling, dense, threshold
+from crossexplain.models.towers import MapPooling, Tower, dense, threshold
 from crossexplain.models.two_towers import JoinedTowers
 
 
@@ -33,7 +33,7 @@ class Fusion(JoinedTowers):
         Before and after those units.
     """
 
-    def __init__(self, image: nn.Module, text: nn.Module, pooling: str | nn.Module = "mean", width: int = 256,
+    def __init__(self, image: Tower, text: Tower, pooling: str | nn.Module = "mean", width: int = 256,
                  dropout: float = 0.1, look: nn.Module | None = None, hidden: int = 0, hidden_dropout: float = 0.0):
         super().__init__(image, text, pooling, MapPooling(image.width, width) if look is None else look)
         self.seen = nn.LayerNorm(width)
@@ -46,7 +46,12 @@ class Fusion(JoinedTowers):
 
     def match(self, seen: Tensor, read: Tensor) -> Tensor:
         """Return the logits (N,) of vectors of pictures (N, width) and of texts (N, D)."""
-        return self.dense(torch.cat([self.seen(seen), self.said(read)], dim=-1))[..., 0]
+        logits: Tensor = self.dense(torch.cat([self.seen(seen), self.said(read)], dim=-1))[..., 0]
+        return logits
+
+    @property
+    def _linear(self) -> list[nn.Linear]:
+        return [layer for layer in self.dense if isinstance(layer, nn.Linear)]
 
     @torch.no_grad()
     def begin_with_difference(self, against: bool = False) -> None:
@@ -61,7 +66,7 @@ class Fusion(JoinedTowers):
             Let units come in pairs of opposite directions, at right angles to those of other pairs, and the later layers add
             up: the logit begins by falling with the distance between the two vectors.
         """
-        first, *others = (layer for layer in self.dense if isinstance(layer, nn.Linear))
+        first, *others = self._linear
         half = first.in_features // 2
         if against:
             directions = nn.init.orthogonal_(first.weight.new_empty(first.out_features // 2, half)) / half**0.5
@@ -75,9 +80,9 @@ class Fusion(JoinedTowers):
     @torch.no_grad()
     def begin_with_spread(self, logits: Tensor, wanted: Tensor) -> None:
         """Scale and shift the logit so that its mean and standard deviation over some pairs become those of other logits."""
-        factor = wanted.std() / logits.std()
-        self.dense[-1].weight.mul_(factor)
-        self.dense[-1].bias.mul_(factor).add_(wanted.mean() - factor * logits.mean())
+        factor, last = wanted.std() / logits.std(), self._linear[-1]
+        last.weight.mul_(factor)
+        last.bias.mul_(factor).add_(wanted.mean() - factor * logits.mean())
 
     @torch.no_grad()
     def set_threshold(self, logits: Tensor, labels: Tensor) -> float:
@@ -89,7 +94,7 @@ class Fusion(JoinedTowers):
             The logit that was at the threshold before.
         """
         logit = threshold(logits, labels)
-        self.dense[-1].bias -= logit
+        self._linear[-1].bias.sub_(logit)
         return logit
 
 
@@ -110,12 +115,15 @@ class Aligned(DualEncoder):
 
     def pool_map(self, maps: Tensor) -> Tensor:
         """Return the vectors (N, width) of maps that the fusion's dense layers read."""
-        return self.fusion.seen(self.fusion.pool_map(maps))
+        vectors: Tensor = self.fusion.seen(self.fusion.pool_map(maps))
+        return vectors
 
     def see(self, images: Tensor) -> Tensor:
         """Return the vectors (N, width) of pictures."""
-        return self.fusion.seen(self.fusion.see(images))
+        vectors: Tensor = self.fusion.seen(self.fusion.see(images))
+        return vectors
 
     def read(self, tokens: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Return the vectors (N, width) of texts."""
-        return self.fusion.said(self.fusion.read(tokens, attention_mask))
+        vectors: Tensor = self.fusion.said(self.fusion.read(tokens, attention_mask))
+        return vectors

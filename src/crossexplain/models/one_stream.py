@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from transformers import ViltConfig, ViltModel
 
 from crossexplain.checks import InputError, require_tokens
-from crossexplain.models.towers import ConvTower
+from crossexplain.models.towers import ConvTower, Tower
 from crossexplain.models.weights import seeded
 
 
@@ -33,19 +33,21 @@ class OneStream(nn.Module):
 
     image_layer, text_layer, joint_layer = "patches", "vilt.embeddings.text_embeddings", "vilt.embeddings"
 
-    def __init__(self, image: nn.Module, vilt: ViltModel, side: int):
+    def __init__(self, image: Tower, vilt: ViltModel, side: int):
         super().__init__()
         width, self.grid = vilt.config.hidden_size, side // 2
         self.image, self.vilt = image, vilt
-        vilt.embeddings.patch_embeddings = None  # patches come from the map; unused weights would stay without a gradient
-        vilt.embeddings.cls_token = vilt.embeddings.position_embeddings = None
+        vilt.embeddings.register_module("patch_embeddings", None)  # patches come from the map; unused weights have no gradient
+        for unused in ("cls_token", "position_embeddings"):
+            vilt.embeddings.register_parameter(unused, None)
         self.patches = nn.Conv2d(image.width, width, 2, 2)
         self.place = nn.Parameter(0.02 * torch.randn(self.grid**2, width))
         self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, 1)
 
     def image_map(self, images: Tensor) -> Tensor:
         """Return the map (N, C, h, w) of pictures."""
-        return self.image(images)
+        maps: Tensor = self.image(images)
+        return maps
 
     def states(self, maps: Tensor, tokens: Tensor) -> Tensor:
         """Return the states of words and patches after the last layer, (N, T + P, D)."""
@@ -55,12 +57,15 @@ class OneStream(nn.Module):
             raise InputError(f"got maps of {' x '.join(map(str, maps.shape[2:]))} places, expected {2 * self.grid} x "
                              f"{2 * self.grid}; pass pictures of the size that the model was made for.")
         everywhere = torch.ones(patches.shape[:2], dtype=torch.long, device=tokens.device)
-        return self.vilt(input_ids=tokens, attention_mask=(tokens != 0).long(), image_embeds=self.norm(patches + self.place),
-                         pixel_mask=everywhere).last_hidden_state
+        states: Tensor = self.vilt(
+            input_ids=tokens, attention_mask=(tokens != 0).long(), image_embeds=self.norm(patches + self.place),
+            pixel_mask=everywhere).last_hidden_state
+        return states
 
     def match(self, maps: Tensor, tokens: Tensor) -> Tensor:
         """Return the logits (N,) of maps (N, C, h, w) and texts (N, T)."""
-        return self.head(self.states(maps, tokens)[:, 0])[:, 0]
+        logits: Tensor = self.head(self.states(maps, tokens)[:, 0])[:, 0]
+        return logits
 
     def forward(self, images: Tensor, tokens: Tensor) -> Tensor:
         """Return the logits (N,) that texts, which begin with a class token and are padded with 0, are true of pictures."""

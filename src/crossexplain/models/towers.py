@@ -7,6 +7,7 @@ within itself where a gradient is best read: the last map, and the embeddings.
 
 import copy
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +20,22 @@ from crossexplain.models.vgg import ImageNetClassifier
 POOLINGS = ("max", "mean", "first", "last")
 
 
-class ConvTower(nn.Module):
+class Tower(nn.Module):
+    """What reads one modality: any module that has these two attributes will do.
+
+    Attributes
+    ----------
+    width : int
+        Channels C of the map, or length D of the states.
+    layer : str
+        Within the tower, where a gradient is best read.
+    """
+
+    width: int
+    layer: str
+
+
+class ConvTower(Tower):
     """A small convolutional network: five convolutions with batch norm and ReLU; the map has an eighth of the picture's side.
 
     Parameters
@@ -45,10 +61,11 @@ class ConvTower(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the last map (N, C, H / 8, W / 8) of pictures (N, 3, H, W) in [0, 1]."""
-        return self.features(2 * require_images(images, channels=3) - 1)
+        maps: Tensor = self.features(2 * require_images(images, channels=3) - 1)
+        return maps
 
 
-class ImageNetTower(nn.Module):
+class ImageNetTower(Tower):
     """The convolutions of a network with ImageNet weights, VGG, SqueezeNet or EfficientNet, up to its last map.
 
     Parameters
@@ -78,7 +95,7 @@ def coarse(maps: Tensor) -> Tensor:
     return nn.functional.avg_pool2d(maps, 3, 2)
 
 
-class EncoderTower(nn.Module):
+class EncoderTower(Tower):
     """A BERT or any other Hugging Face encoder.
 
     Parameters
@@ -95,19 +112,27 @@ class EncoderTower(nn.Module):
         super().__init__()
         self.encoder, self.pad, self.width = encoder, pad, encoder.config.hidden_size
         if getattr(encoder, "pooler", None) is not None:
-            encoder.pooler = None  # its output would not be used, and its weights would stay without a gradient
+            encoder.register_module("pooler", None)  # its output is not used, and its weights would stay without a gradient
 
     def forward(self, tokens: Tensor, attention_mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return the states of all tokens, (N, T, D), and which are attended to, (N, T)."""
         require_tokens(tokens, self.encoder.config.vocab_size)
-        real = _attended(tokens, attention_mask, tokens != self.pad)
+        real = _attended(tokens, attention_mask, torch.ones_like(tokens).bool() if self.pad is None else tokens != self.pad)
         if not real.any(dim=1).all():
             raise InputError(f"text {int((~real.any(dim=1)).nonzero()[0, 0])} has no token that is attended to; leave it out, "
                              "or keep its special tokens when words are hidden.")
         return self.encoder(input_ids=tokens, attention_mask=real.long()).last_hidden_state, real
 
 
-class GivenMaps(nn.Module):
+class _Given(Tower):
+    layer = "given"
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.width, self.given = width, nn.Identity()
+
+
+class GivenMaps(_Given):
     """Takes the place of a frozen image tower, and is given the maps that the tower made before.
 
     A model between given towers is the part of it that learns. It is called as the whole model is, with encodings in place of
@@ -119,22 +144,16 @@ class GivenMaps(nn.Module):
     width : int
         Channels of the maps.
     """
-
-    layer = "given"
-
-    def __init__(self, width: int):
-        super().__init__()
-        self.width, self.given = width, nn.Identity()
-
     def forward(self, maps: Tensor) -> Tensor:
         """Return maps (N, C, h, w) unchanged."""
         if maps.ndim != 4 or maps.shape[1] != self.width:
             raise InputError(f"got maps of shape {tuple(maps.shape)}, expected (N, {self.width}, h, w): the maps of the image "
                              "tower, not the pictures.")
-        return self.given(maps)
+        given: Tensor = self.given(maps)
+        return given
 
 
-class GivenStates(GivenMaps):
+class GivenStates(_Given):
     """Takes the place of a frozen text tower, and is given the states that the tower made before; as :class:`GivenMaps`.
 
     Parameters
@@ -166,13 +185,12 @@ class ClipTextTower(EncoderTower):
 
     def __init__(self, encoder: CLIPTextModel, pad: int | None = None):
         super().__init__(encoder, pad)
-
     def forward(self, tokens: Tensor, attention_mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return the states of all tokens after the final layer norm, (N, T, D), and which are attended to, (N, T)."""
         return clip_states(self.encoder, tokens, attention_mask, self.pad)
 
 
-def clip_states(encoder: CLIPTextModel, tokens: Tensor, attention_mask: Tensor | None = None,
+def clip_states(encoder: PreTrainedModel, tokens: Tensor, attention_mask: Tensor | None = None,
                 pad: int | None = None) -> tuple[Tensor, Tensor]:
     """Return the states of CLIP's text transformer, and which tokens are attended to.
 
@@ -196,11 +214,11 @@ def clip_states(encoder: CLIPTextModel, tokens: Tensor, attention_mask: Tensor |
     InputError
         For a text without an end-of-text token, or one whose end-of-text token is masked.
     """
-    config = encoder.config
+    config: Any = encoder.config
     require_tokens(tokens, config.vocab_size, config.max_position_embeddings)
     # Configurations from before 2023 have 2 here, where they mean the last word of the vocabulary.
     end = config.vocab_size - 1 if config.eos_token_id == 2 else config.eos_token_id
-    ends = tokens == end
+    ends: Tensor = tokens == end
     real = ends.cumsum(dim=1) - ends.long() == 0  # nothing after the first end
     if pad is not None and pad != end:
         real = real & (tokens != pad)
@@ -240,9 +258,8 @@ class MapPooling(nn.Module):
         # between equal maxima. Training keeps to amax.
         most = seen.amax(dim=2) if self.training else seen.max(dim=2).values
         mean = seen.mean(dim=2) if self.training else seen.sum(dim=2) / seen.shape[2]  # the same, with a cheaper gradient
-        return self.join(torch.cat([mean, most], dim=1))
-
-
+        vectors: Tensor = self.join(torch.cat([mean, most], dim=1))
+        return vectors
 class FrozenMapPooling(nn.Module):
     """Make one vector of the map of a frozen tower: mean and maximum over the places, then a linear layer.
 
@@ -261,6 +278,8 @@ class FrozenMapPooling(nn.Module):
         Linear layers :func:`beside` each other.
     """
 
+    middle: Tensor
+    spread: Tensor
     def __init__(self, channels: int, width: int, dropout: float = 0.0, later: Sequence[nn.Module] = (), parts: int = 1):
         super().__init__()
         self.later = nn.ModuleList(copy.deepcopy(layer).requires_grad_(False).eval() for layer in later)
@@ -292,7 +311,8 @@ class FrozenMapPooling(nn.Module):
     def forward(self, maps: Tensor) -> Tensor:
         """Return vectors (N, width) of maps (N, C, h, w), or of what :meth:`gather` returned for them, (N, P)."""
         gathered = self.gather(maps) if maps.ndim == 4 else maps
-        return self.join((gathered - self.middle) / self.spread)
+        vectors: Tensor = self.join((gathered - self.middle) / self.spread)
+        return vectors
 
 
 class WordPooling(nn.Module):
@@ -315,8 +335,9 @@ class WordPooling(nn.Module):
 
     def forward(self, states: Tensor, real: Tensor) -> Tensor:
         """Return vectors (N, D) of states (N, T, D), of which those that are real (N, T) count."""
-        weights = self.weigh(states).masked_fill(~real[:, :, None], -torch.inf).softmax(dim=1)  # (N, T, parts)
-        return (weights[..., None] * states.unflatten(2, (self.parts, -1))).sum(dim=1).flatten(1)
+        weights: Tensor = self.weigh(states).masked_fill(~real[:, :, None], -torch.inf).softmax(dim=1)  # (N, T, parts)
+        vectors: Tensor = (weights[..., None] * states.unflatten(2, (self.parts, -1))).sum(dim=1).flatten(1)
+        return vectors
 
 
 class Beside(nn.Module):

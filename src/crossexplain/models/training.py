@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
@@ -191,7 +191,7 @@ def fit(
             run.note(mean, scored, time.perf_counter() - started)
             if checkpoint is not None and accelerator.is_main_process:
                 run.save(Path(checkpoint))
-            bar.set_postfix(loss=f"{mean:.4f}", **({} if scored is None else {"validation": f"{scored:.4f}"}))
+            bar.set_postfix({"loss": f"{mean:.4f}"} | ({} if scored is None else {"validation": f"{scored:.4f}"}))
             bar.update()
     model.load_state_dict(run.best)
     model.eval()
@@ -244,7 +244,7 @@ class _Run:
     device : str
     """
 
-    def __init__(self, parts: dict, settings: dict, device: str):
+    def __init__(self, parts: dict[str, Any], settings: dict[str, Any], device: str):
         self.parts, self.settings, self.epoch, self.history = parts, settings, 0, History(device=device)
         self.best = _copy(parts["model"].state_dict())
 
@@ -283,7 +283,8 @@ class _Run:
         self.history = History(**state["history"] | {"device": self.history.device})
 
 
-def _epoch(accelerator, model, optimizer, scheduler, train, batch_size, loss, half) -> float:
+def _epoch(accelerator: Accelerator, model: nn.Module, optimizer: Any, scheduler: Any, train: Batches, batch_size: int,
+           loss: Callable[[Tensor, Tensor], Tensor], half: bool) -> float:
     """Run through the training examples once and return the mean loss."""
     model.train()
     half = half and _halves(accelerator.device.type)
@@ -314,7 +315,7 @@ def _halves(device: str) -> bool:
     return device != "cpu" or any(getattr(torch.cpu, name, bool)() for name in checks)
 
 
-def _scheduler(optimizer, schedule: str, lr: float, steps: int):
+def _scheduler(optimizer: torch.optim.Optimizer, schedule: str, lr: float, steps: int) -> torch.optim.lr_scheduler.LRScheduler:
     if schedule == "one-cycle":
         return torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=lr, total_steps=steps, pct_start=0.3)
     return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)

@@ -5,16 +5,19 @@
 """
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from crossexplain.checks import require_one_of, require_pairs
 from crossexplain.contract import TwoTowers
-from crossexplain.models.towers import POOLINGS, pool
+from crossexplain.models.towers import POOLINGS, Tower, pool
 
+Joined = TypeVar("Joined", bound="JoinedTowers")
 PAIRS_AT_ONCE = 1024  # pairs that are matched at once; larger batches are not faster on a CPU
 
 
@@ -36,12 +39,13 @@ class TwoTowerModel(nn.Module, TwoTowers):
     parts: int = 1
     image_layer: str
     text_layer: str
-
+    read: Callable[..., Tensor]  # of tokens, and of an attention mask where there may be one
     def logits_of_all_pairs(self, seen: Tensor, read: Tensor) -> Tensor:
         """Return the logits (N, M) of every picture (N, ...) with every text (M, ...), both encoded before."""
         n, m = len(seen), len(read)
         pairs = seen[:, None].expand(n, m, *seen.shape[1:]), read.expand(n, *read.shape)
-        return self.match(*(part.flatten(0, 1) for part in pairs)).unflatten(0, (n, m))
+        logits: Tensor = self.match(*(part.flatten(0, 1) for part in pairs)).unflatten(0, (n, m))
+        return logits
 
     def similarity(self, images: Tensor, tokens: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Return the logits (N, M) of every picture with every text."""
@@ -56,7 +60,7 @@ class TwoTowerModel(nn.Module, TwoTowers):
     def _encoded(self, images: Tensor, tokens: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, Tensor]:
         return self.see(images), self.read(tokens) if attention_mask is None else self.read(tokens, attention_mask)
 
-    def train(self, mode: bool = True) -> "TwoTowerModel":
+    def train(self, mode: bool = True) -> Self:
         """Switch dropout on or off; a frozen tower stays in eval mode."""
         super().train(mode)
         for tower in (getattr(self, name) for name in self.towers):
@@ -86,7 +90,7 @@ class JoinedTowers(TwoTowerModel):
 
     towers = ("image", "text")
 
-    def __init__(self, image: nn.Module, text: nn.Module, pooling: str | nn.Module, look: nn.Module):
+    def __init__(self, image: Tower, text: Tower, pooling: str | nn.Module, look: nn.Module):
         super().__init__()
         if not isinstance(pooling, nn.Module):
             require_one_of(pooling, POOLINGS, "pooling")
@@ -95,11 +99,13 @@ class JoinedTowers(TwoTowerModel):
 
     def image_map(self, images: Tensor) -> Tensor:
         """Return the map (N, C, h, w) of the image tower."""
-        return self.image(images)
+        maps: Tensor = self.image(images)
+        return maps
 
     def pool_map(self, maps: Tensor) -> Tensor:
         """Return one vector (N, width) of each map."""
-        return self.look(maps)
+        vectors: Tensor = self.look(maps)
+        return vectors
 
     def see(self, images: Tensor) -> Tensor:
         """Return one vector a picture, (N, width)."""
@@ -108,10 +114,13 @@ class JoinedTowers(TwoTowerModel):
     def read(self, tokens: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Return one vector a text, (N, D): the pooled states of the text tower."""
         states, real = self.text(tokens, attention_mask)
-        return self.pooling(states, real) if isinstance(self.pooling, nn.Module) else pool(states, real, self.pooling)
+        if not isinstance(self.pooling, nn.Module):
+            return pool(states, real, self.pooling)
+        vectors: Tensor = self.pooling(states, real)
+        return vectors
 
 
-def with_towers(model: JoinedTowers, image: nn.Module, text: nn.Module) -> JoinedTowers:
+def with_towers(model: Joined, image: Tower, text: Tower) -> Joined:
     """Return a model with the same weights between other towers.
 
     Parameters
@@ -135,7 +144,7 @@ def with_towers(model: JoinedTowers, image: nn.Module, text: nn.Module) -> Joine
     return other.train(model.training)
 
 
-def in_batches(function: Callable[..., Tensor], values: Sequence, size: int) -> Tensor:
+def in_batches(function: Callable[..., Tensor], values: Any, size: int) -> Tensor:
     """Return ``function`` of all values, computed so many at a time without gradients.
 
     Examples
@@ -148,7 +157,7 @@ def in_batches(function: Callable[..., Tensor], values: Sequence, size: int) -> 
 
 
 @torch.no_grad()
-def logits_of_pairs(model: TwoTowers, image: Sequence, text: Sequence, see: Callable[[np.ndarray], Tensor],
+def logits_of_pairs(model: TwoTowers, image: ArrayLike, text: ArrayLike, see: Callable[[np.ndarray], Tensor],
                     read: Callable[[np.ndarray], Tensor]) -> Tensor:
     """Return the logits (N,) of pairs, on the CPU; each distinct picture is seen once and each distinct text read once.
 

@@ -9,6 +9,7 @@ Every model here is cut in two at its ``image_layer``, the last convolutional ma
 """
 
 from pathlib import Path
+from typing import Any
 
 import torch
 import torchvision
@@ -46,9 +47,10 @@ class SlimVGG(CutInTwo):
     image_layer = "features.23"
     size = 64  # side of the square images in pixels
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
-        layers, before = [], 1
+        layers: list[nn.Module] = []
+        before = 1
         for stack in self.STACKS:
             for width in stack:
                 layers += [nn.Conv2d(before, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(True)]
@@ -61,11 +63,13 @@ class SlimVGG(CutInTwo):
 
     def tower(self, images: Tensor) -> Tensor:
         """Return the last convolutional map (N, 64, S / 8, S / 8) of images (N, 1, S, S) in [0, 1]."""
-        return self.features[:24](require_images(images, channels=1, side=self.size, unit=True))
+        maps: Tensor = self.features[:24](require_images(images, channels=1, side=self.size, unit=True))
+        return maps
 
     def head(self, maps: Tensor) -> Tensor:
         """Return logits (N, 10) of the last convolutional map."""
-        return self.classifier(self.features[24:](maps))
+        logits: Tensor = self.classifier(self.features[24:](maps))
+        return logits
 
 
 class ImageNetClassifier(CutInTwo):
@@ -94,7 +98,7 @@ class ImageNetClassifier(CutInTwo):
         require_one_of(name, NETWORKS, "network")
         self.last, self.size = NETWORKS[name]
         self.image_layer = f"network.features.{self.last}"
-        self.network = torchvision.models.get_model(name, weights=None)
+        self.network: Any = torchvision.models.get_model(name, weights=None)
 
     @property
     def later(self) -> list[nn.Module]:
@@ -105,17 +109,19 @@ class ImageNetClassifier(CutInTwo):
         """Return the last convolutional map (N, 512, h, w) of images (N, 3, S, S) in [0, 1]."""
         images = require_images(images, channels=3, smallest=SMALLEST, unit=True)
         mean, std = (images.new_tensor(values)[:, None, None] for values in (MEAN, STD))
-        return self.network.features[: self.last + 1]((images - mean) / std)
+        maps: Tensor = self.network.features[: self.last + 1]((images - mean) / std)
+        return maps
 
     def head(self, maps: Tensor) -> Tensor:
         """Return logits (N, 1000) of the last convolutional map."""
         maps = self.network.features[self.last + 1 :](maps)
         if hasattr(self.network, "avgpool"):  # VGG; SqueezeNet pools inside its classifier
             maps = self.network.avgpool(maps).flatten(1)
-        return self.network.classifier(maps).flatten(1)
+        logits: Tensor = self.network.classifier(maps).flatten(1)
+        return logits
 
 
-def load_imagenet(name: str, path: Path | str, **settings) -> ImageNetClassifier | EfficientNetLite0:
+def load_imagenet(name: str, path: Path | str, **settings: Any) -> ImageNetClassifier | EfficientNetLite0:
     """Load a network with ImageNet weights, frozen and in eval mode.
 
     Parameters
@@ -138,7 +144,7 @@ def load_imagenet(name: str, path: Path | str, **settings) -> ImageNetClassifier
     require_one_of(name, (*NETWORKS, LITE), "network")
     with torch.device("meta"):  # initial weights would take memory and time, and are replaced at once
         model = EfficientNetLite0(**settings) if name == LITE else ImageNetClassifier(name, **settings)
-    holder = model if name == LITE else model.network
+    holder: nn.Module = model.network if isinstance(model, ImageNetClassifier) else model
     weights = read_weights(Path(path), holder, name, rename=own_name if name == LITE else str)
     holder.load_state_dict(weights, assign=True)
     return model.requires_grad_(False).eval()

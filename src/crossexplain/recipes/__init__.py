@@ -3,13 +3,14 @@
 :func:`load_or_train` returns any of them by name; ``RECIPES`` lists the names.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import ArrayLike
 from torch import nn
 
 from crossexplain.checks import require_one_of
@@ -23,6 +24,9 @@ WHERE = {  # name of a recipe, which is that of its checkpoint: the module that 
     **dict.fromkeys(("conversations", "conversations_early", "conversations_late", "conversations_voices"), "conversations"),
     "flickr8k_fusion": "flickr8k", "flickr8k_clip_cnn": "flickr8k", "dialogues": "dialogues",
 }
+
+
+Kept = TypeVar("Kept", bound="Trained")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,11 +53,11 @@ class Trained:
     """
 
     name: str
-    model: nn.Module
+    model: Any
     data: Any
     seed: int = 0
     histories: dict[str, History] = field(default_factory=dict)
-    card: dict = field(default_factory=dict)
+    card: dict[str, Any] = field(default_factory=dict)
     part: nn.Module | None = None
     file: str | None = None
 
@@ -101,17 +105,18 @@ class Recipe:
     name: str
     train: Callable[..., Trained]
     load: Callable[..., Trained | None]
-    card: Callable[[Trained], dict]
+    card: Callable[[Any], dict[str, Any]]
     profiles: bool = False
     folder: Callable[[], Path] | None = None
     limit: int = checkpoints.LIMIT
 
 
-class _Recipes(Mapping):
+class _Recipes(Mapping[str, Recipe]):
     """Recipes by name, each imported when it is asked for."""
 
     def __getitem__(self, name: str) -> Recipe:
-        return import_module(f"{__name__}.{WHERE[name]}").RECIPES[name]
+        recipe: Recipe = import_module(f"{__name__}.{WHERE[name]}").RECIPES[name]
+        return recipe
 
     def __iter__(self) -> Iterator[str]:
         return iter(WHERE)
@@ -124,7 +129,7 @@ RECIPES: Mapping[str, Recipe] = _Recipes()
 
 
 def load_or_train(name: str, profile: str = "embedded", seed: int = 0, *, retrain: bool = False, size: str = "page",
-                  progress: bool = True, **options) -> Trained:
+                  progress: bool = True, **options: Any) -> Trained:
     """Return a system of the paper as it travels with the book, or train it again.
 
     Parameters
@@ -186,7 +191,7 @@ def keep(trained: Trained, folder: Path | None = None) -> Path:
     return checkpoints.save(trained.part or trained.model, trained.file or trained.name, card, folder, recipe.limit)
 
 
-def with_checkpoint(trained: Trained, folder: Path | None = None) -> Trained:
+def with_checkpoint(trained: Kept, folder: Path | None = None) -> Kept:
     """Return the model frozen, with the weights, card and histories of a checkpoint; arguments as for :func:`keep`."""
     card = checkpoints.load(trained.file or trained.name, trained.part or trained.model, folder)
     trained.model.requires_grad_(False).eval()
@@ -198,7 +203,7 @@ def state_file(resume: Path | None, name: str, seed: int, step: str = "training"
     return None if resume is None else Path(resume) / f"{name}_{seed}_{step}.pt"
 
 
-def by_kind(right: Sequence, kinds: Sequence[str]) -> dict[str, float]:
+def by_kind(right: ArrayLike, kinds: ArrayLike) -> dict[str, float]:
     """Return the share of right answers: ``"all"``, and of each kind.
 
     Examples
@@ -206,5 +211,5 @@ def by_kind(right: Sequence, kinds: Sequence[str]) -> dict[str, float]:
     >>> by_kind([True, False, True], ["even", "odd", "even"])
     {'all': 0.6666666666666666, 'even': 1.0, 'odd': 0.0}
     """
-    right, kinds = np.asarray(right, dtype=float), np.asarray(kinds)
-    return {"all": float(right.mean())} | {kind: float(right[kinds == kind].mean()) for kind in dict.fromkeys(kinds.tolist())}
+    shares, names = np.asarray(right, dtype=float), np.asarray(kinds)
+    return {"all": float(shares.mean())} | {kind: float(shares[names == kind].mean()) for kind in dict.fromkeys(names.tolist())}

@@ -5,6 +5,7 @@
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,7 +33,7 @@ def train(seed: int = 0, size: str = "page", progress: bool = True, resume: Path
     return Trained(name=NAME, model=model.requires_grad_(False), data=bank, seed=seed, histories={"training": history})
 
 
-def load(**_) -> Trained:
+def load(**_: Any) -> Trained:
     """Return the network that travels with the book."""
     return with_checkpoint(Trained(name=NAME, model=SlimVGG(), data=digits.load("sklearn")))
 
@@ -43,7 +44,7 @@ def logits(model: SlimVGG, images: Tensor) -> Tensor:
     return predict(model, TensorBatches({"images": images}, labels), batch_size=256)[0]
 
 
-def card(trained: Trained) -> dict:
+def card(trained: Trained) -> dict[str, Any]:
     """Return what the card of the checkpoint says of data and accuracy."""
     test = clutter.build(trained.data, 4000, "test", trained.seed)
     right = logits(trained.model, test.images).argmax(dim=1) == test.labels

@@ -4,9 +4,9 @@ The tower is trained once and frozen. After that a collage goes through it once,
 dozen distinct sentences once a step, which is what makes the training of the rest a matter of a minute.
 """
 
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,8 +18,9 @@ from crossexplain.data import collages, digits
 from crossexplain.data.collages import KINDS, SENTENCES, VOCABULARY, Collages
 from crossexplain.data.digits import Digits
 from crossexplain.models.cnn_lstm import AfterTower, CnnLstm, Tower
+from crossexplain.models.encodings import Rows
 from crossexplain.models.training import History, TensorBatches, evaluate, fit, predict
-from crossexplain.models.two_towers import in_batches
+from crossexplain.models.two_towers import TwoTowerModel, in_batches
 from crossexplain.models.weights import seeded
 from crossexplain.recipes import Recipe, Trained, by_kind, state_file, with_checkpoint
 
@@ -45,7 +46,7 @@ class NamedDigits:
         False leaves the digits as they are.
     """
 
-    def __init__(self, bank: Digits, indices: Sequence[int], n: int, seed: int, moved: bool = True):
+    def __init__(self, bank: Digits, indices: Rows, n: int, seed: int, moved: bool = True):
         generator = torch.Generator().manual_seed(seed)
         shuffled = [torch.randperm(len(indices), generator=generator) for _ in range(-(-4 * n // len(indices)))]
         self.cells = torch.as_tensor(indices)[torch.cat(shuffled)[: 4 * n]].reshape(n, 4)
@@ -169,7 +170,7 @@ def train(profile: str = "embedded", seed: int = 0, size: str = "page", progress
     return Trained(name=name, model=model.requires_grad_(False), data=bank, seed=seed, histories=histories)
 
 
-def load(profile: str = "embedded", **_) -> Trained:
+def load(profile: str = "embedded", **_: Any) -> Trained:
     """Return the model that travels with the book."""
     return with_checkpoint(Trained(name=NAMES[profile], model=CnnLstm(len(VOCABULARY)), data=digits.load(BANKS[profile])))
 
@@ -180,7 +181,7 @@ def pairs(bank: Digits, n_pairs: int, seed: int, size: str = "page") -> tuple[Co
     return collages.build(bank, n_pairs, "train", seed), collages.build(bank, held, "validation", seed)
 
 
-def new_model(tower: Tower, seed: int, pooling: str = "max", **options) -> CnnLstm:
+def new_model(tower: Tower, seed: int, pooling: str = "max", **options: Any) -> CnnLstm:
     """Return a model with this tower and fresh weights elsewhere; further options are those of :class:`CnnLstm`."""
     with seeded(seed):
         model = CnnLstm(len(VOCABULARY), pooling=pooling, **options)
@@ -198,7 +199,7 @@ def accuracy_by_kind(outputs: Tensor, data: Collages) -> dict[str, float]:
     return by_kind((np.asarray(outputs) > 0) == data.labels, [KINDS[kind] for kind in data.kind])
 
 
-def card(trained: Trained) -> dict:
+def card(trained: Trained) -> dict[str, Any]:
     """Return what the card of the checkpoint says of data and accuracy."""
     test = collages.build(trained.data, TEST, "test", trained.seed)
     bank = {"collages": "scikit-learn's 1,797 handwritten digits", "collages_mnist": "MNIST (LeCun et al. 1998)"}[trained.name]
@@ -220,7 +221,9 @@ class SentencesOnce(nn.Module):
         Put zeros in place of the encoding of one modality.
     """
 
-    def __init__(self, model: nn.Module, without: str | None = None):
+    tokens: Tensor
+
+    def __init__(self, model: TwoTowerModel, without: str | None = None):
         super().__init__()
         require_one_of(without, ("image", "text", None), "without")
         self.model, self.without = model, without

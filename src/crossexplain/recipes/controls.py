@@ -8,6 +8,7 @@ import math
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -43,7 +44,7 @@ class Head(TwoTowerModel):
 
     text_layer = "embedding"
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.embedding = nn.Embedding(len(VOCABULARY), WIDTH, padding_idx=0)
         nn.init.zeros_(self.embedding.weight[1].detach())
@@ -60,7 +61,7 @@ class Head(TwoTowerModel):
         states, weight = self.states(tokens)
         return (states * weight).sum(dim=1)
 
-    def forward(self, seen: Tensor, tokens: Tensor) -> Tensor:
+    def forward(self, seen: Tensor, tokens: Tensor) -> Tensor:  # type: ignore[override]  # it takes other inputs by name
         """Return the logits, (N,)."""
         return super().forward(seen, tokens)
 
@@ -70,7 +71,7 @@ class CosineHead(Head):
 
     architecture = "dual encoder"
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.seen = nn.Sequential(nn.LayerNorm(4 * DIGITS), *dense(4 * DIGITS, 2 * WIDTH, WIDTH))
         self.said = nn.Sequential(nn.LayerNorm(WIDTH), *dense(WIDTH, 2 * WIDTH, WIDTH))
@@ -193,14 +194,14 @@ def train(kind: str, digits: Digits, tower: Tower, seed: int, *, head: type[Head
     prepared = prepared or prepare(kind, digits, tower, seed, pairs=pairs, held_out=held_out, p=p)
     looked, whole = prepared.looked, None
     with seeded(seed):
-        fusion = head() if head else CnnLstm(len(VOCABULARY), width=width)
-    if head:
-        history = fit(SentencesOnce(fusion), looked["train"], looked["validation"], epochs=epochs or 12, lr=5e-3,
-                      batch_size=100, seed=seed, progress=False)
-    else:
-        whole, whole.tower = fusion, tower.requires_grad_(False).eval()
+        fusion: TwoTowerModel = head() if head else CnnLstm(len(VOCABULARY), width=width)
+    if isinstance(fusion, CnnLstm):
+        whole, fusion.tower = fusion, tower.requires_grad_(False).eval()
         history = train_fusion(whole, looked["train"], looked["validation"], seed=seed, epochs=epochs or 24, progress=False)
         fusion = AfterTower(whole)
+    else:
+        history = fit(SentencesOnce(fusion), looked["train"], looked["validation"], epochs=epochs or 12, lr=5e-3,
+                      batch_size=100, seed=seed, progress=False)
     fusion.requires_grad_(False).eval()
     with torch.no_grad():
         right = accuracy(fusion(prepared.seen, prepared.test.tokens()), looked["test"].labels)
@@ -239,7 +240,7 @@ def train_pairs(seed: int = 0, size: str = "page", progress: bool = True, resume
                    histories={name: control.history for name, control in controls.items()})
 
 
-def load_pairs(**_) -> Trained:
+def load_pairs(**_: Any) -> Trained:
     """Return the dual encoders that travel with the book."""
     models = {f"{kind}-{number}": CosineHead() for kind in SHORTCUT_SHARES for number in range(OF_EACH)}
     return with_checkpoint(Trained(name=SHORTCUT, model=nn.ModuleDict(models), data={}))
@@ -250,7 +251,7 @@ def shortcut_pairs(trained: Trained) -> dict[str, list[CosineHead]]:
     return {kind: [model for name, model in trained.model.items() if name.startswith(kind)] for kind in SHORTCUT_SHARES}
 
 
-def card(trained: Trained) -> dict:
+def card(trained: Trained) -> dict[str, Any]:
     """Return what the card of the checkpoint says of data and accuracy."""
     share = SHORTCUT_SHARES["shortcut"]
     return {"data": f"{PAIRS:,} collages with sentences for each of {2 * OF_EACH} dual encoders: {OF_EACH} with balanced "

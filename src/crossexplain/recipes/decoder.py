@@ -9,6 +9,7 @@ word, then to answer questions about it, here with yes or no; phrases first, the
 import inspect
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from crossexplain.data import scenes
 from crossexplain.data.scenes import Pairs, Scenes, tokenize
 from crossexplain.models import decoder
 from crossexplain.models.decoder import Decoder
-from crossexplain.models.training import fit
+from crossexplain.models.training import binary_loss, fit
 from crossexplain.recipes import Recipe, Trained, load_or_train, state_file, with_checkpoint
 from crossexplain.recipes.one_stream import FIRST, TRAIN, TWINS, described, held_out_pairs, tested
 from crossexplain.recipes.scene_batches import Contrasts, Judged, Maps, Pictures
@@ -84,7 +85,8 @@ class Asked(nn.Module):
         states = language.model(input_ids=tokens, attention_mask=here, position_ids=places, use_cache=True,
                                 **{CACHE: known}).last_hidden_state
         if self.saying:
-            return language.lm_head(states).transpose(1, 2)
+            words: Tensor = language.lm_head(states).transpose(1, 2)
+            return words
         return yes(language.lm_head(states[:, -1:]))
 
 
@@ -150,15 +152,15 @@ def train(seed: int = 0, size: str = "page", progress: bool = True, resume: Path
     for step, (epochs, lr) in plan.items():
         saying = step == "saying"
         texts = Judged(Contrasts(data, maps, twins, captions=step != "phrases"), both=not saying)
-        loss = {"loss": nn.functional.cross_entropy} if saying else {}
+        loss = nn.functional.cross_entropy if saying else binary_loss
         if epochs:
             histories[step] = fit(Asked(model, saying), Questions(texts, saying), None if saying else held_out, epochs=epochs,
-                                  lr=lr, seed=seed, batch_size=TWINS, progress=progress, half=True, **loss,
+                                  lr=lr, seed=seed, batch_size=TWINS, progress=progress, half=True, loss=loss,
                                   checkpoint=state_file(resume, NAME, seed, step))
     return Trained(name=NAME, model=model.requires_grad_(False).eval(), data=data, seed=seed, histories=histories)
 
 
-def load(**_) -> Trained:
+def load(**_: Any) -> Trained:
     """Return the model that travels with the book."""
     model = decoder.small(len(VOCABULARY), VOCABULARY.index(IMAGE))
     return with_checkpoint(Trained(name=NAME, model=model, data=scenes.load()))
@@ -191,7 +193,7 @@ def logits(model: Decoder, pairs: Pairs) -> Tensor:
         return torch.cat([asked(maps[pairs.image[part]], tokens[part]) for part in torch.arange(len(pairs)).split(200)])
 
 
-def card(trained: Trained) -> dict:
+def card(trained: Trained) -> dict[str, Any]:
     """Return what the card of the checkpoint says of data and accuracy."""
     pairs = {kind: trained.data.build("test", TEST, trained.seed, kind) for kind in ("random", "foil")}
     return described(*(tested(logits(trained.model, one), one) for one in pairs.values()))

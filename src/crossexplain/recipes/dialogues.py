@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -86,7 +87,7 @@ class Windows:
     def __len__(self) -> int:
         return len(self.turn)
 
-    def select(self, indices: Sequence[int]) -> "Windows":
+    def select(self, indices: np.ndarray) -> "Windows":
         """Return some windows."""
         return replace(self, labels=self.labels[indices], dialogue=self.dialogue[indices], turn=self.turn[indices],
                        rows=self.rows[indices])
@@ -185,7 +186,7 @@ def _encodings(encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tex
                             lengths=[len(ids) for ids in read.ids], batch_size=64, shard_size=2048, progress=progress)
 
 
-def train(seed: int = 0, size: str = "page", progress: bool = True, resume: Path | None = None, **options) -> Trained:
+def train(seed: int = 0, size: str = "page", progress: bool = True, resume: Path | None = None, **options: Any) -> Trained:
     """Train the head, half a minute on one core.
 
     Parameters
@@ -205,12 +206,12 @@ def train(seed: int = 0, size: str = "page", progress: bool = True, resume: Path
     epochs, lr = TRAINING[size]
     history = fit(trained.model, trained.data["train"], trained.data["validation"], epochs=epochs, lr=lr, seed=seed,
                   loss=cross_entropy, batch_size=128, weight_decay=0.05, progress=progress,
-                  checkpoint=state_file(resume, trained.file, seed))
+                  checkpoint=state_file(resume, trained.file or NAME, seed))
     trained.model.requires_grad_(False)
     return replace(trained, histories={"training": history})
 
 
-def load(seed: int = 0, size: str = "page", progress: bool = True, **options) -> Trained | None:
+def load(seed: int = 0, size: str = "page", progress: bool = True, **options: Any) -> Trained | None:
     """Return the head that was trained here before on the same encodings with the same settings, or None."""
     try:
         return with_checkpoint(_begin(seed, progress, size=size, **options), folder())
@@ -219,15 +220,15 @@ def load(seed: int = 0, size: str = "page", progress: bool = True, **options) ->
 
 
 def train_and_keep(seed: int = 0, size: str = "page", progress: bool = True, resume: Path | None = None,
-                   **options) -> Trained:
+                   **options: Any) -> Trained:
     """Train the head as :func:`train` does and keep it for :func:`load`."""
     trained = train(seed, size, progress, resume, **options)
     keep(trained, folder())
-    return replace(trained, card=checkpoints.read_card(trained.file, folder()))
+    return replace(trained, card=checkpoints.read_card(trained.file or NAME, folder()))
 
 
 def _begin(seed: int, progress: bool, *, size: str = "page", encoded: Encoded | None = None, context: bool = True,
-           own: bool = True, **settings) -> Trained:
+           own: bool = True, **settings: Any) -> Trained:
     """Return a head that is still to be trained or loaded; the name of its file depends on all that it is made from."""
     encoded, chosen = encode(progress=progress) if encoded is None else encoded, SETTINGS | settings
     about = {"seed": seed, "settings": chosen, "context": context, "own": own, "size": size,
@@ -245,11 +246,12 @@ def folder() -> Path:
     return store.cache() / "heads"
 
 
-def card(trained: Trained) -> dict:
+def card(trained: Trained) -> dict[str, Any]:
     """Return what the card of the checkpoint says of data and accuracy."""
+    history = trained.histories["training"]
     return {"data": f"Emotion-Cause in Friends, {len(trained.data['train']):,} turns; held out: those of the validation part, "
                     "on which the epoch was chosen. For research only: not to be handed on.",
-            "accuracy": {"validation": trained.history.validation_score[trained.history.best_epoch]}}
+            "accuracy": {"validation": history.validation_score[history.best_epoch]}}
 
 
 RECIPES = {NAME: Recipe(NAME, train_and_keep, load, card, folder=folder)}

@@ -15,6 +15,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,7 +27,7 @@ from crossexplain.data.flickr8k import Flickr8k
 from crossexplain.models import bert, encodings, vgg
 from crossexplain.models.bert import TextBatches
 from crossexplain.models.efficientnet import EfficientNetLite0, fused
-from crossexplain.models.encodings import Encodings
+from crossexplain.models.encodings import Encodings, Rows
 from crossexplain.models.towers import EncoderTower, GivenMaps, GivenStates, ImageNetTower, coarse
 from crossexplain.models.two_towers import JoinedTowers, with_towers
 from crossexplain.models.vgg import ImageNetClassifier
@@ -57,7 +58,7 @@ class Towers:
     tokenizer: PreTrainedTokenizerBase
 
     @property
-    def words(self) -> dict:
+    def words(self) -> dict[str, Any]:
         """Arguments of :class:`crossexplain.gradients.modalities.Tokens` to hide words from a whole model."""
         ids = self.tokenizer
         return {"layer": "text.encoder.embeddings", "mask_id": ids.mask_token_id, "pad_id": ids.pad_token_id,
@@ -108,18 +109,18 @@ class Encoded(Towers):
     mirrored_of: Encodings
     states_of: Encodings
 
-    def maps(self, images: Sequence[int]) -> Tensor:
+    def maps(self, images: Rows) -> Tensor:
         """Return the maps of photographs that a head is given, coarse where the network's is fine; (n, C, h, w), float32."""
         return self._given(self.maps_of[_places(self.images, images, "photograph")])
 
-    def mirrored(self, images: Sequence[int]) -> Tensor:
+    def mirrored(self, images: Rows) -> Tensor:
         """Return the maps of the mirror images of photographs to learn from, as :meth:`maps` does."""
         return self._given(self.mirrored_of[_places(np.sort(self.flickr8k.splits["train"]), images, "mirrored photograph")])
 
     def _given(self, maps: Tensor) -> Tensor:
         return coarse(maps) if self.network.fine else maps
 
-    def states(self, captions: Sequence[int]) -> tuple[Tensor, Tensor]:
+    def states(self, captions: Rows) -> tuple[Tensor, Tensor]:
         """Return the states of all tokens of captions, (n, T, D), and which are of a token, (n, T)."""
         return self.states_of.padded(_places(self.captions, captions, "caption"))
 
@@ -148,7 +149,7 @@ def load_towers(towers: tuple[str, str] = TOWERS) -> Towers:
     """
     network = vgg.load_imagenet(towers[0], store.find(towers[0]).path, **({"cut": CUT} if towers[0] == vgg.LITE else {}))
     folder = store.find(towers[1]).path
-    return Towers(tuple(towers), network, bert.load(folder, 2).encoder, bert.load_tokenizer(folder))
+    return Towers((towers[0], towers[1]), network, bert.load(folder, 2).encoder, bert.load_tokenizer(folder))
 
 
 def available_towers() -> tuple[str, str]:
@@ -196,7 +197,7 @@ def encode(data: Flickr8k | None = None, towers: tuple[str, str] = TOWERS, size:
                    states_of=encode_captions(found.encoder, found.tokenizer, data, captions, progress))
 
 
-def encode_photographs(model: ImageNetClassifier | EfficientNetLite0, data: Flickr8k, images: Sequence[int],
+def encode_photographs(model: ImageNetClassifier | EfficientNetLite0, data: Flickr8k, images: Sequence[int] | np.ndarray,
                        progress: bool = True, where: Path | None = None, mirrored: bool = False) -> Encodings:
     """Return the map of photographs at which the network is cut, (n, C, h, w).
 
@@ -231,7 +232,7 @@ def encode_photographs(model: ImageNetClassifier | EfficientNetLite0, data: Flic
     )
 
 
-def encode_captions(encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, data: Flickr8k, captions: Sequence[int],
+def encode_captions(encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, data: Flickr8k, captions: Rows,
                     progress: bool = True, where: Path | None = None) -> Encodings:
     """Return the last hidden state of every token of captions, [CLS] and [SEP] included; rows (T, D).
 
@@ -263,10 +264,10 @@ def encode_captions(encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
     )
 
 
-def _places(known: np.ndarray, asked: Sequence[int], what: str) -> np.ndarray:
+def _places(known: np.ndarray, asked: Rows, what: str) -> np.ndarray:
     """Return the places of numbers among those that were encoded."""
-    asked = np.asarray(asked, dtype=np.int64)
-    places = np.searchsorted(known, asked).clip(max=len(known) - 1)
-    if len(asked) and (known[places] != asked).any():
-        raise ValueError(f"{what} {asked[known[places] != asked][0]} was not encoded; encode() at size 'page' takes all.")
+    numbers = np.asarray(asked, dtype=np.int64)
+    places = np.searchsorted(known, numbers).clip(max=len(known) - 1)
+    if len(numbers) and (known[places] != numbers).any():
+        raise ValueError(f"{what} {numbers[known[places] != numbers][0]} was not encoded; encode() at size 'page' takes all.")
     return places

@@ -8,6 +8,7 @@ that are true of a picture from texts that are not; phrases first, then also who
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from crossexplain.data import scenes
 from crossexplain.data.scenes import LENGTH, VOCABULARY, Pairs, Scenes, tokenize
 from crossexplain.models import one_stream
 from crossexplain.models.one_stream import OneStream
-from crossexplain.models.training import TensorBatches, fit
+from crossexplain.models.training import TensorBatches, binary_loss, fit
 from crossexplain.models.weights import seeded
 from crossexplain.recipes import Recipe, Trained, by_kind, load_or_train, state_file, with_checkpoint
 from crossexplain.recipes.scene_batches import Contrasts, Judged, Maps, Pictures, trim
@@ -46,7 +47,8 @@ class Filler(nn.Module):
 
     def forward(self, maps: Tensor, picture: Tensor, tokens: Tensor) -> Tensor:
         """Return logits of the words at each place, (M, V, T)."""
-        return self.head(self.model.states(maps[picture], tokens)[:, : tokens.shape[1]]).transpose(1, 2)
+        logits: Tensor = self.head(self.model.states(maps[picture], tokens)[:, : tokens.shape[1]]).transpose(1, 2)
+        return logits
 
 
 class Gaps:
@@ -129,15 +131,15 @@ def train(seed: int = 0, size: str = "page", progress: bool = True, resume: Path
         texts = Judged(Contrasts(data, maps, twins, captions=step != "phrases"), both=step != "words")
         with seeded(seed):
             learner = Filler(model) if step == "words" else Judge(model)
-        loss = {"loss": nn.functional.cross_entropy} if step == "words" else {}
+        loss = nn.functional.cross_entropy if step == "words" else binary_loss
         if epochs:
             histories[step] = fit(learner, Gaps(texts) if step == "words" else texts, None if step == "words" else held_out,
-                                  epochs=epochs, lr=lr, seed=seed, batch_size=TWINS, progress=progress, half=True, **loss,
+                                  epochs=epochs, lr=lr, seed=seed, batch_size=TWINS, progress=progress, half=True, loss=loss,
                                   checkpoint=state_file(resume, NAME, seed, step))
     return Trained(name=NAME, model=model.requires_grad_(False).eval(), data=data, seed=seed, histories=histories)
 
 
-def load(**_) -> Trained:
+def load(**_: Any) -> Trained:
     """Return the model that travels with the book."""
     return with_checkpoint(Trained(name=NAME, model=one_stream.small(len(VOCABULARY), LENGTH + 2), data=scenes.load()))
 
@@ -171,14 +173,14 @@ def tested(outputs: Tensor, pairs: Pairs) -> dict[str, dict[str, float]]:
             "ranking": by_kind(ranked(outputs).mean(axis=1), pairs.kinds[::4])}
 
 
-def card(trained: Trained) -> dict:
+def card(trained: Trained) -> dict[str, Any]:
     """Return what the card of the checkpoint says of data and accuracy."""
     pairs = {kind: trained.data.build("test", TEST, trained.seed, kind) for kind in ("random", "foil")}
     random, foil = (tested(logits(trained.model, one), one) for one in pairs.values())
     return described(random, foil)
 
 
-def described(random: dict, foil: dict) -> dict:
+def described(random: dict[str, dict[str, float]], foil: dict[str, dict[str, float]]) -> dict[str, Any]:
     """Return data and accuracy in the words of a card."""
     return {"data": f"{TRAIN:,} drawn scenes with captions and foils; held out: {TEST:,} pairs of each kind on "
                     f"{scenes.SIZES[2]:,} other scenes",

@@ -1,7 +1,9 @@
 """The sentiment classifier of chapter 2: a pre-trained BERT and a head, tuned on reviews."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -37,11 +39,11 @@ class Reader(Trained):
     classes: tuple[str, ...]
     encoder: store.Found
 
-    def encode(self, texts, max_length: int | None = None, truncate: bool = False) -> Encoded:
+    def encode(self, texts: Sequence[str], max_length: int | None = None, truncate: bool = False) -> Encoded:
         """Return sentences as the model reads them; see :func:`crossexplain.models.bert.encode`."""
         return bert.encode(self.tokenizer, texts, max_length, truncate)
 
-    def logits(self, texts, max_length: int = 128) -> Tensor:
+    def logits(self, texts: Sequence[str], max_length: int = 128) -> Tensor:
         """Return logits (N, C) of sentences, in their order; those of similar length go through the model together."""
         texts = bert.require_texts(texts)
         order = np.argsort([len(text) for text in texts], kind="stable")
@@ -50,7 +52,7 @@ class Reader(Trained):
 
     def right(self, held_out: Reviews, max_length: int = 128) -> np.ndarray:
         """Return which sentences are given their class, (N,)."""
-        return self.logits(held_out.texts, max_length).argmax(dim=1).numpy() == held_out.labels
+        return np.asarray(self.logits(held_out.texts, max_length).argmax(dim=1).numpy() == held_out.labels)
 
 
 def find_encoder(profile: str = "embedded") -> store.Found:
@@ -87,7 +89,7 @@ def train(profile: str = "embedded", seed: int = 0, size: str = "page", progress
     return tune(find_encoder(profile), parts, epochs, 128, seed, progress, resume)
 
 
-def load(profile: str = "embedded", **_) -> Reader | None:
+def load(profile: str = "embedded", **_: Any) -> Reader | None:
     """Return the reader that travels with the book, which reads with MiniLM; None for another encoder."""
     encoder = find_encoder(profile)
     if encoder.name != "minilm":
@@ -99,7 +101,7 @@ def load(profile: str = "embedded", **_) -> Reader | None:
     return reader
 
 
-def card(trained: Reader) -> dict:
+def card(trained: Reader) -> dict[str, Any]:
     """Return what the card of the checkpoint says of data and accuracy."""
     test = reviews.build(1500, "test", trained.seed)
     shares = by_kind(trained.right(test), test.kinds)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from random import Random
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,8 +11,9 @@ from torch import Tensor
 from crossexplain.data.scene_captions import Writer, foil
 from crossexplain.data.scene_words import BACKDROPS, COLOUR_NAMES, GROUND_NAMES, KINDS, SIZE_NAMES, TEXTURE_NAMES, holds
 from crossexplain.data.scenes import Pairs, Scenes, tokenize
+from crossexplain.models.encodings import Rows
 from crossexplain.models.training import TensorBatches
-from crossexplain.models.two_towers import TwoTowerModel, in_batches
+from crossexplain.models.two_towers import in_batches
 
 WHAT = KINDS + GROUND_NAMES + BACKDROPS  # what can stand at a place
 PARTS = (len(WHAT), len(COLOUR_NAMES), len(TEXTURE_NAMES), len(SIZE_NAMES))
@@ -27,14 +29,14 @@ class Pictures:
         Numbers of the pictures in the scenes.
     """
 
-    def __init__(self, data: Scenes, indices: Sequence[int]):
+    def __init__(self, data: Scenes, indices: Rows):
         self.place = {int(i): k for k, i in enumerate(indices)}
         self.pixels = torch.empty(len(indices), 3, data.side, data.side, dtype=torch.uint8)
         for first in range(0, len(indices), 256):
             part = data.images(np.asarray(indices[first : first + 256]))
             self.pixels[first : first + 256] = (part * 255).round_()
 
-    def __getitem__(self, indices: Sequence[int]) -> Tensor:
+    def __getitem__(self, indices: Rows) -> Tensor:
         """Return pictures by their numbers in the scenes; (n, 3, side, side), float32 from 0 to 1."""
         return self.pixels[[self.place[int(i)] for i in indices]].float().div_(255)
 
@@ -49,18 +51,18 @@ class Maps:
         The maps have the same numbers.
     """
 
-    def __init__(self, model: TwoTowerModel, pictures: Pictures):
+    def __init__(self, model: Any, pictures: Pictures):
         self.place, numbers = pictures.place, list(pictures.place)
         device = next(model.parameters()).device
         model.eval()
         self.values = in_batches(lambda part: model.image_map(pictures[part].to(device)).half().cpu(), numbers, 128)
 
-    def __getitem__(self, indices: Sequence[int]) -> Tensor:
+    def __getitem__(self, indices: Rows) -> Tensor:
         """Return maps by the numbers of their pictures; (n, ...), float32."""
         return self.values[[self.place[int(i)] for i in indices]].float()
 
 
-def layout(data: Scenes, indices: Sequence[int], grid: int) -> Tensor:
+def layout(data: Scenes, indices: Rows, grid: int) -> Tensor:
     """Return what stands at each place of some pictures, (n, 4, grid, grid), int64.
 
     Parameters
@@ -102,7 +104,7 @@ class Named:
         Mirror half of the pictures, and move all of a batch sideways and a little up or down, wrapped around at the edges.
     """
 
-    def __init__(self, pictures: Pictures, indices: Sequence[int], labels: Tensor, moved: bool = True):
+    def __init__(self, pictures: Pictures, indices: Rows, labels: Tensor, moved: bool = True):
         self.pictures, self.indices, self.labels, self.moved = pictures, torch.as_tensor(indices), labels, moved
 
     def __len__(self) -> int:
@@ -156,7 +158,8 @@ class Contrasts:
         phrases: list[str] = []
         for one, other in chosen.reshape(-1, 2).tolist():
             writers = [Writer(self.data.facts[i], random) for i in (one, other)]
-            phrases += [writer.phrase(mixed) for writer in writers for mixed, n in enumerate(self.phrases) for _ in range(n)]
+            phrases += [writer.phrase(bool(mixed)) for writer in writers for mixed, n in enumerate(self.phrases)
+                        for _ in range(n)]
             if self.captions:
                 apart = foil(self.data.facts[one], self.data.facts[other], random)
                 captions += [*(apart[:2] if apart else ()), *(writer.caption() for writer in writers)]

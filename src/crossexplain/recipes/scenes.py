@@ -11,6 +11,7 @@ this way, and then the layers that fuse them (Li et al. 2021, "Align before Fuse
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -74,11 +75,12 @@ class Namer(nn.Module):
         The part of it that ``image_map`` uses is trained.
     """
 
-    def __init__(self, model: TwoTowerModel):
+    def __init__(self, model: Any):
         super().__init__()
-        self.image_map, self.grid = model.image_map, model.grid if isinstance(model, Clip) else None
-        self.tower = model.clip.vision_model if isinstance(model, Clip) else model.image
-        width = model.clip.config.vision_config.hidden_size if isinstance(model, Clip) else model.image.width
+        patches = isinstance(model, Clip)
+        self.image_map, self.grid = model.image_map, model.grid if patches else None
+        self.tower = model.clip.vision_model if patches else model.image
+        width = model.clip.config.vision_config.hidden_size if patches else model.image.width
         self.head = nn.Conv2d(width, sum(PARTS), 1)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -86,7 +88,8 @@ class Namer(nn.Module):
         maps = self.image_map(images)
         if self.grid:  # patches, row by row, after the class token
             maps = maps[:, 1:].transpose(1, 2).unflatten(2, (self.grid, self.grid))
-        return self.head(maps)
+        logits: Tensor = self.head(maps)
+        return logits
 
 
 def naming_loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -168,16 +171,17 @@ def train(name: str, seed: int = 0, size: str = "page", progress: bool = True, r
     small = size == "small"
     data = data or scenes.load(sizes=(160, 40, 40) if small else (TRAIN, *scenes.SIZES[1:]))
     pictures = pictures or Pictures(data, np.concatenate([data.splits["train"], data.splits["validation"]]))
-    plan = dict(zip(STEPS, plan or [(1, rate) if small else (epochs, rate) for epochs, rate in PLANS[name]]))
-    model, histories, settings = new_model(name, seed, data.side), {}, {"seed": seed, "progress": progress}
-    epochs, lr = plan.pop("naming")
+    steps = dict(zip(STEPS, plan or [(1, rate) if small else (epochs, rate) for epochs, rate in PLANS[name]]))
+    model: Any = new_model(name, seed, data.side)
+    histories, settings = {}, dict[str, Any](seed=seed, progress=progress)
+    epochs, lr = steps.pop("naming")
     if epochs:
         histories["naming"] = name_things(model, data, pictures, epochs=epochs, lr=lr, **settings,
                                           checkpoint=state_file(resume, f"scenes_{name}", seed, "naming"))
     maps, ends, twins = freeze(model, pictures), _ends(model), data.splits["train"].reshape(-1, 2)
     pairs = [data.build("validation", 40 if small else 800, 0, kind) for kind in ("random", "foil")]
     held_out = pair_batches(pairs, maps, ends)
-    for step, (epochs, lr) in plan.items():
+    for step, (epochs, lr) in steps.items():
         if step == "fusing":
             model.begin_with_difference()
         learner = Aligned(model) if isinstance(model, Fusion) and step != "fusing" else model
@@ -192,7 +196,7 @@ def train(name: str, seed: int = 0, size: str = "page", progress: bool = True, r
     return Trained(name=f"scenes_{name}", model=model.requires_grad_(False).eval(), data=data, seed=seed, histories=histories)
 
 
-def load(name: str, **_) -> Trained:
+def load(name: str, **_: Any) -> Trained:
     """Return the model that travels with the book."""
     return with_checkpoint(Trained(name=f"scenes_{name}", model=new_model(name), data=scenes.load()))
 
@@ -241,7 +245,7 @@ def tested(trained: Trained, kind: str, seed: int = 0, n: int = TEST) -> dict[st
             "ranking": by_kind(ranked(outputs).mean(axis=1), pairs.kinds[::4])}
 
 
-def card(trained: Trained) -> dict:
+def card(trained: Trained) -> dict[str, Any]:
     """Return what the card of the checkpoint says of data and accuracy."""
     random, foil = (tested(trained, kind, trained.seed) for kind in ("random", "foil"))
     return {"data": f"{TRAIN:,} drawn scenes with captions and foils; held out: {TEST:,} pairs of each kind on "

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from crossexplain.checks import InputError
 from crossexplain.evaluation.methods import explain, find
+from crossexplain.gradients.capture import Target
 from crossexplain.gradients.evidence import classes
 from crossexplain.gradients.modalities import Inputs, Modality, rows_of
-from crossexplain.gradients.question import Question, Target
+from crossexplain.gradients.question import Question
 from crossexplain.gradients.rounds import rounds
 from crossexplain.gradients.views import FULL
 from crossexplain.runs.plan import Entry, SourceGone, plain_text, seed_of
@@ -179,8 +180,8 @@ class Explainer:
         return said
 
     def _by_rounds(self, said: list[Said], inputs: Inputs, donors: Inputs | None) -> None:
-        record = rounds(self.subject.model, inputs, self.subject.modalities, baselines=self.chosen, donors=donors,
-                        target=self.subject.target, control=False, progress=False, seed=self.seed)
+        record: Any = rounds(self.subject.model, inputs, self.subject.modalities, baselines=self.chosen, donors=donors,
+                             target=self.subject.target, control=False, progress=False, seed=self.seed)
         first, picked = record.baselines[0], {record.picked(name) for name in record.modalities}
         for (baseline, view), one in record.passes.items():
             if view not in picked:
@@ -200,7 +201,7 @@ class Explainer:
         self._add_classes(said, question.target, classes(logits))
 
     def _by_method(self, said: list[Said], method: str, inputs: Inputs, donors: Inputs | None, seed: int) -> None:
-        options = {"attention": self.subject.attention} if "attention" in find(method).needs else {}
+        options: dict[str, Any] = {"attention": self.subject.attention} if "attention" in find(method).needs else {}
         found = explain(self.subject.model, inputs, self.subject.modalities, method, baselines=self.chosen[0] or None,
                         donors=donors, target=self.subject.target, budget=self.budget, seed=seed, **options)
         for name, values in found.values.items():

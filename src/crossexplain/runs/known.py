@@ -75,9 +75,10 @@ def data(spec: str, **columns: str) -> Source:
     """
     if spec in SCENES:
         return DrawnScenes(SCENES[spec])
-    made = called(spec)[0] if _is_call(spec) else None
+    made: Any = called(spec)[0] if _is_call(spec) else None
     if hasattr(made, "entries"):
-        return made
+        source: Source = made
+        return source
     from crossexplain.runs import sources
 
     return sources.open_source(spec, **columns) if made is None else sources.of_dataset(made, spec)
@@ -197,7 +198,7 @@ def _of_folder(folder: Path) -> Explainable:
 def _pieces(tokenizer: Any, example: Mapping[str, object]) -> list[str]:
     """Return the pieces of a text that are no special ones, as a tokenizer cuts it."""
     numbers = tokenizer(str(example["text"]), truncation=True)["input_ids"]
-    return tokenizer.convert_ids_to_tokens([number for number in numbers if number not in tokenizer.all_special_ids])
+    return list(tokenizer.convert_ids_to_tokens([number for number in numbers if number not in tokenizer.all_special_ids]))
 
 
 def _texts(examples: Examples) -> list[str]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from hashlib import blake2b, sha256
 from itertools import islice
 from operator import eq, ge, gt, le, lt, ne
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -22,7 +22,7 @@ Shard = tuple[int, int]
 LAUNCHERS = (  # variables that hold rank and world; srun alone sets the second of Slurm's: a batch script is one process
     ("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"), ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
     ("PMI_RANK", "PMI_SIZE"))
-TESTS: dict[str, Callable[[object, object], bool]] = {
+TESTS: dict[str, Callable[[Any, Any], bool]] = {
     "==": eq, "!=": ne, "<=": le, ">=": ge, "<": lt, ">": gt, "~": lambda value, text: str(text) in str(value)}
 CONDITION = re.compile(r"\s*(.+?)\s*(==|!=|<=|>=|<|>|~)\s*(.*?)\s*")
 DUPLICATE = "the key {!r} is there twice, expected another for each example; name another column as the key, or number them."
@@ -61,7 +61,8 @@ class Source(Protocol):
         ``str``, ``int``, ``float`` or ``bool`` of each column, the same for all examples; any value may be None.
     """
 
-    columns: Mapping[str, type]
+    @property
+    def columns(self) -> Mapping[str, type]: ...
 
     def describe(self) -> dict[str, object]:
         """Return what tells this data set from another, fit for JSON and without the folder that it lies in."""
@@ -149,7 +150,8 @@ def _condition(text: str, columns: Mapping[str, type]) -> Callable[[Mapping[str,
     if parsed is None:
         raise InputError(f"got where={text!r}, expected COLUMN == VALUE, or one of {', '.join(TESTS)} in its place.")
     column, sign, value = parsed.groups()
-    kind, test = columns[require_one_of(column, columns, "where names the column")], TESTS[sign]
+    require_one_of(column, columns, "where names the column")
+    kind, test = columns[column], TESTS[sign]
     wanted: object = value.strip("'\"")
     if kind is bool:
         wanted = {"true": True, "1": True, "false": False, "0": False}.get(str(wanted).lower())

@@ -48,11 +48,12 @@ class Results:
     @cached_property
     def ok(self) -> np.ndarray:
         """Which examples were explained, bool (N,)."""
-        return np.asarray(self.table["status"]) == "ok"
+        return np.asarray(np.asarray(self.table["status"]) == "ok")
 
     def frame(self) -> "pd.DataFrame":
         """Return the table as pandas reads it."""
-        return self.table.to_pandas()
+        frame: pd.DataFrame = self.table.to_pandas()
+        return frame
 
     def logits(self, where: np.ndarray | None = None) -> dict[str, dict[str, Tensor]]:
         """Return the logits (n, C) by baseline and view of the examples that were explained.
@@ -73,7 +74,7 @@ class Results:
         column = self.table[of[require_one_of(modality, of, "modality")]]
         return [None if values is None else np.asarray(values, np.float32) for values in column.to_pylist()]
 
-    def verdict(self, where: np.ndarray | None = None, **settings) -> judging.Verdict:
+    def verdict(self, where: np.ndarray | None = None, **settings: Any) -> judging.Verdict:
         """Say what the predictions of some examples rest on.
 
         Parameters
@@ -95,7 +96,8 @@ class Results:
 
     def each(self) -> list[str | None]:
         """Say of each example what its own prediction rests on, measured from the middle of all; None where that is unknown."""
-        rows, told = self._rows(None), [None] * len(self.table)
+        rows = self._rows(None)
+        told: list[str | None] = [None] * len(self.table)
         if self._has_rounds() and len(rows) >= judging.FEWEST:
             logits = next(iter(self.logits().values()))
             for row, answer in zip(rows, judging.each(logits, self.modalities, self._target(rows))):

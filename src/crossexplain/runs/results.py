@@ -54,9 +54,8 @@ def arrow() -> ModuleType:
         import pyarrow.parquet
     except ImportError as error:
         raise InputError("results are kept in Parquet, and pyarrow is not installed; type `pip install pyarrow`.") from error
-    return pyarrow
-
-
+    module: ModuleType = pyarrow
+    return module
 @dataclass(frozen=True)
 class Columns:
     """The columns of a run, which its configuration settles.
@@ -83,7 +82,8 @@ class Columns:
            types: Mapping[str, type]) -> "Columns":
         """Name the columns of (baseline, view) and (what, modality)."""
         taken: set[str] = set()
-        logits, importance = {}, {}
+        logits: dict[str, dict[str, str]] = {}
+        importance: dict[str, dict[str, str]] = {}
         for baseline, view in views:
             name = "logits_full" if view == "full" else _plain(f"logits_{baseline}_{view}", taken)
             logits.setdefault(baseline, {})[view] = name
@@ -190,7 +190,8 @@ def sound(path: Path, number: int, configuration: str | None) -> "pa.Table | Non
 
 
 def _footer(file: Any) -> dict[str, Any]:
-    return json.loads(file.schema_arrow.metadata[FOOTER])
+    footer: dict[str, Any] = json.loads(file.schema_arrow.metadata[FOOTER])
+    return footer
 
 
 def claim(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:

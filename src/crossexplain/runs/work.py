@@ -200,7 +200,7 @@ class _Run:
                 for number, entries in selection.parts(self.size, self.shard):
                     if self._is_there(number, entries):
                         self.kept += len(entries)
-                        bar.total -= len(entries)  # so that rate and time left are those of the work
+                        bar.total = own - self.kept  # so that rate and time left are those of the work
                         bar.refresh()
                         continue
                     rows = []
@@ -249,7 +249,8 @@ def _columns(explainer: Explainer, selection: Selection, types: Mapping[str, typ
     for entry in selection:
         said, = explainer.explained([entry])
         if "reason" not in said:
-            return Columns.of(*([key[1:] for key in said if key[0] == kind] for kind in ("logits", "importance")), types)
+            views, importances = ([key[1:] for key in said if key[0] == kind] for kind in ("logits", "importance"))
+            return Columns.of(views, importances, types)
         reason, tried = reason or said["reason"], tried + said.get("loaded", False)
         if tried == LOOKED_AT:
             raise InputError(f"the first {tried} examples that can be read cannot be explained: {reason}")

@@ -10,12 +10,12 @@ import json
 import lzma
 import tarfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
 from itertools import islice
 from os import getpid
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from crossexplain.checks import InputError
 from crossexplain.data.photos import PhotoError
@@ -27,7 +27,7 @@ SMALL = 1 << 20  # bytes of the largest text or JSON member
 RATIO, FREE = 200, 64 << 20  # an archive may unpack to this many times its size, and to FREE in any case
 OWN = ("__key__", "shard", "shard_key", "image", "txt")  # columns that are not taken from JSON members
 PEEKED = 100  # examples that tell which columns there are
-OPENERS = {".gz": gzip.open, ".tgz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".tgz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 DAMAGE = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile)
 
 
@@ -100,7 +100,8 @@ def _values(ending: str, text: str) -> dict[str, object]:
 
 def _samples(path: Path) -> Iterator[tuple[str, list[Member]]]:
     """Go through an archive by its headers: the stem of each example with its members."""
-    stem, members = None, []
+    stem: str | None = None
+    members: list[Member] = []
     for name, start, size in _headers(path):
         base = PurePosixPath(name)
         first, dot, ending = base.name.partition(".")
@@ -121,9 +122,9 @@ def _samples(path: Path) -> Iterator[tuple[str, list[Member]]]:
 def _headers(path: Path) -> Iterator[tuple[str, int, int]]:
     """Go through the files of an archive: name, where the content begins, how many bytes it has."""
     try:
-        with _Bounded(path) as stream, tarfile.open(fileobj=stream, mode="r:") as archive:  # type: ignore[call-overload]
+        with _Bounded(path) as stream, tarfile.open(fileobj=stream, mode="r:") as archive:
             while (member := archive.next()) is not None:
-                archive.members = []  # else it keeps all headers
+                archive.members = []  # type: ignore[attr-defined]  # else it keeps all headers
                 if member.isdir():
                     continue
                 _require_harmless(path, member)
@@ -156,7 +157,7 @@ class _Bounded(io.RawIOBase):
     def __init__(self, path: Path):
         self.path = path
         self.limit = max(FREE, RATIO * path.stat().st_size)
-        self.file = OPENERS.get(path.suffix.lower(), open)(path, "rb")
+        self.file: BinaryIO = OPENERS.get(path.suffix.lower(), open)(path, "rb")
 
     def read(self, size: int = -1) -> bytes:
         if not 0 <= size <= MEMBER:

@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator, Mapping
 from functools import partial
+from typing import Any
 
 import numpy as np
 
 from crossexplain.checks import InputError, require_one_of
 from crossexplain.data import flickr8k, photos
-from crossexplain.runs.plan import Entry, SourceGone
+from crossexplain.runs.plan import Entry, SourceGone, Value
 from crossexplain.runs.sources.rows import SINGLE, read_text
 
 
@@ -30,15 +31,15 @@ class Captions:
         self.data, self.split, self.negatives = data, split, negatives
         splits = list(data.splits) if split is None else [str(require_one_of(split, data.splits, "the split"))]
         kind = None if negatives is None else str(require_one_of(negatives, flickr8k.NEGATIVES, "the kind of foils"))
-        rows = []
+        self.pairs: list[tuple[int, int, str, int]] = []
         for name in splits:
             if kind:
                 pairs = data.pairs(name, 0, kind)
-                rows += zip(pairs.image.tolist(), pairs.caption.tolist(), [name] * len(pairs), pairs.labels.tolist())
+                self.pairs += zip(pairs.image.tolist(), pairs.caption.tolist(), [name] * len(pairs), pairs.labels.tolist())
             else:
                 captions = data.captions_of(name)
-                rows += zip(data.image_of[captions].tolist(), captions.tolist(), [name] * len(captions), [1] * len(captions))
-        self.pairs: list[tuple[int, int, str, int]] = rows
+                self.pairs += zip(data.image_of[captions].tolist(), captions.tolist(), [name] * len(captions),
+                                  [1] * len(captions))
 
     def describe(self) -> dict[str, object]:
         """Return what the source is."""
@@ -49,7 +50,7 @@ class Captions:
         """Go through the pairs, those that match first; the key of a foil names the photograph and the caption."""
         for image, caption, split, label in self.pairs:
             name, key, text = self.data.names[image], self.data.keys[caption], self.data.captions[caption]
-            columns = {"label": label, "split": split, "image": name, "words": len(text.split())}
+            columns: dict[str, Value] = {"label": label, "split": split, "image": name, "words": len(text.split())}
             yield Entry(key if label else f"{name}|{key}", partial(self._load, name, text), columns)
 
     def _load(self, name: str, text: str) -> dict[str, object]:
@@ -111,5 +112,5 @@ class Dataset:
         return {name: read_text(value) if isinstance(value, str) else value for name, value in item.items()}
 
 
-def _plain(value: object) -> object:
+def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) or hasattr(value, "item") and getattr(value, "ndim", 1) == 0 else value

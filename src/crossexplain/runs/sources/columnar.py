@@ -71,7 +71,7 @@ def _schema(path: Path) -> "pyarrow.Schema":
 
 
 def _groups(path: Path) -> int:
-    return _guarded(path, lambda: _opened(path, getpid())[1])
+    return int(_guarded(path, lambda: _opened(path, getpid())[1]))
 
 
 def _group(path: Path, group: int, columns: list[str]) -> "pyarrow.Table":
@@ -79,7 +79,8 @@ def _group(path: Path, group: int, columns: list[str]) -> "pyarrow.Table":
 
 
 def _plain(path: Path, group: int, columns: list[str]) -> list[dict[str, Any]]:
-    return _guarded(path, lambda: _group(path, group, columns).to_pylist())
+    rows: list[dict[str, Any]] = _guarded(path, lambda: _group(path, group, columns).to_pylist())
+    return rows
 
 
 @lru_cache(maxsize=4)
@@ -154,4 +155,4 @@ def _kind(kind: "pyarrow.DataType") -> type:
 def _has_path(kind: "pyarrow.DataType") -> bool:
     from pyarrow import types
 
-    return types.is_struct(kind) and kind.get_field_index("path") >= 0
+    return bool(types.is_struct(kind) and kind.get_field_index("path") >= 0)

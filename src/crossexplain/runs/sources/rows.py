@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import count, islice
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from crossexplain.checks import InputError, require_one_of
 from crossexplain.data import photos
@@ -106,13 +106,13 @@ class Rows(ABC):
 
     def entries(self) -> Iterator[Entry]:
         """Go through all examples in their order; nothing is decoded. A row with several texts is as many examples."""
-        counters: dict[object, count] = defaultdict(count)
+        counters: dict[object, count[int]] = defaultdict(count)
         image, text, key = self.roles["image"], self.roles["text"], self.roles["key"]
         for number, row in enumerate(self.rows()):
             texts = row.values.get(text) if text else None
             several = isinstance(texts, (list, tuple))
             picture = row.values.get(image) if image else None
-            for k, words in enumerate(texts if several else [texts]):
+            for k, words in enumerate(texts if isinstance(texts, (list, tuple)) else [texts]):
                 if key:
                     named = row.values.get(key)
                     name = f"row {number:06d} has no key" if named in (None, "") else f"{named}#{k}" if several else str(named)
@@ -188,7 +188,7 @@ def _single(value: object, kind: type) -> Value:
         return value if isinstance(value, int) and not isinstance(value, bool) and abs(value) < LARGEST else None
     if isinstance(value, str) and kind is str:
         return value.encode("utf-8", "backslashreplace").decode()
-    return value if isinstance(value, kind) else None
+    return value if isinstance(value, kind) and isinstance(value, SINGLE) else None
 
 
 def kinds_of(rows: Iterable[Mapping[str, object]]) -> dict[str, type]:
@@ -211,7 +211,7 @@ def inside(root: Path, name: str, where: str) -> Path:
     return path
 
 
-def require_some(paths: Iterable[Path | None], where: str) -> None:
+def require_some(paths: Iterable[Any], where: str) -> None:
     """Refuse a table of which none of the first hundred files is there: the folder is another one."""
     first = list(islice((path for path in paths if path is not None), 100))
     if first and not any(map(os.path.exists, first)):  # where a name is too long, Path.exists raises

@@ -43,7 +43,7 @@ class Table(Rows):
         for line, values in (_json_lines if self.format == "jsonl" else _cells)(self.files[0]):
             image = self.roles["image"]
             texts = {self.roles["image"], self.roles["text"], self.roles["key"]}
-            values = {column: value if column in texts or column not in self.readers else self.readers[column](value)
+            values = {column: value if column in texts or column not in self.readers else self.readers[column](str(value))
                       if value else None for column, value in values.items()}
             name = values.get(image) if image else None
             if not isinstance(name, str) or not name:
