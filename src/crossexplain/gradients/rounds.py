@@ -15,7 +15,7 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 import torch
 from torch import Tensor, nn
@@ -36,11 +36,27 @@ PICKS = "round 2", "round 1", "cross", None
 BY = "gradient", "gradient x activation"
 
 
+@overload
+def rounds(model: nn.Module, inputs: Inputs, modalities: Sequence[Modality], *, target: list[int] | tuple[int, ...],
+           **settings: Any) -> dict[int, Record]: ...
+
+
+@overload
 def rounds(model: nn.Module, inputs: Inputs, modalities: Sequence[Modality], *,
            baselines: Sequence[Baseline] | Baseline | None = None, top: int | Mapping[str, int] = 1,
            pick: str | None = "round 2", by: str = "gradient", target: Target = None, donors: Inputs | None = None,
            draws: int = 4, extra: Mapping[str, Mapping[str, Change]] | None = None, control: bool = True,
            interactions: int = 2, gradients: bool = True, sharing: bool = True, rows: int = ROWS, progress: bool = True,
+           seed: int = 0) -> Record: ...
+
+
+def rounds(  # type: ignore[misc] # the settings of the first are those of the second
+           model: nn.Module, inputs: Inputs, modalities: Sequence[Modality], *,
+           baselines: Sequence[Baseline] | Baseline | None = None, top: int | Mapping[str, int] = 1,
+           pick: str | None = "round 2", by: str = "gradient", target: Target | list[int] | tuple[int, ...] = None,
+           donors: Inputs | None = None, draws: int = 4, extra: Mapping[str, Mapping[str, Change]] | None = None,
+           control: bool = True, interactions: int = 2, gradients: bool = True, sharing: bool = True, rows: int = ROWS,
+           progress: bool = True,
            seed: int = 0) -> Record | dict[int, Record]:
     """Run the four rounds from the side of every modality on a batch.
 

@@ -168,7 +168,7 @@ def _condition(text: str, columns: Mapping[str, type]) -> Callable[[Mapping[str,
 def require_shard(shard: object) -> Shard:
     """Return ``(rank, world)`` if it is one: the first of two processes is (0, 2)."""
     try:
-        rank, world = map(int, shard)  # type: ignore[call-overload]
+        rank, world = map(int, shard)  # type: ignore[call-overload]  # anything may come, and is told below
     except (TypeError, ValueError):
         rank, world = -1, 0
     if not 0 <= rank < world:
