@@ -80,6 +80,15 @@ def _draw_box(axis, box) -> None:
         axis.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor=BOX, linewidth=1.8))
 
 
+def _hottest(axis, heat, size: tuple[int, int], words: str) -> tuple:
+    """Return the cell with the most evidence as a part of a picture of ``size`` (height, width), and what a page says of it."""
+    rows, columns = heat.shape
+    row, column = np.unravel_index(np.abs(heat).argmax(), heat.shape)
+    high, wide = size[0] / rows, size[1] / columns
+    return axis, (column * wide, row * high, (column + 1) * wide, (row + 1) * high), (
+        f"{words}: strongest in row {row + 1} of {rows}, column {column + 1} of {columns} ({heat[row, column]:.3g})")
+
+
 def maps(images, heats, *, alt: str, caption: str, name: str, titles: Sequence[str] | None = None, boxes=None,
          signed: bool = False, label: str = "evidence") -> Picture:
     """Draw one row for each example: input | map | overlay, with a colour bar.
@@ -104,6 +113,7 @@ def maps(images, heats, *, alt: str, caption: str, name: str, titles: Sequence[s
     """
     heats = _finite(heats, "the heat maps hold")
     figure, axes = sheet(len(heats), 3, 7.2, 2.35 * len(heats))
+    parts = []
     for i, (row, heat) in enumerate(zip(axes, heats)):
         image, norm = np.asarray(images[i], dtype=float), _norm(heat, signed)
         height, width = _pixels(image).shape[:2]
@@ -118,9 +128,11 @@ def maps(images, heats, *, alt: str, caption: str, name: str, titles: Sequence[s
                 axis.set_title(word)
         _draw_box(row[0], None if boxes is None else boxes[i])
         _draw_box(row[2], None if boxes is None else boxes[i])
+        words = f"example {i + 1}" if titles is None else titles[i]
+        parts += [_hottest(axis, heat, (height, width), words) for axis in row[1:]]
         if titles is not None:
             row[0].set_xlabel(titles[i], fontsize=9, **PLAIN)
-    return Picture(figure, alt=alt, caption=caption, name=name)
+    return Picture(figure, alt=alt, caption=caption, name=name, parts=parts)
 
 
 def gallery(images, heats: Mapping[str, np.ndarray], *, alt: str, caption: str, name: str,
@@ -145,7 +157,7 @@ def gallery(images, heats: Mapping[str, np.ndarray], *, alt: str, caption: str, 
     heats = {method: _finite(heat, f"the heat maps of {method!r} hold") for method, heat in heats.items()}
     n, columns = len(images), 1 + len(heats)
     figure, axes = sheet(n, columns, min(1.55 * columns + 0.7, 13), 1.75 * n + 0.3)
-    norm = TwoSlopeNorm(0, -1, 1) if signed else Normalize(0, 1)
+    norm, parts = TwoSlopeNorm(0, -1, 1) if signed else Normalize(0, 1), []
     for i, row in enumerate(axes):
         height, width = _pixels(images[i]).shape[:2]
         _show_image(row[0], images[i], extent=(0, width, height, 0))
@@ -154,6 +166,8 @@ def gallery(images, heats: Mapping[str, np.ndarray], *, alt: str, caption: str, 
             scaled = np.asarray(heat[i], dtype=float)
             top = largest if shared else float(np.abs(scaled).max())
             _overlay(axis, images[i], scaled / (top or 1.0), norm, signed, 1.0 if shared else None)
+            words = f"{method}, {f'example {i + 1}' if titles is None else titles[i]}"
+            parts.append(_hottest(axis, scaled, (height, width), words))
             if i == 0:
                 axis.set_title(method, fontsize=9, **PLAIN)
         for axis in row:
@@ -164,7 +178,7 @@ def gallery(images, heats: Mapping[str, np.ndarray], *, alt: str, caption: str, 
     axes[0, 0].set_title("input", fontsize=9)
     bar = ScalarMappable(norm, SIGNED if signed else SEQUENTIAL)
     figure.colorbar(bar, ax=axes, shrink=0.6, aspect=30, label=f"share of the {'row' if shared else 'map'}'s largest value")
-    return Picture(figure, alt=alt, caption=caption, name=name)
+    return Picture(figure, alt=alt, caption=caption, name=name, parts=parts)
 
 
 def ranking(images, heats, titles: Sequence[str], *, alt: str, caption: str, name: str, signed: bool = False) -> Picture:
@@ -339,7 +353,7 @@ def intervals(rows, *, alt: str, caption: str, name: str, xlabel: str, baseline:
     groups = rows if isinstance(next(iter(rows.values())), Mapping) else {"": rows}
     labels = list(dict.fromkeys(label for group in groups.values() for label in group))
     figure, axes = sheet(1, 1, 7.2, 0.34 * len(labels) * max(1, 0.55 * len(groups)) + 1.1)
-    axis = axes[0, 0]
+    axis, parts, tall = axes[0, 0], [], 0.3 / max(len(groups), 2)
     for g, (group, entries) in enumerate(groups.items()):
         shift = (g - (len(groups) - 1) / 2) * 0.7 / max(len(groups), 2)
         for label, entry in entries.items():
@@ -347,6 +361,8 @@ def intervals(rows, *, alt: str, caption: str, name: str, xlabel: str, baseline:
             axis.plot([entry.low, entry.high], [y, y], color=COLOURS[g % 6], linewidth=2)
             axis.plot(entry.value, y, linestyle="", markersize=6, **_marked(g),
                       label=group if group and label == next(iter(entries)) else None)
+            parts.append((axis, (entry.low, y - tall, entry.high, y + tall), f"{label}{group and f', {group}'}: {entry:.3g}"
+                          + (f", n = {entry.n:,}" if entry.n else "")))
     if baseline is not None:
         axis.axvline(baseline, color=INK, linestyle="--", linewidth=1, label=baseline_label)
     axis.set(xlabel=xlabel, ylim=(len(labels) - 0.4, -0.6), xscale="log" if logx else "linear")
@@ -354,7 +370,7 @@ def intervals(rows, *, alt: str, caption: str, name: str, xlabel: str, baseline:
     axis.grid(axis="x", color="#dcdcd6", linewidth=0.7)
     if baseline is not None or len(groups) > 1:
         _legend(axis, loc="center left", bbox_to_anchor=(1.01, 0.5))
-    return Picture(figure, alt=alt, caption=caption, name=name)
+    return Picture(figure, alt=alt, caption=caption, name=name, parts=parts)
 
 
 def _legend(axis, **place) -> None:

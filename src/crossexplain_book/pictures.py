@@ -8,6 +8,7 @@ from pathlib import Path
 import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from matplotlib.transforms import Bbox
 
 from crossexplain.checks import InputError
 from crossexplain.files import write_whole
@@ -20,6 +21,7 @@ SIGNED = "RdBu_r"  # centred at 0: red for, blue against
 COLOURS = ("#33628f", "#c8553d", "#3f8f6b", "#8a5a9e", "#b08a2e", "#5b6770")  # series, told apart without colour too
 MARKERS = ("o", "s", "^", "D", "v", "P")
 BOX = "#38d6c5"
+MARGIN = 0.12  # inches round a picture whose margins are cut
 STYLE = {
     "font.size": 10,
     "axes.facecolor": PAPER,
@@ -103,6 +105,8 @@ class Picture(Shown):
         Dots per inch of the PNG.
     crop : bool
         Cut the margins to what is drawn; takes a second drawing.
+    parts : sequence of (axis, (left, top, right, bottom), words)
+        Places of the picture, in the units of the axis, that a page names under the pointer.
 
     Raises
     ------
@@ -112,9 +116,9 @@ class Picture(Shown):
         If no installed font has a character of the figure's texts.
     """
 
-    def __init__(self, figure: Figure, *, alt: str, caption: str, name: str, dpi: int = 110, crop: bool = True):
+    def __init__(self, figure: Figure, *, alt: str, caption: str, name: str, dpi: int = 110, crop: bool = True, parts=()):
         super().__init__(alt=alt, caption=caption, name=name)
-        self.figure, self.dpi, self.crop = figure, dpi, crop
+        self.figure, self.dpi, self.crop, self.parts = figure, dpi, crop, list(parts)
         for text in figure.findobj(Text):
             _choose_fonts(text)
         if figure.canvas.manager is not None:  # made by pyplot: keep the notebook from showing it a second time
@@ -123,7 +127,7 @@ class Picture(Shown):
     def png(self) -> bytes:
         """Return the picture as PNG bytes."""
         buffer = BytesIO()
-        margins = {"bbox_inches": "tight", "pad_inches": 0.12} if self.crop else {}
+        margins = {"bbox_inches": "tight", "pad_inches": MARGIN} if self.crop else {}
         self.figure.savefig(buffer, format="png", dpi=self.dpi, facecolor=PAPER, **margins)
         return buffer.getvalue()
 
@@ -136,8 +140,26 @@ class Picture(Shown):
         """Write the PNG, whole or not at all, and return its path."""
         return write_whole(path, lambda part: part.write_bytes(self.png()))
 
+    def places(self) -> list[list]:
+        """Return where the parts lie on the PNG that was drawn last: left, top, width, height in percent, and their words."""
+        figure, found = self.figure, []
+        size = figure.get_size_inches()
+        whole = figure.get_tightbbox().padded(MARGIN) if self.crop else Bbox([(0, 0), size])
+        for axis, (left, top, right, bottom), words in self.parts:
+            corners = axis.transData.transform([(left, top), (right, bottom)])
+            (x0, x1), (y0, y1) = (sorted(side) for side in figure.dpi_scale_trans.inverted().transform(corners).T)
+            shares = ((x0 - whole.x0) / whole.width, (whole.y1 - y1) / whole.height, (x1 - x0) / whole.width,
+                      (y1 - y0) / whole.height)
+            found.append([*(round(float(100 * share), 2) for share in shares), words])
+        return found
+
     def _data(self) -> dict[str, object]:
         return {"image/png": self.png()}
+
+    def _repr_mimebundle_(self, include=None, exclude=None):
+        data, about = super()._repr_mimebundle_()
+        about["crossexplain"] |= {"parts": self.places()} if self.parts else {}
+        return data, about
 
 
 def _choose_fonts(text: Text) -> None:
