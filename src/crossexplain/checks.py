@@ -8,8 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from difflib import get_close_matches
 from itertools import chain
+from numbers import Integral
 from types import CodeType
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -333,7 +336,7 @@ def require_pairs(images: Tensor, tokens: Tensor) -> None:
 def require_one_of(value: object, allowed: Iterable, what: str) -> object:
     """Return a value if it is one of those that are allowed, or raise :class:`InputError`; the message lists them."""
     allowed = list(allowed)
-    if value in allowed:
+    if not getattr(value, "ndim", 0) and value in allowed:  # an array is compared entry by entry
         return value
     near = get_close_matches(str(value), map(str, allowed), n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else "."
@@ -342,9 +345,39 @@ def require_one_of(value: object, allowed: Iterable, what: str) -> object:
 
 def require_methods(methods: str | Sequence[str], known: Iterable[str]) -> list[str]:
     """Return the names of one or several methods as a list, or raise :class:`InputError` if there is none or an unknown one."""
-    names, known = [methods] if isinstance(methods, str) else list(methods), list(dict.fromkeys(known))
-    unknown = [name for name in names if name not in known]
+    names, known = [methods] if isinstance(methods, str) else entries_of(methods) or [], list(dict.fromkeys(known))
+    unknown = [name for name in names if not isinstance(name, str) or name not in known]
     if unknown or not names:
         reason = f"there is no method {unknown[0]!r}" if unknown else "no method was named"
         raise InputError(f"{reason}; the methods are {', '.join(known)}.")
     return names
+
+
+def entries_of(values: object) -> list[Any] | None:
+    """Return the entries of what can be gone through; None of a text, a mapping, a number, and what else has none."""
+    with suppress(TypeError):
+        values = values.tolist() if isinstance(values, (Tensor, np.ndarray)) else values
+        return None if isinstance(values, (str, bytes, Mapping)) else list(values)  # type: ignore[call-overload]
+    return None
+
+
+def require_names(**given: object) -> None:
+    """Raise :class:`InputError` unless each of the arguments is a name, or None where that leaves it out."""
+    for what, name in given.items():
+        if not (isinstance(name, str) or name is None):
+            raise InputError(f"got {what}={name!r}, expected a name, as text.")
+
+
+def require_flags(**given: object) -> None:
+    """Raise :class:`InputError` unless each of the arguments is True or False."""
+    for what, flag in given.items():
+        if not isinstance(flag, (bool, int, np.bool_)):
+            raise InputError(f"got {what}={flag!r}, expected True or False.")
+
+
+def require_whole(least: int = -(2**63), **given: object) -> None:
+    """Raise :class:`InputError` unless each of the arguments is a whole number from ``least`` on, of at most 63 bits."""
+    for what, number in given.items():
+        if not isinstance(number, Integral) or isinstance(number, bool) or not least <= number < 2**63:
+            from_on = "" if least < 0 else f", {least} or more"
+            raise InputError(f"got {what}={number!r}, expected a whole number{from_on} and below 2**63.")

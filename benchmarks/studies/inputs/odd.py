@@ -1,4 +1,4 @@
-"""What may be drawn: bytes of a whole file with some damage, JSON with another value somewhere, words that nobody would type."""
+"""What may be drawn: bytes of a whole file with some damage, JSON with another value in it, words that nobody would type."""
 
 import math
 from collections.abc import Callable
@@ -9,10 +9,12 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-WORDS = ("", " ", "-1", "0", "1", "2", "nan", "inf", "1e400", "-0", "99999999999999999999", "0x10", "1/2", "2/1", "-1/0", "٣", "ü",
-         "🙂", "a\nb", "\t", "../..", "/", ".", "~", "x" * 300, "a,b", ",", "a=b", "=", "--", "-", "*", "[", "{0..9}", "%s", "{}",
-         "None", "true", "a:b", ":", "::", "os:getcwd", "\udcff", "'", '"', "$HOME", "a b", "\x00")
-JSONS = (None, True, False, 0, -1, 1, 2**63, 0.5, math.inf, math.nan, "", "x", "\ud800", [], [[]], [None], {}, {"a": 1}, "0" * 400)
+WORDS = (
+    "", " ", "-1", "0", "1", "2", "nan", "inf", "1e400", "-0", "99999999999999999999", "0x10", "1/2", "2/1", "-1/0", "٣", "ü",
+    "🙂", "a\nb", "\t", "../..", "/", ".", "~", "x" * 300, "a,b", ",", "a=b", "=", "--", "-", "*", "[", "{0..9}", "%s", "{}",
+    "None", "true", "a:b", ":", "::", "os:getcwd", "\udcff", "'", '"', "$HOME", "a b", "\x00")
+JSONS = (None, True, False, 0, -1, 1, 2**63, 0.5, math.inf, math.nan, "", "x", "\ud800", [], [[]], [None], {}, {"a": 1},
+         "0" * 400)
 
 
 @st.composite

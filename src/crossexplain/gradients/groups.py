@@ -1,13 +1,13 @@
 """Groups: which features belong together, across modalities; turns of a dialogue, chunks of a video, parties, sentences."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
 
 import torch
 from torch import Tensor
 
-from crossexplain.checks import InputError, require_one_of
+from crossexplain.checks import InputError, entries_of, require_one_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,11 +44,10 @@ class Groups:
     owner: Mapping[str, Tensor]
 
     def __post_init__(self):
-        if isinstance(self.names, str) or not isinstance(self.names, Iterable):
-            raise InputError(f"got names={self.names!r}, expected one name a group, as in ['turn 1', 'turn 2'].")
-        names = tuple(self.names)
+        names = tuple(entries_of(self.names) or ())
         if not names or not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
-            raise InputError(f"got the groups {names!r}, expected at least one, each with a name of its own.")
+            raise InputError(f"got names={self.names!r}, expected one name a group, at least one and no two alike, as in "
+                             "['turn 1', 'turn 2'].")
         if not isinstance(self.owner, Mapping) or not self.owner:
             raise InputError(f"got owner as {type(self.owner).__name__}, expected a mapping from modality to the number of the "
                              "group of each feature, as in {'text': torch.tensor([0, 0, 1])}.")

@@ -1,13 +1,15 @@
 """Views: the same examples with some features of some modalities hidden or perturbed, all in one batch."""
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 
 import torch
 from torch import Tensor
 
 from crossexplain import moved
-from crossexplain.checks import InputError
+from crossexplain.checks import InputError, require_whole
 from crossexplain.gradients.modalities import (
     Inputs,
     Modality,
@@ -70,6 +72,9 @@ class Reorder:
 
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        require_whole(seed=self.seed)
+
 
 @dataclass(frozen=True)
 class Noise:
@@ -85,6 +90,11 @@ class Noise:
 
     sigma: float
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        require_whole(seed=self.seed)
+        if not isinstance(self.sigma, Real) or not 0 <= self.sigma < math.inf:
+            raise InputError(f"got sigma={self.sigma!r}, expected a standard deviation, a number of 0 or more.")
 
 
 Change = Mask | Reorder | Noise
@@ -279,7 +289,7 @@ def _joined(parts: Sequence) -> Tensor | list:
 
 def _drawn(seed: int, examples: Tensor, shape: Sequence[int], draw) -> Tensor:
     """Draw one array an example that depends on the seed and the example alone: (n, *shape)."""
-    return torch.stack([draw(*shape, generator=torch.Generator().manual_seed(seed * 1_000_003 + i))
+    return torch.stack([draw(*shape, generator=torch.Generator().manual_seed((seed * 1_000_003 + i) % 2**63))
                         for i in examples.tolist()])
 
 
