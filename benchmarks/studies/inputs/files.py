@@ -44,16 +44,16 @@ SENTENCES = b"It works\t1\nIt fails\t0\n"
 def rooms() -> Iterator[Room]:
     """Give every kind of file with its loader."""
     for form in PICTURES:
-        yield _single(f"photograph ({form.upper()})", partial(_picture, form=form), photos.read, (InputError,), 1.0)
-    yield _single("sound", _sound, voices.read_wave, (InputError, *MISSING))
+        yield _single(f"photograph ({form.upper()})", partial(_picture, form=form), photos.read, (InputError,), 2.0)
+    yield _single("sound", _sound, voices.read_wave, (InputError, *MISSING), 2.0)
     yield Room("folder of sounds", st.tuples(_names("1_ann_2.wav"), files(made(_sound))), _placed, lambda path: voices.load(
         path.parent), (InputError, *MISSING))
-    yield Room("dialogues", files(TALK), lambda _, drawn: drawn, dialogues.parse, (InputError,), 2.0)
-    yield _single("digits (IDX)", _idx, digits.read_idx, (InputError,))
+    yield Room("dialogues", files(TALK), lambda _, drawn: drawn, dialogues.parse, (InputError,), 4.0)
+    yield _single("digits (IDX)", _idx, digits.read_idx, (InputError,), 2.0)
     yield Room("table of reviews", files(REVIEWS), partial(_in, name="r.csv"), _reviews, (InputError,))
     yield Room("labelled sentences", files(SENTENCES), _sentences, _labelled, (InputError,))
     yield Room("Flickr8k's form", st.sampled_from(list(_flickr8k())).flatmap(lambda name: st.tuples(st.just(name), files(
-        _flickr8k()[name]))), _among(_flickr8k), _captions, (InputError, *MISSING), 2.0)
+        _flickr8k()[name]))), _among(_flickr8k), _captions, (InputError, *MISSING))
     yield from _of_models()
     yield from _of_runs()
     yield from _of_sources()
@@ -81,6 +81,11 @@ def _names(usual: str) -> st.SearchStrategy[str]:
 def _picture(path: Path, form: str) -> None:
     pixels = np.random.default_rng(0).integers(0, 255, (6, 8, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(path, form)
+
+
+@cache
+def _png() -> bytes:
+    return made(partial(_picture, form="png"))
 
 
 def _sound(path: Path) -> None:
@@ -155,7 +160,7 @@ def _of_models() -> Iterator[Room]:
     choices = st.one_of(*(st.tuples(st.just(name), _json(content) if name.endswith("json") else files(content))
                           for name, content in encoded.items() if not name.endswith("lock")))
     yield Room("kept encodings", choices, _among(partial(_tree, "encodings")), partial(_same, jobs._encode, "encodings"),
-               (InputError, jobs.EncodingError), mends=True)
+               (InputError, jobs.EncodingError), 0.3, mends=True)
     yield Room("state of a training", files(_tree("state")["state.pt"]).map(lambda drawn: ("state.pt", drawn)),
                _among(partial(_tree, "state")), partial(_same, jobs._train, "state"), (InputError,), 0.2, mends=True)
     yield Room("file in the cache", st.tuples(st.sampled_from(("cache/a/b.bin", "cache/.verified", "cache/.locks", "cache/a")),
@@ -231,7 +236,7 @@ def _of_runs() -> Iterator[Room]:
     placed = _among(partial(_tree, "run"))
     for name, drawn in (("part of a run", parts), ("manifest of a run", manifest)):
         yield Room(f"{name}, read", drawn, placed, _read, (InputError,))
-        yield Room(f"{name}, run again", drawn, placed, partial(_same, _run_again, "run"), (InputError,), 0.3, mends=True)
+        yield Room(f"{name}, run again", drawn, placed, partial(_same, _run_again, "run"), (InputError,), 0.15, mends=True)
 
 
 def _read(folder: Path) -> None:
@@ -249,7 +254,7 @@ def _of_sources() -> Iterator[Room]:
     yield Room("JSON lines of odd values", st.lists(changed(json.loads(LINES.splitlines()[1])), min_size=1, max_size=3).map(
         lambda rows: ("table.jsonl", b"\n".join(json.dumps(row).encode() for row in rows))), _with_pictures, _explored,
         (InputError,))
-    yield Room("folder of pictures", st.tuples(_names("a.png"), files(made(partial(_picture, form="png")))), _placed,
+    yield Room("folder of pictures", st.tuples(_names("a.png"), files(_png())), _placed,
                lambda path: _explored(path.parent), (InputError,))
     yield Room("metadata of pictures", files(TABLE.replace(b"image", b"file_name")).map(lambda drawn: ("metadata.csv", drawn)),
                _with_pictures, lambda path: _explored(path.parent), (InputError,))
@@ -271,7 +276,7 @@ def _of_sources() -> Iterator[Room]:
 
 
 def _with_pictures(folder: Path, drawn: tuple[str, bytes]) -> Path:
-    _in(folder, made(partial(_picture, form="png")), "a.png")
+    _in(folder, _png(), "a.png")
     return _placed(folder, drawn)
 
 
@@ -305,21 +310,22 @@ def _packed(members: list[tuple[str, bytes, bytes]], form: int = tarfile.PAX_FOR
 def _tars() -> st.SearchStrategy[bytes]:
     contents = [b"a cat", b"7", b'{"label": "x"}', b'{"image": 1, "txt": []}', *(json.dumps(one).encode() for one in JSONS)]
     member = st.tuples(st.sampled_from(MEMBERS), st.sampled_from(KINDS), st.one_of(
-        st.sampled_from(contents), files(made(partial(_picture, form="png")))))
+        st.sampled_from(contents), files(_png())))
     return st.builds(_packed, st.lists(member, max_size=6), st.sampled_from((tarfile.PAX_FORMAT, tarfile.GNU_FORMAT)))
 
 
 @cache
 def _tar(name: str) -> bytes:
-    content = _packed([("1.png", tarfile.REGTYPE, made(partial(_picture, form="png"))), ("1.txt", tarfile.REGTYPE, b"a cat"),
+    content = _packed([("1.png", tarfile.REGTYPE, _png()), ("1.txt", tarfile.REGTYPE, b"a cat"),
                        ("1.json", tarfile.REGTYPE, b'{"label": 1}'), ("2.png", tarfile.REGTYPE, b"")])
     import lzma
 
     return {"a.tar": bytes, "a.tar.gz": gzip.compress, "a.tar.xz": lzma.compress}[name](content)
 
 
+@cache
 def _values() -> dict[str, pa.Array]:
-    picture = made(partial(_picture, form="png"))
+    picture = _png()
     stored = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     return {
         "text": pa.array(["a cat", "a dog"]),

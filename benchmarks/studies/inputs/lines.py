@@ -52,10 +52,10 @@ def rooms() -> Iterator[Room]:
             value.map(lambda word: [word])
         typed = st.tuples(st.sampled_from((USUAL.get(name, []), USUAL.get(name, []), USUAL.get(name, []), [])),
                           st.lists(one, max_size=3), value)
-        weight = {"explain": 4.0, "sources": 0.1, "doctor": 0.1, "report": 1.5}.get(name, 1.0)
+        weight = {"explain": 1.0, "sources": 0.1, "doctor": 0.1, "report": 0.2}.get(name, 0.4)
         yield Room(f"command {name}", typed, partial(_placed, name), _called, (Told,), weight, mends=True)
     yield Room("command line", st.lists(words().filter(_can_be_typed), max_size=4), lambda folder, drawn: (
-        _prepared(folder), drawn, ""), _called, (Told,), mends=True)
+        _prepared(folder), drawn, ""), _called, (Told,), 0.4, mends=True)
 
 
 def _typed(action: argparse.Action, value: st.SearchStrategy[str]) -> st.SearchStrategy[list[str]]:

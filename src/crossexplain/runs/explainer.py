@@ -22,8 +22,14 @@ ROUNDS = "rounds"  # the paper's four rounds, with the views that a verdict is r
 DONORS = 4  # examples to borrow from: the first ones that can be read, the same for all
 # Methods that draw at random. Explained side by side, what is drawn for an example would depend on its neighbours.
 DRAWN = ("sampled shapley", "mm-shap", "gradient shap", "kernel shap", "shapley sampling", "shapiq shapley", "shapiq pairs")
+
+
+class NoMemory(InputError):
+    """The memory does not hold a single example: the run stops, so that none is a failed row that another machine explains."""
+
+
 # What is no example's fault and would make a failed row of every other: the run stops.
-STOPS = SourceGone, getattr(torch, "AcceleratorError", SourceGone)
+STOPS = SourceGone, NoMemory, getattr(torch, "AcceleratorError", SourceGone)
 Said = dict[Any, Any]  # of one example: "target", "predicted", ("logits", baseline, view), ("importance", what, modality)
 
 
@@ -155,6 +161,9 @@ class Explainer:
         except STOPS:
             raise
         except Exception as own:  # noqa: BLE001
+            if _is_of_memory(own):
+                raise NoMemory(f"the example {key!r} does not fit into the memory ({_reason(own)}); what is finished is kept: "
+                               "free memory and type the same command again, or leave the example out with --where.") from own
             return {"reason": _reason(own), "loaded": True}
 
     def _said(self, keys: Sequence[str], examples: list[Mapping[str, object]]) -> list[Said]:
@@ -215,6 +224,13 @@ def _add(said: list[Said], key: tuple[str, ...], values: Tensor, present: Tensor
     """Add each example's values (N, K), of the features that it has, under a key."""
     for i, one in enumerate(said):
         one[key] = (values[i] if present is None else values[i][present[i]]).detach().float().cpu().numpy()
+
+
+def _is_of_memory(error: BaseException) -> bool:
+    """Return whether an error, or what it comes from, says that the memory is full; PyTorch has no class for that on a CPU."""
+    own = isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "not enough memory" in str(error) or \
+        "can't allocate memory" in str(error)
+    return own or error.__cause__ is not None and _is_of_memory(error.__cause__)
 
 
 def _reason(error: Exception) -> str:
