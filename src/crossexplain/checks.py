@@ -381,3 +381,11 @@ def require_whole(least: int = -(2**63), **given: object) -> None:
         if not isinstance(number, Integral) or isinstance(number, bool) or not least <= number < 2**63:
             from_on = "" if least < 0 else f", {least} or more"
             raise InputError(f"got {what}={number!r}, expected a whole number{from_on} and below 2**63.")
+
+
+def as_tensor(values: object, what: str, device: torch.device | None = None) -> Tensor:
+    """Return what can be written as a tensor as one, or raise :class:`InputError`."""
+    try:
+        return torch.as_tensor(values, device=device)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"got {what}={values!r}, expected a tensor.") from error

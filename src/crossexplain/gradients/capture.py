@@ -148,6 +148,7 @@ def opened(model: nn.Module, inputs: ModelInputs, layers: str | Sequence[str], t
     parameters are frozen.
     """
     require_flags(gradients=gradients, any_mode=any_mode)
+    gradients, any_mode = bool(gradients), bool(any_mode)
     names = [layers] if isinstance(layers, str) else entries_of(layers) or []
     if not names or not all(isinstance(name, str) for name in names):
         raise InputError(f"got layers={layers!r}, no layer was named; pass at least one name, as in layers=['features.12'].")

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from crossexplain.checks import InputError, require_batch, require_finite, require_names
+from crossexplain.checks import InputError, as_tensor, require_batch, require_finite, require_names
 from crossexplain.gradients.in_a_row import InARow, require_entry
 from crossexplain.gradients.layouts import Place, at_inputs, at_positions, positions_of, require_rows, rows_first
 from crossexplain.gradients.modality import Inputs, Modality, named
@@ -92,10 +92,7 @@ class Columns(Modality):
                  means: Tensor | None = None):
         self.name, self.input, self.layer = named(name, input, layer)
         self.positions = positions_of(positions, name)
-        try:
-            self._mean = self.means = None if means is None else torch.as_tensor(means)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise InputError(f"got means={means!r}, expected a tensor with a number for each column, (F,).") from error
+        self._mean = self.means = None if means is None else as_tensor(means, "means")
 
     def settle(self, inputs: Inputs) -> None:
         """Keep the means of the whole batch."""

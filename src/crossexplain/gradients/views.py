@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from crossexplain import moved
-from crossexplain.checks import InputError, require_whole
+from crossexplain.checks import InputError, as_tensor, require_whole
 from crossexplain.gradients.modalities import (
     Inputs,
     Modality,
@@ -194,7 +194,7 @@ class Views:
     def _written_out(self, view: str, modality: Modality, mask: Mask) -> Mask:
         modality.require_baseline(mask.baseline)
         features = self._features[modality.name]
-        keep = torch.zeros_like(features) if mask.keep is None else torch.as_tensor(mask.keep, device=features.device)
+        keep = torch.zeros_like(features) if mask.keep is None else as_tensor(mask.keep, "keep", features.device)
         if keep.dtype != torch.bool:
             raise InputError(f"view {view!r}: the {modality.name} mask has dtype {keep.dtype}, expected bool, True for "
                              "features that stay; compare first, for example keep = scores < limit.")
@@ -212,7 +212,11 @@ class Views:
         if donors is None:
             raise InputError(f"view {view!r}: the baseline 'data' of {modality.name} needs donors, one row number an "
                              "example; pass Mask(keep, 'data', donors=torch.randint(...)).")
-        donors = torch.as_tensor(donors, device=values.device).expand(self.examples)
+        donors = as_tensor(donors, "donors", values.device)
+        if donors.ndim > 1 or donors.numel() not in (1, self.examples) or donors.dtype == torch.bool or donors.is_complex():
+            raise InputError(f"view {view!r}: got donors of {modality.name} as {donors.dtype} {tuple(donors.shape)}, expected "
+                             f"a whole row number for each of the {self.examples} examples.")
+        donors = donors.expand(self.examples)
         if donors.is_floating_point() or int(donors.min()) < 0 or int(donors.max()) >= len(lent):
             raise InputError(f"view {view!r}: donors of {modality.name} lie between {donors.min()} and {donors.max()}, "
                              f"expected whole row numbers from 0 to {len(lent) - 1}.")
