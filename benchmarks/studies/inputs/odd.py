@@ -65,7 +65,7 @@ def _copy(value: Any) -> Any:
 def _changed(draw: Callable, value: Any) -> Any:
     inner = list(value) if isinstance(value, dict) else list(range(len(value))) if isinstance(value, list) else []
     if not inner or draw(st.integers(0, 5)) == 0:
-        return draw(st.sampled_from(JSONS))
+        return _copy(draw(st.sampled_from(JSONS)))
     name = draw(st.sampled_from(inner))
     what = draw(st.sampled_from(("into", "into", "into", "out", "renamed")))
     if what == "into" or isinstance(value, list):
