@@ -241,7 +241,7 @@ def class_index(target: int | Tensor, classes: int, examples: int) -> Tensor:
     InputError
         If an index is out of range or the number of indices is not N.
     """
-    index = torch.as_tensor(target)
+    index = as_tensor(target, "target")
     if index.is_floating_point() or index.dtype == torch.bool:
         raise InputError(f"target has dtype {index.dtype}, expected whole class indices; use .argmax(dim=1).")
     index = index.long().reshape(-1)
@@ -355,7 +355,7 @@ def require_methods(methods: str | Sequence[str], known: Iterable[str]) -> list[
 
 def entries_of(values: object) -> list[Any] | None:
     """Return the entries of what can be gone through; None of a text, a mapping, a number, and what else has none."""
-    with suppress(TypeError):
+    with suppress(TypeError, RuntimeError):  # the second of tensors that hold no numbers
         values = values.tolist() if isinstance(values, (Tensor, np.ndarray)) else values
         return None if isinstance(values, (str, bytes, Mapping)) else list(values)  # type: ignore[call-overload]
     return None
@@ -386,6 +386,16 @@ def require_whole(least: int = -(2**63), **given: object) -> None:
 def as_tensor(values: object, what: str, device: torch.device | None = None) -> Tensor:
     """Return what can be written as a tensor as one, or raise :class:`InputError`."""
     try:
-        return torch.as_tensor(values, device=device)
+        made = torch.as_tensor(values, device=device)
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"got {what}={values!r}, expected a tensor.") from error
+    if made.is_meta or made.layout != torch.strided:
+        raise InputError(f"got {what} as a tensor on {made.device} of layout {made.layout}, expected one that holds its numbers.")
+    return made
+
+
+def is_of_memory(error: BaseException) -> bool:
+    """Return whether an error, or what it comes from, says that the memory is full; PyTorch has no class for that on a CPU."""
+    own = isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(
+        words in str(error) for words in ("can't allocate memory", "not enough memory"))
+    return own or error.__cause__ is not None and is_of_memory(error.__cause__)

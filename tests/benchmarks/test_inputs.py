@@ -51,6 +51,8 @@ FOUND = [  # what ended in no documented way when it was first drawn
     ("Parquet of odd columns", ("a.parquet", PICTURE)), ("command merge", (["results"], [["--into", ""]], "")),
     ("command report", (["results"], [["--out", ""]], "")),
     ("command explain", (lines.USUAL["explain"], [["--device", "-9698"]], "")),
+    ("preflight", {"modalities": "meta"}), ("Tokens", {"stay": "sparse"}), ("Game", {"target": "dates"}),
+    ("Groups", {"owner": "{'image': 'x'}"}), ("Noise", {"sigma": "1180591620717411303424"}),
     *((name, {argument: odd}) for name, argument, odd in (
         ("rounds", "seed", "(2, 2)"), ("rounds", "extra", "cells"), ("rounds", "modalities", "scalar"),
         ("Game", "players", "two"), ("Game", "split", "pictures"), ("capture", "layers", "cells"),

@@ -7,7 +7,7 @@ from numbers import Integral
 import torch
 from torch import Tensor
 
-from crossexplain.checks import InputError, entries_of, require_one_of
+from crossexplain.checks import InputError, as_tensor, entries_of, require_one_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,7 +155,7 @@ def _numbers(modality: str, numbers: Tensor, groups: int) -> Tensor:
     """Return the numbers of the groups of one modality's features as int64."""
     if not isinstance(modality, str):
         raise InputError(f"got owner with the key {modality!r}, expected names of modalities.")
-    numbers = torch.as_tensor(numbers)
+    numbers = as_tensor(numbers, f"owner[{modality!r}]")
     if numbers.is_floating_point() or numbers.is_complex() or numbers.dtype == torch.bool or numbers.ndim not in (1, 2):
         raise InputError(f"the groups of {modality} are {numbers.dtype} of shape {tuple(numbers.shape)}, expected whole "
                          "numbers (F,) or (N, F), the group of each feature, -1 for none.")

@@ -275,7 +275,7 @@ class Views:
             else:
                 values = modality.value(base)
                 noise = _drawn(change.seed, examples, values.shape[1:], torch.randn)
-                changed[modality.input] = values + change.sigma * noise.to(values)
+                changed[modality.input] = values + float(change.sigma) * noise.to(values)
         return changed
 
 

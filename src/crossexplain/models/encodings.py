@@ -28,7 +28,7 @@ from filelock import FileLock, Timeout
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from crossexplain.checks import InputError
+from crossexplain.checks import InputError, is_of_memory
 from crossexplain.files import write_whole
 
 log = logging.getLogger(__name__)
@@ -179,7 +179,8 @@ def encode(
             if (shard := _Shard.read(path, len(indices))) is not None:
                 bar.update(len(indices))
             else:
-                values, lengths = compute(indices)
+                with _told_of_memory(home):
+                    values, lengths = compute(indices)
                 if not is_new:
                     _require_room(home, values.nbytes * -(-(len(order) - start) // shard_size))
                 shard, is_new = _Shard.write(path, values, lengths, len(indices)), True
@@ -269,6 +270,18 @@ def _save(path: Path, content: bytes | memoryview) -> None:
         done = len(list(path.parent.glob("[0-9]*.json")))
         raise EncodingError(f"{path} was not written: {why}. {done} finished shards are kept: make room, or name another "
                             "folder, and run the same call again to go on.") from error
+
+
+@contextlib.contextmanager
+def _told_of_memory(home: Path) -> Iterator[None]:
+    """Say so where a batch does not fit into the memory."""
+    try:
+        yield
+    except Exception as error:
+        if not is_of_memory(error):
+            raise
+        raise EncodingError(f"a batch does not fit into the memory ({error}); the finished shards in {home} are kept: free "
+                            "memory, or pass a smaller batch_size, and run the same call again.") from error
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from crossexplain.checks import InputError
+from crossexplain.checks import InputError, is_of_memory
 from crossexplain.evaluation.methods import explain, find
 from crossexplain.gradients.evidence import classes
 from crossexplain.gradients.modalities import Inputs, Modality, rows_of
@@ -161,7 +161,7 @@ class Explainer:
         except STOPS:
             raise
         except Exception as own:  # noqa: BLE001
-            if _is_of_memory(own):
+            if is_of_memory(own):
                 raise NoMemory(f"the example {key!r} does not fit into the memory ({_reason(own)}); what is finished is kept: "
                                "free memory and type the same command again, or leave the example out with --where.") from own
             return {"reason": _reason(own), "loaded": True}
@@ -224,13 +224,6 @@ def _add(said: list[Said], key: tuple[str, ...], values: Tensor, present: Tensor
     """Add each example's values (N, K), of the features that it has, under a key."""
     for i, one in enumerate(said):
         one[key] = (values[i] if present is None else values[i][present[i]]).detach().float().cpu().numpy()
-
-
-def _is_of_memory(error: BaseException) -> bool:
-    """Return whether an error, or what it comes from, says that the memory is full; PyTorch has no class for that on a CPU."""
-    own = isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "not enough memory" in str(error) or \
-        "can't allocate memory" in str(error)
-    return own or error.__cause__ is not None and _is_of_memory(error.__cause__)
 
 
 def _reason(error: Exception) -> str:
