@@ -390,7 +390,7 @@ def as_tensor(values: object, what: str, device: torch.device | None = None) -> 
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"got {what}={values!r}, expected a tensor.") from error
     if made.is_meta or made.layout != torch.strided:
-        raise InputError(f"got {what} as a tensor on {made.device} of layout {made.layout}, expected one that holds its numbers.")
+        raise InputError(f"got {what} as a tensor on {made.device} of {made.layout}, expected one that holds its numbers.")
     return made
 
 
