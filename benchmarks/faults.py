@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.studies.faults import FOREIGN, LOST, SILENT, Fault, files, jobs
+from benchmarks.studies.faults import FOREIGN, LOST, SILENT, Fault, book, files, jobs, limits
 from crossexplain.files import write_whole
 from crossexplain_book.bench import row_of
 
@@ -25,8 +25,8 @@ DISKS = ("a full disk", "a read-only disk")
 
 def listed() -> Iterator[Fault]:
     """Give all faults."""
-    yield from files.faults()
-    yield from jobs.faults()
+    for module in (files, jobs, limits, book):
+        yield from module.faults()
 
 
 def tried(fault: Fault) -> dict:

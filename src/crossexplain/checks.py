@@ -8,9 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from difflib import get_close_matches
 from itertools import chain
+from numbers import Integral
 from types import CodeType
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -240,7 +242,7 @@ def class_index(target: int | Tensor, classes: int, examples: int) -> Tensor:
     InputError
         If an index is out of range or the number of indices is not N.
     """
-    index = torch.as_tensor(target)
+    index = as_tensor(target, "target")
     if index.is_floating_point() or index.dtype == torch.bool:
         raise InputError(f"target has dtype {index.dtype}, expected whole class indices; use .argmax(dim=1).")
     index = index.long().reshape(-1)
@@ -335,7 +337,7 @@ def require_pairs(images: Tensor, tokens: Tensor) -> None:
 def require_one_of(value: Chosen, allowed: Iterable[object], what: str) -> Chosen:
     """Return a value if it is one of those that are allowed, or raise :class:`InputError`; the message lists them."""
     allowed = list(allowed)
-    if value in allowed:
+    if not getattr(value, "ndim", 0) and value in allowed:  # an array is compared entry by entry
         return value
     near = get_close_matches(str(value), map(str, allowed), n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else "."
@@ -344,9 +346,57 @@ def require_one_of(value: Chosen, allowed: Iterable[object], what: str) -> Chose
 
 def require_methods(methods: str | Sequence[str], known: Iterable[str]) -> list[str]:
     """Return the names of one or several methods as a list, or raise :class:`InputError` if there is none or an unknown one."""
-    names, known = [methods] if isinstance(methods, str) else list(methods), list(dict.fromkeys(known))
-    unknown = [name for name in names if name not in known]
+    names, known = [methods] if isinstance(methods, str) else entries_of(methods) or [], list(dict.fromkeys(known))
+    unknown = [name for name in names if not isinstance(name, str) or name not in known]
     if unknown or not names:
         reason = f"there is no method {unknown[0]!r}" if unknown else "no method was named"
         raise InputError(f"{reason}; the methods are {', '.join(known)}.")
     return names
+
+
+def entries_of(values: object) -> list[Any] | None:
+    """Return the entries of what can be gone through; None of a text, a mapping, a number, and what else has none."""
+    with suppress(TypeError, RuntimeError):  # the second of tensors that hold no numbers
+        values = values.tolist() if isinstance(values, (Tensor, np.ndarray)) else values
+        return None if isinstance(values, (str, bytes, Mapping)) else list(values)  # type: ignore[call-overload]
+    return None
+
+
+def require_names(**given: object) -> None:
+    """Raise :class:`InputError` unless each of the arguments is a name, or None where that leaves it out."""
+    for what, name in given.items():
+        if not (isinstance(name, str) or name is None):
+            raise InputError(f"got {what}={name!r}, expected a name, as text.")
+
+
+def require_flags(**given: object) -> None:
+    """Raise :class:`InputError` unless each of the arguments is True or False."""
+    for what, flag in given.items():
+        if not isinstance(flag, (bool, int, np.bool_)):
+            raise InputError(f"got {what}={flag!r}, expected True or False.")
+
+
+def require_whole(least: int = -(2**63), **given: object) -> None:
+    """Raise :class:`InputError` unless each of the arguments is a whole number from ``least`` on, of at most 63 bits."""
+    for what, number in given.items():
+        if not isinstance(number, Integral) or isinstance(number, bool) or not least <= number < 2**63:
+            from_on = "" if least < 0 else f", {least} or more"
+            raise InputError(f"got {what}={number!r}, expected a whole number{from_on} and below 2**63.")
+
+
+def as_tensor(values: object, what: str, device: torch.device | None = None) -> Tensor:
+    """Return what can be written as a tensor as one, or raise :class:`InputError`."""
+    try:
+        made = torch.as_tensor(values, device=device)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"got {what}={values!r}, expected a tensor.") from error
+    if made.is_meta or made.layout != torch.strided:
+        raise InputError(f"got {what} as a tensor on {made.device} of {made.layout}, expected one that holds its numbers.")
+    return made
+
+
+def is_of_memory(error: BaseException) -> bool:
+    """Return whether an error, or what it comes from, says that the memory is full; PyTorch has no class for that on a CPU."""
+    own = isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(
+        words in str(error) for words in ("can't allocate memory", "not enough memory"))
+    return own or error.__cause__ is not None and is_of_memory(error.__cause__)

@@ -338,6 +338,7 @@ def assemble(build: Build, notebooks: list[Path], failed: list[str]) -> str:
     tables = {"claims": claims_tables(claims), "runtime": runtime_table(records),
               "results": results_table(figures, build.results), "families": families_tables(figures.with_name("families.csv")),
               "typed": typed_tables(figures.with_name("typed.csv")), "faults": faults_tables(figures.with_name("faults.csv")),
+              "inputs": faults_tables(figures.with_name("inputs.csv")),
               "dependencies": dependencies_table(build.root / "requirements.lock"),
               "checkpoints": checkpoints_table(build.root / "data" / "checkpoints")}
     files = {name: _fill(name, content, tables) for name, content in files.items()}

@@ -1,6 +1,7 @@
 """Build the book from beginning to end: run what changed, assemble the source, call jupyter-book, say where to open it."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -17,7 +18,10 @@ from crossexplain_book.execute import execute
 from crossexplain_book.finish import finish
 from crossexplain_book.layout import Build, SiteError, chapters
 
-CALL = "import sys; from jupyter_book.cli.main import main; sys.exit(main())"  # it has no __main__
+# It has no __main__. Its standard input is a pipe that nobody writes to: it ends with the build that holds the other end, and
+# leaves nobody who goes on writing pages beside the next build.
+ENDS = "import os, sys, threading; threading.Thread(target=lambda: os.read(0, 1) or os._exit(1), daemon=True).start()\n"
+CALL = "from jupyter_book.cli.main import main; sys.exit(main())"
 # Lines of prose that other pages may show: titles, labels, directives with their options, citations.
 FRAME = re.compile(r"^(?:#.*|\(.*\)=|:[\w-]+:.*|[`:]{3,}.*|.*\{cite.*)$", re.MULTILINE)
 
@@ -112,11 +116,16 @@ def site(build: Build, key: str, *, strict: bool, say=print) -> bool:
     if not goes_on:
         shutil.rmtree(work, ignore_errors=True)
     say(f"  pages: jupyter-book builds {'the chapters whose prose changed' if goes_on else 'all'}")
-    command = [sys.executable, "-c", CALL, "build", str(build.source), "--path-output", str(work),
+    command = [sys.executable, "-c", ENDS + CALL, "build", str(build.source), "--path-output", str(work),
                "--config", str(build.root / "_config.yml"), "--toc", str(build.source / "_toc.yml"), "-q", "-n",
                *(["-W", "--keep-going"] if strict else []), *([] if goes_on else ["--all"])]
-    process = subprocess.run(command, cwd=build.root, capture_output=True, text=True, encoding="utf-8", errors="replace",
-                          check=False)
+    here, there = os.pipe()
+    try:
+        process = subprocess.run(command, cwd=build.root, stdin=here, capture_output=True, text=True, encoding="utf-8",
+                                 errors="replace", check=False)
+    finally:
+        os.close(here)
+        os.close(there)
     (build.folder / "jupyter-book.log").write_text(process.stdout + process.stderr, "utf-8")
     pages = work / "_build" / "html"
     if not (pages / "index.html").is_file():

@@ -8,6 +8,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections import defaultdict
+from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -28,6 +30,7 @@ GIB = 2**30
 WAITING = {"OMP_WAIT_POLICY": "passive"}
 REPORT_EVERY = 15  # seconds between two lines about a chapter where the terminal cannot redraw one
 SETS = re.compile(r"^([A-Za-z_]\w*)\s*(?::[^=\n]*)?=(?!=)", re.MULTILINE)
+SAID = defaultdict(lambda: {"nothing of the kind"}, cell={"index", "total", "id"}, failed={"error", "source", "traceback"})
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -48,7 +51,7 @@ class Chapter:
         command = [sys.executable, "-m", "crossexplain_book.worker", str(notebook), str(self.part), json.dumps(parameters)]
         self.errors = (build.pages / f"{self.name}.log").open("w+", encoding="utf-8")
         self.process = subprocess.Popen(command, cwd=build.root, env=self._environment(), text=True, encoding="utf-8",
-                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors)
+                                        errors="replace", stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors)
         threading.Thread(target=self._read, daemon=True).start()
 
     def _environment(self) -> dict:
@@ -65,10 +68,10 @@ class Chapter:
 
     def _read(self) -> None:
         for line in self.process.stdout:
-            try:
-                self.events.put(json.loads(line))
-            except ValueError:
-                continue  # something else in the process printed: not ours to interpret
+            with suppress(ValueError, TypeError):  # something else in the process printed: not ours to interpret
+                event = json.loads(line)
+                if isinstance(event, dict) and event.keys() >= SAID[event.get("event")]:
+                    self.events.put(event)
 
     @property
     def elapsed(self) -> float:
@@ -109,6 +112,8 @@ class Chapter:
         if self.failure is None and self.process.returncode:
             self.errors.seek(0)
             self._fail(f"the worker ended with code {self.process.returncode}: {self.errors.read()[-2000:].strip()}")
+        if self.failure is None and not self.part.is_file():
+            self._fail("the worker ended without a page; run the chapter again")
         self.errors.close()
         if self.failure is not None:
             for note in (self.looked_for, self.opened):

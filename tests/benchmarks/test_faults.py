@@ -8,7 +8,8 @@ import torch
 from benchmarks import faults
 from benchmarks.studies.faults import RIGHT, TOLD, Outcome, asked, jobs
 
-QUICK = ("a full disk", "two at once", "a file in place of its folder")
+QUICK = ("a full disk", "two at once", "a file in place of its folder", "2 GiB of memory, one example takes more",
+         "2 GiB of memory, an input takes more")
 FAULTS = [fault for fault in faults.listed() if not fault.slow and (fault.room not in {job.name for job in jobs.JOBS}
                                                                   or fault.what in QUICK)]
 

@@ -1,6 +1,7 @@
 """Work that is cut off: killed, stopped, run twice at once, on a full, read-only or vanished disk; then it is asked again."""
 
 import hashlib
+import io
 import os
 import random
 import shutil
@@ -10,7 +11,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -32,6 +33,7 @@ from crossexplain.models.encodings import EncodingError, encode
 from crossexplain.models.training import TensorBatches, fit
 from crossexplain.models.weights import WeightsError
 from crossexplain.runs import Stopped, explain_dataset, read
+from crossexplain_book.cli import main
 
 BODY = bytes(range(256)) * 800  # of the file that is fetched
 CACHE = "cache"
@@ -118,10 +120,26 @@ def _explain(folder: Path) -> str:
     return digest(*read(out).table.drop_columns(["seconds"]).to_pylist())
 
 
+def _command(folder: Path) -> str:
+    """Explain by the command; raise :class:`Ended` with its last line unless it ends well."""
+    told, out = io.StringIO(), folder / "results"
+    with redirect_stderr(told), redirect_stdout(io.StringIO()):
+        code = main(["explain", "--model", f"{small.__name__}:subject", "--data", f"{small.__name__}:data", "--out", str(out),
+                     "--part", str(small.PART), "--batch", str(small.BATCH)])
+    if code:
+        raise Ended(f"code {code}: {told.getvalue().strip().splitlines()[-1]}")
+    return digest(*read(out).table.drop_columns(["seconds"]).to_pylist())
+
+
+class Ended(Exception):
+    """A command ended with another code than 0; the message is its last line."""
+
+
 TRAIN = Job("training", _train, (InputError, OSError))
 EXPLAIN = Job("explaining a data set", _explain, (InputError, Stopped))
 JOBS = (
     EXPLAIN,
+    Job("the command explain", _command, (Ended,)),
     Job("encoding", _encode, (EncodingError, InputError)),
     TRAIN,
     Job("checkpoint", _keep, (WeightsError, OSError)),

@@ -53,6 +53,8 @@ def adapt(model: nn.Module, processor: object = None, inputs: Mapping[str, Any] 
     """
     if not isinstance(model, nn.Module):
         raise InputError(f"got a model of type {type(model).__name__}, expected a torch.nn.Module.")
+    if not (inputs is None or isinstance(inputs, Mapping)):
+        raise InputError(f"got inputs as {type(inputs).__name__}, expected examples by keyword, as the processor gives them.")
     model = getattr(model, "_orig_mod", model)  # what torch.compile was given: layers of a compiled model are not called
     draft = Draft(model, processor, inputs, choices)
     return next(make for fits, make in FAMILIES if fits(model))(draft)

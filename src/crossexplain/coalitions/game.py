@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from crossexplain.checks import InputError
+from crossexplain.checks import InputError, require_flags
 from crossexplain.coalitions.parts import Parts, distinct
 from crossexplain.contract import TwoTowers
 from crossexplain.gradients.called import Called, calling_of
@@ -121,21 +121,23 @@ class Game:
                  target: Target = None, donors: Inputs | None = None, rows: int = ROWS, split: bool = True,
                  progress: bool = True):
         question = Question(model, inputs, modalities, baselines=baselines, donors=donors, target=target, rows=rows)
-        self._set_up(question, players or {}, split, progress)
+        self._set_up(question, players, split, progress)
 
     @classmethod
     def about(cls, question: Question, players: Groups | Mapping[str, int | Tensor] | None = None, split: bool = True,
               progress: bool = False) -> "Game":
         """Return the game of a question that has been asked already; the parameters are those of the class."""
         game = cls.__new__(cls)
-        game._set_up(question, players or {}, split, progress)
+        game._set_up(question, players, split, progress)
         return game
 
-    def _set_up(self, question: Question, players: Groups | Mapping[str, int | Tensor], split: bool, progress: bool) -> None:
+    def _set_up(self, question: Question, players: Groups | Mapping[str, int | Tensor] | None, split: bool,
+                progress: bool) -> None:
+        require_flags(split=split, progress=progress)
         question.require_donors()
         self.question, self.progress = question, progress
         self.model, self.inputs, self.modalities = question.model, question.inputs, question.modalities
-        self._number(players)
+        self._number({} if players is None else players)
         self._towers = _towers(question) if split else None
         self._table: Tensor | None = None
         self._clock: dict[str, tuple[float, int]] = {}  # seconds and rows so far, by tower, "parts", "head" and "whole"

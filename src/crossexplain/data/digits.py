@@ -1,6 +1,7 @@
 """Handwritten digits, 28 x 28: scikit-learn's 1,797, which every installation has, and the 70,000 of MNIST."""
 
 import gzip
+import zlib
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -157,12 +158,18 @@ def read_idx(path: Path | str) -> np.ndarray:
     InputError
         If the content is not as its first bytes say.
     """
-    content = gzip.decompress(Path(path).read_bytes())
-    start = 4 + 4 * content[3]
-    shape = np.frombuffer(content[4:start], dtype=">u4").tolist()
-    if content[:3] != b"\0\0\x08" or len(content) != start + prod(shape):
+    try:
+        content = gzip.decompress(Path(path).read_bytes())
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{Path(path).name} is no whole gzip file ({error}); fetch it again.") from error
+    start = 4 + 4 * content[3] if len(content) > 3 else 4
+    if len(content) < start or content[:3] != b"\0\0\x08":
         raise InputError(f"{Path(path).name} starts with {content[:4].hex(' ')} and has {len(content):,} bytes, expected "
-                         f"00 00 08 and {start + prod(shape):,} bytes of the shape {shape}; fetch it again.")
+                         "00 00 08, the number of axes and the length of each; fetch it again.")
+    shape = np.frombuffer(content[4:start], dtype=">u4").tolist()
+    if len(content) != start + prod(shape):
+        raise InputError(f"{Path(path).name} has {len(content):,} bytes, expected {start + prod(shape):,} of the shape "
+                         f"{shape}; fetch it again.")
     return np.frombuffer(content, dtype=np.uint8, offset=start).reshape(shape)
 
 

@@ -7,6 +7,7 @@ the same in all three classes, and no length, template or filler word can give t
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -269,7 +270,10 @@ def app_reviews() -> Reviews:
         If the file is not the table that was expected.
     """
     source = store.find("app-reviews")
-    rows = pd.read_csv(source.path, dtype=str, keep_default_na=False)
+    try:
+        rows = pd.read_csv(source.path, dtype=str, keep_default_na=False)
+    except ValueError as error:  # of the parser, or of a byte that is no UTF-8
+        raise InputError(f"{source.path.name} cannot be read as a table ({error}); fetch the file again.") from error
     if not {"content", "score", "appId"} <= set(rows.columns):
         raise InputError(f"{source.path.name} has the columns {', '.join(rows.columns)}, expected content, score and appId "
                          "among them; fetch the file again.")
@@ -299,15 +303,24 @@ def labelled_sentences() -> Reviews:
     for name in ("amazon_cells", "imdb", "yelp"):
         path = source.path / f"{name}_labelled.txt"
         # split("\n"): some sentences hold a control character that splitlines takes for the end of a line
-        for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
+        for number, line in enumerate(_text(path).split("\n"), start=1):
             text, tab, label = line.rpartition("\t")
             if line.strip() and (not tab or label.strip() not in ("0", "1")):
                 raise InputError(f"{path.name}, line {number}: expected a sentence, a tab and 0 or 1, got {line[-40:]!r}.")
             if text.strip():
                 rows.setdefault(" ".join(text.split()), (int(label), name))
+    if not rows:
+        raise InputError(f"{source.path} holds no sentence; fetch the files again.")
     labels, kinds = zip(*rows.values())
     return Reviews(list(rows), np.array(labels, dtype=np.int64), ("negative", "positive"), list(kinds),
                    sources={source.name: source.origin})
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path.name} is not UTF-8 ({error}); fetch the file again.") from error
 
 
 def divide(reviews: Reviews, seed: int, shares: tuple[float, float] = (0.1, 0.2)) -> dict[str, Reviews]:

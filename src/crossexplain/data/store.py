@@ -187,7 +187,7 @@ def _note(name: str) -> None:
 
 
 def _entry(name: str) -> Source:
-    if name not in SOURCES:
+    if not isinstance(name, str) or name not in SOURCES:
         from crossexplain.checks import InputError  # imports torch, which the store does not need
 
         raise InputError(f"there is no source {name!r}; the sources are {', '.join(SOURCES)}.")

@@ -147,7 +147,7 @@ def read_wave(recording: str | Path | bytes, name: str | None = None) -> np.ndar
         with wave.open(io.BytesIO(recording)) as stream:
             form = stream.getnchannels(), 8 * stream.getsampwidth(), stream.getframerate()
             expected, content = stream.getnframes(), stream.readframes(stream.getnframes())
-    except (wave.Error, EOFError) as error:
+    except (wave.Error, EOFError, RuntimeError) as error:  # the last where a chunk is longer than it may be
         raise WaveError(f"{name} is no whole wav file with whole numbers as samples ({error or 'it ends in its head'}); copy "
                         "it again, or save it as 16-bit PCM.") from error
     if form != (1, 16, RATE):

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from crossexplain.checks import InputError
+from crossexplain.checks import InputError, require_whole
 from crossexplain.coalitions import shapley
 from crossexplain.coalitions.game import Game
 from crossexplain.coalitions.sampling import sampled_shapley
@@ -107,6 +107,7 @@ def explain(model: nn.Module, inputs: Inputs, modalities: Sequence[Modality], me
     if options.keys() & {"layer", "patches"}:
         modalities = _placed(modalities, options.get("layer"), options.get("patches"))
     budget, seed = _whole_number(BUDGET if budget is None else budget, "budget", 1), _whole_number(seed, "seed", 0)
+    require_whole(least=0, seed=seed)
     question = Question(model, inputs, modalities, baselines=baselines, donors=donors, target=target)
     if chosen.hides:
         question.require_donors()

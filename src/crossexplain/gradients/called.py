@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from crossexplain.checks import InputError, require_model
+from crossexplain.checks import InputError, entries_of, require_model
 
 TABLES = "_modules", "_parameters", "_buffers", "_non_persistent_buffers_set"  # what a module keeps of its layers and weights
 
@@ -107,10 +107,10 @@ def calling_of(model: nn.Module) -> Calling:
 
 def _names(given: Iterable[str], what: str) -> tuple[str, ...]:
     """Return names of inputs as a tuple."""
-    names = () if isinstance(given, str) else tuple(given)
-    if not names and given or not all(isinstance(name, str) for name in names):
+    names = entries_of(given)
+    if names is None or not all(isinstance(name, str) for name in names):
         raise InputError(f"got {what}={given!r}, expected a sequence of names of inputs, as in {what}=('classes',).")
-    return names
+    return tuple(names)
 
 
 def _part(output: Any, part: str | int) -> object:

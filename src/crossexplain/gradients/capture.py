@@ -19,10 +19,12 @@ from torch.utils.hooks import RemovableHandle
 from crossexplain.checks import (
     InputError,
     class_index,
+    entries_of,
     find_layer,
     require_batch,
     require_device,
     require_finite,
+    require_flags,
     require_model,
 )
 from crossexplain.gradients.called import calling_of
@@ -123,6 +125,7 @@ def capture(model: nn.Module, inputs: ModelInputs, layers: str | Sequence[str], 
     >>> captured.gradients["1"].shape, captured.gradients["input:0"].shape
     (torch.Size([5, 3]), torch.Size([5, 2]))
     """
+    require_flags(allow_unused=allow_unused)
     with opened(model, inputs, layers, target, gradients, any_mode) as graph:
         slopes = _differentiate(model, graph.score, graph.activations, allow_unused) if gradients else {}
     activations = {name: activation.detach() for name, activation in graph.activations.items()}
@@ -145,9 +148,12 @@ def opened(model: nn.Module, inputs: ModelInputs, layers: str | Sequence[str], t
     them, as in ``torch.autograd.grad(graph.score.sum(), graph.activations[name], create_graph=True)``. Inside the ``with`` the
     parameters are frozen.
     """
-    names = list(dict.fromkeys([layers] if isinstance(layers, str) else layers))
-    if not names:
-        raise InputError("no layer was named; pass at least one, for example layers=['features.12'].")
+    require_flags(gradients=gradients, any_mode=any_mode)
+    gradients, any_mode = bool(gradients), bool(any_mode)
+    names = [layers] if isinstance(layers, str) else entries_of(layers) or []
+    if not names or not all(isinstance(name, str) for name in names):
+        raise InputError(f"got layers={layers!r}, no layer was named; pass at least one name, as in layers=['features.12'].")
+    names = list(dict.fromkeys(names))
     call = _Call(model, inputs)
     taps = [_Tap(call.model, name, gradients) for name in names if not name.startswith(INPUT)]
     with untouched(call.model, gradients, any_mode=any_mode):

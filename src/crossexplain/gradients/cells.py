@@ -1,6 +1,6 @@
 """Pictures and videos, cut into cells."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from math import prod
 from numbers import Integral
 from typing import Any, overload
@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from crossexplain.checks import InputError, require_batch, require_finite, require_images
+from crossexplain.checks import InputError, entries_of, require_batch, require_finite, require_images
 from crossexplain.gradients.layouts import (
     Place,
     at_inputs,
@@ -19,23 +19,21 @@ from crossexplain.gradients.layouts import (
     require_rows,
     row_lengths,
 )
-from crossexplain.gradients.modality import Inputs, Modality
+from crossexplain.gradients.modality import Inputs, Modality, named
 from crossexplain.gradients.patches import Grid, as_map
 
 
 @overload
-def sides_of(sides: object, what: str) -> Grid | None: ...
+def sides_of(sides: object, what: str) -> Grid: ...
 
 
 @overload
-def sides_of(sides: object, what: str, count: int) -> tuple[int, ...] | None: ...
+def sides_of(sides: object, what: str, count: int) -> tuple[int, ...]: ...
 
 
-def sides_of(sides: object, what: str, count: int = 2) -> tuple[int, ...] | None:
-    """Return the numbers of rows and columns as a tuple, or raise :class:`InputError`; None stays None."""
-    if sides is None:
-        return None
-    numbers = tuple(sides) if isinstance(sides, Iterable) else ()
+def sides_of(sides: object, what: str, count: int = 2) -> tuple[int, ...]:
+    """Return the numbers of rows and columns as a tuple, or raise :class:`InputError`."""
+    numbers = tuple(entries_of(sides) or ())
     if len(numbers) != count or not all(isinstance(side, Integral) and int(side) > 0 for side in numbers):
         of = "rows and columns" if count == 2 else "frames, rows and columns"
         raise InputError(f"got {what}={sides!r}, expected {of} of cells, each 1 or more, as in {what}={(2,) * count}.")
@@ -93,8 +91,8 @@ class ImageCells(_Cells):
 
     def __init__(self, name: str = "image", input: str = "images", layer: str | None = None, grid: Sequence[int] = (2, 2), *,
                  layout: str | None = None, patches: Sequence[int] | None = None, positions: object = None):
-        self.name, self.input, self.layer = name, input, layer or f"input:{input}"
-        self.grid, self.patches = sides_of(grid, "grid") or (2, 2), sides_of(patches, "patches")
+        self.name, self.input, self.layer = named(name, input, layer)
+        self.grid, self.patches = sides_of(grid, "grid"), None if patches is None else sides_of(patches, "patches")
         self.layout, self.positions = require_layout(layout), positions_of(positions, name)
         if at_inputs(self.layer) and layout not in (None, "NCHW"):
             raise InputError(f"got layout={layout!r} for {self.layer!r}, expected pixels (N, C, H, W); let a wrapper turn "
@@ -190,8 +188,8 @@ class Video(_Cells):
 
     def __init__(self, name: str = "video", input: str = "video", layer: str | None = None, grid: Sequence[int] = (2, 2, 2), *,
                  layout: str | None = None, read_as: str | None = None):
-        self.name, self.input, self.layer = name, input, layer or f"input:{input}"
-        self.grid = sides_of(grid, "grid", 3) or (2, 2, 2)
+        self.name, self.input, self.layer = named(name, input, layer)
+        self.grid = sides_of(grid, "grid", 3)
         self.layout = require_layout(layout, ("NTCHW", "NCTHW"))
         self.read_as = require_layout(read_as, ("NTCHW", "NCTHW", "NTHWC", "NFCHW", "FNCHW"))
 

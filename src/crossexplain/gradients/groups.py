@@ -1,13 +1,13 @@
 """Groups: which features belong together, across modalities; turns of a dialogue, chunks of a video, parties, sentences."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
 
 import torch
 from torch import Tensor
 
-from crossexplain.checks import InputError, require_one_of
+from crossexplain.checks import InputError, as_tensor, entries_of, require_one_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,11 +44,10 @@ class Groups:
     owner: Mapping[str, Tensor]
 
     def __post_init__(self) -> None:
-        if isinstance(self.names, str) or not isinstance(self.names, Iterable):
-            raise InputError(f"got names={self.names!r}, expected one name a group, as in ['turn 1', 'turn 2'].")
-        names = tuple(self.names)
+        names = tuple(entries_of(self.names) or ())
         if not names or not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
-            raise InputError(f"got the groups {names!r}, expected at least one, each with a name of its own.")
+            raise InputError(f"got names={self.names!r}, expected one name a group, at least one and no two alike, as in "
+                             "['turn 1', 'turn 2'].")
         if not isinstance(self.owner, Mapping) or not self.owner:
             raise InputError(f"got owner as {type(self.owner).__name__}, expected a mapping from modality to the number of the "
                              "group of each feature, as in {'text': torch.tensor([0, 0, 1])}.")
@@ -157,7 +156,7 @@ def _numbers(modality: str, numbers: Tensor, groups: int) -> Tensor:
     """Return the numbers of the groups of one modality's features as int64."""
     if not isinstance(modality, str):
         raise InputError(f"got owner with the key {modality!r}, expected names of modalities.")
-    numbers = torch.as_tensor(numbers)
+    numbers = as_tensor(numbers, f"owner[{modality!r}]")
     if numbers.is_floating_point() or numbers.is_complex() or numbers.dtype == torch.bool or numbers.ndim not in (1, 2):
         raise InputError(f"the groups of {modality} are {numbers.dtype} of shape {tuple(numbers.shape)}, expected whole "
                          "numbers (F,) or (N, F), the group of each feature, -1 for none.")

@@ -6,12 +6,12 @@ A modality adapter is the only thing that knows how a modality is fed to the mod
 your own by subclassing :class:`Modality`.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from torch import Tensor
 
-from crossexplain.checks import InputError, require_batch
+from crossexplain.checks import InputError, entries_of, require_batch
 from crossexplain.gradients.cells import ImageCells, Video
 from crossexplain.gradients.in_a_row import STAY, TRAVEL
 from crossexplain.gradients.layouts import LAYOUTS
@@ -33,7 +33,7 @@ def require_modalities(modalities: Sequence[Modality]) -> list[Modality]:
     InputError
         For a modality outside a list, an empty list, and entries that are no :class:`Modality`.
     """
-    listed = list(modalities) if isinstance(modalities, Iterable) else []
+    listed = entries_of(modalities) or []
     if listed and all(isinstance(modality, Modality) for modality in listed):
         return listed
     raise InputError(f"got modalities={modalities!r}, expected a list of modalities, as in [ImageCells(), Tokens()].")

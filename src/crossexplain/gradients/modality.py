@@ -7,7 +7,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from crossexplain.checks import InputError, require_one_of
+from crossexplain.checks import InputError, entries_of, require_one_of
 from crossexplain.gradients.called import calling_of
 from crossexplain.gradients.layouts import Place, module_at
 
@@ -164,6 +164,14 @@ class Modality:
         return require_one_of(baseline, self.baselines, f"baseline of {self.name}")
 
 
+def named(name: str, input: str, layer: str | None) -> tuple[str, str, str]:
+    """Return name, keyword and layer of a modality if they are texts; without a layer, it is read at the input itself."""
+    for what, word in (("name", name), ("input", input), ("layer", f"input:{input}" if layer is None else layer)):
+        if not isinstance(word, str) or not word:
+            raise InputError(f"got {what}={word!r} of a modality, expected a name, as text.")
+    return name, input, f"input:{input}" if layer is None else layer
+
+
 def require_tensor(inputs: Inputs | None, key: str, who: str, kind: str) -> Tensor:
     """Return the tensor at a key of the inputs, or raise :class:`InputError` that says what is there."""
     reads = f"{who} reads input {key!r}"
@@ -243,4 +251,9 @@ def examples_in(inputs: Inputs, common: Collection[str] = ()) -> int:
 
 def listed(values: str | Iterable[str] | None) -> tuple[str, ...]:
     """Return one name or several as a tuple."""
-    return () if values is None else (values,) if isinstance(values, str) else tuple(values)
+    if values is None or isinstance(values, str):
+        return () if values is None else (values,)
+    names = entries_of(values)
+    if names is None or not all(isinstance(name, (str, int)) for name in names):  # inputs may come by position
+        raise InputError(f"got {values!r}, expected the name of an input or several.")
+    return tuple(names)

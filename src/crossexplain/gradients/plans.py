@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from crossexplain.checks import InputError
+from crossexplain.checks import InputError, require_whole
 from crossexplain.gradients.groups import Groups
 from crossexplain.gradients.modalities import Inputs, Tokens, rows_of
 from crossexplain.gradients.padding import padding_side_of
@@ -44,6 +44,7 @@ class Plans:
         self.size = len(question.modalities[0].value(self.donors))
         if not isinstance(draws, Integral) or draws < 1:
             raise InputError(f"got draws={draws!r}, expected a whole number of donors, 1 or more.")
+        require_whole(seed=seed)
         self.draws: int = min(int(draws), self.size)
         generator = torch.Generator().manual_seed(seed)
         # One order of donors for each modality: where several are masked at once, the pairs are broken too.

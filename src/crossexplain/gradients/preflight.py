@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from crossexplain.checks import require_whole
 from crossexplain.gradients.capture import Target
 from crossexplain.gradients.faults import Checks, Findings
 from crossexplain.gradients.modalities import Inputs, Modality
@@ -109,6 +110,7 @@ def preflight(model: nn.Module, inputs: Inputs, modalities: Sequence[Modality], 
     no slope, zero positions, padding is read, padding side, mask is padding, mask changes nothing, within 0 and 1, one side of
     zero, train mode, no better than shuffled, no better than a rival.
     """
+    require_whole(seed=seed)
     question = Question(model, inputs, modalities, target=target, any_mode=True)
     asked = Checks(question, labels, seed)
     checks, others = asked.first(), asked.others()

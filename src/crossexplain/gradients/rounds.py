@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from crossexplain import moved
-from crossexplain.checks import InputError, require_one_of
+from crossexplain.checks import InputError, require_flags, require_one_of
 from crossexplain.gradients.capture import Captured, NoGradient, Target
 from crossexplain.gradients.evidence import classes, evidence
 from crossexplain.gradients.groups import Groups, require_groups
@@ -186,6 +186,9 @@ def run_rounds(question: Question, *, baselines: Sequence[Baseline] | Baseline |
     if not isinstance(interactions, Integral) or not 1 <= interactions <= 3:
         raise InputError(f"got interactions={interactions!r}, expected 2 for pairs of modalities, 3 for threes as well, or 1 "
                          "for neither.")
+    require_flags(control=control, sharing=sharing, progress=progress)
+    if not (extra is None or isinstance(extra, Mapping)):
+        raise InputError(f"got extra={extra!r}, expected views by name, as in {{'noise': {{'image': Noise(0.1)}}}}.")
     question.sharing = sharing
     plans = Plans(question, baselines, draws, seed)
     runner = _Runner(question, plans, _tops(question.names, top), pick if gradients else None, by, extra or {}, control,

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from crossexplain.checks import InputError, require_batch, require_finite
+from crossexplain.checks import InputError, as_tensor, require_batch, require_finite, require_names
 from crossexplain.gradients.in_a_row import InARow, require_entry
 from crossexplain.gradients.layouts import Place, at_inputs, at_positions, positions_of, require_rows, rows_first
-from crossexplain.gradients.modality import Inputs, Modality
+from crossexplain.gradients.modality import Inputs, Modality, named
 
 
 class Vectors(InARow):
@@ -39,7 +39,9 @@ class Vectors(InARow):
 
     def __init__(self, name: str, input: str, layer: str | None = None, attention: str | None = None, *,
                  along: Sequence[str] = (), stay: Sequence[str] = (), positions: object = None, layout: str | None = None):
-        self.name, self.input, self.layer, self.attention = name, input, layer or f"input:{input}", attention
+        self.name, self.input, self.layer = named(name, input, layer)
+        require_names(attention=attention)
+        self.attention = attention
         self._in_a_row(along, stay, positions, layout)
 
     def features(self, inputs: Inputs) -> Tensor:
@@ -88,9 +90,9 @@ class Columns(Modality):
 
     def __init__(self, name: str = "table", input: str = "table", layer: str | None = None, *,
                  positions: object = None, means: Tensor | None = None):
-        self.name, self.input, self.layer = name, input, layer or f"input:{input}"
+        self.name, self.input, self.layer = named(name, input, layer)
         self.positions = positions_of(positions, name)
-        self._mean = self.means = None if means is None else torch.as_tensor(means)
+        self._mean = self.means = None if means is None else as_tensor(means, "means")
 
     def settle(self, inputs: Inputs) -> None:
         """Keep the means of the whole batch."""

@@ -1,14 +1,16 @@
 """Views: the same examples with some features of some modalities hidden or perturbed, all in one batch."""
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from crossexplain import moved
-from crossexplain.checks import InputError
+from crossexplain.checks import InputError, as_tensor, require_whole
 from crossexplain.gradients.modalities import (
     Inputs,
     Modality,
@@ -71,6 +73,9 @@ class Reorder:
 
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        require_whole(seed=self.seed)
+
 
 @dataclass(frozen=True)
 class Noise:
@@ -86,6 +91,11 @@ class Noise:
 
     sigma: float
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        require_whole(seed=self.seed)
+        if not isinstance(self.sigma, Real) or not 0 <= self.sigma < math.inf:
+            raise InputError(f"got sigma={self.sigma!r}, expected a standard deviation, a number of 0 or more.")
 
 
 Change = Mask | Reorder | Noise
@@ -185,7 +195,7 @@ class Views:
     def _written_out(self, view: str, modality: Modality, mask: Mask) -> Mask:
         modality.require_baseline(mask.baseline)
         features = self._features[modality.name]
-        keep = torch.zeros_like(features) if mask.keep is None else torch.as_tensor(mask.keep, device=features.device)
+        keep = torch.zeros_like(features) if mask.keep is None else as_tensor(mask.keep, "keep", features.device)
         if keep.dtype != torch.bool:
             raise InputError(f"view {view!r}: the {modality.name} mask has dtype {keep.dtype}, expected bool, True for "
                              "features that stay; compare first, for example keep = scores < limit.")
@@ -203,7 +213,11 @@ class Views:
         if donors is None:
             raise InputError(f"view {view!r}: the baseline 'data' of {modality.name} needs donors, one row number an "
                              "example; pass Mask(keep, 'data', donors=torch.randint(...)).")
-        donors = torch.as_tensor(donors, device=values.device).expand(self.examples)
+        donors = as_tensor(donors, "donors", values.device)
+        if donors.ndim > 1 or donors.numel() not in (1, self.examples) or donors.dtype == torch.bool or donors.is_complex():
+            raise InputError(f"view {view!r}: got donors of {modality.name} as {donors.dtype} {tuple(donors.shape)}, expected "
+                             f"a whole row number for each of the {self.examples} examples.")
+        donors = donors.expand(self.examples)
         if donors.is_floating_point() or int(donors.min()) < 0 or int(donors.max()) >= len(lent):
             raise InputError(f"view {view!r}: donors of {modality.name} lie between {donors.min()} and {donors.max()}, "
                              f"expected whole row numbers from 0 to {len(lent) - 1}.")
@@ -263,7 +277,7 @@ class Views:
             else:
                 values = modality.value(base)
                 noise = _drawn(change.seed, examples, values.shape[1:], torch.randn)
-                changed[modality.input] = values + change.sigma * noise.to(values)
+                changed[modality.input] = values + float(change.sigma) * noise.to(values)
         return changed
 
 
@@ -281,7 +295,7 @@ def _joined(parts: Sequence[Any]) -> Tensor | list[Any]:
 
 def _drawn(seed: int, examples: Tensor, shape: Sequence[int], draw: Callable[..., Tensor]) -> Tensor:
     """Draw one array an example that depends on the seed and the example alone: (n, *shape)."""
-    return torch.stack([draw(*shape, generator=torch.Generator().manual_seed(seed * 1_000_003 + i))
+    return torch.stack([draw(*shape, generator=torch.Generator().manual_seed((seed * 1_000_003 + i) % 2**63))
                         for i in examples.tolist()])
 
 

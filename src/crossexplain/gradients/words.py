@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from crossexplain.checks import InputError, require_one_of
+from crossexplain.checks import InputError, entries_of, require_names, require_one_of, require_whole
 from crossexplain.gradients.in_a_row import InARow, moved, select
-from crossexplain.gradients.modality import Inputs
+from crossexplain.gradients.modality import Inputs, named
 
 SIDES, BOTH = ("left", "right"), "both"  # where texts are padded
 
@@ -76,8 +76,12 @@ class Tokens(InARow):
                  stay: Sequence[str] = (), lengths: str | None = None, special_mask: str | None = None,
                  words: str | None = None, padding_side: str | None = None, positions: object = None,
                  layout: str | None = None):
-        self.name, self.input, self.layer = name, input, layer
-        self.mask_id, self.pad_id, self.special, self.attention = mask_id, pad_id, tuple(special), attention
+        self.name, self.input, self.layer = named(name, input, layer)
+        require_names(attention=attention, lengths=lengths, special_mask=special_mask, words=words)
+        if (ids := entries_of(special)) is None:
+            raise InputError(f"got special={special!r}, expected the ids that are no words, as in special=(101, 102).")
+        require_whole(pad_id=pad_id, mask_id=0 if mask_id is None else mask_id, **{f"an id in special={ids}": id for id in ids})
+        self.mask_id, self.pad_id, self.special, self.attention = mask_id, pad_id, tuple(ids), attention
         self.lengths, self.special_mask, self.words = lengths, special_mask, words
         self.own = tuple(key for key in (special_mask, words) if key is not None)
         self.unit = "tokens" if words is None else "words"
@@ -318,4 +322,6 @@ def word_numbers(encoding: Any) -> Tensor:
     if not rows or any(row is None for row in rows) or len({len(row) for row in rows}) != 1:
         raise InputError(f"got word numbers as {type(encoding).__name__}, expected a tokenizer's encoding or one list for "
                          "each text, all of one length: pass padding=True to the tokenizer.")
-    return torch.tensor([[-1 if number is None else int(number) for number in row] for row in rows])
+    numbers = [[-1 if number is None else number for number in row] for row in rows]
+    require_whole(**{f"a word number of text {i}": number for i, row in enumerate(numbers) for number in row})
+    return torch.tensor([[int(number) for number in row] for row in numbers])

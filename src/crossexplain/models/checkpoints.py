@@ -86,10 +86,12 @@ def read_card(name: str, folder: Path | None = None) -> dict[str, Any]:
         raise WeightsError(f"there is no checkpoint {name!r} with a card in {path.parent}; there are: {present}. "
                            f"Make it with `python -m crossexplain train {name}`.")
     try:
-        card: dict[str, Any] = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        card = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        if not isinstance(card, dict):
+            raise ValueError(f"it holds {type(card).__name__}, expected an object")
+        return card
+    except (ValueError, RecursionError) as error:  # of bytes that are no UTF-8, or no JSON
         raise WeightsError(f"the card {path.with_suffix('.json')} is broken ({error}); {_again(name)}") from error
-    return card
 
 
 def load(name: str, model: nn.Module, folder: Path | None = None) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from filelock import FileLock, Timeout
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from crossexplain.checks import InputError
+from crossexplain.checks import InputError, is_of_memory
 from crossexplain.files import write_whole
 
 log = logging.getLogger(__name__)
@@ -181,7 +181,8 @@ def encode(
             if (shard := _Shard.read(path, len(indices))) is not None:
                 bar.update(len(indices))
             else:
-                values, rows = compute(indices)
+                with _told_of_memory(home):
+                    values, rows = compute(indices)
                 if not is_new:
                     _require_room(home, values.nbytes * -(-(len(order) - start) // shard_size))
                 shard, is_new = _Shard.write(path, values, rows, len(indices)), True
@@ -213,10 +214,13 @@ class _Shard:
             return None
         try:
             about, values = json.loads(note.read_bytes()), np.load(path, mmap_mode="r")
-            if about["inputs"] == inputs and about["checksum"] == zlib.crc32(np.ascontiguousarray(values).data):
-                return cls(path, about["lengths"])
-        except (OSError, ValueError, KeyError, EOFError):
-            pass  # told below, as is another checksum
+            lengths = about["lengths"]
+            rows = inputs if lengths is None else sum(lengths) if len(lengths) == inputs and min(lengths) >= 0 else -1
+            if about["inputs"] == inputs and len(values) == rows and about["checksum"] == zlib.crc32(
+                    np.ascontiguousarray(values)):
+                return cls(path, lengths)
+        except Exception:  # noqa: BLE001, S110 - a broken file raises whatever its parser meets first; told below
+            pass
         log.warning("%s is damaged; it is made again", path)
         return None
 
@@ -270,6 +274,18 @@ def _save(path: Path, content: bytes | memoryview) -> None:
         done = len(list(path.parent.glob("[0-9]*.json")))
         raise EncodingError(f"{path} was not written: {why}. {done} finished shards are kept: make room, or name another "
                             "folder, and run the same call again to go on.") from error
+
+
+@contextlib.contextmanager
+def _told_of_memory(home: Path) -> Iterator[None]:
+    """Say so where a batch does not fit into the memory."""
+    try:
+        yield
+    except Exception as error:
+        if not is_of_memory(error):
+            raise
+        raise EncodingError(f"a batch does not fit into the memory ({error}); the finished shards in {home} are kept: free "
+                            "memory, or pass a smaller batch_size, and run the same call again.") from error
 
 
 @contextlib.contextmanager

@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, Protocol
 
 import torch
@@ -267,7 +266,7 @@ class _Run:
     def resume(self, path: Path) -> None:
         try:
             state = torch.load(path, map_location=self.history.device, weights_only=True)
-        except (OSError, RuntimeError, EOFError, UnpicklingError, KeyError, ValueError) as error:
+        except Exception as error:  # a broken file raises whatever its parser meets first
             raise TrainingError(f"training checkpoint {path} cannot be read ({type(error).__name__}: it is broken or "
                                 "something else); delete it to train from the start.") from error
         other = state.get("settings") if isinstance(state, dict) else type(state).__name__

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from crossexplain.checks import InputError
+from crossexplain.checks import InputError, is_of_memory
 from crossexplain.evaluation.methods import explain, find
 from crossexplain.gradients.capture import Target
 from crossexplain.gradients.evidence import classes
@@ -23,8 +23,14 @@ ROUNDS = "rounds"  # the paper's four rounds, with the views that a verdict is r
 DONORS = 4  # examples to borrow from: the first ones that can be read, the same for all
 # Methods that draw at random. Explained side by side, what is drawn for an example would depend on its neighbours.
 DRAWN = ("sampled shapley", "mm-shap", "gradient shap", "kernel shap", "shapley sampling", "shapiq shapley", "shapiq pairs")
+
+
+class NoMemory(InputError):
+    """The memory does not hold a single example: the run stops, so that none is a failed row that another machine explains."""
+
+
 # What is no example's fault and would make a failed row of every other: the run stops.
-STOPS = SourceGone, getattr(torch, "AcceleratorError", SourceGone)
+STOPS = SourceGone, NoMemory, getattr(torch, "AcceleratorError", SourceGone)
 Said = dict[Any, Any]  # of one example: "target", "predicted", ("logits", baseline, view), ("importance", what, modality)
 
 
@@ -156,6 +162,9 @@ class Explainer:
         except STOPS:
             raise
         except Exception as own:  # noqa: BLE001
+            if is_of_memory(own):
+                raise NoMemory(f"the example {key!r} does not fit into the memory ({_reason(own)}); what is finished is kept: "
+                               "free memory and type the same command again, or leave the example out with --where.") from own
             return {"reason": _reason(own), "loaded": True}
 
     def _said(self, keys: Sequence[str], examples: list[Mapping[str, object]]) -> list[Said]:

@@ -15,7 +15,7 @@ from torch import Tensor
 from crossexplain.checks import InputError, require_one_of
 from crossexplain.files import write_whole
 from crossexplain.gradients import verdict as judging
-from crossexplain.runs.results import FOOTER, MANIFEST, SCHEMA, arrow, load_manifest, part_path, sound
+from crossexplain.runs.results import FOOTER, MANIFEST, SCHEMA, arrow, load_manifest, part_path, require_path, sound
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -129,7 +129,7 @@ def read(folder: str | Path) -> Results:
     InputError
         If there is no run, or not every example is there exactly once; it says how many lack and how to go on.
     """
-    folder = Path(folder)
+    folder = require_path(folder, "folder")
     manifest = _manifest(folder)
     table = arrow().concat_tables(list(_parts(folder, manifest)))
     bare = Results(table.replace_schema_metadata({FOOTER: json.dumps({"schema": SCHEMA, "run": manifest["hash"]})}), manifest)
@@ -155,8 +155,11 @@ def merge(folder: str | Path, into: str | Path | None = None) -> Path:
     InputError
         As for :func:`read`.
     """
-    table, path = read(folder).table, Path(into or Path(folder) / "all.parquet")
-    return write_whole(path, lambda part: arrow().parquet.write_table(table, part, compression="zstd"))
+    table, path = read(folder).table, Path(folder) / "all.parquet" if into is None else require_path(into, "into")
+    try:
+        return write_whole(path, lambda part: arrow().parquet.write_table(table, part, compression="zstd"))
+    except OSError as error:
+        raise InputError(f"the table cannot be written to {path} ({error.strerror or error}); name a file.") from error
 
 
 def _manifest(folder: Path) -> dict[str, Any]:

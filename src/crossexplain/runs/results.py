@@ -120,6 +120,16 @@ def _plain(name: str, taken: set[str]) -> str:
     return plain
 
 
+def require_path(path: object, what: str) -> Path:
+    """Return a path, or raise :class:`InputError` for what is none."""
+    try:
+        made = Path(path)  # type: ignore[arg-type]
+        os.fsencode(made)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"got {what}={path!r}, expected a path.") from error
+    return made
+
+
 def part_path(folder: Path, number: int) -> Path:
     """Return where a part stands."""
     return folder / f"part-{number:06d}.parquet"
@@ -203,6 +213,7 @@ def claim(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
         If the folder holds results of another configuration, with the differences, or cannot be written to.
     """
     manifest = json.loads(json.dumps(manifest))
+    manifest["check"] = hash_of(manifest)
     path = folder / MANIFEST
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -245,9 +256,10 @@ def load_manifest(folder: Path) -> dict[str, Any] | None:
     """Return the manifest, or None where it is missing or damaged."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
-        own = hash_of(manifest["configuration"]) == manifest["hash"]
+        check = manifest.pop("check")
+        own = hash_of(manifest) == check and hash_of(manifest["configuration"]) == manifest["hash"]
         return manifest if own and manifest["configuration"]["schema"] == SCHEMA else None
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
 
 

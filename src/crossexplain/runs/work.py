@@ -14,18 +14,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from tqdm.auto import tqdm
 
 import crossexplain
-from crossexplain.checks import InputError
+from crossexplain.checks import InputError, entries_of, require_flags, require_whole
 from crossexplain.files import digest, tree
 from crossexplain.gradients.modalities import ImageCells
 from crossexplain.runs import results
 from crossexplain.runs.explainer import ROUNDS, Explainable, Explainer, Said
 from crossexplain.runs.plan import Entry, Selection, Shard, Source, plain_text, require_shard, shard_of
-from crossexplain.runs.results import Columns
+from crossexplain.runs.results import Columns, require_path
 
 PART, BATCH = 256, 32  # examples that are written, and explained, at a time
+MOST_THREADS = 1024  # of one process: more are a slip of the keyboard, and would take the memory
 TRIED = 32  # examples by which the cost is measured
 LOOKED_AT = 8  # examples that are tried before a model and a method are said not to fit
 VERSIONS = "torch", "numpy", "transformers", "pyarrow"  # packages that the last bits depend on
@@ -141,13 +143,19 @@ def explain_dataset(subject: Explainable, data: Source, method: str | Sequence[s
         On an interrupt: the finished parts are kept, and the same call goes on.
     """
     size, batch = _at_least_one(part=part, batch=batch, threads=threads)[:2]
+    if threads > MOST_THREADS:
+        raise InputError(f"got threads={threads}, expected {MOST_THREADS} at most.")
     if limit is not None:
         _at_least_one(limit=limit)
+    _require_usable(subject, data, out)
+    require_whole(least=0, seed=seed, budget=1 if budget is None else budget)
+    require_flags(progress=progress, dry_run=dry_run)
     rank, world = shard_of(os.environ) if shard is None else require_shard(shard)
     results.arrow()
-    selection = Selection(data, tuple([where] if isinstance(where, str) else where), limit)
-    methods = [method] if isinstance(method, str) else list(method)
-    listed = [baselines] if isinstance(baselines, (str, Mapping)) else list(baselines)
+    selection = Selection(data, tuple(_texts([where] if isinstance(where, str) else where, "where", (str,))), limit)
+    methods = _texts([method] if isinstance(method, str) else method, "method", (str,))
+    both = (str, Mapping)
+    listed = _texts([baselines] if isinstance(baselines, both) else baselines, "baselines", both)
     with _settled(threads):
         explainer = Explainer(subject, methods, listed, budget, seed, _device(device))
         n, keys = selection.survey()
@@ -291,7 +299,11 @@ def _settled(threads: int) -> Iterator[None]:
 
 def _device(name: str | None) -> torch.device:
     if name is not None:
-        return torch.device(name)
+        try:
+            torch.empty(0, device=name).cpu()
+            return torch.device(name)
+        except Exception as error:  # noqa: BLE001 - torch tells of a device in many ways
+            raise InputError(f"got device={name!r}, expected one that PyTorch has here, as in 'cpu' or 'cuda:0'.") from error
     if not torch.cuda.is_available():
         return torch.device("cpu")
     rank = int(os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_LOCALID") or 0)
@@ -309,10 +321,24 @@ def _versions() -> dict[str, str]:
 
 
 def _at_least_one(**numbers: object) -> list[int]:
-    for name, number in numbers.items():
-        if not isinstance(number, int) or isinstance(number, bool) or number < 1:
-            raise InputError(f"got {name}={number!r}, expected a whole number, 1 or more.")
-    return list(numbers.values())  # type: ignore[arg-type]  # looked at above, one by one
+    require_whole(least=1, **numbers)
+    return list(map(int, numbers.values()))  # type: ignore[call-overload]
+
+
+def _texts(given: object, what: str, kinds: tuple[type, ...]) -> list[Any]:
+    """Return the entries of a sequence if each is a text, or of another of these kinds."""
+    entries = entries_of(given)
+    if entries is None or not all(isinstance(entry, kinds) for entry in entries):
+        raise InputError(f"got {what}={given!r}, expected text, or a list of texts.")
+    return entries
+
+
+def _require_usable(subject: object, data: object, out: object) -> None:
+    if not isinstance(subject, Explainable) or not isinstance(subject.model, nn.Module):
+        raise InputError(f"got the model as {type(subject).__name__}, expected an Explainable(model, modalities, inputs).")
+    if not hasattr(data, "entries") or not hasattr(data, "columns"):
+        raise InputError(f"got the data as {type(data).__name__}, expected a source, as of runs.sources.open_source(...).")
+    require_path(out, "out")
 
 
 def _span(seconds: float) -> str:

@@ -4,6 +4,7 @@ import html
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from crossexplain.checks import InputError
 from crossexplain.files import write_whole
 from crossexplain.intervals import Interval
 from crossexplain_book.pictures import COLOURS, INK
@@ -88,4 +89,7 @@ def page(title: str, *sections: Html) -> str:
 
 def write(path: Path, text: str) -> Path:
     """Write a page, whole or not at all."""
-    return write_whole(path, lambda part: part.write_text(text, "utf-8", errors="backslashreplace"))
+    try:
+        return write_whole(path, lambda part: part.write_text(text, "utf-8", errors="backslashreplace"))
+    except OSError as error:
+        raise InputError(f"the page cannot be written to {path} ({error.strerror or error}); name a file.") from error

@@ -119,7 +119,7 @@ def _pictures(path: Path, group: int, column: str, process: int) -> "pyarrow.Chu
 def _picture(path: Path, group: int, i: int, column: str) -> BinaryIO:
     value = _guarded(path, lambda: _pictures(path, group, column, getpid())[i].as_py())
     content = value.get("bytes") if isinstance(value, dict) else value
-    if not content:
+    if not isinstance(content, bytes) or not content:
         named = value.get("path") if isinstance(value, dict) else None
         raise PhotoError(f"row {i} of group {group} of {path.name} holds no picture"
                          + (f", only its name {named!r}; save the data set with its pictures in it." if named else "."))

@@ -117,7 +117,7 @@ class Rows(ABC):
                     named = row.values.get(key)
                     name = f"row {number:06d} has no key" if named in (None, "") else f"{named}#{k}" if several else str(named)
                 elif picture:
-                    name = f"{picture}#{next(counters[picture])}"
+                    name = f"{picture}#{next(counters[str(picture)])}"
                 else:
                     name = f"{number:06d}#{k}" if several else f"{number:06d}"
                 columns = {column: _single(row.values.get(column), kind) for column, kind in self.columns.items()}
