@@ -2,7 +2,7 @@
 
     python tools/compatibility.py /tmp/oldest/bin/python /tmp/newest/bin/python
 
-Each Python has this project's wheel, pytest and hypothesis. The rows go to data/results/compatibility.csv; a row of the same
+Each Python has this project's wheel, pytest, hypothesis and captum. The rows go to data/results/compatibility.csv; a row of the same
 versions that stands there already is written anew.
 """
 
@@ -17,8 +17,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 KEPT = ROOT / "data" / "results" / "compatibility.csv"
-PACKAGES = ("torch", "transformers", "torchvision", "numpy", "pandas")
-TESTS = ("rounds", "game", "capture", "preflight", "modalities", "adapters", "attention", "clip")
+PACKAGES = ("torch", "torchvision", "transformers", "accelerate", "numpy", "pandas")
+TESTS = ("rounds", "game", "capture", "preflight", "modalities", "adapters", "clip")
 VERSIONS = ("import json, platform, sys; from importlib.metadata import version as of;"
             "print(json.dumps([platform.python_version(), *map(of, sys.argv[1:])]))")
 
