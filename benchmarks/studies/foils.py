@@ -7,6 +7,7 @@ never put in or taken out: beside "one dogs" and "two dog" grammar alone would s
 """
 
 import re
+from collections import Counter
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -223,6 +224,17 @@ def noticed(head: JoinedTowers, encoded: Encoded, foils: Foils) -> np.ndarray:
     with torch.no_grad():
         true, false = (head.match(seen, recipe.read(head, *of)) for of in ((encoded, foils.caption), (on_foils, numbers)))
     return (true > false).cpu().numpy()
+
+
+def rarer(data: Flickr8k, foils: Foils) -> np.ndarray:
+    """Return for each foil whether its new word is rarer in the captions to learn from than the old one, (N,); 0.5 if as rare.
+
+    That is what somebody is right in who sees no photograph and of a caption only the word that may be changed.
+    """
+    told = data.captions_of(data.splits["train"])
+    said = Counter(word for i in told for word in WORD.findall(data.captions[i].lower()))
+    old, new = np.array([[said[word] for word in change.split(" -> ")] for change in foils.changes]).T
+    return (old > new) + (old == new) / 2
 
 
 def changes(caption: str, kind: str, known: set[str]) -> list[tuple[slice, str]]:

@@ -1,6 +1,7 @@
-// The definition of a term of the glossary beside its link: under the pointer, with the focus, and at the first tap.
+// The definition of a term of the glossary beside its link, and what the symbols of a formula mean: under the pointer, with the
+// focus, and at the first tap.
 addEventListener("DOMContentLoaded", () => {
-  const tip = document.createElement("span"), termOf = event => event.target.closest?.("a[data-term]");
+  const tip = document.createElement("span"), termOf = event => event.target.closest?.("[data-term]");
   let shown, tapped, leaving;
   tip.className = tip.id = "ce-tip";
   tip.setAttribute("role", "tooltip");

@@ -1,5 +1,5 @@
-"""The command line: ``python -m crossexplain book | run | pdf | kit | explain | merge | report | fetch | sources``,
-``doctor | bench | train``.
+"""The command line: ``python -m crossexplain book | run | pdf | kit | explain | merge | report | publish``,
+``fetch | sources | doctor | bench | train``.
 
 Exit codes: 0, all went well; 1, a chapter, a claim, a page or a measurement failed; 2, the command was not understood;
 3, a data set or a weight file is missing.
@@ -16,6 +16,7 @@ from tempfile import TemporaryFile
 
 from crossexplain import __version__
 from crossexplain_book import explaining, provenance
+from crossexplain_book.publish import command as publishing
 from crossexplain_book.report import command as reporting
 
 OK, FAILED, USAGE, MISSING = 0, 1, 2, 3
@@ -89,6 +90,8 @@ def parser() -> argparse.ArgumentParser:
          explaining.merge_options)
     _add(commands, "report", "write a page about one run, or about two side by side", reporting.report,
          reporting.report_options)
+    _add(commands, "publish", "write one page that answers clicks about a model and examples", publishing.publish,
+         publishing.publish_options)
     _add(commands, "fetch", "download a data set or weights into the local cache", fetch, _fetch_options)
     _add(commands, "sources", "list the data sets and weights, and where each was found", sources, lambda _: None)
     _add(commands, "doctor", "say what is installed, what was found, what a full run needs", doctor, lambda _: None)

@@ -32,6 +32,12 @@ def test_one_word_is_changed_and_the_new_one_is_said_nowhere():
     assert foils.build(Copy(), seed=1).texts == found.texts and found.kinds == ["animal", "thing", "animal", "person"]
 
 
+def test_the_rarer_of_two_words_is_told_without_a_photograph():
+    told = Copy(captions=["Two dogs and two cats .", "Two dogs .", "Three horses ."], splits={"train": np.array([0])})
+    some = foils.Foils(*[np.zeros(3, int)] * 2, [""] * 3, ["count"] * 3, ["two -> three", "cats -> dogs", "four -> five"])
+    assert foils.rarer(told, some).tolist() == [1, 0, 0.5]
+
+
 @pytest.mark.parametrize("kind, caption, new, never", [
     ("count", 0, {"Three", "Four", "Five", "Six", "Seven"}, {"Two", "One"}),
     ("animal", 0, {"horses", "birds", "cats", "cows"}, {"horse"}),

@@ -1,8 +1,10 @@
 """``from crossexplain import ...``: every name that the README teaches, loaded when it is asked for."""
 
+import ast
 import importlib
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -24,6 +26,13 @@ def test_the_door_gives(name):
     given = getattr(crossexplain, name)
     assert given is getattr(importlib.import_module(given.__module__), name)
     assert name in dir(crossexplain) and name in crossexplain.__all__
+
+
+def test_type_checkers_and_editors_are_told_the_same_names():
+    folder = Path(crossexplain.__file__).parent
+    stub = ast.parse((folder / "__init__.pyi").read_text("utf-8"))
+    told = {alias.asname: node.module for node in stub.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    assert told == crossexplain._HOME and (folder / "py.typed").is_file()
 
 
 def test_an_unknown_name_is_refused_with_the_known_ones():

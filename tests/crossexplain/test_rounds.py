@@ -8,7 +8,8 @@ from torch import nn
 from crossexplain.checks import InputError
 from crossexplain.gradients.answers import Answer
 from crossexplain.gradients.modalities import ImageCells, Tokens, Vectors
-from crossexplain.gradients.rounds import feature_dividends, rounds
+from crossexplain.gradients.question import Question
+from crossexplain.gradients.rounds import feature_dividends, rounds, run_rounds
 from crossexplain.gradients.verdict import _Judged, _settle, verdict
 from crossexplain.gradients.views import FULL, NOTHING, Mask, Noise, Reorder
 from crossexplain.models.clip import small_cnn
@@ -51,6 +52,32 @@ def test_the_record_does_not_depend_on_how_many_rows_run_at_once(rows, seed):
         for name, values in one.passes[key].importance.items():
             assert torch.allclose(values, other.passes[key].importance[name], atol=1e-5)
     assert all(torch.equal(one.by_side[key].picked, other.by_side[key].picked) for key in one.by_side)
+
+
+@pytest.mark.parametrize("answer", RULES)
+def test_without_gradients_the_verdict_is_the_same(answer):
+    whole, bare = run(answer, pick=None), run(answer, gradients=False)
+    assert str(whole.verdict()) == str(bare.verdict()) and not bare.by_side
+    assert (whole.each("data") == bare.each("data")).all() and whole.passes.keys() == bare.passes.keys()
+    for view, one in bare.passes.items():
+        assert torch.allclose(one.logits, whole.passes[view].logits, atol=1e-5) and not one.norms and not one.importance
+
+
+@pytest.mark.parametrize("gradients", [True, False])
+def test_without_gradients_no_graph_is_made(gradients):
+    question = Question(Toy(RULES["both only"]).eval(), INPUTS, MODALITIES)
+    question.test()  # looks at the model, by gradients too
+    graphs = []
+    question.model.register_forward_hook(lambda model, given, logit: graphs.append(logit.requires_grad))
+    run_rounds(question, baselines=BASELINES, pick=None, gradients=gradients, progress=False)
+    assert any(graphs) == gradients
+
+
+@pytest.mark.parametrize("ask", [lambda record: record.paper_rule("data"), lambda record: record.norm_ratio("data", "image"),
+                                 lambda record: record.by(None)])
+def test_what_reads_norms_says_that_they_were_left_out(ask):
+    with pytest.raises(InputError, match="gradients=False"):
+        ask(run(gradients=False))
 
 
 def test_all_rounds_share_one_scale_and_keep_their_raw_norms():

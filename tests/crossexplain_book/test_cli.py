@@ -15,7 +15,7 @@ from crossexplain_book import bench
 from crossexplain_book.cli import FAILED, MISSING, OK, USAGE, main
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMANDS = ("book", "run", "fetch", "sources", "doctor", "bench", "train")
+COMMANDS = ("book", "run", "fetch", "sources", "doctor", "bench", "train", "publish")
 GOOD = """
 def rows(seed=0, repeats=5):
     '''Two figures.'''

@@ -1,6 +1,5 @@
 """A published page holds what PyTorch says, takes hostile words as words, and is written whole or not at all."""
 
-import json
 import re
 from functools import partial
 
@@ -10,17 +9,13 @@ import torch
 
 from crossexplain import ImageCells, InputError, Tokens, Vectors, rounds
 from crossexplain.evaluation.methods import explain
-from crossexplain_book.publish import LARGEST
 from crossexplain_book.publish import publish as publish_any
+from crossexplain_book.publish.page import LARGEST, content_of
 from crossexplain_book.publish.stored import covers
 from support.published import MODALITIES, Small, batch, evidence_of
 
 publish = partial(publish_any, live=False)
 HOSTILE = "</script><script>alert(1)</script>"
-
-
-def content_of(path) -> dict:
-    return json.loads(re.search(r'id="data">(.*?)</script>', path.read_text("utf-8"), re.DOTALL)[1])
 
 
 @pytest.fixture(scope="module")

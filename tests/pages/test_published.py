@@ -6,7 +6,10 @@ import pytest
 import torch
 
 from crossexplain.evaluation.methods import explain
+from crossexplain.gradients.question import Question
+from crossexplain.runs import known
 from crossexplain_book.publish import publish, runtime
+from crossexplain_book.publish.page import content_of
 from support.published import MODALITIES, Small, batch, covered, evidence_class, evidence_of, require_live
 from support.visit import LOCAL
 
@@ -128,3 +131,23 @@ def test_a_started_model_says_what_pytorch_says_of_anything_covered(browser, liv
     agrees(page, 1, [0, 2, 4, 5, 6, 7])
     assert not wrong
     context.close()
+
+
+def test_the_published_page_of_the_book_says_what_pytorch_says(browser, html):
+    path = html / "published" / "scenes.html"
+    content, subject = content_of(path), known.model("scenes_clip_cnn")
+    inputs = subject.inputs([next(known.data("scenes").entries()).load()])
+    question = Question(subject.model, inputs, subject.modalities)
+    covered = [0, 1, 7, 38] if content["live"] else [0]
+    keep = torch.ones(1, question.joined().shape[1], dtype=torch.bool)
+    keep[0, question.joined()[0].nonzero()[covered, 0]] = False
+    expected = question.evidence(question.logits(question.hidden(keep, torch.tensor([0]))), torch.tensor([0]))
+    page = browser.new_context(offline=True).new_page()
+    page.goto(f"{path.as_uri()}#page=0~{'.'.join(map(str, covered))}~0")
+    if content["live"]:
+        page.get_by_role("button", name="start the model").click()
+    page.get_by_text(f"With {len(covered)} covered").wait_for(timeout=60_000)
+    text = page.locator("[role=status]").inner_text()
+    told = re.search(r'covered the model says ".*?" \(evidence for ".*?" ([+-][\d.]+)', text)
+    assert float(told[1]) == pytest.approx(float(expected), rel=0.005)
+    page.context.close()

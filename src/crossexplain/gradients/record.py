@@ -50,6 +50,7 @@ class Pass(NamedTuple):
     importance : dict of str to Tensor, shape (N, F)
         Gradient norm of each feature that the view leaves, 0 for the others. Per example and modality divided by one
         number for all passes of the record, so that two rounds can be compared: 1 is the largest anywhere.
+        Both are empty where the gradients were left out.
     """
 
     logits: Tensor
@@ -237,8 +238,10 @@ class Record:
         Raises
         ------
         InputError
-            For groups of other modalities, or of another number of features or examples, than the record has.
+            For groups of other modalities, or of another number of features or examples, than the record has; for a record
+            without gradients.
         """
+        self._require_gradients()
         groups = require_groups(groups).of(self.features)
         importance = {key: groups.summed(one.importance) for key, one in self.passes.items() if one.importance}
         cross = {baseline: groups.summed({name: side.cross for (of, name), side in self.by_side.items() if of == baseline})
@@ -248,6 +251,7 @@ class Record:
 
     def norm_ratio(self, baseline: str, modality: str) -> np.ndarray:
         """Return the gradient norm at a modality with all others masked over that with nothing masked, (N,)."""
+        self._require_gradients()
         of_one = self._pass(baseline, self.only(modality)).norms[modality]
         of_all = self._pass(baseline, FULL).norms[modality]
         return (of_one / of_all.where(of_all > 0, torch.nan)).numpy()
@@ -277,7 +281,8 @@ class Record:
         Raises
         ------
         InputError
-            If a single logit lies on one side of 0 for all examples in all views that the rule reads: then no class can change.
+            If a single logit lies on one side of 0 for all examples in all views that the rule reads: then no class can
+            change. For a record without gradients.
         """
         baseline = baseline or self.baselines[0]
         read = torch.cat([self._pass(baseline, view).logits for view in (FULL, *map(self.only, self.modalities))])
@@ -353,6 +358,11 @@ class Record:
         views = judging.needed_views(self.modalities)
         views += [view for view in few if view not in views and (baseline, view) in self.passes]
         return {view: self._pass(baseline, view).logits for view in views}
+
+    def _require_gradients(self) -> None:
+        if not any(one.norms for one in self.passes.values()):
+            raise InputError("this record has no gradients, so it holds neither norms nor importances: it was made with "
+                             "gradients=False, which is for verdicts. Call rounds without it.")
 
     def _pass(self, baseline: str, view: str) -> Pass:
         """Return one pass of the record or one of the caller's own views."""

@@ -15,7 +15,7 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 import torch
 from torch import Tensor, nn
@@ -36,11 +36,27 @@ PICKS = "round 2", "round 1", "cross", None
 BY = "gradient", "gradient x activation"
 
 
+@overload
+def rounds(model: nn.Module, inputs: Inputs, modalities: Sequence[Modality], *, target: list[int] | tuple[int, ...],
+           **settings: Any) -> dict[int, Record]: ...
+
+
+@overload
 def rounds(model: nn.Module, inputs: Inputs, modalities: Sequence[Modality], *,
            baselines: Sequence[Baseline] | Baseline | None = None, top: int | Mapping[str, int] = 1,
            pick: str | None = "round 2", by: str = "gradient", target: Target = None, donors: Inputs | None = None,
            draws: int = 4, extra: Mapping[str, Mapping[str, Change]] | None = None, control: bool = True,
-           interactions: int = 2, sharing: bool = True, rows: int = ROWS, progress: bool = True,
+           interactions: int = 2, gradients: bool = True, sharing: bool = True, rows: int = ROWS, progress: bool = True,
+           seed: int = 0) -> Record: ...
+
+
+def rounds(  # type: ignore[misc] # the settings of the first are those of the second
+           model: nn.Module, inputs: Inputs, modalities: Sequence[Modality], *,
+           baselines: Sequence[Baseline] | Baseline | None = None, top: int | Mapping[str, int] = 1,
+           pick: str | None = "round 2", by: str = "gradient", target: Target | list[int] | tuple[int, ...] = None,
+           donors: Inputs | None = None, draws: int = 4, extra: Mapping[str, Mapping[str, Change]] | None = None,
+           control: bool = True, interactions: int = 2, gradients: bool = True, sharing: bool = True, rows: int = ROWS,
+           progress: bool = True,
            seed: int = 0) -> Record | dict[int, Record]:
     """Run the four rounds from the side of every modality on a batch.
 
@@ -80,6 +96,9 @@ def rounds(model: nn.Module, inputs: Inputs, modalities: Sequence[Modality], *,
     interactions : int
         Of more than three modalities, up to how many are also left without the others, so that :meth:`Record.dividends` says
         which interact: 2 for pairs, 3 for threes as well, each a forward pass. Of two and three modalities all are recorded.
+    gradients : bool
+        False runs the forward passes alone, for about a third of the time: the verdict is the same, since it reads logits. The
+        record then has neither norms nor importances, and round 4 is left out.
     sharing : bool
         Compute equal rows once up to the layers that are read, where the model allows it; the record is the same.
     rows : int
@@ -107,7 +126,7 @@ def rounds(model: nn.Module, inputs: Inputs, modalities: Sequence[Modality], *,
     def record(target: Target) -> Record:
         question = Question(model, inputs, modalities, donors=donors, target=target, rows=rows)
         return run_rounds(question, baselines=baselines, top=top, pick=pick, by=by, draws=draws, extra=extra, control=control,
-                          interactions=interactions, sharing=sharing, progress=progress, seed=seed)
+                          interactions=interactions, gradients=gradients, sharing=sharing, progress=progress, seed=seed)
 
     if not isinstance(target, (list, tuple)):
         return record(target)
@@ -160,7 +179,7 @@ def feature_dividends(model: nn.Module, inputs: Inputs, modalities: Sequence[Mod
 def run_rounds(question: Question, *, baselines: Sequence[Baseline] | Baseline | None = None, top: int | Mapping[str, int] = 1,
                pick: str | None = "round 2", by: str = "gradient", draws: int = 4,
                extra: Mapping[str, Mapping[str, Change]] | None = None, control: bool = True, interactions: int = 2,
-               sharing: bool = True, progress: bool = True, seed: int = 0) -> Record:
+               gradients: bool = True, sharing: bool = True, progress: bool = True, seed: int = 0) -> Record:
     """As :func:`rounds`, through a :class:`~crossexplain.gradients.question.Question`, which counts the passes."""
     require_one_of(pick, PICKS, "pick")
     require_one_of(by, BY, "by")
@@ -169,7 +188,8 @@ def run_rounds(question: Question, *, baselines: Sequence[Baseline] | Baseline |
                          "for neither.")
     question.sharing = sharing
     plans = Plans(question, baselines, draws, seed)
-    runner = _Runner(question, plans, _tops(question.names, top), pick, by, extra or {}, control, seed)
+    runner = _Runner(question, plans, _tops(question.names, top), pick if gradients else None, by, extra or {}, control,
+                     gradients, seed)
     whole = _in_chunks(runner.chunk, question.n, question.rows // runner.widest, progress, "rounds")
     if plan := plans.few(interactions):
         laid_out = plans.laid_out(plan)
@@ -256,6 +276,7 @@ class _Runner:
     by: str
     extra: Mapping[str, Mapping[str, Change]]
     control: bool
+    gradients: bool
     seed: int
 
     def __post_init__(self) -> None:
@@ -273,7 +294,8 @@ class _Runner:
         self.widest = max(len(self.first), draws * len(self.names) * len(self.which))  # rows that one example takes
         self.single = question.columns == 1
         self.target = None if self.single and question.follow(torch.arange(1)) is None else question.target
-        self.allow_unused = not all(question.reached().values())  # what no mask matters to has a gradient of 0
+        # What no mask matters to has a gradient of 0.
+        self.allow_unused = self.gradients and not all(question.reached().values())
 
     def _require_other_names(self, plan: Plan) -> None:
         """Raise if the caller's own views have names of the record's views, or cannot be laid out."""
@@ -287,6 +309,9 @@ class _Runner:
 
     def chunk(self, examples: Tensor) -> dict[str, Any]:
         """Run both passes on some examples and keep what the record needs."""
+        if not self.gradients:
+            return {"passes": {key: (logits, {}, {}) for key, logits in _logits(self.question, self.first, examples).items()},
+                    "sides": {}}
         follow = None if self.target is None or self.single else self.target[examples]
         first, cross = self._run(self.first, examples, examples, follow, self.pick is not None)
         second, sides = _Passes(), dict[Any, Any]()
@@ -393,15 +418,20 @@ class _Runner:
                                  f"yet the logits move by up to {moved:.3g} as {name} is masked: something else is read after "
                                  "that layer, such as its class token or its last step; name an earlier layer.")
 
-    def record(self, whole: dict[str, Any]) -> Record:
-        """Put what all chunks gave under one normalisation."""
-        passes = {key: Pass(*one) for key, one in whole["passes"].items()}
+    def _scaled(self, passes: dict[Any, Pass]) -> tuple[dict[Any, Pass], dict[str, Tensor]]:
+        """Divide the importances of each modality by their largest of all passes, (N,); return both."""
+        if not self.gradients:
+            return passes, {}
         largest = {name: torch.stack([one.importance[name].amax(dim=1) for one in passes.values()]).amax(dim=0)
                    for name in self.names}
         self._require_gradients(passes, largest)
         scale = {name: value.where(value > 0, 1.0) for name, value in largest.items()}
-        passes = {key: one._replace(importance={name: values / scale[name][:, None]
-                                                for name, values in one.importance.items()}) for key, one in passes.items()}
+        return {key: one._replace(importance={name: values / scale[name][:, None] for name, values in one.importance.items()})
+                for key, one in passes.items()}, scale
+
+    def record(self, whole: dict[str, Any]) -> Record:
+        """Put what all chunks gave under one normalisation."""
+        passes, scale = self._scaled({key: Pass(*one) for key, one in whole["passes"].items()})
         full, recorded = passes[None, FULL], {}
         for label in self.plans.baselines:
             recorded[label, FULL] = full

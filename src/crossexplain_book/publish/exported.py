@@ -126,8 +126,7 @@ def export(question: Question) -> bytes:
     explained, example = Explained(question), arguments(question, int(question.joined().sum(dim=1).argmin()))
     names = [*explained.keys, FOLLOW]
     try:
-        with torch.backends.mkldnn.flags(enabled=False), torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH), \
-                _without_fast_path():
+        with _plain_steps(), torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
             graph = make_fx(explained, decompositions())(*example).eval()
             if any(getattr(getattr(node.target, "_schema", None), "is_mutable", False) for node in graph.graph.nodes):
                 with torch.no_grad():  # once more, so that nothing is changed in place
@@ -171,14 +170,16 @@ class _Reads(TorchDispatchMode):
 
 
 @contextmanager
-def _without_fast_path() -> Iterator[None]:
-    """Let transformer layers take steps that have a backward pass."""
-    before = torch.backends.mha.get_fastpath_enabled()
+def _plain_steps() -> Iterator[None]:
+    """Let transformer and recurrent layers take steps that have a backward pass in ONNX."""
+    fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
+    before = torch.backends.mkldnn.set_flags(False, _fp32_precision=None)[0]  # nothing else is set, which could warn
     try:
         yield
     finally:
-        torch.backends.mha.set_fastpath_enabled(before)
+        torch.backends.mkldnn.set_flags(before, _fp32_precision=None)
+        torch.backends.mha.set_fastpath_enabled(fast)
 
 
 def _reason(error: BaseException) -> str:

@@ -209,9 +209,9 @@ class Published {
         return make("div", { class: "ce-page-picture" }, image, make("div", laid, ...over));
       };
       const best = words.map((_, i) => Math.abs(value(i) ?? 0)), strongest = words[best.indexOf(Math.max(...best))];
-      const map = value(0) === null ? "no map" : `${title}, strongest at ${strongest}`;
+      const map = value(0) === null ? `no map: ${title} gives none for ${name}` : `${title}, strongest at ${strongest}`;
       return make("section", {}, heading, make("div", { class: "ce-lab-pictures" },
-        drawn(`${name} of example ${state.example + 1}`, ...words.map((_, i) => part(i))), drawn(map, ...overlay)), rows);
+        drawn(`${name} of example ${state.example + 1}, as the model sees it`, ...words.map((_, i) => part(i))), drawn(map, ...overlay)), rows);
     });
     this.parts.replaceChildren(...boxes);
     this.parts.querySelector(`[data-part="${focus}"]`)?.focus();

@@ -19,11 +19,11 @@ function loaded(source) {
 class Running {
   /** Load what runs a graph, and the graph. */
   static async started(head) {
-    if (!window.crossexplainOrt) await loaded(head.source);
+    for (const source of head.sources) await loaded(source);
     const { module, wasm } = window.crossexplainOrt;
     const ort = await import(URL.createObjectURL(new Blob([module], { type: "text/javascript" })));
     Object.assign(ort.env.wasm, { numThreads: 1, wasmBinary: await unpacked(wasm) });
-    const data = await unpacked(document.getElementById("model").textContent), [start, length] = head.graph;
+    const data = await unpacked(window.crossexplainModel ?? document.getElementById("model").textContent), [start, length] = head.graph;
     const session = await ort.InferenceSession.create(new Uint8Array(data, start, length), { executionProviders: ["wasm"] });
     return Object.assign(new Running(), { head, ort, data, session, last: Promise.resolve() });
   }
