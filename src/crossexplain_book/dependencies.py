@@ -36,7 +36,7 @@ def versions_table(kept: Path) -> str:
     if not kept.is_file():
         return "Not measured in this checkout."
     head, *rows = csv.reader(kept.read_text("utf-8").splitlines())
-    return table(head, rows)
+    return f"{table(head, rows)}"
 
 
 def dependencies_table(lock: Path) -> str:
