@@ -1,9 +1,9 @@
 """Run the README and the core tests in other environments, and keep the versions with which they pass.
 
-    python tools/compatibility.py /tmp/oldest/bin/python /tmp/newest/bin/python
+    python tools/compatibility.py oldest/bin/python newest/bin/python
 
-Each Python has this project's wheel, pytest and hypothesis. The rows go to data/results/compatibility.csv; a row of the same
-versions that stands there already is written anew.
+Each Python has this project's wheel, pytest, hypothesis and captum. The rows go to data/results/compatibility.csv; a row of
+the same versions that stands there already is written anew.
 """
 
 import csv
@@ -17,8 +17,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 KEPT = ROOT / "data" / "results" / "compatibility.csv"
-PACKAGES = ("torch", "transformers", "torchvision", "numpy", "pandas")
-TESTS = ("rounds", "game", "capture", "preflight", "modalities", "adapters", "attention", "clip")
+PACKAGES = ("torch", "torchvision", "transformers", "accelerate", "numpy", "pandas")
+TESTS = ("rounds", "game", "capture", "preflight", "modalities", "adapters", "clip")
 VERSIONS = ("import json, platform, sys; from importlib.metadata import version as of;"
             "print(json.dumps([platform.python_version(), *map(of, sys.argv[1:])]))")
 
@@ -46,7 +46,7 @@ def row(python: str) -> list[str]:
 def main() -> None:
     known = {tuple(old[:-2]): old for old in list(csv.reader(KEPT.open(encoding="utf-8")))[1:]} if KEPT.exists() else {}
     for python in sys.argv[1:]:
-        new = row(python)
+        new = row(str(Path(python).absolute()))
         known[tuple(new[:-2])] = new
         with KEPT.open("w", encoding="utf-8", newline="") as file:
             csv.writer(file, lineterminator="\n").writerows([("python", *PACKAGES, "tests", "date"), *sorted(known.values())])

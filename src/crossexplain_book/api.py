@@ -90,7 +90,7 @@ def _definition(source: Path, module: str, name: str) -> ast.AST:
     """Return the class or function that a module has under a name, wherever it is defined."""
     folder = source / module.replace(".", "/")
     code = _parsed(folder if folder.is_dir() else folder.with_suffix(".py"))
-    for node in code.body:
+    for node in reversed(code.body):  # overloads come before what they are of
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == name:
             return node
     return _definition(source, *_imported(code)[name])

@@ -15,7 +15,7 @@ from pathlib import Path
 from crossexplain.files import digest, tree, write_whole
 from crossexplain_book.api import api_pages
 from crossexplain_book.cards import source_tables
-from crossexplain_book.dependencies import dependencies_table
+from crossexplain_book.dependencies import dependencies_table, versions_table
 from crossexplain_book.layout import BookError, Build
 from crossexplain_book.page import CLAIM, RUN
 from crossexplain_book.records import ChapterRecord, executed_notebook, load_record
@@ -340,6 +340,7 @@ def assemble(build: Build, notebooks: list[Path], failed: list[str]) -> str:
               "typed": typed_tables(figures.with_name("typed.csv")), "faults": faults_tables(figures.with_name("faults.csv")),
               "inputs": faults_tables(figures.with_name("inputs.csv")),
               "dependencies": dependencies_table(build.root / "requirements.lock"),
+              "versions": versions_table(figures.with_name("compatibility.csv")),
               "checkpoints": checkpoints_table(build.root / "data" / "checkpoints")}
     files = {name: _fill(name, content, tables) for name, content in files.items()}
     return _write(build.source, files)

@@ -1,5 +1,6 @@
 """What the project is built with: every package of the lock that is installed here, its version, and its licence."""
 
+import csv
 import re
 from importlib.metadata import PackageMetadata, PackageNotFoundError, metadata
 from pathlib import Path
@@ -28,6 +29,14 @@ def licences(lock: Path) -> list[tuple[str, str, str]]:
             continue
         rows.append((name, about["Version"], licence_of(about)))
     return rows
+
+
+def versions_table(kept: Path) -> str:
+    """Return the versions with which the helper was run, as ``tools/compatibility.py`` wrote them, as Markdown."""
+    if not kept.is_file():
+        return "Not measured in this checkout."
+    head, *rows = csv.reader(kept.read_text("utf-8").splitlines())
+    return f"{table(head, rows)}"
 
 
 def dependencies_table(lock: Path) -> str:

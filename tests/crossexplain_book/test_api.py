@@ -33,7 +33,7 @@ def public_names(module: str) -> list[str]:
         return list(listed)
     code = ast.parse(Path(importlib.import_module(module).__file__).read_text("utf-8"))
     defined = [node.name for node in code.body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
-    return [name for name in defined if not name.startswith("_")]
+    return [name for name in dict.fromkeys(defined) if not name.startswith("_")]  # overloads come before what they are of
 
 
 DOCUMENTED = documented()

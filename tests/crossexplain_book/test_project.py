@@ -169,9 +169,9 @@ def _imports(node: ast.AST) -> list[str]:
 def _public(tree: ast.Module) -> list[ast.AST]:
     """Return public classes and functions, and the public methods of public classes."""
     kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
-    setters = {node for node in ast.walk(tree) if any(getattr(name, "attr", "") == "setter"
+    setters = {node for node in ast.walk(tree) if any(getattr(name, "attr", "") == "setter" or ast.unparse(name) == "overload"
                                                       for name in getattr(node, "decorator_list", []))}
-    top = [node for node in tree.body if isinstance(node, kinds) and not node.name.startswith("_")]
+    top = [node for node in tree.body if isinstance(node, kinds) and not node.name.startswith("_") and node not in setters]
     inner = [node for owner in top if isinstance(owner, ast.ClassDef) for node in owner.body
              if isinstance(node, kinds) and not node.name.startswith("_") and node not in setters
              and node.name not in (ast.get_docstring(owner) or "")]  # listed among the attributes of its class

@@ -333,9 +333,9 @@ def small_cnn(vocabulary: int, length: int, seed: int = 0) -> ClipCNN:
     """Return a small dual encoder with a convolutional image tower and random weights; arguments as for :func:`small_vit`."""
     config: Any = small_text(vocabulary, length)
     with seeded(seed):
-        text = CLIPTextModel._from_config(config, attn_implementation="eager")
-        model = ClipCNN(ConvTower(), ClipTextTower(text, pad=0), width=config.projection_dim)
-    _silence(text)
+        text = ClipTextTower(CLIPTextModel._from_config(config, attn_implementation="eager"), pad=0)
+        model = ClipCNN(ConvTower(), text, width=config.projection_dim)
+    _silence(text.encoder)
     model.image.to(memory_format=torch.channels_last)  # the faster layout on a CPU
     return model
 
@@ -373,6 +373,6 @@ def _numbered(name: str, config: Any) -> list[str]:
 
 
 @torch.no_grad()
-def _silence(text: CLIPTextModel) -> None:
+def _silence(text: Any) -> None:
     """Set the embeddings of padding and mask to 0, since training never reads the one and never shows the other."""
     text.embeddings.token_embedding.weight[:2] = 0

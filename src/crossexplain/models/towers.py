@@ -184,7 +184,7 @@ class ClipTextTower(EncoderTower):
     """
 
     def __init__(self, encoder: CLIPTextModel, pad: int | None = None):
-        super().__init__(encoder, pad)
+        super().__init__(getattr(encoder, "text_model", encoder), pad)  # before 5.6, transformers has it one step further down
     def forward(self, tokens: Tensor, attention_mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return the states of all tokens after the final layer norm, (N, T, D), and which are attended to, (N, T)."""
         return clip_states(self.encoder, tokens, attention_mask, self.pad)
