@@ -50,7 +50,7 @@ def rounds(model: nn.Module, inputs: Inputs, modalities: Sequence[Modality], *,
            seed: int = 0) -> Record: ...
 
 
-def rounds(  # type: ignore[misc] # the settings of the first are those of the second
+def rounds(  # type: ignore[misc]  # the settings of the first are those of the second
            model: nn.Module, inputs: Inputs, modalities: Sequence[Modality], *,
            baselines: Sequence[Baseline] | Baseline | None = None, top: int | Mapping[str, int] = 1,
            pick: str | None = "round 2", by: str = "gradient", target: Target | list[int] | tuple[int, ...] = None,
