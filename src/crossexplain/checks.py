@@ -358,7 +358,7 @@ def entries_of(values: object) -> list[Any] | None:
     """Return the entries of what can be gone through; None of a text, a mapping, a number, and what else has none."""
     with suppress(TypeError, RuntimeError):  # the second of tensors that hold no numbers
         values = values.tolist() if isinstance(values, (Tensor, np.ndarray)) else values
-        return None if isinstance(values, (str, bytes, Mapping)) else list(values)  # type: ignore[call-overload]
+        return None if isinstance(values, (str, bytes, Mapping)) else list(values)  # type: ignore[arg-type]  # tried
     return None
 
 
@@ -379,7 +379,7 @@ def require_flags(**given: object) -> None:
 def require_whole(least: int = -(2**63), **given: object) -> None:
     """Raise :class:`InputError` unless each of the arguments is a whole number from ``least`` on, of at most 63 bits."""
     for what, number in given.items():
-        if not isinstance(number, Integral) or isinstance(number, bool) or not least <= number < 2**63:
+        if not isinstance(number, Integral) or isinstance(number, bool) or not least <= int(number) < 2**63:
             from_on = "" if least < 0 else f", {least} or more"
             raise InputError(f"got {what}={number!r}, expected a whole number{from_on} and below 2**63.")
 

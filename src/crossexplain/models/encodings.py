@@ -217,7 +217,7 @@ class _Shard:
             lengths = about["lengths"]
             rows = inputs if lengths is None else sum(lengths) if len(lengths) == inputs and min(lengths) >= 0 else -1
             if about["inputs"] == inputs and len(values) == rows and about["checksum"] == zlib.crc32(
-                    np.ascontiguousarray(values)):
+                    np.ascontiguousarray(values).data):
                 return cls(path, lengths)
         except Exception:  # noqa: BLE001, S110 - a broken file raises whatever its parser meets first; told below
             pass

@@ -212,7 +212,7 @@ def claim(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
     InputError
         If the folder holds results of another configuration, with the differences, or cannot be written to.
     """
-    manifest = json.loads(json.dumps(manifest))
+    manifest = dict(json.loads(json.dumps(manifest)))
     manifest["check"] = hash_of(manifest)
     path = folder / MANIFEST
     try:

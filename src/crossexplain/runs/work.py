@@ -322,7 +322,7 @@ def _versions() -> dict[str, str]:
 
 def _at_least_one(**numbers: object) -> list[int]:
     require_whole(least=1, **numbers)
-    return list(map(int, numbers.values()))  # type: ignore[call-overload]
+    return list(map(int, numbers.values()))  # type: ignore[arg-type]  # looked at above
 
 
 def _texts(given: object, what: str, kinds: tuple[type, ...]) -> list[Any]:
