@@ -121,14 +121,12 @@ def test_a_number_before_another_has_foils_that_do_not_count(kind):
     assert named == {"only", "first", "second", "last", "turn"}
 
 
-@pytest.mark.parametrize("kind", PAIRS)
-def test_a_number_before_another_is_not_known_by_a_simpler_name(kind):
-    """Whoever takes the first, the last or the nearest number of the party, whatever "it" is, is wrong about many."""
-    batch = ALL.build("train", 1600, seed=6, kinds=[kind])
-    rows, modality, place, it = before_it(batch)
-    own = (batch.party[rows] == batch.party[rows, place][:, None]) & (batch.digits[rows, :, modality] >= 0)
+def test_a_number_before_another_is_not_known_by_a_simpler_name():
+    batch = ALL.build("train", 1600, seed=6, kinds=["words and sound"])
+    rows, modality, place, _ = before_it(batch)
+    own = (batch.party[rows] == batch.party[rows, place][:, None]) & (batch.digits[rows, :, modality[0]] >= 0)
     first, last = own.argmax(axis=1), T - 1 - own[:, ::-1].argmax(axis=1)
-    assert 0.3 < (first == place).mean() < 0.9 and (last != place).all()
+    assert 0.4 < (first == place).mean() < 0.8 and not (last == place).any()
 
 
 def test_the_last_number_of_a_party_and_the_one_before_it_may_have_an_earlier_one():

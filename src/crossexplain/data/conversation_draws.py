@@ -135,11 +135,8 @@ class _Base:
 
     def refer(self, i: int, modality: int) -> None:
         """Draw the turn and the form of reference ``i``, and see to it that it names this turn and no other."""
-        it = self.references[:, 0, 2, None]  # (B, 1), the turn of the first reference; this one may be anchored there
-        alike = self.party[:, :, None] == self.party[:, None]  # (B, T, T): turns of one party
-        allowed = (self.at < it) & (alike & (self.at > it)[:, None]).any(axis=2) & (i > 0)
-        third = allowed & (alike & (self.at < self.at[:, None])).any(axis=2)  # with room for an earlier number too
-        allowed = np.where(third.any(axis=1, keepdims=True), third, allowed)
+        it = self.references[:, 0, 2, None]  # (B, 1), the turn of the first reference
+        allowed = self.nearable(it) & (i > 0)
         anchored = allowed.any(axis=1) & (self.rng.random(len(it)) < ASKED_BEFORE)
         turn = np.where(anchored, self.choose(allowed), self.choose(self.here))
         before, after = (self.own(turn) & side for side in (self.at < turn[:, None], self.at > turn[:, None]))
@@ -147,13 +144,19 @@ class _Base:
         form = np.where((form == FIRST) & ~after.any(1) | np.isin(form, (SECOND, LAST)) & ~before.any(1), ONLY, form)
         form = np.where(anchored, BEFORE, form)
         only, first, second, last, near = (form[:, None] == one for one in (ONLY, FIRST, SECOND, LAST, BEFORE))
-        later = after & (first | near & (self.at > it))
+        later, earlier = after & (first | near & (self.at > it)), before & (second | last | near)  # where foils may be
         self.clear(before & (only | first | second) | after & (only | second | last | near & ~later), modality)
-        foil = np.where((first | near)[:, 0], self.choose(later), self.choose(before))
-        for where, foil in (((first | second | last | near)[:, 0], foil), (anchored & before.any(axis=1), self.choose(before))):
-            rows = np.flatnonzero(where)
+        for foils in (later, earlier):
+            rows, foil = np.flatnonzero(foils.any(axis=1)), self.choose(foils)
             self.digits[rows, foil[rows], modality] = self.rng.integers(0, 10, len(rows))
         self.references[:, i] = np.stack([np.full_like(turn, modality), form, turn], axis=1)
+
+    def nearable(self, it: np.ndarray) -> np.ndarray:
+        """Return turns (B, T) before ``it`` of a party that speaks after it too, and before them too if any does."""
+        alike = self.party[:, :, None] == self.party[:, None]  # (B, T, T), turns of one party
+        some = (self.at < it) & (alike & (self.at > it)[:, None]).any(axis=2)
+        third = some & (alike & (self.at < self.at[:, None])).any(axis=2)
+        return np.where(third.any(axis=1, keepdims=True), third, some)
 
     def clear(self, where: np.ndarray, modality: int) -> None:
         self.digits[:, :, modality][where] = -1
