@@ -2,7 +2,9 @@
 
 In a conversation two to four parties speak in four to eight turns. In each turn a party says something, a short video is
 seen and a sound is heard; in some of them a digit is said, shown (handwritten) or dialled (as its two tones, or by a real
-voice). A question in words says which digits count: "was the second number that ben showed larger than four".
+voice). A question in words says which digits count: "was the second number that ben showed the same as the number that mia
+said before it". Two modalities are asked for the same digit, never for the larger one: the largest digit is larger than most,
+so either digit alone would tell something. "Larger" is asked within a modality, where who gave the digits, or when, decides.
 """
 
 from collections.abc import Sequence
