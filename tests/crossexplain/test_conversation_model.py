@@ -227,7 +227,7 @@ def test_the_model_that_travels_finds_the_number_before_another_one():
         row[where, m] = (row[where, m] + 5) % 10  # a foil; 4 where there was none
     changed = recipe.logits(trained.model, dataclasses.replace(batch, digits=digits, given=batch.given | (digits >= 0)))
     for answers in (recipe.logits(trained.model, batch), changed):
-        assert np.mean((answers.numpy() > 0) == batch.labels) > 0.9
+        assert np.mean((answers.numpy() > 0) == batch.labels) > 0.85
 
 
 def test_where_what_decides_is_hidden_it_says_neither_yes_nor_no():
