@@ -28,7 +28,7 @@ TICKS = 6  # moments of a turn: two for each frame and each segment of the sound
 PHRASES = 2  # of a turn
 LINES = {"words": PHRASES, "frames": K, "sound": S}  # chunks of a turn, by modality
 BUDGET = 256  # coalitions an example, of methods that sample
-MAP = "fusion.layers.0.across#1"  # which turns of which modality the question attends to, (N, heads, states, 3 * T)
+MAPS = [f"fusion.layers.{i}.across#1" for i in range(2)]  # which turns of which modality the question attends to, hop by hop
 ROUND_4 = "round 4: picked masked"
 
 
@@ -201,8 +201,8 @@ def of_rounds(case: Case, seed: int) -> dict[str, dict[str, np.ndarray]]:
 
 def attention_relevance(case: Case, seed: int) -> dict[str, np.ndarray]:
     """Return the attention of the question to the turns times its gradient, where that is above 0 (Chefer et al. 2021)."""
-    read = case.question.captured(layers=[*case.question.layers, MAP])
-    relevance = (read.activations[MAP] * read.gradients[MAP]).clamp(min=0).mean(dim=1).sum(dim=1)  # (N, 3 * T)
+    read = case.question.captured(layers=[*case.question.layers, *MAPS])  # maps (N, heads, states, 3 * T)
+    relevance = sum((read.activations[one] * read.gradients[one]).clamp(min=0).mean(dim=1).sum(dim=1) for one in MAPS)
     of_turns = case._there(relevance.unflatten(1, (len(MODALITIES), T)).sum(dim=1).detach().numpy(), "turn")
     return {"turn": of_turns, "party": by_party(case, of_turns, case.batch.party)}
 

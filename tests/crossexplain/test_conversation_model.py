@@ -1,5 +1,8 @@
 """The model of conversations: turns are encoded apart, three ways to join them, and its recipe at small size."""
 
+import dataclasses
+from itertools import combinations
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,6 +10,7 @@ import torch
 
 from crossexplain.checks import InputError
 from crossexplain.data import conversations
+from crossexplain.data.conversation_words import FORMS, MODALITIES
 from crossexplain.files import embedded_folder
 from crossexplain.gradients.capture import capture
 from crossexplain.gradients.groups import Groups
@@ -209,6 +213,21 @@ def test_the_model_that_travels_reaches_its_bars():
     card, some = trained.card, trained.data.build("test", 2 * recipe.UNITS, 5)
     assert card["accuracy"]["all"] >= 0.95 and min(card["accuracy"].values()) >= 0.92 and card["seconds"] <= 600
     assert np.mean((recipe.logits(trained.model, some).numpy() > 0) == some.labels) > 0.93
+
+
+def test_the_model_that_travels_finds_the_number_before_another_one():
+    trained = recipe.load()
+    batch = trained.data.build("test", 480, 5, kinds=[f"{one} and {other}" for one, other in combinations(MODALITIES, 2)])
+    batch = batch.select(np.flatnonzero(batch.references[:, 1, 1] == FORMS.index("before")))
+    modality, _, place = batch.references[:, 1].T
+    party = np.take_along_axis(batch.party, place[:, None], axis=1)
+    later, digits = (batch.party == party) & (np.arange(8) > batch.references[:, 0, 2:]), batch.digits.copy()
+    assert later.any(axis=1).all()
+    for row, where, m in zip(digits, later, modality):
+        row[where, m] = (row[where, m] + 5) % 10  # a foil; 4 where there was none
+    changed = recipe.logits(trained.model, dataclasses.replace(batch, digits=digits, given=batch.given | (digits >= 0)))
+    for answers in (recipe.logits(trained.model, batch), changed):
+        assert np.mean((answers.numpy() > 0) == batch.labels) > 0.85
 
 
 def test_where_what_decides_is_hidden_it_says_neither_yes_nor_no():

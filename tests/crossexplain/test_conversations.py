@@ -9,7 +9,8 @@ from crossexplain.checks import InputError
 from crossexplain.data import conversations, digits, voices
 from crossexplain.data.conversation_draws import values_of
 from crossexplain.data.conversation_sounds import MELS, STEPS, TONES, Sounds, heard, mel_power
-from crossexplain.data.conversation_words import NUMBERS, decode
+from crossexplain.data.conversation_truth import DIGIT
+from crossexplain.data.conversation_words import FORMS, NUMBERS, decode
 from crossexplain.data.conversations import (
     KIND_MODALITIES,
     KINDS,
@@ -31,6 +32,7 @@ ALL = load()
 BATCH = ALL.build("test", 1200, seed=0)
 INPUTS = BATCH.inputs()
 FEATURES = ("words", "frames", "sound")
+PAIRS = ("words and frames", "words and sound", "frames and sound")
 WHO = ("who by words", "who by frames", "who by sound")
 
 
@@ -49,16 +51,18 @@ def in_words(turns, text):
         numbers = [number for number in numbers if number is not None]
         assert len(numbers) == 3
     else:
-        numbers = []
+        numbers, places = [], []
         for i in [i for i, word in enumerate(words) if word in verbs]:
             if words[i + 1:i + 2] == ["in"]:
-                numbers.append(getattr(turns[nth.index(words[i + 3])], verbs[words[i]]))
-                continue
-            own = [getattr(turn, verbs[words[i]]) for turn in turns if turn.party == words[i - 1]]
-            own = [number for number in own if number is not None]
-            which = words[i - 4]
-            assert which in ("first", "second", "last") or len(own) == 1
-            numbers.append(own[{"first": 0, "second": 1, "last": -1}.get(which, 0)])
+                places.append(nth.index(words[i + 3]))
+            else:
+                own = [t for t, turn in enumerate(turns)
+                       if turn.party == words[i - 1] and getattr(turn, verbs[words[i]]) is not None]
+                which = "before" if words[i + 1:] == ["before", "it"] else words[i - 4]
+                own = [t for t in own if t < places[0]] if which == "before" else own
+                assert which in ("first", "second", "last", "before") or len(own) == 1
+                places.append(own[{"first": 0, "second": 1, "last": -1, "before": -1}.get(which, 0)])
+            numbers.append(getattr(turns[places[-1]], verbs[words[i]]))
     limit = NUMBERS.index(words[-1]) if words[-1] in NUMBERS else None
     if {"even", "odd"} & set(words):
         return sum(numbers) % 2 == ("odd" in words)
@@ -85,6 +89,52 @@ def test_the_answer_is_yes_in_half_of_each_kind_and_each_unit(part):
     assert {kind: (batch.kinds == kind).sum() for kind in KINDS} == dict.fromkeys(KINDS, 16)
     for of in (batch.kind, batch.unit):
         assert all(batch.labels[of == one].mean() == 0.5 for one in np.unique(of))
+
+
+def before_it(batch):
+    """Return the conversations whose second number is the one before the first, and a way to ask about others' digits."""
+    rows = np.flatnonzero(batch.references[:, 1, 1] == FORMS.index("before"))
+    modality, _, place = batch.references[rows, 1].T
+    return rows, modality, place, batch.references[rows, 0, 2]
+
+
+@pytest.mark.parametrize("kind", PAIRS)
+def test_a_number_before_another_has_foils_that_do_not_count(kind):
+    batch = ALL.build("train", 640, seed=5, kinds=[kind])
+    rows, modality, place, it = before_it(batch)
+    assert 0.1 < len(rows) / len(batch) < 0.5 and (place < it).all()
+    assert all(batch.labels[batch.unit == unit].mean() == 0.5 for unit in batch.unit[rows])
+    named = set()
+    for i, m, near, anchor in zip(rows, modality, place, it):
+        turns, question = batch.turns(i), batch.question_of(i)
+        assert question.text.endswith("before it") and question.references[1].form == "before"
+        own = [t for t, turn in enumerate(turns) if turn.party == turns[near].party and batch.digits[i, t, m] >= 0]
+        assert max(t for t in own if t <= anchor) == near and any(t > anchor for t in own)
+        name, named = DIGIT[MODALITIES[m]], named | {question.references[0].form}
+        for t in own:  # another digit there, or none
+            value = getattr(turns[t], name)
+            other = [truth([*turns[:t], dataclasses.replace(turns[t], **{name: new}), *turns[t + 1:]], question)
+                     for new in range(10) if new != value]
+            assert (set(other) != {batch.labels[i]}) == (t == near)
+            gone = [*turns[:t], dataclasses.replace(turns[t], **{name: None}), *turns[t + 1:]]
+            assert t == near or truth(gone, question) == batch.labels[i]
+    assert named == {"only", "first", "second", "last", "turn"}
+
+
+def test_a_number_before_another_is_not_known_by_a_simpler_name():
+    batch = ALL.build("train", 1600, seed=6, kinds=["words and sound"])
+    rows, modality, place, _ = before_it(batch)
+    own = (batch.party[rows] == batch.party[rows, place][:, None]) & (batch.digits[rows, :, modality[0]] >= 0)
+    first, last = own.argmax(axis=1), T - 1 - own[:, ::-1].argmax(axis=1)
+    assert 0.4 < (first == place).mean() < 0.8 and not (last == place).any()
+
+
+def test_the_last_number_of_a_party_and_the_one_before_it_may_have_an_earlier_one():
+    batch = ALL.build("train", 1600, seed=5, kinds=["order by words"])
+    rows, _, place, it = before_it(batch)
+    own = (batch.party[rows] == batch.party[rows, place][:, None]) & (batch.digits[rows, :, 0] >= 0)
+    assert set(own.sum(axis=1)) == {2, 3} and 0.1 < len(rows) / len(batch) < 0.4
+    assert all(np.flatnonzero(one)[-2:].tolist() == [near, anchor] for one, near, anchor in zip(own, place, it))
 
 
 def best_of_subset(batch, seen):
@@ -160,7 +210,8 @@ def test_the_truth_of_a_batch_is_that_of_its_references():
     decided = BATCH.truth
     for i in range(0, len(BATCH), 7):
         turns, question = BATCH.turns(i), BATCH.question_of(i)
-        places = [(conversations.place_of(turns, one), MODALITIES.index(one.modality)) for one in question.references]
+        places = [(place, MODALITIES.index(one.modality)) for place, one in
+                  zip(conversations.places_of(turns, question.references), question.references)]
         assert set(map(tuple, np.argwhere(decided.cells[i]))) == set(places)
         assert set(np.flatnonzero(decided.turns[i])) == {turn for turn, _ in places}
         assert {NAMES[p] for p in np.flatnonzero(decided.parties[i])} == {turns[turn].party for turn, _ in places}
@@ -263,6 +314,28 @@ def test_own_conversations_of_one_turn_one_party_or_without_a_modality():
     assert dataclasses.replace(batch.question_of(1), text="") == asked
 
 
+def test_before_it_is_the_nearest_number_before_the_turn_of_the_first_one():
+    turns = [Turn("mia", said=1), Turn("ben", shown=3), Turn("mia", said=5), Turn("mia", shown=4), Turn("ben", shown=7, said=2),
+             Turn("mia", said=7)]
+    near = Reference("words", "mia", "before")
+    for first, number in ((Reference("frames", "ben", "second"), 5), (Reference("frames", "ben", "first"), 1),
+                          (Reference("frames", form="turn", turn=3), 5)):
+        shown = turns[conversations.places_of(turns, [first])[0]].shown
+        for said in range(10):
+            changed = [dataclasses.replace(turn, said=said) if turn.said == number else turn for turn in turns]
+            assert truth(changed, ConversationQuestion("same", (first, near))) == (said == shown)
+            assert truth(changed, ConversationQuestion("more", (first, near))) == (shown > said)
+    batch = ALL.of([turns], [ConversationQuestion("same", (Reference("frames", "ben", "last"), near), flipped=True)])
+    assert batch.labels.tolist() == [True] and np.flatnonzero(batch.truth.turns[0]).tolist() == [2, 4]
+    assert batch.question_of(0).text.endswith("that mia " + batch.question_of(0).text.split()[-3] + " before it")
+
+
+def test_no_question_is_cut_off():
+    ends = {decode(row).split()[-1] for row in ALL.build("train", 6000, seed=7).question}
+    verbs = "said named mentioned showed presented displayed shown dialled keyed tapped gave".split()
+    assert ends <= {*verbs, *NUMBERS, "turn", "it", "number"}, ends
+
+
 ASKED = ConversationQuestion("above", (Reference("words", "ben"),), threshold=4)
 
 
@@ -278,6 +351,9 @@ ASKED = ConversationQuestion("above", (Reference("words", "ben"),), threshold=4)
     ([Turn("ben", said=1), Turn("ben", said=2)], ASKED, "has 2 such number"),
     ([Turn("ben", said=1)], ConversationQuestion("same", ASKED.references), "got 1 references"),
     ([Turn("ben", said=1)], ConversationQuestion("above", (Reference("words", form="turn", turn=3),)), "has 0 such number"),
+    ([Turn("ben", shown=1), Turn("mia", said=1)], ConversationQuestion("same", (
+        Reference("frames", "ben"), Reference("words", "mia", "before"))), "has 0 such number"),
+    ([Turn("ben", said=1)], ConversationQuestion("above", (Reference("words", "ben", "before"),)), "before \\(the first"),
     ([Turn("ben", said=1)], ConversationQuestion("larger", ASKED.references), "the task"),
 ])
 def test_what_cannot_be_a_conversation_is_told(turns, question, message):

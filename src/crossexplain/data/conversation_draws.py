@@ -12,8 +12,9 @@ from crossexplain.data.conversation_seeds import uniform
 from crossexplain.data.conversation_words import FORMS, MODALITIES, NAMES, TASKS, question_words
 
 T = 8  # most turns
-ONLY, FIRST, SECOND, LAST, TURN = range(len(FORMS))
+ONLY, FIRST, SECOND, LAST, TURN, BEFORE = range(len(FORMS))
 PRESENT = 0.4  # of the turns, in each modality, hold a digit that nobody asks for
+ASKED_BEFORE = 0.5  # of second references ask for the number before the first one, where parties and turns allow it
 MISSING = 0.1  # of those turns that hold no digit in a modality lack it altogether
 _PAIRS = ((0, 1), (0, 2), (1, 2))
 KIND_MODALITIES = (
@@ -134,16 +135,28 @@ class _Base:
 
     def refer(self, i: int, modality: int) -> None:
         """Draw the turn and the form of reference ``i``, and see to it that it names this turn and no other."""
-        turn = self.choose(self.here)
+        it = self.references[:, 0, 2, None]  # (B, 1), the turn of the first reference
+        allowed = self.nearable(it) & (i > 0)
+        anchored = allowed.any(axis=1) & (self.rng.random(len(it)) < ASKED_BEFORE)
+        turn = np.where(anchored, self.choose(allowed), self.choose(self.here))
         before, after = (self.own(turn) & side for side in (self.at < turn[:, None], self.at > turn[:, None]))
         form = self.rng.choice([ONLY, FIRST, SECOND, LAST, TURN], len(turn), p=[0.25, 0.15, 0.15, 0.15, 0.3])
         form = np.where((form == FIRST) & ~after.any(1) | np.isin(form, (SECOND, LAST)) & ~before.any(1), ONLY, form)
-        only, first, second, last = (form[:, None] == one for one in (ONLY, FIRST, SECOND, LAST))
-        self.clear(before & (only | first | second) | after & (only | second | last), modality)
-        foil = np.where(first[:, 0], self.choose(after), self.choose(before))
-        with_foil = np.flatnonzero((first | second | last)[:, 0])
-        self.digits[with_foil, foil[with_foil], modality] = self.rng.integers(0, 10, len(with_foil))
+        form = np.where(anchored, BEFORE, form)
+        only, first, second, last, near = (form[:, None] == one for one in (ONLY, FIRST, SECOND, LAST, BEFORE))
+        later, earlier = after & (first | near & (self.at > it)), before & (second | last | near)  # where foils may be
+        self.clear(before & (only | first | second) | after & (only | second | last | near & ~later), modality)
+        for foils in (later, earlier):
+            rows, foil = np.flatnonzero(foils.any(axis=1)), self.choose(foils)
+            self.digits[rows, foil[rows], modality] = self.rng.integers(0, 10, len(rows))
         self.references[:, i] = np.stack([np.full_like(turn, modality), form, turn], axis=1)
+
+    def nearable(self, it: np.ndarray) -> np.ndarray:
+        """Return turns (B, T) before ``it`` of a party that speaks after it too, and before them too if any does."""
+        alike = self.party[:, :, None] == self.party[:, None]  # (B, T, T), turns of one party
+        some = (self.at < it) & (alike & (self.at > it)[:, None]).any(axis=2)
+        third = some & (alike & (self.at < self.at[:, None])).any(axis=2)
+        return np.where(third.any(axis=1, keepdims=True), third, some)
 
     def clear(self, where: np.ndarray, modality: int) -> None:
         self.digits[:, :, modality][where] = -1
@@ -166,16 +179,20 @@ class _Base:
             self.references[:, i] = np.stack([np.full_like(turn, modality), np.full_like(turn, ONLY), turn], axis=1)
 
     def order(self, modality: int) -> None:
-        """Refer to the first and the second digit of a party, in either order."""
+        """Refer to an earlier and a later digit of a party, in either order; the later one with the one before it too."""
         often = (self.party[:, :, None] == self.party[:, None]).sum(axis=2) > 1
         turn = self.choose(self.here & often)
         other = self.choose(self.own(turn) & (self.at != turn[:, None]))
         self.clear(self.own(turn), modality)
         late, forms = self.rng.random(len(turn)) < 0.5, self.rng.choice([SECOND, LAST], len(turn))
+        near, early = late & (self.rng.random(len(turn)) < ASKED_BEFORE), np.minimum(turn, other)
         for i in range(2):
-            form = np.where(late == bool(i), FIRST, forms)
-            place = np.where(late == bool(i), np.minimum(turn, other), np.maximum(turn, other))
+            form = np.where(late == bool(i), np.where(near, BEFORE, FIRST), forms)
+            place = np.where(late == bool(i), early, np.maximum(turn, other))
             self.references[:, i] = np.stack([np.full_like(turn, modality), form, place], axis=1)
+        earlier = self.own(turn) & (self.at < early[:, None])
+        rows = np.flatnonzero(near & (forms == LAST) & earlier.any(axis=1))
+        self.digits[rows, self.choose(earlier)[rows], modality] = self.rng.integers(0, 10, len(rows))
 
     def unfold(self, kind: str, unit: int) -> Symbols:
         """Return the units: member k of a unit has bit i of k in the place of its i-th deciding part."""

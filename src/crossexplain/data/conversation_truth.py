@@ -41,7 +41,7 @@ class Turn:
 
 @dataclass(frozen=True)
 class Reference:
-    """One number that a question names: the only, first, second or last one of a party, or the one of a turn.
+    """One number that a question names: the only, first, second or last one of a party, that of a turn, or the one before it.
 
     Attributes
     ----------
@@ -50,7 +50,8 @@ class Reference:
     party : str, optional
         Whose number.
     form : str
-        One of ``FORMS``: which of the numbers of the party in this modality; ``"turn"`` for the one of a turn.
+        One of ``FORMS``: which of the numbers of the party in this modality; ``"before"`` for the nearest one before the turn
+        of the question's first reference; ``"turn"`` for the one of a turn.
     turn : int, optional
         Number of the turn, from 0, for the form ``"turn"``.
     """
@@ -104,14 +105,18 @@ def truth(turns: Sequence[Turn], question: ConversationQuestion) -> bool:
 
     Examples
     --------
-    >>> turns = [Turn("ben", shown=3), Turn("mia", said=5), Turn("ben", shown=7, dialled=1)]
+    >>> turns = [Turn("ben", shown=3), Turn("mia", said=5), Turn("ben", shown=7, dialled=1), Turn("mia", said=7)]
     >>> truth(turns, ConversationQuestion("above", (Reference("frames", "ben", "second"),), threshold=4))
     True
-    >>> truth(turns, ConversationQuestion("same", (Reference("frames", "ben", "first"), Reference("words", "mia"))))
+
+    Was the second number that ben showed the same as the number that mia said before it?
+
+    >>> truth(turns, ConversationQuestion("same", (Reference("frames", "ben", "second"), Reference("words", "mia", "before"))))
     False
     """
     require_one_of(question.task, TASKS, "the task")
-    values = [_number(turns, reference) for reference in question.references]
+    places = places_of(turns, question.references)
+    values = [getattr(turns[i], DIGIT[reference.modality]) for i, reference in zip(places, question.references)]
     if not (2 if question.task in ("more", "same") else 1) <= len(values) <= 3:
         raise InputError(f"got {len(values)} references for the task {question.task!r}, expected two numbers to compare, "
                          "else one to three.")
@@ -120,8 +125,16 @@ def truth(turns: Sequence[Turn], question: ConversationQuestion) -> bool:
     return bool(answer(*one, values)[0])
 
 
-def place_of(turns: Sequence[Turn], reference: Reference) -> int:
-    """Return the number of the turn that a reference names; errors as for :func:`truth`."""
+def places_of(turns: Sequence[Turn], references: Sequence[Reference]) -> list[int]:
+    """Return the number of the turn that each reference of a question names; errors as for :func:`truth`."""
+    places: list[int] = []
+    for reference in references:
+        places.append(_place(turns, reference, places[0] if places else 0))  # nothing stands before turn 0
+    return places
+
+
+def _place(turns: Sequence[Turn], reference: Reference, it: int) -> int:
+    """Return the number of the turn that a reference names; ``it`` is the turn of the first reference."""
     require_one_of(reference.modality, MODALITIES, "the modality")
     require_one_of(reference.form, FORMS, "the form of a reference")
     digits = [getattr(turn, DIGIT[reference.modality]) for turn in turns]
@@ -129,13 +142,11 @@ def place_of(turns: Sequence[Turn], reference: Reference) -> int:
         found = [i for i in [reference.turn] if i is not None and 0 <= i < len(turns) and digits[i] is not None]
         wanted = 0
     else:
-        found = [i for i, turn in enumerate(turns) if turn.party == reference.party and digits[i] is not None]
-        wanted = {"second": 1, "last": -1}.get(reference.form, 0)
+        found = [i for i, turn in enumerate(turns) if turn.party == reference.party and digits[i] is not None
+                 and (reference.form != "before" or i < it)]
+        wanted = {"second": 1, "last": -1, "before": -1}.get(reference.form, 0)
     if not -len(found) <= wanted < len(found) or reference.form == "only" and len(found) > 1:
         raise InputError(f"the question names {reference}, and the conversation has {len(found)} such number(s); name one "
-                         "that is there, by first, second, last or by its turn where there are several.")
+                         "that is there, by first, second, last, before (the first reference) or by its turn where there are "
+                         "several.")
     return found[wanted]
-
-
-def _number(turns: Sequence[Turn], reference: Reference) -> int:
-    return getattr(turns[place_of(turns, reference)], DIGIT[reference.modality])

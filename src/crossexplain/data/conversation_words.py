@@ -14,8 +14,8 @@ from crossexplain.data.vocabulary import read_table, word_numbers
 MODALITIES = ("words", "frames", "sound")
 _TABLE = read_table("conversations")
 NAMES, NUMBERS, ORDINALS = (tuple(_TABLE[key]) for key in ("names", "numbers", "ordinals"))
-L, PHRASE, Q = 10, 5, 20  # most words of a turn, of a phrase, of a question
-FORMS = ("only", "first", "second", "last", "turn")  # how a question names one of several numbers
+L, PHRASE, Q = 10, 5, 21  # most words of a turn, of a phrase, of a question
+FORMS = ("only", "first", "second", "last", "turn", "before")  # how a question names one of several numbers
 
 
 def _all_words(entry) -> set[str]:
@@ -24,7 +24,7 @@ def _all_words(entry) -> set[str]:
     return set().union(*map(_all_words, entry.values() if isinstance(entry, dict) else entry))
 
 
-_OURS = "the three numbers number that of in turn and gave".split()  # of the questions, written below
+_OURS = "the three numbers number that of in turn and gave before it".split()  # of the questions, written below
 VOCABULARY = ("[PAD]", *NAMES, *NUMBERS, *sorted((_all_words(_TABLE) | set(_OURS)) - {"NUMBER", "THINGS", *NAMES, *NUMBERS}))
 NUMBER = {word: i for i, word in enumerate(VOCABULARY)}
 FIRST_NUMBER = NUMBER[NUMBERS[0]]
@@ -130,14 +130,15 @@ def question_words(task: np.ndarray, flipped: np.ndarray, threshold: np.ndarray,
 
 
 def _references(references: np.ndarray, party: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
-    """Return "the second number that ben showed" or "the number shown in the third turn" of each reference, (B, w) each."""
+    """Return "the second number that ben showed", "the number that mia said before it" or "the number shown in the third turn"
+    of each reference, (B, w) each."""
     return [_reference(*references[:, i].T, party[:, i, None], rng) for i in range(references.shape[1])]
 
 
 def _reference(modality, form, turn, party, rng) -> np.ndarray:
     way = rng.integers(0, 3, len(modality))
     verb, participle = (_VERBS[name][modality, way][:, None] for name in ("verbs", "participles"))
-    by_party = [_put("the"), _FORM_WORDS[form][:, None], _put("number that"), party, verb]
+    by_party = [_put("the"), _FORM_WORDS[form][:, None], _put("number that"), party, verb, _BEFORE_IT[form]]
     by_turn = [_put("the number"), participle, _put("in the"), _ORDINAL[turn][:, None], _put("turn")]
     return np.where((form == FORMS.index("turn"))[:, None], compact(by_turn, 8), compact(by_party, 8))
 
@@ -166,4 +167,5 @@ TASKS = ("above", "more", "same", "parity", "total")
 _WAYS = {key: encode(ways, 6) for key, ways in _TABLE["questions"].items()}
 _VERBS = {key: np.stack([encode(_TABLE[key][m])[:, 0] for m in MODALITIES]) for key in ("verbs", "participles")}
 _ORDINAL = encode(ORDINALS)[:, 0]
-_FORM_WORDS = encode(["", "first", "second", "last", ""], 1)[:, 0]
+_FORM_WORDS = encode(["", "first", "second", "last", "", ""], 1)[:, 0]
+_BEFORE_IT = encode([*[""] * 5, "before it"])

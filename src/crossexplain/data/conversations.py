@@ -2,7 +2,9 @@
 
 In a conversation two to four parties speak in four to eight turns. In each turn a party says something, a short video is
 seen and a sound is heard; in some of them a digit is said, shown (handwritten) or dialled (as its two tones, or by a real
-voice). A question in words says which digits count: "was the second number that ben showed larger than four".
+voice). A question in words says which digits count: "was the second number that ben showed the same as the number that mia
+said before it". Two modalities are asked for the same digit, never for the larger one: the largest digit is larger than most,
+so either digit alone would tell something. "Larger" is asked within a modality, where who gave the digits, or when, decides.
 """
 
 from collections.abc import Sequence
@@ -18,7 +20,7 @@ from crossexplain.data import voices
 from crossexplain.data.conversation_draws import KIND_MODALITIES, KINDS, UNIT, Symbols, T, answer, draw, values_of
 from crossexplain.data.conversation_frames import SIDE, Frames, K, frame_counts, frames_with_digit
 from crossexplain.data.conversation_sounds import MELS, STEPS, S, Sounds, segment_of_digit
-from crossexplain.data.conversation_truth import DIGIT, ConversationQuestion, Reference, Turn, place_of, truth
+from crossexplain.data.conversation_truth import DIGIT, ConversationQuestion, Reference, Turn, places_of, truth
 from crossexplain.data.conversation_words import (
     FIRST_NUMBER,
     FORMS,
@@ -36,7 +38,7 @@ from crossexplain.data.examples import SPLITS, Examples, require_multiple
 from crossexplain.data.vocabulary import nearest
 
 __all__ = ["KINDS", "KIND_MODALITIES", "MODALITIES", "NAMES", "VOCABULARY", "MELS", "SIDE", "STEPS", "K", "L", "Q", "S", "T",
-           "Batch", "Conversations", "ConversationQuestion", "Reference", "Truth", "Turn", "load", "place_of", "truth"]
+           "Batch", "Conversations", "ConversationQuestion", "Reference", "Truth", "Turn", "load", "places_of", "truth"]
 SOURCES = ("embedded", "fsdd")
 WIDTH = {"words": L, "frames": K, "sound": S}  # features of a turn, by modality
 
@@ -296,9 +298,8 @@ class Conversations:
             for t, turn in enumerate(turns):
                 party[i, t], digits[i, t], given[i, t] = _read(turn)
             truth(turns, question)
-            for j, reference in enumerate(question.references):
-                form = FORMS.index(reference.form)
-                references[i, j] = MODALITIES.index(reference.modality), form, place_of(turns, reference)
+            for j, (place, one) in enumerate(zip(places_of(turns, question.references), question.references)):
+                references[i, j] = MODALITIES.index(one.modality), FORMS.index(one.form), place
         task = np.array([TASKS.index(question.task) for question in questions])
         flipped = np.array([question.flipped for question in questions])
         threshold = np.array([question.threshold for question in questions])

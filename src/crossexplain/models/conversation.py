@@ -198,7 +198,7 @@ class Attentive(nn.Module):
 
     pooled = False
 
-    def __init__(self, modalities: Sequence[str], question: QuestionEncoder, address: Address, width: int, layers: int = 1):
+    def __init__(self, modalities: Sequence[str], question: QuestionEncoder, address: Address, width: int, layers: int):
         super().__init__()
         self.question, self.address = question, address
         self.enter = nn.ModuleDict({name: nn.Linear(width, 2 * layers * width) for name in modalities})
@@ -302,6 +302,8 @@ class ConversationModel(nn.Module):
         Height and width of a frame, bands and steps of a segment.
     width : int
         Of all vectors.
+    hops : int
+        Times that a question attends to the turns; where one turn is named by another ("before it"), the second time counts.
     seed : int
         Of the weights.
 
@@ -316,7 +318,8 @@ class ConversationModel(nn.Module):
     layers = {"words": "towers.words.features", "frames": "towers.frames.features", "sound": "towers.sound.features"}
 
     def __init__(self, fusion: str = "attention", *, vocabulary: int, parties: int, turns: int, question: int, words: int,
-                 frames: int, sound: int, frame: tuple[int, int], segment: tuple[int, int], width: int = 64, seed: int = 0):
+                 frames: int, sound: int, frame: tuple[int, int], segment: tuple[int, int], width: int = 64, hops: int = 2,
+                 seed: int = 0):
         super().__init__()
         require_one_of(fusion, FUSIONS, "fusion")
         with seeded(seed):
@@ -325,7 +328,7 @@ class ConversationModel(nn.Module):
                                          "sound": Tower(Cells(segment, width), sound, width)})
             reader = QuestionEncoder(vocabulary, question, width, 4)
             shared = self.layers, reader, Address(reader.embedding, parties, turns), width
-            self.fusion = Attentive(*shared) if fusion == "attention" else Summed(*shared, late=fusion == "late")
+            self.fusion = Attentive(*shared, hops) if fusion == "attention" else Summed(*shared, late=fusion == "late")
         self.pooled = self.fusion.pooled
 
     def vectors(self, name: str, inputs: Mapping[str, Tensor]) -> Tensor:
