@@ -56,8 +56,7 @@ def rounds(  # type: ignore[misc]  # the settings of the first are those of the 
            pick: str | None = "round 2", by: str = "gradient", target: Target | list[int] | tuple[int, ...] = None,
            donors: Inputs | None = None, draws: int = 4, extra: Mapping[str, Mapping[str, Change]] | None = None,
            control: bool = True, interactions: int = 2, gradients: bool = True, sharing: bool = True, rows: int = ROWS,
-           progress: bool = True,
-           seed: int = 0) -> Record | dict[int, Record]:
+           progress: bool = True, seed: int = 0) -> Record | dict[int, Record]:
     """Run the four rounds from the side of every modality on a batch.
 
     Parameters
