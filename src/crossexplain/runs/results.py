@@ -123,7 +123,7 @@ def _plain(name: str, taken: set[str]) -> str:
 def require_path(path: object, what: str) -> Path:
     """Return a path, or raise :class:`InputError` for what is none."""
     try:
-        made = Path(path)  # type: ignore[arg-type]
+        made = Path(path)  # type: ignore[arg-type]  # what is none is told below
         os.fsencode(made)
     except (TypeError, ValueError) as error:
         raise InputError(f"got {what}={path!r}, expected a path.") from error
