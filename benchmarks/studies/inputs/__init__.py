@@ -103,7 +103,8 @@ def counted(room: Room, inputs: int, number: int = 0) -> Iterator[tuple[object, 
 
 def _asked(room: Room, placed: object) -> Outcome:
     try:
-        with warnings.catch_warnings(record=True), _patient():  # a warning is an answer too
+        with warnings.catch_warnings(record=True), _patient():  # thousands of inputs would say the same thousands of times
+            warnings.simplefilter("always")
             room.ask(placed)
     except room.errors as error:
         text = str(error)

@@ -55,7 +55,7 @@ class Reader:
     def __init__(self, model: nn.Module, inputs: ModelInputs, examples: int, layer: str, common: Collection[str] = (),
                  layout: str | None = None, patches: Grid | None = None, positions: object = None):
         self.model, self.layer, self.layout = model, layer, require_layout(layout)
-        self.patches = sides_of(patches, "patches")
+        self.patches = None if patches is None else sides_of(patches, "patches")
         self.positions = positions_of(positions, "the patches")
         self.place = Place.of(layer, model, one_of(inputs, examples, common))
         self.pictures = _pictures(inputs, layer)
