@@ -93,7 +93,7 @@ def page_of(subject: "Explainable", data: "Source", path: Path, *, where: list[s
         The column of what is true of an example; default ``"label"`` where the data have one. Numbers of classes are shown by
         their names.
     classes, **settings
-        As for :func:`~crossexplain_book.publish.publish`.
+        As for ``publish``.
 
     Returns
     -------
