@@ -47,7 +47,7 @@ def test_each_modality_by_itself():
 @pytest.mark.parametrize(("names", "owner", "says"), [
     ("turn", {"words": [0]}, "names='turn', expected one name a group"),
     ([], {"words": [0]}, "at least one"),
-    (["a", "a"], {"words": [0]}, "a name of its own"),
+    (["a", "a"], {"words": [0]}, "no two alike"),
     (["a"], {}, "expected a mapping from modality"),
     (["a"], [0], "owner as list"),
     (["a"], {3: [0]}, "the key 3"),

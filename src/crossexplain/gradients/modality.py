@@ -167,7 +167,7 @@ class Modality:
 def named(name: str, input: str, layer: str | None) -> tuple[str, str, str]:
     """Return name, keyword and layer of a modality if they are texts; without a layer, it is read at the input itself."""
     for what, word in (("name", name), ("input", input), ("layer", f"input:{input}" if layer is None else layer)):
-        if not isinstance(word, str) or not word:
+        if not isinstance(word, str) or not word and what != "layer":  # "" is the model itself
             raise InputError(f"got {what}={word!r} of a modality, expected a name, as text.")
     return name, input, f"input:{input}" if layer is None else layer
 
