@@ -35,7 +35,8 @@ def versions_table(kept: Path) -> str:
     """Return the versions with which the helper was run, as ``tools/compatibility.py`` wrote them, as Markdown."""
     if not kept.is_file():
         return "Not measured in this checkout."
-    head, *rows = csv.reader(kept.read_text("utf-8").splitlines())
+    # Turned: there are more libraries than environments.
+    head, *rows = zip(*csv.reader(kept.read_text("utf-8").splitlines()), strict=True)
     return f"{table(head, rows)}"
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 STOPPED, USAGE = 130, 2
+COLUMNS = ("image", "text", "key")
 
 
 def explain_options(command: ArgumentParser) -> None:
@@ -29,9 +30,20 @@ def explain_options(command: ArgumentParser) -> None:
     command.add_argument("--budget", type=int, metavar="N", help="coalitions an example, for methods that draw them")
     command.add_argument("--seed", type=int, metavar="N", help="default 0")
     command.add_argument("--device", metavar="NAME", help="default, the accelerator of the local rank if there is one")
-    for kind in ("image", "text", "key"):
+    column_options(command)
+
+
+def column_options(command: ArgumentParser) -> None:
+    """Add how the columns of a data set are called, for every command that reads one."""
+    for kind in COLUMNS:
         command.add_argument(f"--{kind}-column", metavar="NAME", help=f"column of the {kind}, where the data has columns")
     command.add_argument("--root", metavar="FOLDER", help="of the files that a table names (default its own)")
+
+
+def columns_of(options: Namespace) -> dict[str, str]:
+    """Return the columns that were named, and the root, as :func:`crossexplain.runs.known.data` takes them."""
+    columns = {kind: name for kind in COLUMNS if (name := getattr(options, f"{kind}_column"))}
+    return columns | ({"root": options.root} if options.root else {})
 
 
 def merge_options(command: ArgumentParser) -> None:
@@ -52,9 +64,7 @@ def explain(options: Namespace) -> int:
     """Explain a data set, or the share of it that this process has to do."""
     from crossexplain.runs import Stopped, explain_dataset, known
 
-    columns = {kind: name for kind in ("image", "text", "key") if (name := getattr(options, f"{kind}_column"))}
-    if options.root:
-        columns["root"] = options.root
+    columns = columns_of(options)
     given = {name: value for name in ("shard", "limit", "part", "batch", "threads", "budget", "seed", "device")
              if (value := getattr(options, name)) is not None}
 

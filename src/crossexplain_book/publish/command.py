@@ -6,12 +6,13 @@ from argparse import SUPPRESS, ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from crossexplain_book.explaining import column_options, columns_of
+
 if TYPE_CHECKING:
     from crossexplain.runs import Explainable
     from crossexplain.runs.plan import Entry, Selection, Source
 
 EXAMPLES = 200  # that the verdict speaks about
-COLUMNS = ("image", "text", "key")
 NUMBERS = {"shown": "how many examples the page shows (default 24)",
            "states": "covers that are stored for each of them (default 512)", "seed": "default 0"}
 
@@ -38,9 +39,7 @@ def publish_options(command: ArgumentParser) -> None:
     way.add_argument("--stored", action="store_true", help="stored answers alone: the model is not put into the page")
     command.add_argument("--inline", action="store_true", help="one file: model and what runs it stand in the page")
     command.add_argument("--open", action="store_true", help="show it in the browser")
-    for kind in COLUMNS:
-        command.add_argument(f"--{kind}-column", metavar="NAME", help=f"column of the {kind}, as for explain")
-    command.add_argument("--root", metavar="FOLDER", help="of the files that a table names, as for explain")
+    column_options(command)
 
 
 def publish(options: Namespace) -> int:
@@ -49,11 +48,9 @@ def publish(options: Namespace) -> int:
     from crossexplain.runs import known
     from crossexplain_book.publish.page import content_of, writable
 
-    columns = {kind: name for kind in COLUMNS if (name := getattr(options, f"{kind}_column"))}
-    columns |= {"root": options.root} if options.root else {}
     try:
         writable(options.out)  # before a model is loaded
-        subject, data = known.model(options.model), known.data(options.data, **columns)
+        subject, data = known.model(options.model), known.data(options.data, **columns_of(options))
         path = page_of(subject, data, options.out, **_given(options))
     except InputError as error:
         print(f"crossexplain: {error}", file=sys.stderr)

@@ -5,7 +5,7 @@ import webbrowser
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-COLUMNS = {"image": "column of the pictures", "text": "column of the texts", "key": "column of the keys"}
+from crossexplain_book.explaining import column_options, columns_of
 
 
 def report_options(command: ArgumentParser) -> None:
@@ -15,9 +15,7 @@ def report_options(command: ArgumentParser) -> None:
     command.add_argument("--model", metavar="MODEL", help="as for explain; default, the name in the results")
     command.add_argument("--out", type=Path, metavar="FILE", help="default, report.html in the first folder")
     command.add_argument("--open", action="store_true", help="show it in the browser")
-    for kind, meaning in COLUMNS.items():
-        command.add_argument(f"--{kind}-column", metavar="NAME", help=f"{meaning}, as for explain")
-    command.add_argument("--root", metavar="FOLDER", help="folder of the files that a table names, as for explain")
+    column_options(command)
 
 
 def report(options: Namespace) -> int:
@@ -25,10 +23,8 @@ def report(options: Namespace) -> int:
     from crossexplain.checks import InputError
     from crossexplain_book.report.writer import write_report
 
-    columns = {kind: name for kind in COLUMNS if (name := getattr(options, f"{kind}_column"))}
-    columns |= {"root": options.root} if options.root else {}
     try:
-        path = write_report(options.folders, options.out, data=options.data, model=options.model, **columns)
+        path = write_report(options.folders, options.out, data=options.data, model=options.model, **columns_of(options))
     except InputError as error:
         print(f"crossexplain: {error}", file=sys.stderr)
         return 2
