@@ -33,8 +33,8 @@ from crossexplain.recipes import load_or_train
 from crossexplain_book.bench import code_hash
 
 UNITS = 8 * len(KINDS)  # conversations in the smallest batch with all kinds
-TESTED, EXPLAINED, FEWER = 20 * UNITS, 5 * UNITS, UNITS
-JUDGED, EACH = 12, 192  # verdicts on each kind, and conversations that each is read from
+ANSWERED, TESTED, EXPLAINED, FEWER = 60 * UNITS, 20 * UNITS, 5 * UNITS, UNITS
+JUDGED, EACH = 13, 192  # verdicts on each kind, and conversations that each is read from
 RULED = 3  # times the paper's rule is read for each kind; it takes the gradients of all views
 PARITIES = 400  # conversations whose dividend of all three modalities has to have the sign of the answer
 # Epochs and conversations of a fusion that gets one or two modalities: to find what is asked for, and to answer.
@@ -59,7 +59,7 @@ def accuracies(seed: int) -> list[dict]:
     lines = []
     for name, title in SIBLINGS.items():
         trained = load_or_train(name, progress=False)
-        batch = trained.data.build("test", TESTED, seed)
+        batch = trained.data.build("test", ANSWERED, seed)
         lines += _by_kind(title, "accuracy", (recipe.logits(trained.model, batch).numpy() > 0) == batch.labels, batch, seed)
     return lines
 

@@ -304,6 +304,22 @@ def test_of_a_part_that_is_there_both_only_is_not_said():
     assert set(named) <= {"partly text, partly both", "cannot tell", "both only"}
 
 
+def test_a_part_too_small_to_be_named_is_not_named_because_it_is_sure():
+    """The text alone accounts for a little, surely more than the image, and some samples read more than a tenth."""
+    wavering, answers = 0, []
+    for seed in range(10):
+        random = np.random.default_rng(seed)
+        whole, text, image = (torch.from_numpy(random.normal(size=(400, 1))) for _ in range(3))
+        nothing = {FULL: whole, "text masked": 0.1 * image, NOTHING: 0 * whole}
+        little = nothing | {"image masked": 0.26 * whole + text}
+        judged = verdict({"zero": little}, TWO, seed=seed)
+        part = judged.reach["zero"]["text"]
+        wavering += part.value < 0.1 < part.high and judged.reach["zero"]["image"].high < part.value
+        assert part.value >= 0.1 or not judged.answer.startswith("partly"), judged
+        answers.append(verdict({"zero": little, "data": nothing | {"image masked": text}}, TWO, seed=seed).answer)
+    assert wavering >= 4 and set(answers) == {"both only"}
+
+
 def near_border(views):
     """Return whether samples waver between both only and a part that is the text's own."""
     judged = verdict({"zero": views}, TWO)

@@ -45,7 +45,7 @@ from crossexplain.intervals import Interval
 # 108 and judged on 0 to 19 (benchmarks/verdict.py), where 0.70 to 0.85 made no mistake. It is the same for every model.
 ENOUGH = 0.75
 # By how much the share that one of two modalities accounts for must exceed that of the other where neither is enough: then
-# a part of the predictions is its own. Chosen as ENOUGH was, where 0.03 to 0.16 made no mistake.
+# a part of the predictions is its own. A part of less is not named. Chosen as ENOUGH was, where 0.03 to 0.16 made no mistake.
 SOME = 0.1
 # How far below or above ENOUGH, as a share of it, a baseline may have to be read to say what the mean of all says.
 NEAR = 0.2
@@ -446,9 +446,10 @@ def _in_common(likely: Sequence[Answer], judged: Mapping[str, _Judged], modaliti
     """Return the answer that covers all likely ones, or None.
 
     Between one modality alone and both only lies that a part is its own. Where samples waver between that and one modality
-    alone, that is taken of which a baseline is sure, or else the middle; between that and both only, how many samples agree
-    that the modality accounts for more than the other, in the mean over the baselines. Of more than two modalities it may be
-    open which are added to those that interact; those that may be are named too.
+    alone, that is taken of which a baseline is sure, or else the middle; between that and both only, whether the modality
+    accounts for enough to be named and how many samples agree that it accounts for more than the other, in the mean over the
+    baselines. Of more than two modalities it may be open which are added to those that interact; those that may be are named
+    too.
     """
     words = {answer.word for answer in likely}
     if len(likely) == 1:
@@ -456,9 +457,11 @@ def _in_common(likely: Sequence[Answer], judged: Mapping[str, _Judged], modaliti
     sure = {one.answer for one in judged.values() if one.support() >= SURE}
     for name in modalities if len(modalities) == 2 and len(sure) < 2 else ():
         if words == {partly(name), "both only"}:
-            more = _accounts_for_more(name, judged, modalities)
+            part, more = _part_and_more(name, judged, modalities)
             # Chance may favour either modality, so half as many samples may differ as for an answer.
-            word = partly(name) if more >= (1 + SURE) / 2 else "both only" if more < LIKELY else None
+            word = "both only" if more < LIKELY else partly(name) if more >= (1 + SURE) / 2 and part >= SOME else None
+            if part < SOME and "both only" in {answer.word for answer in sure}:
+                word = "both only"  # however sure the part is to be there, it is not worth its name
             return next((answer for answer in likely if answer.word == word), None)
         if words == {partly(name), f"{name} alone"}:
             return next(iter(sure or (answer for answer in likely if answer.word == partly(name))))
@@ -467,11 +470,11 @@ def _in_common(likely: Sequence[Answer], judged: Mapping[str, _Judged], modaliti
     return None
 
 
-def _accounts_for_more(name: str, judged: Mapping[str, _Judged], modalities: Sequence[str]) -> float:
-    """Return the share of the samples in which one of two modalities accounts for more than the other, mean over baselines."""
+def _part_and_more(name: str, judged: Mapping[str, _Judged], modalities: Sequence[str]) -> tuple[float, float]:
+    """Return what one of two modalities accounts for, and in which share of the samples more than the other; by the mean."""
     other, = (of for of in modalities if of != name)
-    more = np.mean([one.accounts_for(((name,),)) - one.accounts_for(((other,),)) for one in judged.values()], axis=0)
-    return float((more[1:] > 0).mean())
+    own, others = (np.mean([one.accounts_for(((of,),)) for one in judged.values()], axis=0) for of in (name, other))
+    return float(own[0]), float((own[1:] > others[1:]).mean())
 
 
 def _details(answer: Answer, judged: Mapping[str, _Judged], modalities: Sequence[str]) -> str:

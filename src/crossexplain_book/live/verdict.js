@@ -150,18 +150,19 @@ function common(likely, judged) {
   const are = (...words) => likely.length === 2 && words.every((word) => likely.includes(word));
   for (const name of sure.length < 2 ? ["image", "text"] : []) {
     if (are(partly(name), BOTH_ONLY)) {
-      const more = accountsForMore(name, judged);
-      return more >= (1 + SURE) / 2 ? partly(name) : more < LIKELY ? BOTH_ONLY : null;
+      const { part, more } = partAndMore(name, judged);
+      if (more < LIKELY || (part < SOME && sure[0] === BOTH_ONLY)) return BOTH_ONLY;
+      return more >= (1 + SURE) / 2 && part >= SOME ? partly(name) : null;
     }
     if (are(partly(name), `${name} alone`)) return sure[0] ?? partly(name);
   }
   return null;
 }
 
-/** Share of the samples in which one modality accounts for more than the other, in the mean over the baselines. */
-function accountsForMore(name, judged) {
-  const more = average(judged.map(({ parts }) => parts[name].map((v, s) => v - parts[OTHER[name]][s])));
-  return mean(more.slice(1).map((v) => Number(v > 0)));
+/** What one modality accounts for, and in which share of the samples more than the other; in the mean over the baselines. */
+function partAndMore(name, judged) {
+  const [own, others] = [name, OTHER[name]].map((of) => average(judged.map(({ parts }) => parts[of])));
+  return { part: own[0], more: mean(own.slice(1).map((v, s) => Number(v > others[s + 1]))) };
 }
 
 /** What the mean over the baselines says, if its samples are sure and no baseline is far from saying so; else null. */
