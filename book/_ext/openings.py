@@ -22,7 +22,7 @@ def marked(body: str, parts: dict[str, list]) -> str:
     """Return the body of a page whose pictures carry their parts."""
     for name, places in parts.items():
         carried = f' data-parts="{html.escape(json.dumps(places, ensure_ascii=False))}"'
-        picture = rf'<figure[^>]*id="{re.escape(name)}"[^>]*>\s*<img'
+        picture = rf'<figure[^>]*id="{re.escape(name)}"[^>]*>\s*(?:<div[^>]*>\s*)*<img'
         body = re.sub(picture, lambda found, carried=carried: found[0] + carried, body, count=1)
     return body
 

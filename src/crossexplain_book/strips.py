@@ -149,12 +149,12 @@ class Scrolling(Picture):
 
     Parameters
     ----------
-    figure, alt, caption, name
+    figure, alt, caption, name, parts
         As for :class:`~crossexplain_book.figures.Picture`.
     """
 
-    def __init__(self, figure: Figure, *, alt: str, caption: str, name: str):
-        super().__init__(figure, alt=alt, caption=caption, name=name, dpi=DOTS, crop=False)
+    def __init__(self, figure: Figure, *, alt: str, caption: str, name: str, parts=()):
+        super().__init__(figure, alt=alt, caption=caption, name=name, dpi=DOTS, crop=False, parts=parts)
 
     def html(self) -> str:
         """Return the picture in a box that scrolls, by finger and by arrow key."""
@@ -190,14 +190,14 @@ def film_strip(strip: Strip, *, alt: str, caption: str, name: str, signed: bool 
     """
     sheet = _Sheet(strip, signed, largest)
     sheet.draw(label)
-    return Scrolling(sheet.figure, alt=alt, caption=caption, name=name)
+    return Scrolling(sheet.figure, alt=alt, caption=caption, name=name, parts=sheet.parts)
 
 
 class _Sheet:
     """The figure of a strip: one axis whose units are inches, from the top left corner."""
 
     def __init__(self, strip: Strip, signed: bool, largest: float | None):
-        self.strip, self.signed = strip, signed
+        self.strip, self.signed, self.parts = strip, signed, []
         self.column = float(np.clip(ALL / len(strip), LEAST, MOST))  # width of a turn
         self.lines = [_wrapped(words, self.column - GAP) for words in strip.words]
         if strip.values is not None:
@@ -244,6 +244,9 @@ class _Sheet:
             self._text(0.1, at + height / 2, name, size=6.5, ha="center", va="center", rotation=90)
             for turn in range(len(strip)):
                 getattr(self, f"_{kind}_{name}")(turn, at, height)
+            if kind == "map":
+                self.parts += [(self.axis, (self._left(turn), at, self._left(turn) + self.column - GAP, at + height), told)
+                               for turn in range(len(strip)) if (told := self._strongest(name, turn))]
             at += height + 0.08
             blocks[-1][1] = at - 0.04
         for turn in np.flatnonzero(strip.deciding):
@@ -370,6 +373,17 @@ class _Sheet:
                     self.axis.plot([left, left + width], [base + LINE / 2 - 0.018] * 2, color=INK, linewidth=1.2)
                 left += width + SPACE
         return None
+
+    def _strongest(self, name: str, turn: int) -> str:
+        """Return in words where the values of a turn are strongest in a modality; nothing where it has none."""
+        strip, values = self.strip, self.strip.values[name][turn]
+        if not strip.has(name, turn) or not np.isfinite(values).any():
+            return ""
+        k = int(np.nanargmax(np.abs(values)))
+        part = {"frames": f"frame {k + 1} of {len(values)}", "sound": f"segment {k + 1} of {len(values)}"}.get(name)
+        value = f"{values[k]:{'+' if self.signed else ''}.2f}"
+        return (f"turn {turn + 1}, {strip.parties[turn]}{', decides' if strip.deciding[turn] else ''}, {name}: strongest at "
+                f"{part or repr(strip.words[turn][k])} ({value})")
 
     def _look(self, value: float) -> tuple[tuple, str]:
         """Return ground and ink of a value."""

@@ -12,6 +12,7 @@ from PIL import Image
 from crossexplain.intervals import Interval
 from crossexplain_book import figures
 from crossexplain_book.pictures import COLOURS
+from support.talks import talk
 
 ROOT = Path(__file__).resolve().parents[2]
 WORDS = {"alt": "two rows of dots with their intervals", "caption": "A. B.", "name": "fig-01-x"}
@@ -60,6 +61,21 @@ def test_the_strongest_cell_of_a_map_is_the_brightest_place():
         assert np.median(inside(pixels, parts[0])) > 150
 
 
+def test_each_turn_of_a_strip_says_where_it_is_strongest():
+    strip = talk(4)
+    strip.values["sound"][1][:] = 0.0
+    strip.values["sound"][1][2] = -9.0
+    pixels, parts = shown(figures.film_strip(strip, **WORDS))
+    sound = [part for part in parts if part[4].startswith("turn 2, mia") and "sound: strongest at segment 3 of" in part[4]]
+    assert len(sound) == 1 and sound[0][4].endswith("(-9.00)")
+    box = inside(pixels, sound[0]).astype(int)
+    blue = (box[..., 2] - box[..., 0] > 40).any(axis=0).nonzero()[0]
+    segments = len(strip.values["sound"][1])
+    assert blue.min() >= 2 * box.shape[1] // segments - 3 and blue.max() <= 3 * box.shape[1] // segments + 3
+    assert len(parts) == sum(strip.has(name, turn) for name in strip.values for turn in range(4))
+    assert all(", decides, " in part[4] for part in parts if strip.deciding[int(part[4].split()[1][:-1]) - 1])
+
+
 def test_the_page_carries_the_parts_of_its_finding_alone(openings, tmp_path):
     output = {"metadata": {"crossexplain": {**WORDS, "parts": [[1, 2, 3, 4, 'a "b" <c>']]}}}
     cells = [{"metadata": {"tags": tags}, "outputs": [output]} for tags in (["finding"], [])]
@@ -68,5 +84,7 @@ def test_the_page_carries_the_parts_of_its_finding_alone(openings, tmp_path):
     parts = openings.parts_of(tmp_path / "a.ipynb")
     body = '<figure class="x" id="fig-01-x">\n<img alt="y" /></figure><figure id="fig-01-y"><img /></figure>'
     page = openings.marked(body, parts)
+    scrolling = body.replace("\n<img", '\n<div class="a"><div class="b" role="group"><img', 1)
+    assert openings.marked(scrolling, parts).count("data-parts") == 1
     assert page.count("data-parts") == 1 and "a \\&quot;b\\&quot; &lt;c&gt;" in page
     assert openings.parts_of(tmp_path / "b.ipynb") == {}
