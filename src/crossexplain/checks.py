@@ -62,7 +62,8 @@ def require_images(images: Tensor, channels: int | None = None, smallest: int = 
         raise InputError(f"images have shape {tuple(images.shape)}, expected four axes (N, C, H, W); add a batch axis to a "
                          "single image with image[None].")
     if not images.is_floating_point():
-        raise InputError(f"images have dtype {images.dtype}, expected a floating dtype; divide 8-bit pixels by 255 first.")
+        raise InputError(f"images have dtype {images.dtype}, expected a floating dtype; divide 8-bit pixels by 255 first, or "
+                         "pass images.float() to a model that divides them itself.")
     require_batch(images.shape[0])
     if channels is not None and images.shape[1] != channels:
         advice = {3: "repeat a grey image with images.expand(-1, 3, -1, -1)",

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from crossexplain import Called, explain
 from crossexplain.checks import InputError
 from crossexplain.gradients.capture import capture
 from crossexplain.gradients.modalities import Columns, ImageCells, Modality, Tokens, Vectors, Video
@@ -23,6 +24,54 @@ def test_a_mask_of_vectors_is_checked_as_that_of_words():
                          ({"sound": rows, "mask": torch.zeros(2, 4)}, "example 0 has no vector that counts")):
         with pytest.raises(InputError, match=says):
             sound.features(inputs)
+
+
+class Padded(nn.Module):
+    """Reads words and vectors by attention whose mask marks padding, or is added."""
+
+    def __init__(self):
+        super().__init__()
+        self.words, self.text, self.sound = nn.Embedding(9, 4), attention(), attention()
+        self.head = nn.Linear(4, 1)
+
+    def forward(self, tokens, padding, sound, silent):
+        said = self.words(tokens)
+        read = self.text(said[:, :1] * 0 + 1, said, said, key_padding_mask=padding)[0]
+        return self.head(read + self.sound(read, sound, sound, key_padding_mask=silent)[0])[:, 0]
+
+
+def attention():
+    return nn.MultiheadAttention(4, 1, batch_first=True)
+
+
+def turned(model, given):
+    return model(**{**given, "padding": given["padding"] == 0, "silent": given["silent"] == 0})
+
+
+@pytest.mark.parametrize("longest", [3, 4])  # in the second batch an example is not padded
+@pytest.mark.parametrize("pad_id", [0, 8])  # 8 is what the batch is padded with, 0 is what is declared
+@pytest.mark.parametrize("added", [False, True])
+def test_a_mask_that_marks_padding_is_refused_and_the_line_to_type_is_right(longest, pad_id, added):
+    torch.manual_seed(0)
+    model, lengths = Padded().eval(), torch.tensor([longest, 2, 1])
+    real = torch.arange(4) < lengths[:, None]
+    tokens = torch.tensor([[3, 4, 5, 6], [6, 7, 3, 4], [4, 3, 4, 5]]).masked_fill(~real, pad_id)
+    sound = torch.randn(3, 4, 4).masked_fill(~real[..., None], 0)
+    upright = {"tokens": tokens, "padding": real, "sound": sound, "silent": real}
+    sides = [Tokens(layer="words", attention="padding"), Vectors("sound", "sound", attention="silent")]
+    marks = torch.where(real, 0.0, -1e9) if added else ~real
+    for key, unit in (("padding", "tokens"), ("silent", "vectors")):
+        says = f"{key}.*(below 0|key_padding_mask).*1 for {unit} and 0.*Called\\(model, lambda model, given: "
+        with pytest.raises(InputError, match=says):
+            explain(model, upright | {key: marks}, sides, "gradient norm")
+    found = explain(Called(model, turned), upright, sides, "gradient norm").values["text"]
+    for i, length in enumerate(lengths):  # each text alone, without padding, by autograd
+        rows = model.words(tokens[i:i + 1, :length]).detach().requires_grad_()
+        read = model.text(torch.ones(1, 1, 4), rows, rows)[0]
+        heard = sound[i:i + 1, :length]
+        logit = model.head(read + model.sound(read, heard, heard)[0]).squeeze()
+        by_hand = torch.autograd.grad(logit, rows)[0].norm(dim=2)[0]
+        assert torch.allclose(found[i, :length], by_hand, atol=1e-6) and found[i, length:].isnan().all()
 
 
 def test_vectors_that_are_borrowed_come_with_what_belongs_to_them():

@@ -33,6 +33,9 @@ def first_tensor(output: object, layer: str | None = None) -> Tensor:
         Where there is none, or several; the message lists them and says how to name one.
     """
     if isinstance(output, Tensor):
+        if layer is not None and torch._C._functorch.is_functorch_wrapped_tensor(output):
+            raise InputError(f"layer {layer!r} runs inside torch.vmap or another transform of torch.func, whose tensors do not "
+                             "live on after it; write it as a call on the whole batch, or read the model at its inputs.")
         return output
     if layer is None:
         return _judged(output, _entries(output))

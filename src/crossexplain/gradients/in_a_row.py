@@ -116,6 +116,19 @@ class InARow(Modality):
         return self._attended(inputs, self.attention) if self.attention is not None else torch.ones(
             self.value(inputs).shape[:2], dtype=torch.bool, device=self.value(inputs).device)
 
+    def settle(self, inputs: Inputs) -> None:
+        """Refuse an attention mask that marks padding, or that is added to scores."""
+        if self.attention is None:
+            return
+        key, counts, rows = self.attention, self._attended(inputs, self.attention), self.value(inputs)
+        added = inputs[key].is_floating_point() and bool((inputs[key] < 0).any())
+        if added or _marks_padding(rows[counts], rows[~counts], len(rows)):
+            what = "has values below 0, as one that is added to scores" if added else \
+                "leaves out positions that differ and counts those that are all the same, as PyTorch's key_padding_mask does"
+            call = f"model(**{{**given, {key!r}: (given[{key!r}] == 0){' * -1e9' * added}}})"
+            raise InputError(f"attention mask {key!r} {what}, expected 1 for {self.unit} and 0 for padding. Pass it so, and "
+                             f"turn it in the call: Called(model, lambda model, given: {call}).")
+
     def _attended(self, inputs: Inputs, attention: str) -> Tensor:
         mask = inputs.get(attention)
         if not isinstance(mask, Tensor) or mask.shape != self.value(inputs).shape[:2]:
@@ -193,3 +206,13 @@ def _no_entry(key: str, inputs: Inputs, what: str, shape: tuple[int, ...]) -> In
     value = inputs.get(key)
     description = tuple(value.shape) if isinstance(value, Tensor) else "missing" if key not in inputs else type(value).__name__
     return InputError(f"{what} is {description}, expected {shape}; pass it with the other inputs, padded alike.")
+
+
+def _marks_padding(inside: Tensor, outside: Tensor, examples: int) -> bool:
+    """Return whether what a mask counts is the same everywhere, as padding is, and what it leaves out is not.
+
+    A single word of a single example may be all that somebody wants to be read, unless it is 0.
+    """
+    if not len(inside) or not len(outside) or (examples == 1 and (inside != 0).any()):
+        return False
+    return bool((inside == inside[0]).all()) and not bool((outside == outside[0]).all())

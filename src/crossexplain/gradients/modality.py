@@ -86,14 +86,14 @@ class Modality:
         Pictures have (R, C, h, w), what comes in a row (R, T, D); a modality of your own gets them as they are. The
         arguments are those of :meth:`read_at`.
         """
-        return values if self._reads_itself else self._laid_out(values, inputs, rows, self.read_from(module))
+        return values if self.reads_itself else self._laid_out(values, inputs, rows, self.read_from(module))
 
     def summed(self, values: Tensor, inputs: Inputs) -> Tensor:
         """Sum what :meth:`laid_out` returns over each feature: (R, F)."""
-        return self.per_feature(values, self.features(inputs).shape[1]) if self._reads_itself else self._summed(values, inputs)
+        return self.per_feature(values, self.features(inputs).shape[1]) if self.reads_itself else self._summed(values, inputs)
 
     @property
-    def _reads_itself(self) -> bool:
+    def reads_itself(self) -> bool:
         """Whether the modality has a way of its own to read a layer: ``per_feature`` of somebody else."""
         return type(self).per_feature.__module__ not in BUILT_IN
 

@@ -32,7 +32,7 @@ from crossexplain.gradients.modalities import (
 )
 from crossexplain.gradients.modes import eager
 from crossexplain.gradients.padding import longest_of, padding_side_of, require_side, require_unread, unpadded
-from crossexplain.gradients.reading import require_order, require_own
+from crossexplain.gradients.reading import require_order, require_own, require_places
 from crossexplain.gradients.sharing import shared
 from crossexplain.gradients.trial import Refusal, Trial
 
@@ -421,6 +421,7 @@ class Question:
             require_order(self, unknown)
         if unknown and len(self.modalities) > 1:
             require_own(self, unknown)
+        require_places(self, unknown)
         few = torch.arange(min(self.n, FEW))
         missing = self._without_gradient(few[:1], unknown) if unknown else []
         missing = self._without_gradient(few, missing) if missing else []

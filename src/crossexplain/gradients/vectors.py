@@ -48,7 +48,8 @@ class Vectors(InARow):
         """Return bool (N, F)."""
         rows = self.value(inputs)
         if rows.ndim != 3 or not rows.is_floating_point():
-            raise InputError(f"got {self.name} as {rows.dtype} {tuple(rows.shape)}, expected floating vectors (N, F, D).")
+            say = f"; of a row of numbers an example use Columns({self.name!r}, {self.input!r})" if rows.ndim == 2 else ""
+            raise InputError(f"got {self.name} as {rows.dtype} {tuple(rows.shape)}, expected floating vectors (N, F, D){say}.")
         require_batch(len(rows))
         require_finite(rows, self.name)
         present = self.real(inputs)

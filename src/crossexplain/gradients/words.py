@@ -94,6 +94,7 @@ class Tokens(InARow):
 
     def settle(self, inputs: Inputs) -> None:
         """Keep on which side the batch is padded, and how many words its longest text has."""
+        super().settle(inputs)
         self.longest, self.side, self.at_padding = 0, self.padding_side, {}
         self.longest, self.side = self.features(inputs).shape[1], self.padding_side or self._padded(inputs)
         padding = ~self.real(inputs)
