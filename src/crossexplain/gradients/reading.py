@@ -36,6 +36,7 @@ HIDDEN = 16  # features that are hidden one by one, at most, to see whether the 
 BLOCKS = 3  # rows and columns of a picture that are changed one by one for the same, where no cells are named
 NO_SAY = 1e-3  # of the largest change at a place: what its own feature changes there, where the place is another one's
 EDGE = 16  # of the side of a picture, the part of its edge that a model which crops may leave out
+ROUNDING = 1e-5  # of the largest value at a layer: what differs less is taken as the same
 LEAST = 3  # features that change something, from which it is judged whether they do so at their places
 CLEAR = 1.5  # by how much the say of another feature has to exceed that of the place's own, to count as its own
 # The layers of models at which it was seen, each with the shapes of the inputs: once is enough.
@@ -111,7 +112,7 @@ class Reader:
                 return
         there = torch.cat(maps)
         if min(there.shape[2:]) >= BLOCKS:
-            change = nn.functional.adaptive_avg_pool2d((there - there[:1]).abs().sum(dim=1, keepdim=True), BLOCKS)
+            change = nn.functional.adaptive_avg_pool2d(_differences(there).sum(dim=1, keepdim=True), BLOCKS)
             _require_own_places(change.flatten(1)[1:].cpu(), self.layer, "the picture", "block", torch.arange(BLOCKS**2))
 
 
@@ -263,7 +264,7 @@ def _spread(present: Tensor, modality: Modality) -> Tensor:
 def _require_own_places(change: Tensor, layer: str, what: str, unit: str, chosen: Tensor) -> None:
     """Raise where features change a layer elsewhere than at their places; ``change`` (k, F), or (k + 1, F) with the edge."""
     edge, change = change[len(chosen):], change[: len(chosen)]
-    cropped = len(edge) and float(edge.max()) <= NO_SAY**2 * float(change.max())
+    cropped = len(edge) > 0 and float(change.max()) > 0 and not edge.any()
     found = None if cropped else elsewhere(change, chosen)
     if cropped or found is not None:
         told = "nothing at the edge of the picture changes it" if cropped else \
@@ -283,7 +284,7 @@ def _changes(question: "Question", modality: Modality, chosen: Tensor) -> Tensor
                 values = _values(question, cut, len(part), [modality.layer])[modality.layer]
                 parts.append(modality.laid_out(values.float(), cut, len(part)))
             there = torch.cat(parts)
-            return modality.summed((there - there[:1]).abs(), given)[1:].cpu()
+            return modality.summed(_differences(there), given)[1:].cpu()
     return None
 
 
@@ -300,6 +301,12 @@ def _hidden(question: "Question", modality: Modality, chosen: Tensor) -> Iterato
         if baseline not in ("data", "delete"):  # nobody to borrow from; and what moves the others
             with suppress(InputError):
                 yield question.replaced(modality, given, stay, baseline, None), len(rows)
+
+
+def _differences(there: Tensor) -> Tensor:
+    """Return how far each row is from the first, 0 where that is no more than what rounding does."""
+    apart = (there - there[:1]).abs()
+    return apart.masked_fill(apart <= ROUNDING * there[:1].abs().max(), 0)
 
 
 def _turned_over(picture: Tensor, cells: ImageCells, chosen: Tensor) -> Tensor:
