@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from crossexplain.checks import InputError
-from crossexplain.gradients.modalities import Tokens, Vectors
+from crossexplain.gradients.modalities import ImageCells, Tokens, Vectors
 from crossexplain.gradients.question import Question
 
 
@@ -111,3 +111,34 @@ def test_a_layer_that_has_the_sequence_first_is_not_taken_for_one_with_the_examp
     _, captured = question.read(same)
     assert captured.activations["turn"].shape == (1, 4, 3) and not question.sharing
     assert captured.gradients["turn"][0, :, 0].tolist() == [9, 13, 17, 5]
+
+
+@pytest.mark.parametrize("kind", ["plain", "writes over its input", "gives two"])
+def test_equal_pictures_are_looked_at_once_where_the_tower_allows_it(kind):
+    class Tower(nn.Module):
+        seen = ()
+
+        def forward(self, pictures):
+            self.seen = (*self.seen, len(pictures))
+            looked = pictures.mul_(3) if kind == "writes over its input" else pictures * 3
+            return (looked, looked.sum()) if kind == "gives two" else looked
+
+    class Looks(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.tower, self.embedding = Tower(), nn.Embedding.from_pretrained(torch.arange(10.0)[:, None])
+
+        def forward(self, images, tokens):
+            looked = self.tower(images)
+            seen = looked[0] if kind == "gives two" else looked
+            return (seen + images).sum(dim=(1, 2, 3)) * self.embedding(tokens).sum(dim=(1, 2))
+
+    model, words = Looks().eval(), torch.arange(6)[:, None] + 2
+    pictures = torch.tensor([1.0, 5.0]).repeat_interleave(3)[:, None, None, None].expand(-1, 1, 2, 2).clone()
+    question = Question(model, {"images": pictures, "tokens": words}, [ImageCells(grid=(2, 2)), Tokens()])
+    question.test()
+    model.tower.seen = ()
+    times = 6 if kind == "writes over its input" else 4
+    expected = times * pictures.sum(dim=(1, 2, 3)) * words[:, 0]
+    assert torch.equal(question.logits({"images": pictures, "tokens": words})[:, 0], expected)
+    assert model.tower.seen == ((2,) if kind == "plain" else (2, 6)) and question.sharing == (kind == "plain")

@@ -143,6 +143,22 @@ def test_a_page_refuses_what_it_does_not_know():
         Page("01", size="tiny")
 
 
+def test_a_number_is_kept_as_myst_nb_glues_it():
+    from IPython.core.interactiveshell import InteractiveShell
+    from IPython.utils.capture import capture_output
+    from myst_nb import glue
+
+    InteractiveShell.instance()
+    try:
+        with capture_output() as shown:
+            Page("01").number("01-share-both", 0.1234, ".1%")
+            glue("01-share-both", "12.3%", display=False)
+    finally:
+        InteractiveShell.clear_instance()
+    ours, theirs = shown.outputs
+    assert (ours.data, ours.metadata) == (theirs.data, theirs.metadata)
+
+
 def test_numbers_travel_as_glue_and_provenance_names_the_sources(capsys):
     from types import SimpleNamespace
 

@@ -8,7 +8,7 @@ then make a quadruple in which neither the words nor the picture alone are worth
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import islice
 from pathlib import Path
 from random import Random
@@ -289,13 +289,17 @@ def load(seed: int = 0, sizes: tuple[int, int, int] = SIZES, side: int = SIDE) -
         raise InputError(f"got sizes {sizes}, expected three even numbers: pictures come in twins.")
     if not 64 <= side <= 128:
         raise InputError(f"got side {side}, expected 64 to 128 pixels.")
+    train, validation, test = sizes
+    return Scenes(_facts(seed, (train, validation, test)), seed, (train, validation, test), side)
+
+
+@lru_cache(maxsize=2)  # several models of a page share their scenes, which take a second
+def _facts(seed: int, sizes: tuple[int, int, int]) -> Facts:
     rows = [row for name, n in zip(SPLITS, sizes) for k in range(n // 2) for row in _twins(Random(f"{seed} {name} {k}"))]
     types = {name: np.int8 for name in ("kind", "colour", "texture", "size", "pose", "ground", "backdrop")}
-    facts = Facts(**{
+    return Facts(**{
         name: np.array([row[name] for row in rows], dtype=types.get(name, np.float32)) for name in Facts.__dataclass_fields__
     })
-    train, validation, test = sizes
-    return Scenes(facts, seed, (train, validation, test), side)
 
 
 def boxes(facts: Facts, side: int) -> np.ndarray:

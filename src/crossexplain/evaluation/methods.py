@@ -114,7 +114,8 @@ def explain(model: nn.Module, inputs: Inputs, modalities: Sequence[Modality], me
     if groups is not None:
         require_groups(groups)
     chosen.require(question, options.get("attention"), groups is not None)
-    question.whole()  # one pass that is no part of the method's cost: it says which class is followed
+    if chosen.hides or not isinstance(target, (int, Tensor)):
+        question.whole()  # one pass that is no part of the method's cost: it says which class is followed
     task = Task(question, budget, seed, groups)
     if groups is not None and chosen.hides:
         task.game  # noqa: B018  which asks a few examples once more

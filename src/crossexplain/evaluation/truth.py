@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import ndimage
 from scipy.stats import rankdata
-from sklearn.metrics import roc_auc_score
 
 from crossexplain.checks import InputError
 
@@ -121,8 +120,9 @@ def cue_auroc(scores: ArrayLike, cues: ArrayLike, mask: ArrayLike | None = None)
     scores, cues, mask = _features(scores, cues, mask)
     result = np.full(len(scores), np.nan)
     for i, (score, cue, keep) in enumerate(zip(scores, cues, mask)):
-        if cue[keep].any() and not cue[keep].all():
-            result[i] = roc_auc_score(cue[keep], score[keep])
+        ranks, count = rankdata(score[keep]), int(cue[keep].sum())
+        if 0 < count < len(ranks):  # Mann and Whitney: of pairs of a cue and another feature, those with the cue above
+            result[i] = (ranks[cue[keep]].sum() - count * (count + 1) / 2) / (count * (len(ranks) - count))
     return result
 
 

@@ -78,7 +78,7 @@ class Question:
     model : torch.nn.Module
         Takes what ``inputs`` and :meth:`examples` hold.
     sharing : bool
-        Whether :meth:`read` computes equal rows once; False from the first time that the model does not allow it.
+        Whether equal rows are computed once; False from the first time that the model does not allow it.
     passes : int
         Rows that went through the model so far, without the test pass; a backward pass counts as two more.
 
@@ -268,8 +268,15 @@ class Question:
         rows = len(self.modalities[0].value(inputs))
         parts = [inputs] if rows <= self.rows else \
             (rows_of(inputs, part, rows, self.common) for part in torch.arange(rows).split(self.rows))
-        logits = torch.cat([self.of_output(run(self.model, part), len(self.modalities[0].value(part))) for part in parts])
+        logits = torch.cat([self._logits_of(part) for part in parts])
         self.passes += rows
+        return logits
+
+    def _logits_of(self, part: Inputs) -> Tensor:
+        def ask() -> Tensor:
+            return self.of_output(run(self.model, part), len(self.modalities[0].value(part)))
+
+        logits, self.sharing = shared(self.model, (), ask, towers=True) if self.sharing else (ask(), False)
         return logits
 
     def read(self, inputs: Inputs, follow: Tensor | None = None, gradients: bool = True, allow_unused: bool = False,
@@ -297,7 +304,7 @@ class Question:
             target = followed if self.scored else follow
             return capture(self.model, inputs, layers, target, gradients, allow_unused, any_mode=True)
 
-        captured, self.sharing = shared(self.model, layers, read) if self.sharing else (read(), False)
+        captured, self.sharing = shared(self.model, layers, read, towers=True) if self.sharing else (read(), False)
         self.passes += rows * (3 if gradients else 1)
         return captured.score[:, None] if self.scored else as_logits(captured.output, rows), captured
 
