@@ -10,6 +10,7 @@ import json
 import math
 import re
 import shutil
+from base64 import b64decode
 from pathlib import Path
 
 from crossexplain.files import digest, tree, write_whole
@@ -23,6 +24,7 @@ from crossexplain_book.records import ChapterRecord, executed_notebook, load_rec
 CARRIED = (CLAIM, RUN)  # data for the book, not for the reader
 CONTROLS = "application/vnd.jupyter.widget-view+json"  # of an explorer: nothing without a kernel
 WORDS_PER_MINUTE = 200
+WIDE = 870  # pixels of a picture: in a column of 696 pixels it would have less than four fifths of its size
 PLACEHOLDER = re.compile(r"^% assembled: (\w+) *$", re.MULTILINE)
 
 
@@ -56,9 +58,14 @@ def figure_cell(cell: dict, output: dict, suffix: str) -> dict:
     words = words_of(output)
     output = {**output, "data": {mime: data for mime, data in output["data"].items() if mime != CONTROLS}}
     look = {"figure": {"caption": words["caption"], "name": words["name"]},
-            "image": {"alt": words["alt"], "classes": "dark-light", "align": "center"}}
+            "image": {"alt": words["alt"], "classes": "dark-light" + " ce-wide" * _is_wide(output), "align": "center"}}
     return {"cell_type": "code", "id": f"{cell['id'][:50]}-{suffix}", "execution_count": None, "source": "# picture",
             "metadata": {"tags": ["remove-input"], "mystnb": look}, "outputs": [output]}
+
+
+def _is_wide(output: dict) -> bool:
+    """Return whether a picture has too many pixels for the column: a PNG says its width in bytes 16 to 19."""
+    return int.from_bytes(b64decode(output["data"].get("image/png", "")[:32])[16:20]) > WIDE
 
 
 def split_figures(cell: dict) -> list[dict]:
