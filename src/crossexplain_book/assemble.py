@@ -238,6 +238,19 @@ def families_tables(kept: Path) -> str:
     return "\n\n".join(parts) if parts else "Not measured in this checkout."
 
 
+def published_table(kept: Path) -> str:
+    """Return which families run in a page of their own, and why the others have stored answers alone, as Markdown."""
+    rows = list(csv.DictReader(kept.open(encoding="utf-8"))) if kept.is_file() else []
+    words = {"live": "runs the model, with its gradients", "stored": "has stored answers alone", "refused": "is not written"}
+    alike: dict[tuple, list] = {}
+    for row in sorted(rows, key=lambda row: list(words).index(row["came"])):
+        alike.setdefault((row["came"], row["reason"]), []).append(row["family"])
+    lines = [(words[came], len(families), ", ".join(families), f"`{_cut(reason)}`" if reason else "")
+             for (came, reason), families in alike.items()]
+    head = ("the page", "families", "which", "why the model does not run in it")
+    return table(head, lines) if lines else "Not measured in this checkout."
+
+
 def faults_tables(kept: Path) -> str:
     """Return which faults were made on purpose, what was expected and what happened, by what they strike, as Markdown."""
     rows = list(csv.DictReader(kept.open(encoding="utf-8"))) if kept.is_file() else []
@@ -344,6 +357,7 @@ def assemble(build: Build, notebooks: list[Path], failed: list[str]) -> str:
     files |= {f"downloads/{file.name}": file for file in [*tree(build.results, "*.csv"), figures] if file.is_file()}
     tables = {"claims": claims_tables(claims), "runtime": runtime_table(records),
               "results": results_table(figures, build.results), "families": families_tables(figures.with_name("families.csv")),
+              "published": published_table(figures.with_name("published.csv")),
               "typed": typed_tables(figures.with_name("typed.csv")), "faults": faults_tables(figures.with_name("faults.csv")),
               "inputs": faults_tables(figures.with_name("inputs.csv")),
               "dependencies": dependencies_table(build.root / "requirements.lock"),
