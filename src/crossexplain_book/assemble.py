@@ -10,6 +10,7 @@ import json
 import math
 import re
 import shutil
+from base64 import b64decode
 from pathlib import Path
 
 from crossexplain.files import digest, tree, write_whole
@@ -23,6 +24,7 @@ from crossexplain_book.records import ChapterRecord, executed_notebook, load_rec
 CARRIED = (CLAIM, RUN)  # data for the book, not for the reader
 CONTROLS = "application/vnd.jupyter.widget-view+json"  # of an explorer: nothing without a kernel
 WORDS_PER_MINUTE = 200
+WIDE = 870  # pixels of a picture: in a column of 696 pixels it would have less than four fifths of its size
 PLACEHOLDER = re.compile(r"^% assembled: (\w+) *$", re.MULTILINE)
 
 
@@ -56,9 +58,14 @@ def figure_cell(cell: dict, output: dict, suffix: str) -> dict:
     words = words_of(output)
     output = {**output, "data": {mime: data for mime, data in output["data"].items() if mime != CONTROLS}}
     look = {"figure": {"caption": words["caption"], "name": words["name"]},
-            "image": {"alt": words["alt"], "classes": "dark-light", "align": "center"}}
+            "image": {"alt": words["alt"], "classes": "dark-light" + " ce-wide" * _is_wide(output), "align": "center"}}
     return {"cell_type": "code", "id": f"{cell['id'][:50]}-{suffix}", "execution_count": None, "source": "# picture",
             "metadata": {"tags": ["remove-input"], "mystnb": look}, "outputs": [output]}
+
+
+def _is_wide(output: dict) -> bool:
+    """Return whether a picture has too many pixels for the column: a PNG says its width in bytes 16 to 19."""
+    return int.from_bytes(b64decode(output["data"].get("image/png", "")[:32])[16:20]) > WIDE
 
 
 def split_figures(cell: dict) -> list[dict]:
@@ -231,6 +238,19 @@ def families_tables(kept: Path) -> str:
     return "\n\n".join(parts) if parts else "Not measured in this checkout."
 
 
+def published_table(kept: Path) -> str:
+    """Return which families run in a page of their own, and why the others have stored answers alone, as Markdown."""
+    rows = list(csv.DictReader(kept.open(encoding="utf-8"))) if kept.is_file() else []
+    words = {"live": "runs the model, with its gradients", "stored": "has stored answers alone", "refused": "is not written"}
+    alike: dict[tuple, list] = {}
+    for row in sorted(rows, key=lambda row: list(words).index(row["came"])):
+        alike.setdefault((row["came"], row["reason"]), []).append(row["family"])
+    lines = [(words[came], len(families), ", ".join(families), f"`{_cut(reason)}`" if reason else "")
+             for (came, reason), families in alike.items()]
+    head = ("the page", "families", "which", "why the model does not run in it")
+    return table(head, lines) if lines else "Not measured in this checkout."
+
+
 def faults_tables(kept: Path) -> str:
     """Return which faults were made on purpose, what was expected and what happened, by what they strike, as Markdown."""
     rows = list(csv.DictReader(kept.open(encoding="utf-8"))) if kept.is_file() else []
@@ -337,6 +357,7 @@ def assemble(build: Build, notebooks: list[Path], failed: list[str]) -> str:
     files |= {f"downloads/{file.name}": file for file in [*tree(build.results, "*.csv"), figures] if file.is_file()}
     tables = {"claims": claims_tables(claims), "runtime": runtime_table(records),
               "results": results_table(figures, build.results), "families": families_tables(figures.with_name("families.csv")),
+              "published": published_table(figures.with_name("published.csv")),
               "typed": typed_tables(figures.with_name("typed.csv")), "faults": faults_tables(figures.with_name("faults.csv")),
               "inputs": faults_tables(figures.with_name("inputs.csv")),
               "dependencies": dependencies_table(build.root / "requirements.lock"),

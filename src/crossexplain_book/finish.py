@@ -21,6 +21,7 @@ MADE = ("bs-tooltip", "bs-popover")  # beginnings of class names that the theme'
 ICONS, SEARCH, DRAWN = "fontawesome.js", ("searchtools.js", "language_data.js", "searchindex.js"), "tex-svg.js"
 BRACE = re.compile(r"""\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*'|[{}]""")  # a string, or a brace outside one
 PLAIN = re.compile(r'<span class="(?:n|nn|nx|p|w)">([^<]*)</span>')  # of code: names, signs, gaps have the colour of the text
+ICON = re.compile(r'content:"\\(f[0-9a-f]{3})"|([\uf000-\uf8ff])')  # in a style sheet: the code of an icon, or itself
 ICON_FONT = re.compile(r"src:url\([^)]*fa-solid-900\.woff2\)[^}]*?format\(\"truetype\"\)")
 
 
@@ -166,7 +167,7 @@ def _rules(css: str) -> Iterator[tuple[str, str | None]]:
 
 def _icons(css: str, folder: Path) -> str:
     """Return a style sheet whose font of icons is part of it, with the icons that are left."""
-    codes = {int(code, 16) for code in re.findall(r'content:"\\(f[0-9a-f]{3})"', css)}
+    codes = {int(code, 16) if code else ord(sign) for code, sign in ICON.findall(css)}
     return ICON_FONT.sub(lambda _: f"src:url(data:font/woff;base64,{_subset(folder.parent, codes)})", css) if codes else css
 
 

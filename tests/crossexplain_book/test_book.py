@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from base64 import b64encode
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from crossexplain.data.registry import SOURCES, File
 from crossexplain.files import digest
 from crossexplain_book import BookError, Build
-from crossexplain_book.assemble import _accuracy, assemble, claims_tables, page, show_parameters
+from crossexplain_book.assemble import _accuracy, assemble, claims_tables, figure_cell, page, show_parameters
 from crossexplain_book.build import frame
 from crossexplain_book.execute import execute, in_order, parse_parameters
 from crossexplain_book.freshness import Imports, chapter_key
@@ -274,6 +275,13 @@ def test_a_page_is_assembled_from_a_run(build):
     carried = [mime for cell in built["cells"] for output in cell.get("outputs", []) for mime in output.get("data", {})]
     assert CLAIM not in carried and RUN not in carried
     nbformat.validate(nbformat.from_dict(built))
+
+
+@pytest.mark.parametrize(("width", "classes"), [(809, "dark-light"), (1027, "dark-light ce-wide")])
+def test_a_picture_that_the_column_makes_too_small_is_marked_as_wide(width, classes):
+    data = b64encode(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + width.to_bytes(4) + bytes(60)).decode()
+    output = {"data": {"image/png": data}, "metadata": {"crossexplain": {"alt": "a", "caption": "c", "name": "fig-x"}}}
+    assert figure_cell({"id": "x"}, output, "1")["metadata"]["mystnb"]["image"]["classes"] == classes
 
 
 def test_claims_are_collected_and_a_chapter_without_a_run_is_a_note(build):

@@ -1,6 +1,6 @@
 """The page that says which models work is made of the tables that the benchmark wrote."""
 
-from crossexplain_book.assemble import families_tables, typed_tables
+from crossexplain_book.assemble import families_tables, published_table, typed_tables
 
 HEAD = "family,kind,method,outcome,reason\n"
 
@@ -21,5 +21,15 @@ def test_what_is_typed_is_shown_with_its_number_of_lines(tmp_path):
     assert "| a map | 1 | 2 | captum |" in page and "```python\nb = 1\nc = 2\n```" in page and "### A map" in page
 
 
+def test_families_that_publish_alike_stand_in_one_row_those_that_run_first(tmp_path):
+    kept = tmp_path / "published.csv"
+    kept.write_text("family,kind,came,reason\nXLNet,texts,stored,the step aten.sub | no\n"
+                    "CLIP,pairs,live,\nBERT,texts,live,\n", "utf-8")
+    runs, stored = published_table(kept).splitlines()[2:]
+    assert runs == "| runs the model, with its gradients | 2 | CLIP, BERT |  |"
+    assert stored == "| has stored answers alone | 1 | XLNet | `the step aten.sub / no` |"
+
+
 def test_without_the_tables_the_page_says_that_nothing_was_measured(tmp_path):
-    assert families_tables(tmp_path / "none.csv") == typed_tables(tmp_path / "none.csv") == "Not measured in this checkout."
+    found = {make(tmp_path / "none.csv") for make in (families_tables, published_table, typed_tables)}
+    assert found == {"Not measured in this checkout."}

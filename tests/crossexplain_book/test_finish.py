@@ -1,11 +1,13 @@
 """Built pages are made light, and nothing that a reader sees gets lost."""
 
 import base64
+import io
 import re
 
 import numpy as np
 import pydata_sphinx_theme
 import pytest
+from fontTools.ttLib import TTFont
 from PIL import Image
 
 from crossexplain_book.finish import _icons, finish, lazy, named, pruned, without_scripts
@@ -93,6 +95,7 @@ def test_the_font_of_icons_is_cut_to_those_that_are_used(tmp_path):
     theme = next(iter(pydata_sphinx_theme.__path__)) + "/theme/pydata_sphinx_theme/static"
     (tmp_path / "_static").symlink_to(theme)
     css = ('@font-face{font-family:F;src:url(../vendor/fontawesome/webfonts/fa-solid-900.woff2) format("woff2"),'
-           'url(../vendor/fontawesome/webfonts/fa-solid-900.ttf) format("truetype")}.fa-bars:before{content:"\\f0c9"}')
-    font = re.search(r"base64,([^)]*)\)", _icons(css, tmp_path / "_static" / "styles"))[1]
-    assert 500 < len(base64.b64decode(font)) < 5_000
+           'url(../vendor/fontawesome/webfonts/fa-solid-900.ttf) format("truetype")}'
+           '.fa-bars:before{content:"\\f0c9"}:root{--load:"\uf019"}')
+    font = base64.b64decode(re.search(r"base64,([^)]*)\)", _icons(css, tmp_path / "_static" / "styles"))[1])
+    assert 500 < len(font) < 5_000 and {0xF0C9, 0xF019} == set(TTFont(io.BytesIO(font)).getBestCmap())

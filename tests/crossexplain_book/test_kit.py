@@ -26,6 +26,7 @@ QUIZ = ('<fieldset class="ce-quiz"><legend>1. Why?</legend><div><input type="rad
 SECTIONS = {
     "You will be able to": "<ul><li><strong>add</strong> two numbers</li></ul>",
     "See: a sum": '<p>See <a href="../glossary.html#term-sum">sum</a>, and <a href="#fig-01">Fig. 1.1</a>.</p>'
+                  '<details><summary>All sums</summary><p>Two.</p></details>'
                   f'<table><tr>{"<td>wide_without_a_place_to_break</td>" * 9}</tr></table>'
                   '<div class="cell_output"><p><b>Claim holds.</b> One is less than two. Measured 1 over 2 pairs.</p></div>',
     "Exercises": '<div class="exercise admonition" id="ex-01"><p class="admonition-title">Exercise 1.1 (Add)</p>'
@@ -112,6 +113,10 @@ def test_paper_has_answers_at_the_end_and_only_there(built):
     assert "the solution itself" not in pages and "the solution itself" in answers
     assert "So it is." not in pages and "Because." in answers and "So it is." in answers
     assert "Not yet" not in text and "<input" not in text
+
+
+def test_what_a_fold_holds_stands_open_on_paper(built):
+    assert '<details open=""><summary>All sums' in body(built, leaves(built))
 
 
 def test_links_of_the_paper_lead_to_places_in_it(built):

@@ -53,6 +53,20 @@ def test_adaptive_pooling(sides):
     alike(aten._adaptive_avg_pool2d_backward.default, draw(2, 3, *sides), given)
 
 
+def test_adaptive_pooling_of_a_video():
+    given = draw(2, 3, 5, 6, 7)
+    alike(aten._adaptive_avg_pool3d.default, given, [2, 4, 1])
+    alike(aten._adaptive_avg_pool3d_backward.default, draw(2, 3, 2, 4, 1), given)
+
+
+def test_values_put_where_a_view_lies():
+    alike(aten.as_strided_scatter.default, draw(4, 6), draw(2, 3), [2, 3], [12, 2], 1)
+
+
+def test_a_number_less_a_tensor():
+    alike(aten.rsub.Scalar, draw(2, 3), 1.0, 2)
+
+
 def test_max_pooling():
     given, settings = draw(2, 3, 9, 8), ([3, 3], [2, 2], [1, 1], [1, 1], True)
     values, indices = aten.max_pool2d_with_indices(given, *settings)

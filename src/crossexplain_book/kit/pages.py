@@ -149,6 +149,8 @@ def rehomed(leaf: Leaf, inside: dict[Path, str], only: Tag | None = None) -> Tag
     for node in article.select("[id]"):
         if own and not node.find_parent("svg"):
             node["id"] = f"{own}--{node['id']}"
+    for node in article.select("details") if own else ():  # nobody opens a fold on paper
+        node["open"] = ""
     for node in article.select("img[src]"):
         for name in ("loading", "width", "height"):  # nobody scrolls on paper, and its style gives the room
             node.attrs.pop(name, None)

@@ -4,8 +4,9 @@ function fit(section) {
   const box = section.querySelector(".fit"), room = HEIGHT - section.querySelector("h2").offsetHeight - 80;
   if (!box || section.dataset.fitted || !box.scrollHeight) return;
   section.dataset.fitted = "1";
-  if (box.scrollHeight > room) box.style.zoom = Math.max(0.4, room / box.scrollHeight);
-  if (box.scrollWidth > box.clientWidth + 2) box.style.zoom = Math.max(0.4, (box.style.zoom || 1) * box.clientWidth / box.scrollWidth);
+  let zoom = 1;  // smaller text has longer lines, so it is measured again after each step
+  while (zoom > 0.4 && box.scrollHeight * zoom > room) box.style.zoom = zoom -= 0.03;
+  if (box.scrollWidth > box.clientWidth + 2) box.style.zoom = Math.max(0.4, zoom * box.clientWidth / box.scrollWidth);
 }
 Reveal.initialize({
   width: 1280, height: HEIGHT, margin: 0.02, center: false, hash: true, transition: "none", slideNumber: "c/t", pdfMaxPagesPerSlide: 1,

@@ -130,7 +130,7 @@ def export(question: Question) -> bytes:
             graph = make_fx(explained, decompositions())(*example).eval()
             if any(getattr(getattr(node.target, "_schema", None), "is_mutable", False) for node in graph.graph.nodes):
                 with torch.no_grad():  # once more, so that nothing is changed in place
-                    graph = make_fx(torch.func.functionalize(graph, remove="mutations"))(*example).eval()
+                    graph = make_fx(torch.func.functionalize(graph, remove="mutations"), decompositions())(*example).eval()
             # What would make the graph smaller takes minutes for a recurrent layer, and is done as the graph is loaded.
             program = torch.onnx.export(graph, tuple(example), dynamo=True, optimize=False, verbose=False,
                                         input_names=[f"in:{name}" for name in names], output_names=names_of(question))
@@ -191,5 +191,6 @@ def _reason(error: BaseException) -> str:
     text = "\n".join(told)
     if found := re.search(r"op='([\w.]+)'", text) or re.search(r"((?:aten|torchvision|prims)(?:::|\.)\w+)", text):
         return f"the step {found[1]} cannot be written as ONNX"
+    text = re.sub(r"false INTERNAL ASSERT FAILED at .*? PyTorch\. ", "", text)  # a place in PyTorch's own code
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return f"the model cannot be traced: {lines[0] if lines else 'no reason given'}"

@@ -17,12 +17,16 @@ def decompositions() -> dict:
         aten.max_pool2d_with_indices_backward.default: _max_pool_backward,
         aten.diagonal_scatter.default: _diagonal_scatter,
         aten._is_all_true.default: lambda given: given.all(),
+        aten.rsub.Scalar: lambda given, other, alpha=1: given * -alpha + other,
         aten.squeeze.dims: _squeeze,
         aten.upsample_bilinear2d_backward.default: partial(_resized_backward, aten.upsample_bilinear2d),
         aten.upsample_bicubic2d_backward.default: partial(_resized_backward, aten.upsample_bicubic2d),
         aten.avg_pool2d_backward.default: _average_pool_backward,
         aten._adaptive_avg_pool2d.default: _adaptive_pool,
-        aten._adaptive_avg_pool2d_backward.default: _adaptive_pool_backward,
+        aten._adaptive_avg_pool2d_backward.default: partial(_adaptive_pool_backward, 2),
+        aten._adaptive_avg_pool3d.default: _adaptive_pool,
+        aten._adaptive_avg_pool3d_backward.default: partial(_adaptive_pool_backward, 3),
+        aten.as_strided_scatter.default: _strided_scatter,
     }
 
 
@@ -60,14 +64,24 @@ def _diagonal_scatter(given, values, offset=0, first=0, second=1):
 
 
 def _adaptive_pool(given, sides):
-    """Average over windows, as products with two matrices."""
-    rows, columns = (_adaptive(*sizes, given) for sizes in zip(given.shape[-2:], sides))
-    return rows @ given @ columns.transpose(0, 1)
+    """Average over windows, as a product with a matrix for each axis."""
+    for axis, side in enumerate(sides, given.ndim - len(sides)):
+        given = (given.transpose(axis, -1) @ _adaptive(given.shape[axis], side, given).transpose(0, 1)).transpose(axis, -1)
+    return given
 
 
-def _adaptive_pool_backward(slope, given):
-    rows, columns = (_adaptive(*sizes, given) for sizes in zip(given.shape[-2:], slope.shape[-2:]))
-    return rows.transpose(0, 1) @ slope @ columns
+def _adaptive_pool_backward(sides, slope, given):
+    for axis in range(given.ndim - sides, given.ndim):
+        matrix = _adaptive(given.shape[axis], slope.shape[axis], given)
+        slope = (slope.transpose(axis, -1) @ matrix).transpose(axis, -1)
+    return slope
+
+
+def _strided_scatter(given, values, sizes, strides, offset=0):
+    """Put values where a view of a contiguous tensor lies that has these sizes and strides."""
+    with _disable_current_modes():
+        places = torch.arange(given.numel()).as_strided(sizes, strides, offset or 0).flatten()
+    return given.flatten().scatter(0, places, values.expand(sizes).flatten()).reshape(given.shape)
 
 
 def _average_pool_backward(slope, given, kernel, stride, padding, ceil_mode, with_padding, divisor=None):
