@@ -1,4 +1,4 @@
-"""How large the house is: lines of code, floors, files, the time that imports take, and the code that readers see."""
+"""How large the house is: lines of code, floors, files, the wheel, how long imports take, and the code that readers see."""
 
 import ast
 import io
@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tokenize
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from crossexplain.files import embedded_folder
 from crossexplain_book.bench import row_of
@@ -66,6 +67,14 @@ def seconds_of(statement: str) -> float:
     return float(subprocess.run([sys.executable, "-c", timed], capture_output=True, text=True, check=True).stdout)
 
 
+def wheel_bytes() -> int:
+    """Return the size of the wheel that the project builds."""
+    with TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder]
+        subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
+        return next(Path(folder).glob("*.whl")).stat().st_size
+
+
 def visible_lines() -> list[int]:
     """Return the length of every line of code that a page shows without a click."""
     notebooks = [json.loads(path.read_text("utf-8")) for path in sorted((ROOT / "notebooks").glob("*.ipynb"))]
@@ -85,6 +94,7 @@ def rows(repeats: int = 5) -> list[dict]:
         row_of("house.helper.code_lines", [sum(map(code_lines, files))], "lines without docstrings, comments and blank ones"),
         row_of("house.floors", [max(floors().values())], "floors, the workshop on top"),
         row_of("house.largest_file", [largest], "lines of the helper's longest file"),
+        row_of("house.wheel_bytes", [wheel_bytes()], "bytes of the wheel, with the checkpoints that travel"),
         row_of("house.import_seconds", door, "s for import crossexplain"),
         row_of("house.rounds_import_over_torch", ratio, "time of `from crossexplain import rounds` over `import torch`"),
         row_of("house.visible_cells.longest_line", [max(visible_lines())], "columns"),

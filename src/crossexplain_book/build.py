@@ -95,7 +95,7 @@ def site(build: Build, key: str, *, strict: bool, say=print) -> bool:
     """Build the site from the assembled source, unless nothing has changed since the last complete build.
 
     Where only the prose of chapters changed since then, jupyter-book goes on from that build and reads these chapters
-    alone. The site is built beside the old one and takes its place in one step; its keys are written last.
+    alone. The site is built beside the old one, which stays whole until the new one takes its place; its keys are written last.
 
     Returns
     -------
@@ -106,7 +106,9 @@ def site(build: Build, key: str, *, strict: bool, say=print) -> bool:
                   *tree(build.root / "src", "*.py"), *tree(build.root / "src", "*.js"), *tree(build.root / "src", "*.css"),
                   *tree(build.root / "data" / "checkpoints", "collages.*"), build.root / "requirements.lock")
     keys = {"all": digest(key, settings), "frame": digest(frame(build.source), settings)}
-    stamp, work = build.folder / "html.key", build.folder / "work"
+    stamp, work, old = build.folder / "html.key", build.folder / "work", build.folder / "html.old"
+    if old.is_dir() and not build.html.exists():  # the last build was cut off as it put its pages there
+        old.replace(build.html)
     last = _load_keys(stamp) if (build.html / "index.html").is_file() else {}
     if last.get("all") == keys["all"]:
         say("  pages: unchanged")
@@ -136,8 +138,11 @@ def site(build: Build, key: str, *, strict: bool, say=print) -> bool:
     _drop_dead_ways_back(part)
     add_live_parts(part)
     finish(part)
-    shutil.rmtree(build.html, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
+    if build.html.exists():
+        build.html.replace(old)
     part.replace(build.html)
+    shutil.rmtree(old, ignore_errors=True)
     if process.returncode:
         say(f"jupyter-book complains:\n{process.stderr[-6000:].strip() or process.stdout[-6000:].strip()}")
         return False

@@ -1,11 +1,13 @@
 """Captions with one word changed: each is false as far as people have told."""
 
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from benchmarks.studies import foils
+from benchmarks.studies.foil_pairs import FoilPairs
 
 CAPTIONS = ["Two dogs run on the beach .", "A brown dog chases a red ball .", "An orange dog near the sea .",
             "A man sits behind a big tree .", "Somebody rests ."]
@@ -57,3 +59,18 @@ def test_what_comes_close_is_no_foil():
     assert not foils.changes("A boat on a lake .", "place", {"boat", "pond", "river", "ocean", "rock", "house"})
     words = {word for _, word in foils.changes("An orange ball .", "colour", {"orange", "ball"})}
     assert not words, "no other colour keeps its article"
+
+
+def test_a_run_reads_every_caption_and_right_after_it_its_foil():
+    told = SimpleNamespace(names=["beach.jpg", "tree.jpg"], keys=[f"key {i}" for i in range(5)], splits=Copy().splits,
+                           captions=CAPTIONS, image_of=np.array([0, 0, 0, 1, 1]),
+                           captions_of=lambda which: Copy().captions_of([0, 1] if which == "test" else which))
+    entries = list((source := FoilPairs(told)).entries())
+    assert source.describe()["foils"] == 4 and len({entry.key for entry in entries}) == len(entries) == 9
+    assert [entry.columns["label"] for entry in entries] == [1, 0, 1, 0, 1, 0, 1, 0, 1]
+    for caption, foil in zip(entries[:8:2], entries[1:8:2]):
+        (name, text), (same, changed) = caption.load.args, foil.load.args
+        assert foil.key == f"{caption.key}|foil" and name == same == caption.columns["image"] == foil.columns["image"]
+        old, new = foil.columns["change"].split(" -> ")
+        assert changed.lower() == text.lower().replace(old, new, 1) and caption.columns["kind"] == foil.columns["kind"]
+    assert entries[8].columns["kind"] == "none"  # "Somebody rests ." has no word to change

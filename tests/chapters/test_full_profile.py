@@ -21,7 +21,7 @@ from crossexplain_book import Build, figures, find_root
 ROOT = find_root(Path(__file__).parent)
 FULL = Build(ROOT, profile="full", size="small")
 ONLY_HERE = {"fig-01-photos", "fig-01-photos-nothing", "fig-01-cats", "fig-01-horses",
-             "fig-05-photos", "fig-05-photo-words", "fig-05-own", "fig-06-photographs", "fig-06-own"}
+             "fig-05-photos", "fig-05-photo-words", "fig-05-own", "fig-06-photographs", "fig-06-own", "fig-10-photographs"}
 ONLY_IN_FULL = 'profile == "full"'
 CREDIT, MOST = "Flickr8k (Hodosh et al. 2013)", 8  # of its photographs a book shows, as data/cards/flickr8k.md promises
 

@@ -74,9 +74,9 @@ def draw(n: int, kinds: tuple[str, ...], turns: int | None, rng: np.random.Gener
     return Symbols(**together)
 
 
-def answer(task, flipped, threshold, values) -> np.ndarray:
+def answer(task: np.ndarray, flipped: np.ndarray, threshold: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Return the answers (N,) to questions about digits (N, 3), -1 where a question names fewer: what each task means."""
-    values, given = np.asarray(values), np.asarray(values) >= 0
+    given = values >= 0
     total, first, second = np.where(given, values, 0).sum(axis=1), values[:, 0], values[:, 1]
     left = np.select([task == TASKS.index(name) for name in ("more", "total")], [second, threshold], threshold)
     right = np.where(flipped, values.max(axis=1), np.where(given, values, 10).min(axis=1))  # above: all that are named
@@ -127,11 +127,13 @@ class _Base:
 
     def choose(self, allowed: np.ndarray) -> np.ndarray:
         """Return one allowed turn of each conversation, (B,)."""
-        return np.where(allowed, self.rng.random(allowed.shape), -1).argmax(axis=1)
+        turns: np.ndarray = np.where(allowed, self.rng.random(allowed.shape), -1).argmax(axis=1)
+        return turns
 
     def own(self, turn: np.ndarray) -> np.ndarray:
         """Return all turns (B, T) of the party that speaks at a turn (B,)."""
-        return self.party == self.party[self.rows, turn][:, None]
+        own: np.ndarray = self.party == self.party[self.rows, turn][:, None]
+        return own
 
     def refer(self, i: int, modality: int) -> None:
         """Draw the turn and the form of reference ``i``, and see to it that it names this turn and no other."""
@@ -156,7 +158,8 @@ class _Base:
         alike = self.party[:, :, None] == self.party[:, None]  # (B, T, T), turns of one party
         some = (self.at < it) & (alike & (self.at > it)[:, None]).any(axis=2)
         third = some & (alike & (self.at < self.at[:, None])).any(axis=2)
-        return np.where(third.any(axis=1, keepdims=True), third, some)
+        nearable: np.ndarray = np.where(third.any(axis=1, keepdims=True), third, some)
+        return nearable
 
     def clear(self, where: np.ndarray, modality: int) -> None:
         self.digits[:, :, modality][where] = -1

@@ -59,7 +59,7 @@ class Frames:
             Ink from 0 to 1.
         """
         place = np.arange(K)[None]
-        canvas = self.clutter[below(seeds[:, None] + place, 1, len(self.clutter))]  # (R, K, SIDE, SIDE)
+        canvas: np.ndarray = self.clutter[below(seeds[:, None] + place, 1, len(self.clutter))]  # (R, K, SIDE, SIDE)
         rows, at = np.nonzero(frames_with_digit(digits, seeds))
         turn, digit = seeds[rows], digits[rows]
         sizes = np.array([len(group) for group in self.members])
@@ -81,7 +81,8 @@ def _digits() -> Digits:
 
 def frame_counts(seeds: np.ndarray) -> np.ndarray:
     """Return how many frames each turn has: K, fewer in a quarter of them, one in a twelfth."""
-    return K - (uniform(seeds, 10)[..., None] < (1 / 4, 1 / 12)).sum(axis=-1)
+    counts: np.ndarray = K - (uniform(seeds, 10)[..., None] < (1 / 4, 1 / 12)).sum(axis=-1)
+    return counts
 
 
 def frames_with_digit(digits: np.ndarray, seeds: np.ndarray) -> np.ndarray:
@@ -90,10 +91,12 @@ def frames_with_digit(digits: np.ndarray, seeds: np.ndarray) -> np.ndarray:
     many = np.minimum(1 + below(seeds, 11, 2), count)
     start = below(seeds, 12, count - many + 1)
     at = np.arange(K) - start[..., None]
-    return (at >= 0) & (at < many[..., None]) & (digits[..., None] >= 0)
+    shown: np.ndarray = (at >= 0) & (at < many[..., None]) & (digits[..., None] >= 0)
+    return shown
 
 
-def _turned(images: torch.Tensor, side: int, size: tuple[float, float], angle: float, generator) -> torch.Tensor:
+def _turned(images: torch.Tensor, side: int, size: tuple[float, float], angle: float,
+            generator: torch.Generator) -> torch.Tensor:
     """Return images (R, 1, h, w) turned by up to ``angle`` and made smaller, centred in (R, side, side)."""
     n = len(images)
     scale = 1 / (size[0] + (size[1] - size[0]) * torch.rand(n, generator=generator))
@@ -104,7 +107,7 @@ def _turned(images: torch.Tensor, side: int, size: tuple[float, float], angle: f
     return F.avg_pool2d(F.grid_sample(images, grid, align_corners=False), 2)[:, 0]
 
 
-def _clutter(images: torch.Tensor, n: int, generator) -> torch.Tensor:
+def _clutter(images: torch.Tensor, n: int, generator: torch.Generator) -> torch.Tensor:
     """Return frames (n, SIDE, SIDE) of quarters of digits and of short strokes, none of them as tall as a digit."""
     layers = []
     for _ in range(3):
@@ -121,7 +124,7 @@ def _clutter(images: torch.Tensor, n: int, generator) -> torch.Tensor:
     return torch.stack([*layers, _set(stroke, generator)]).amax(dim=0)
 
 
-def _set(tiles: torch.Tensor, generator) -> torch.Tensor:
+def _set(tiles: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Return tiles (n, h, h) set anywhere on empty frames, (n, SIDE, SIDE)."""
     n, side = len(tiles), tiles.shape[-1]
     row, column = torch.randint(0, SIDE - side + 1, (2, n, 1, 1), generator=generator)

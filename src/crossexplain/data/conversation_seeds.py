@@ -9,9 +9,10 @@ def uniform(seeds: np.ndarray, salt: int) -> np.ndarray:
         x = seeds.astype(np.uint64) + np.uint64(salt + 1) * np.uint64(0x9E3779B97F4A7C15)
         x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return ((x ^ (x >> np.uint64(31))) >> np.uint64(11)) * 2.0**-53
+        numbers: np.ndarray = ((x ^ (x >> np.uint64(31))) >> np.uint64(11)) * 2.0**-53
+    return numbers
 
 
-def below(seeds: np.ndarray, salt: int, most) -> np.ndarray:
+def below(seeds: np.ndarray, salt: int, most: int | np.ndarray) -> np.ndarray:
     """Return whole numbers from 0 to below ``most``, as :func:`uniform` draws them."""
     return (uniform(seeds, salt) * most).astype(np.int64)

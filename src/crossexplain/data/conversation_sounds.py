@@ -55,7 +55,8 @@ def mel_power(wave: np.ndarray, rate: int = RATE) -> np.ndarray:
     starts = np.linspace(0, wave.shape[-1] - _WINDOW, STEPS).astype(int)
     pieces = wave[..., starts[:, None] + np.arange(_WINDOW)] * np.hanning(_WINDOW).astype(np.float32)
     power = np.abs(rfft(pieces)) ** 2 / _WINDOW
-    return (power @ _filters().T).swapaxes(-1, -2).astype(np.float32)
+    bands: np.ndarray = (power @ _filters().T).swapaxes(-1, -2).astype(np.float32)
+    return bands
 
 
 def heard(power: np.ndarray) -> np.ndarray:
@@ -87,9 +88,9 @@ class Sounds:
     @classmethod
     def of_waves(cls, waves: Sequence[np.ndarray], digits: Sequence[int], speakers: Sequence[str], part: str) -> "Sounds":
         """Take real voices: waves of 8,000 samples a second, with the digit that each says and who speaks."""
-        digits, speakers = np.asarray(digits), np.asarray(speakers)
+        said, names = np.asarray(digits), np.asarray(speakers)
         powers = np.stack([mel_power(wave / max(np.sqrt(np.mean(np.square(wave))), 1e-6) / 10) for wave in waves])
-        takes = [powers[(speakers == name) & (digits == digit)] for name in sorted(set(speakers)) for digit in range(10)]
+        takes = [powers[(names == name) & (said == digit)] for name in sorted(set(speakers)) for digit in range(10)]
         if not all(map(len, takes)):
             raise InputError("a speaker lacks a digit; expected at least one take of each of the ten by every speaker.")
         return cls(takes, _noise(np.random.default_rng(list(part.encode()))))
@@ -122,11 +123,12 @@ def segment_of_digit(seeds: np.ndarray) -> np.ndarray:
 
 def _filters() -> np.ndarray:
     """Return triangular filters, evenly spaced in mel, (MELS, bins)."""
-    ends = 2595 * np.log10(1 + np.array([LOW, HIGH]) / 700)
-    edges = 700 * (10 ** (np.linspace(*ends, MELS + 2) / 2595) - 1)
+    low, high = 2595 * np.log10(1 + np.array([LOW, HIGH]) / 700)
+    edges = 700 * (10 ** (np.linspace(low, high, MELS + 2) / 2595) - 1)
     bins = np.fft.rfftfreq(_WINDOW, 1 / RATE)
     up, down = ((bins - edges[i:MELS + i, None]) / (edges[1 + i:MELS + 1 + i] - edges[i:MELS + i])[:, None] for i in (0, 1))
-    return np.clip(np.minimum(up, 1 - down), 0, None).astype(np.float32)
+    filters: np.ndarray = np.clip(np.minimum(up, 1 - down), 0, None).astype(np.float32)
+    return filters
 
 
 def _dialled(digit: int, party: int, n: int, rng: np.random.Generator) -> np.ndarray:
@@ -142,7 +144,8 @@ def _dialled(digit: int, party: int, n: int, rng: np.random.Generator) -> np.nda
         sine = np.sin(angle)
         wave += size * (sine + second * 2 * sine * np.cos(angle) + third * (3 * sine - 4 * sine**3))
     envelope = np.clip(since / 0.01, 0, 1) * np.clip((long - since) / 0.02, 0, 1) * np.exp(-decay * since.clip(0))
-    return 0.1 * wave * envelope * (1 + tremor * np.sin(2 * np.pi * rate * time))
+    takes: np.ndarray = 0.1 * wave * envelope * (1 + tremor * np.sin(2 * np.pi * rate * time))
+    return takes
 
 
 def _noise(rng: np.random.Generator) -> np.ndarray:

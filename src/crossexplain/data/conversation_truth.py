@@ -120,9 +120,8 @@ def truth(turns: Sequence[Turn], question: ConversationQuestion) -> bool:
     if not (2 if question.task in ("more", "same") else 1) <= len(values) <= 3:
         raise InputError(f"got {len(values)} references for the task {question.task!r}, expected two numbers to compare, "
                          "else one to three.")
-    values = np.array([values + [-1] * (3 - len(values))])
-    one = [np.array([part]) for part in (TASKS.index(question.task), question.flipped, question.threshold)]
-    return bool(answer(*one, values)[0])
+    task, flipped, threshold = (np.array([part]) for part in (TASKS.index(question.task), question.flipped, question.threshold))
+    return bool(answer(task, flipped, threshold, np.array([values + [-1] * (3 - len(values))]))[0])
 
 
 def places_of(turns: Sequence[Turn], references: Sequence[Reference]) -> list[int]:

@@ -5,6 +5,7 @@ The names come first: the number of a name is also the number of the party, so t
 
 from collections.abc import Sequence
 from functools import cache
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +19,7 @@ L, PHRASE, Q = 10, 5, 21  # most words of a turn, of a phrase, of a question
 FORMS = ("only", "first", "second", "last", "turn", "before")  # how a question names one of several numbers
 
 
-def _all_words(entry) -> set[str]:
+def _all_words(entry: Any) -> set[str]:
     if isinstance(entry, str):
         return set(entry.split())
     return set().union(*map(_all_words, entry.values() if isinstance(entry, dict) else entry))
@@ -41,7 +42,7 @@ def encode(sentences: Sequence[str], length: int | None = None) -> np.ndarray:
     return table
 
 
-def decode(numbers) -> str:
+def decode(numbers: np.ndarray) -> str:
     """Return the words of one row of word numbers, without the padding.
 
     Examples
@@ -126,16 +127,18 @@ def question_words(task: np.ndarray, flipped: np.ndarray, threshold: np.ndarray,
         "total": (_one_of("sums", rng, len(task)), first, _any_of("more", "less", flipped, rng), number),
     }
     written = np.stack([compact(than[name], Q) for name in TASKS])
-    return written[task, np.arange(len(task))]
+    asked: np.ndarray = written[task, np.arange(len(task))]
+    return asked
 
 
 def _references(references: np.ndarray, party: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
     """Return "the second number that ben showed", "the number that mia said before it" or "the number shown in the third turn"
     of each reference, (B, w) each."""
-    return [_reference(*references[:, i].T, party[:, i, None], rng) for i in range(references.shape[1])]
+    return [_reference(references[:, i].T, party[:, i, None], rng) for i in range(references.shape[1])]
 
 
-def _reference(modality, form, turn, party, rng) -> np.ndarray:
+def _reference(reference: np.ndarray, party: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    modality, form, turn = reference
     way = rng.integers(0, 3, len(modality))
     verb, participle = (_VERBS[name][modality, way][:, None] for name in ("verbs", "participles"))
     by_party = [_put("the"), _FORM_WORDS[form][:, None], _put("number that"), party, verb, _BEFORE_IT[form]]
@@ -143,7 +146,7 @@ def _reference(modality, form, turn, party, rng) -> np.ndarray:
     return np.where((form == FORMS.index("turn"))[:, None], compact(by_turn, 8), compact(by_party, 8))
 
 
-def _joint(references, party, rng) -> np.ndarray:
+def _joint(references: np.ndarray, party: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Return what names the three modalities at once, of one turn or of one party."""
     turn = [_put("the three numbers of the"), _ORDINAL[references[:, 0, 2]][:, None], _put("turn")]
     name = [_put("the three numbers that"), party[:, :1], _put("gave")]

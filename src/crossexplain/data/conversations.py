@@ -34,7 +34,7 @@ from crossexplain.data.conversation_words import (
     question_words,
     turn_words,
 )
-from crossexplain.data.examples import SPLITS, Examples, require_multiple
+from crossexplain.data.examples import SPLITS, Examples, Indices, require_multiple
 from crossexplain.data.vocabulary import nearest
 
 __all__ = ["KINDS", "KIND_MODALITIES", "MODALITIES", "NAMES", "VOCABULARY", "MELS", "SIDE", "STEPS", "K", "L", "Q", "S", "T",
@@ -90,9 +90,10 @@ class Batch(Symbols, Examples):
     @property
     def kinds(self) -> np.ndarray:
         """The kind of each conversation, (N,), str."""
-        return np.array(KINDS)[self.kind]
+        kinds: np.ndarray = np.array(KINDS)[self.kind]
+        return kinds
 
-    def inputs(self, indices=slice(None)) -> dict[str, Tensor]:
+    def inputs(self, indices: Indices = slice(None)) -> dict[str, Tensor]:
         """Return what a model takes by keyword.
 
         Returns
@@ -163,7 +164,7 @@ class Batch(Symbols, Examples):
             words = 2 * np.arange(T).repeat(L) + self.said[1]
             owner = {"words": words, "frames": 2 * T + np.arange(T * K), "sound": (2 + K) * T + np.arange(T * S)}
         else:
-            names = [f"turn {turn + 1}" for turn in range(T)] if by == "turn" else NAMES
+            names = [f"turn {turn + 1}" for turn in range(T)] if by == "turn" else list(NAMES)
             each = np.arange(T) if by == "turn" else self.party - 1
             owner = {name: each.repeat(width, axis=-1) for name, width in WIDTH.items()}
         owner = {name: np.where(present, owner[name], -1) for name, present in self._present().items()}
@@ -179,12 +180,13 @@ class Batch(Symbols, Examples):
             cells[every[named], turn[named], modality[named]] = True
         holding = self._holding()
         chunks = {name: holding[name] & cells[:, :, i].repeat(WIDTH[name], axis=1) for i, name in enumerate(MODALITIES)}
-        turns = cells.any(axis=2)
+        turns, modalities = np.asarray(cells.any(axis=2)), np.asarray(cells.any(axis=1))
         parties = np.stack([(turns & (self.party == 1 + i)).any(axis=1) for i in range(len(NAMES))], axis=1)
-        return Truth(turns, cells, chunks, chunks["words"] & self._number_words(), parties, cells.any(axis=1))
+        return Truth(turns, cells, chunks, chunks["words"] & self._number_words(), parties, modalities)
 
     def _number_words(self) -> np.ndarray:
-        return self.said[0] == FIRST_NUMBER + np.where(self.digits[:, :, 0] < 0, -99, self.digits[:, :, 0]).repeat(L, axis=1)
+        digits = np.where(self.digits[:, :, 0] < 0, -99, self.digits[:, :, 0]).repeat(L, axis=1)
+        return np.asarray(self.said[0] == FIRST_NUMBER + digits)
 
     def _holding(self) -> dict[str, np.ndarray]:
         """Return which features hold a digit: words of the claiming phrase, frames, segments, (N, F), bool."""
@@ -199,7 +201,8 @@ class Batch(Symbols, Examples):
         one = self.select([i])
         words, holding = one.said[0].reshape(T, L), one._holding()
         places = {name: holding[name].reshape(T, -1) for name in MODALITIES}
-        return [Turn(NAMES[party - 1], *(None if digit < 0 else int(digit) for digit in one.digits[0, t]),
+        said, shown, dialled = ([None if digit < 0 else int(digit) for digit in digits] for digits in one.digits[0].T)
+        return [Turn(NAMES[party - 1], said[t], shown[t], dialled[t],
                      tuple(name for name, given in zip(MODALITIES, one.given[0, t]) if not given), decode(words[t]),
                      {name: tuple(np.flatnonzero(places[name][t]).tolist()) for name in MODALITIES})
                 for t, party in enumerate(one.party[0]) if party]

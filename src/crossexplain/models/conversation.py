@@ -1,6 +1,7 @@
 """A conversation in three modalities: each turn is read, watched and listened to by itself, then a question joins the turns."""
 
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -50,17 +51,19 @@ class Block(nn.Module):
 
     def __init__(self, width: int, across: bool = False):
         super().__init__()
-        self.across, self.first = (Attention(width), nn.LayerNorm(width)) if across else (None, None)
+        self.across = Attention(width) if across else None
+        self.first = nn.LayerNorm(width) if across else None
         self.within, self.second, self.pairs = Attention(width), nn.LayerNorm(width), nn.Linear(width, 2 * width)
         self.dense = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
 
     def forward(self, states: Tensor, present: Tensor | None = None, context: Tensor | None = None) -> Tensor:
         """Return states (N, S, D); ``present`` belongs to the keys and values of a context, if there is one."""
-        if self.across is not None:
+        if self.across is not None and self.first is not None:
             states, present = states + self.across(self.first(states), context, present)[0], None
         normed = self.second(states)
         states = states + self.within(normed, self.pairs(normed), present)[0]
-        return states + self.dense(states)
+        refined: Tensor = states + self.dense(states)
+        return refined
 
 
 class Cells(nn.Module):
@@ -92,13 +95,14 @@ class Cells(nn.Module):
                              f"each {self.shape[0]} x {self.shape[1]} in one row.")
         flat = rows.flatten(0, 1)
         if rows.requires_grad:
-            return self._each(flat).unflatten(0, rows.shape[:2])
+            return torch.unflatten(self._each(flat), 0, rows.shape[:2])
         busy = flat.any(dim=1)  # what is blank looks the same everywhere, and is encoded once
         vectors = self._each(torch.cat([flat.new_zeros(1, flat.shape[1]), flat[busy]]))
-        return vectors[busy.cumsum(0) * busy].unflatten(0, rows.shape[:2])
+        return torch.unflatten(vectors[busy.cumsum(0) * busy], 0, rows.shape[:2])
 
     def _each(self, rows: Tensor) -> Tensor:
-        return self.cnn(rows.reshape(-1, 1, *self.shape))
+        vectors: Tensor = self.cnn(rows.reshape(-1, 1, *self.shape))
+        return vectors
 
 
 class Tower(nn.Module):
@@ -129,7 +133,8 @@ class Tower(nn.Module):
         turns = states.flatten(0, 1)
         turns = torch.cat([self.start.expand(len(turns), 1, -1), turns], dim=1)
         present = torch.cat([present.new_ones(len(turns), 1), present.reshape(-1, self.each)], dim=1)
-        return self.norm(self.block(turns, present)[:, 0]).unflatten(0, states.shape[:2])
+        vectors: Tensor = self.norm(self.block(turns, present)[:, 0]).unflatten(0, states.shape[:2])
+        return vectors
 
 
 class QuestionEncoder(nn.Module):
@@ -158,7 +163,8 @@ class QuestionEncoder(nn.Module):
         question, which = question.unique(dim=0, return_inverse=True)
         states = self.embedding(question) + self.place[: question.shape[1]]
         states = self.block(states, question != 0)
-        return self.read(self.asked.expand(len(question), -1, -1), question != 0, self.pairs(states))[which]
+        vectors: Tensor = self.read(self.asked.expand(len(question), -1, -1), question != 0, self.pairs(states))[which]
+        return vectors
 
 
 class Address(nn.Module):
@@ -182,7 +188,8 @@ class Address(nn.Module):
         require_tokens(party, self.parties, self.turns)
         _require_one(party, "conversation", "turn")
         before = (party[:, :, None] == party[:, None]).tril(-1).sum(dim=2)  # turns of the same party
-        return self.party(party) + self.order.weight[: party.shape[1]] + self.occurrence(before)
+        stand: Tensor = self.party(party) + self.order.weight[: party.shape[1]] + self.occurrence(before)
+        return stand
 
 
 class Attentive(nn.Module):
@@ -209,12 +216,14 @@ class Attentive(nn.Module):
 
     def part(self, name: str, vectors: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
         """Return the keys and values of the turns of a modality in every layer, (N, T, 2 D layers), of their vectors."""
-        return self.enter[name](vectors) + self.stand(self.address(inputs["party"]))
+        pairs: Tensor = self.enter[name](vectors) + self.stand(self.address(inputs["party"]))
+        return pairs
 
     def states(self, parts: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> Tensor:
         """Return what the vectors of the question have found in the parts, (N, count, D)."""
         context = torch.cat([parts[name] for name in self.enter], dim=1).chunk(len(self.layers), dim=2)  # (N, M T, 2 D) each
-        present, states = (inputs["party"] != 0).repeat(1, len(self.enter)), self.question(inputs["question"])
+        present = (inputs["party"] != 0).repeat(1, len(self.enter))
+        states: Tensor = self.question(inputs["question"])
         for layer, pairs in zip(self.layers, context):
             states = layer(states, present, pairs)
         return states
@@ -225,7 +234,8 @@ class Attentive(nn.Module):
 
     def answer(self, states: Tensor) -> Tensor:
         """Return logits (N,) of what :meth:`states` returns."""
-        return self.head(states)[:, 0]
+        logits: Tensor = self.head(states)[:, 0]
+        return logits
 
 
 class Summed(nn.Module):
@@ -258,7 +268,8 @@ class Summed(nn.Module):
         key, value = self.enter[name](vectors).tensor_split([query.shape[2]], dim=2)
         gates = ((key + stand) @ query.transpose(1, 2) * query.shape[2] ** -0.5).sigmoid()  # (N, T, count)
         seen = (gates[..., None] * value[:, :, None]).flatten(2)
-        return seen * (inputs["party"] != 0)[..., None]
+        passed: Tensor = seen * (inputs["party"] != 0)[..., None]
+        return passed
 
     def states(self, parts: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> Tensor:
         """Return the sums over the turns of each modality, then a vector of the question, (N, M + 1, D)."""
@@ -276,7 +287,8 @@ class Summed(nn.Module):
         """Return logits (N,) of what :meth:`states` returns."""
         *sums, asked = states.unbind(1)
         read = [torch.cat([one, asked], dim=1) for one in sums] if self.late else [states.flatten(1)]
-        return sum(head(one)[:, 0] for head, one in zip(self.head.values(), read))
+        logits: Tensor = sum(head(one)[:, 0] for head, one in zip(self.head.values(), read))
+        return logits
 
     def _states(self, pooled: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> Tensor:
         return torch.stack([*(pooled[name] for name in self.enter), self.asked(self.question(inputs["question"]))], dim=1)
@@ -327,21 +339,25 @@ class ConversationModel(nn.Module):
                                          "frames": Tower(Cells(frame, width), frames, width),
                                          "sound": Tower(Cells(segment, width), sound, width)})
             reader = QuestionEncoder(vocabulary, question, width, 4)
-            shared = self.layers, reader, Address(reader.embedding, parties, turns), width
-            self.fusion = Attentive(*shared, hops) if fusion == "attention" else Summed(*shared, late=fusion == "late")
+            address = Address(reader.embedding, parties, turns)
+            self.fusion: Attentive | Summed = (
+                Attentive(tuple(self.layers), reader, address, width, hops) if fusion == "attention" else
+                Summed(tuple(self.layers), reader, address, width, fusion == "late"))
         self.pooled = self.fusion.pooled
 
     def vectors(self, name: str, inputs: Mapping[str, Tensor]) -> Tensor:
         """Return one vector a turn of a modality, (N, T, D), whoever speaks and whatever is asked."""
-        rows, tower, turns = inputs[name], self.towers[name], inputs["party"].shape[1]
+        rows, tower, turns = inputs[name], cast(Tower, self.towers[name]), inputs["party"].shape[1]
         if rows.shape[1] != turns * tower.each:
             raise InputError(f"got {rows.shape[1]} features of the {name} for {turns} turns, expected {tower.each} a turn; pad "
                              "each turn, or leave out the party of turns that are not there.")
         if name == "words":
-            require_tokens(rows, tower.features.num_embeddings)
-            return tower(rows, rows != 0)
-        present = inputs.get(f"{name}_present")
-        return tower(rows, rows.new_ones(rows.shape[:2], dtype=torch.bool) if present is None else present != 0)
+            require_tokens(rows, cast(nn.Embedding, tower.features).num_embeddings)
+            present = rows
+        else:
+            present = inputs.get(f"{name}_present", rows.new_ones(rows.shape[:2]))
+        vectors: Tensor = tower(rows, present != 0)
+        return vectors
 
     def encode(self, name: str, inputs: Mapping[str, Tensor]) -> Tensor:
         """Return one vector a turn of a modality, (N, T, D), each from the features of that turn, its party and the question.
@@ -360,7 +376,7 @@ class ConversationModel(nn.Module):
 
     def join_pooled(self, pooled: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> Tensor:
         """Return the logits (N,) of sums over the turns, (N, D) by modality, where the fusion is ``pooled``."""
-        return self.fusion.join_pooled(pooled, inputs)
+        return cast(Summed, self.fusion).join_pooled(pooled, inputs)
 
     def forward(self, question: Tensor, party: Tensor, words: Tensor, frames: Tensor, sound: Tensor,
                 frames_present: Tensor | None = None, sound_present: Tensor | None = None) -> Tensor:
@@ -378,8 +394,9 @@ class ConversationModel(nn.Module):
         frames_present, sound_present : Tensor of bool, shapes (N, T * K) and (N, T * S), optional
             Which of them there are; default all.
         """
-        inputs = {"question": question, "party": party, "words": words, "frames": frames, "sound": sound,
-                  "frames_present": frames_present, "sound_present": sound_present}
+        given = {"question": question, "party": party, "words": words, "frames": frames, "sound": sound,
+                 "frames_present": frames_present, "sound_present": sound_present}
+        inputs = {name: value for name, value in given.items() if value is not None}
         return self.join({name: self.encode(name, inputs) for name in self.layers}, inputs)
 
 
@@ -399,7 +416,8 @@ class Gated(nn.Module):
     def forward(self, states: Tensor) -> Tensor:
         """Return (..., after) of states (..., before)."""
         gate, values = self.both(states).chunk(2, dim=-1)
-        return nn.functional.gelu(gate) * values
+        products: Tensor = nn.functional.gelu(gate) * values
+        return products
 
 
 def _require_one(numbers: Tensor, what: str, of: str) -> None:

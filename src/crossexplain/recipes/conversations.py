@@ -11,6 +11,7 @@ there, so that a model learns to say neither yes nor no where what decides is mi
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -93,8 +94,8 @@ class Turns:
         else:
             rows = self.sounds.draw(seeds % len(conversations.NAMES), digits, seeds)
             holding = (np.arange(rows.shape[1]) == segment_of_digit(seeds)[:, None]) & (digits[:, None] >= 0)
-        rows = torch.from_numpy(rows)
-        return rows.flatten(2) if rows.ndim > 2 else rows, torch.from_numpy(holding)
+        drawn = torch.from_numpy(rows)
+        return drawn.flatten(2) if drawn.ndim > 2 else drawn, torch.from_numpy(holding)
 
 
 def bent(rows: Tensor) -> Tensor:
@@ -103,7 +104,7 @@ def bent(rows: Tensor) -> Tensor:
     n = len(patches)
     change = (2 * torch.rand(n, 2, 2) - 1) * torch.tensor([[0.4, 0.3], [0.2, 0.2]])  # of time and of pitch: stretch, move
     grid = torch.cat([torch.eye(2) + torch.diag_embed(change[:, :, 0]), change[:, :, 1:]], dim=2)  # (n, 2, 3)
-    patches = nn.functional.grid_sample(patches, nn.functional.affine_grid(grid, patches.shape, align_corners=False),
+    patches = nn.functional.grid_sample(patches, nn.functional.affine_grid(grid, list(patches.shape), align_corners=False),
                                         align_corners=False)
     for axis in (2, 3):
         count = patches.shape[axis]
@@ -127,7 +128,8 @@ class Namer(nn.Module):
 
     def forward(self, rows: Tensor, present: Tensor) -> Tensor:
         """Return logits (R, 11) of turns (R, F, ...)."""
-        return self.head(self.tower(rows, present)[:, 0])
+        logits: Tensor = self.head(self.tower(rows, present)[:, 0])
+        return logits
 
 
 class Finder(nn.Module):
@@ -257,7 +259,8 @@ def train(name: str = "conversations", seed: int = 0, size: str = "page", progre
     """
     small, voices, state = size == "small", name == "conversations_voices", partial(state_file, resume, name, seed)
     data = data or conversations.load("fsdd" if voices else "embedded")
-    model, histories, settings = new_model(name, seed), {}, {"seed": seed, "progress": progress, "lr": RATE}
+    model, histories = new_model(name, seed), {}
+    settings: dict[str, Any] = {"seed": seed, "progress": progress, "lr": RATE}
     if towers is None and name != "conversations":
         towers = load_or_train("conversations").model.towers
     if towers is not None:
@@ -267,7 +270,8 @@ def train(name: str = "conversations", seed: int = 0, size: str = "page", progre
     for modality in MODALITIES if towers is None else ("sound",) if voices else ():
         epochs, n = (1, 256) if small else NAMING["voices" if voices else modality]
         with seeded(seed):
-            namer, held_out = Namer(model.towers[modality]), Turns(data, modality, "validation", 200 if small else 2000).fixed()
+            namer = Namer(cast(Tower, model.towers[modality]))
+            held_out = Turns(data, modality, "validation", 200 if small else 2000).fixed()
         histories[modality] = fit(namer, Turns(data, modality, "train", n, bend=voices), held_out, epochs=epochs, batch_size=64,
                                   loss=nn.functional.cross_entropy, half=True, **settings, checkpoint=state(modality))
     model.requires_grad_(False).eval()
@@ -287,7 +291,7 @@ def train(name: str = "conversations", seed: int = 0, size: str = "page", progre
     return Trained(name=name, model=model.requires_grad_(False).eval(), data=data, seed=seed, histories=histories)
 
 
-def load(name: str = "conversations", **_) -> Trained:
+def load(name: str = "conversations", **_: object) -> Trained:
     """Return the model that travels with the book."""
     source = "fsdd" if name == "conversations_voices" else "embedded"
     return with_checkpoint(Trained(name=name, model=new_model(name), data=conversations.load(source)))
@@ -346,7 +350,7 @@ def tested(trained: Trained, seed: int = 0, n: int = TEST, only: Sequence[str] =
     return by_kind((logits(trained.model, batch, only).numpy() > 0) == batch.labels, batch.kinds)
 
 
-def card(trained: Trained) -> dict:
+def card(trained: Trained) -> dict[str, Any]:
     """Return what the card of the checkpoint says of data and accuracy."""
     voices = trained.name == "conversations_voices"
     sound = "digits said by real voices, of other speakers in each part" if voices else "dialled digits"
