@@ -8,3 +8,8 @@ addEventListener("DOMContentLoaded", () => {
   });
   document.querySelectorAll("figure:has(img.ce-wide, .ce-strip)").forEach(figure => watcher.observe(figure));
 });
+
+// A table that scrolls sideways can be reached with the keyboard.
+addEventListener("load", () => document.querySelectorAll(".bd-article table").forEach(table => {
+  if (table.scrollWidth > table.clientWidth) table.tabIndex = 0;
+}));

@@ -241,14 +241,16 @@ def families_tables(kept: Path) -> str:
 def published_table(kept: Path) -> str:
     """Return which families run in a page of their own, and why the others have stored answers alone, as Markdown."""
     rows = list(csv.DictReader(kept.open(encoding="utf-8"))) if kept.is_file() else []
-    words = {"live": "runs the model, with its gradients", "stored": "has stored answers alone", "refused": "is not written"}
-    alike: dict[tuple, list] = {}
-    for row in sorted(rows, key=lambda row: list(words).index(row["came"])):
-        alike.setdefault((row["came"], row["reason"]), []).append(row["family"])
-    lines = [(words[came], len(families), ", ".join(families), f"`{_cut(reason)}`" if reason else "")
-             for (came, reason), families in alike.items()]
-    head = ("the page", "families", "which", "why the model does not run in it")
-    return table(head, lines) if lines else "Not measured in this checkout."
+    if not rows:
+        return "Not measured in this checkout."
+    live = [row["family"] for row in rows if row["came"] == "live"]
+    alike: dict[str, list] = {}
+    for row in rows:
+        if row["came"] != "live":
+            alike.setdefault(row["reason"], []).append(row["family"])
+    others = table(("families", "why the model does not run in the page"),
+                   [(", ".join(families), f"`{_cut(reason)}`") for reason, families in alike.items()])
+    return f"The model runs in the page, with its gradients, for {len(live)} of {len(rows)}: {', '.join(live)}.\n\n{others}"
 
 
 def faults_tables(kept: Path) -> str:
