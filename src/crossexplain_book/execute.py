@@ -237,7 +237,8 @@ def execute(build: Build, notebooks: list[Path], *, parameters: dict, jobs: int 
         if path not in waiting:
             say(f"  {path.stem}: unchanged")
     jobs = jobs_that_fit(min(jobs, max(1, len(waiting))), memory)
-    threads = max(1, (os.cpu_count() or 1) // jobs)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # that it may use
+    threads = max(1, cores // jobs)
     waiting = in_order(waiting, jobs)
     running, failed, screen = [], [], Screen(say)
     try:
