@@ -7,7 +7,7 @@ from torch import nn
 
 from benchmarks.strangers import by_hand, case, close, refused
 from benchmarks.strangers.models import Pair, pairs
-from crossexplain import Game, ImageCells, Tokens, Vectors, adapt, explain, preflight, rounds
+from crossexplain import Called, Game, ImageCells, Tokens, Vectors, adapt, explain, preflight, rounds
 from crossexplain.gradients import maps, tokens
 from crossexplain.gradients.capture import NoGradient
 
@@ -298,3 +298,57 @@ def maps_of_a_model_whose_pictures_touch_or_are_sorted():
     values, slopes = by_hand(plain, inputs, "conv")
     heat = maps.attribute(plain, inputs, "conv", "hires-cam", target=0, sign="for", positive=False)
     assert close(heat, (values * slopes).sum(dim=1))
+
+
+@case("D14")
+def a_mask_that_marks_padding():
+    """PyTorch's own attention takes True for padding: read as words, its padding would be all that is explained."""
+    class Attends(_Read):
+        def __init__(self):
+            super().__init__()
+            self.attention = nn.MultiheadAttention(self.embedding.embedding_dim, 1, batch_first=True)
+
+        def forward(self, images, tokens, padding):
+            words = self.embedding(tokens)
+            read = self.attention(torch.ones_like(words[:, :1]), words, words, key_padding_mask=padding)[0][:, 0]
+            return self.head(torch.cat([torch.relu(self.conv(images)).mean(dim=(2, 3)), read], dim=1))
+
+    torch.manual_seed(0)
+    model, tokens = Attends().eval(), PADDED[1:]
+    inputs = {"images": pairs(2)["images"], "tokens": tokens, "padding": tokens == 0}
+    parts = [PARTS[0], Tokens(attention="padding")]
+    refused(lambda: explain(model, inputs, parts, "gradient norm", target=0), "key_padding_mask", "1 for tokens", "Called(")
+    turned = Called(model, lambda model, given: model(**{**given, "padding": given["padding"] == 0}))
+    found = explain(turned, {**inputs, "padding": tokens != 0}, parts, "gradient norm", target=0).values["text"]
+    slopes = by_hand(model, inputs, "embedding")[1]
+    assert close(found[tokens != 0], slopes.norm(dim=2)[tokens != 0]) and found[tokens == 0].isnan().all()
+
+
+@case("D15")
+def pictures_and_words_that_are_moved_before_they_are_read():
+    """A layer after a flip has everything at other places: there is no map of it, but at the pixels there is."""
+    class Moves(_Read):
+        def __init__(self, look, order):
+            super().__init__()
+            self.look, self.order = look, order
+
+        def forward(self, images, tokens):
+            return super().forward(self.look(images), self.order(tokens))
+
+    def same(of):
+        return of
+
+    inputs = pairs(3)
+    torch.manual_seed(0)
+    for look in (lambda of: of.flip(3), lambda of: of.roll(4, 2)):
+        model = Moves(look, same).eval()
+        for ask in (lambda model=model: explain(model, inputs, PARTS, "gradient norm"),
+                    lambda model=model: rounds(model, inputs, PARTS, progress=False)):
+            refused(ask, "layer 'conv' holds image at other places than the input does")
+    _asked(Moves(same, lambda of: of.flip(1)).eval(), inputs, "layer 'embedding' holds text at other places")
+    model = Moves(lambda of: of.flip(3), same).eval()
+    refused(lambda: maps.attribute(model, inputs, "conv"), "at other places", "read the input itself")
+    found = explain(model, inputs, [ImageCells(grid=(2, 2)), PARTS[1]], "gradient x input", target=0).values["image"]
+    pixels = inputs["images"].clone().requires_grad_()
+    slopes, = torch.autograd.grad(model(pixels, inputs["tokens"])[:, 0].sum(), pixels)
+    assert close(found, nn.functional.avg_pool2d(inputs["images"] * slopes, 4).flatten(1) * 16)
