@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from crossexplain import ImageCells, Tokens, explain, rounds
+from crossexplain import ImageCells, Tokens, explain, preflight, rounds
 from crossexplain.checks import InputError
 from crossexplain.gradients.maps import attribute
 
@@ -59,6 +59,8 @@ def test_pictures_at_other_places_are_refused(move, deep, inputs):
             ask()
     with pytest.raises(InputError, match="layer 'tower' holds the picture at other places than the input does"):
         attribute(model, inputs, "tower", "grad-cam")
+    (finding,) = [found for found in preflight(model, inputs, sides()) if found.check == "other places"]
+    assert finding.saw.startswith("Layer 'tower' holds image at other places than the input does: ")
     at_pixels = explain(model, inputs, sides("input:images"), "gradient x input", target=0)  # where the picture is as it came
     pixels = inputs["images"].clone().requires_grad_()
     by_hand = torch.autograd.grad(model(pixels, inputs["tokens"])[:, 0].sum(), pixels)[0] * pixels
@@ -71,6 +73,7 @@ def test_pictures_at_other_places_are_refused(move, deep, inputs):
 def test_pictures_at_their_places_are_read(deep, grid, inputs):
     model = Net(lambda x: x, deep=deep).eval()
     found = explain(model, inputs, sides(grid=grid), "grad-cam", target=0).values["image"]
+    assert "other places" not in preflight(model, inputs, sides(grid=grid)).names
     cells = found.reshape(12, *grid).abs()
     assert int(cells.mean(dim=0).flatten().argmax()) in range(grid[0] * grid[1] // 2), "what is bright stands at the top"
 

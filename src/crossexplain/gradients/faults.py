@@ -15,6 +15,7 @@ from crossexplain.gradients.failures import quantised
 from crossexplain.gradients.modalities import Inputs, Modality, Tokens, is_batched
 from crossexplain.gradients.padding import longest_of, padding_side_of, unpadded
 from crossexplain.gradients.question import Question
+from crossexplain.gradients.reading import require_places
 from crossexplain.gradients.trial import in_precision
 from crossexplain.gradients.verdict import on_one_side
 from crossexplain.gradients.views import Mask, Views
@@ -75,8 +76,8 @@ class Checks:
         """Return the checks that compare runs."""
         checks = [self._examples_touch, self._clamped_logit, self._dead_examples, self._no_gradient, self._vanished_branch,
                   self._gradient_underflows, self._gradient_is_no_slope, self._zero_positions, self._padding_is_read,
-                  self._padding_side, self._mask_is_padding, self._mask_changes_nothing, self._within_0_and_1,
-                  self._one_side_of_zero, self._train_mode]
+                  self._other_places, self._padding_side, self._mask_is_padding, self._mask_changes_nothing,
+                  self._within_0_and_1, self._one_side_of_zero, self._train_mode]
         return checks + [self._no_better_than_shuffled, self._no_better_than_a_rival] * (self.labels is not None)
 
     @cached_property
@@ -270,6 +271,13 @@ class Checks:
             if alive.any() and share >= 0.25:
                 yield finding(f"At {modality.layer!r}, {share:.0%} of the features of {modality.name} have a gradient of "
                               "exactly 0 while others of the same example have one.")
+
+    def _other_places(self) -> Findings:
+        for modality in self.question.modalities:
+            try:
+                require_places(self.question, [modality])
+            except InputError as error:
+                yield finding(f"{str(error)[0].upper()}{str(error).partition('; do that')[0][1:]}.")
 
     def _padding_is_read(self) -> Findings:
         for modality in self.modalities:

@@ -107,8 +107,8 @@ def preflight(model: nn.Module, inputs: Inputs, modalities: Sequence[Modality], 
     -----
     The checks: dropout on, batch statistics, not repeatable, columns change, an axis is dropped, one each or one for all,
     probabilities, examples touch, clamped logit, dead examples, no gradient, vanished branch, gradient underflows, gradient is
-    no slope, zero positions, padding is read, padding side, mask is padding, mask changes nothing, within 0 and 1, one side of
-    zero, train mode, no better than shuffled, no better than a rival.
+    no slope, zero positions, padding is read, other places, padding side, mask is padding, mask changes nothing, within 0
+    and 1, one side of zero, train mode, no better than shuffled, no better than a rival.
     """
     require_whole(seed=seed)
     question = Question(model, inputs, modalities, target=target, any_mode=True)
