@@ -18,6 +18,7 @@ from crossexplain.gradients.maps import to_cells
 from crossexplain.gradients.modalities import Columns, ImageCells, Inputs, Modality
 from crossexplain.gradients.modes import untouched
 from crossexplain.gradients.question import Question
+from crossexplain.gradients.sharing import shared
 
 Places = tuple[Tensor, ...]  # values at the layers
 SUMMED = 0.15  # share of the largest gain by which integrated gradients may miss it
@@ -34,10 +35,16 @@ class _FromLayers(nn.Module):
     def __init__(self, question: Question, frozen: bool = True):
         super().__init__()
         self.question, self.model, self.frozen = question, question.model, frozen
+        self.sharing = frozen and question.sharing  # the steps of an example have the same picture before its layer
         self.layers = list(dict.fromkeys(question.layers))
         self.axes: dict[str, int] = {}  # which axis of a layer holds the examples
 
     def forward(self, *given: Tensor) -> Tensor:
+        values, self.sharing = shared(self.model, self.layers, lambda: self._evidence(*given), towers=True) \
+            if self.sharing else (self._evidence(*given), False)
+        return values
+
+    def _evidence(self, *given: Tensor) -> Tensor:
         *places, examples = given
         rows = self.question.examples(examples)
         with ExitStack() as changes:
