@@ -12,10 +12,11 @@ that travels in half precision under the terms of the data, see :func:`travellin
 import copy
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -27,6 +28,7 @@ from crossexplain.data import store
 from crossexplain.data.flickr8k import Flickr8k, Pairs
 from crossexplain.models import checkpoints
 from crossexplain.models.clip import ClipCNN, Contrast, sigmoid_loss, softmax_loss
+from crossexplain.models.encodings import Rows
 from crossexplain.models.fusion import Aligned, Fusion
 from crossexplain.models.towers import (
     FrozenMapPooling,
@@ -35,7 +37,7 @@ from crossexplain.models.towers import (
     WordPooling,
     accuracy_at_best_threshold,
 )
-from crossexplain.models.training import fit, predict
+from crossexplain.models.training import History, fit, predict
 from crossexplain.models.two_towers import JoinedTowers, in_batches, logits_of_pairs
 from crossexplain.models.weights import WeightsError, seeded
 from crossexplain.recipes import Recipe, Trained, keep, state_file, with_checkpoint
@@ -44,7 +46,7 @@ from crossexplain.recipes.encodings import TOWERS, Encoded, Towers, encode, load
 NAMES = ("fusion", "clip_cnn")
 # Chosen on the validation split: sizes, dropout of either side, and epochs and highest learning rate of each step. Three dual
 # encoders beside each other find the photograph of a caption more often than one that is as large.
-SETTINGS = {
+SETTINGS: dict[str, dict[str, Any]] = {
     "fusion": {"width": 256, "dropout": 0.3, "look_dropout": 0.75, "hidden": 1024, "contrast": (40, 2e-3),
                "fusing": (5, 3e-5)},
     "clip_cnn": {"width": 256, "dropout": 0.3, "look_dropout": 0.75, "hidden": 1024, "parts": 3, "contrast": (40, 2e-3),
@@ -59,7 +61,7 @@ TERMS = ("learned from Flickr8k: for non-commercial research and teaching only; 
          "licence of the code does not cover these weights, and the book is built without them.")
 
 
-def new_model(name: str, towers: Towers, seed: int = 0, **settings) -> Fusion | ClipCNN:
+def new_model(name: str, towers: Towers, seed: int = 0, **settings: Any) -> Fusion | ClipCNN:
     """Return a head with random weights, between towers that are given encodings; :meth:`Towers.whole` adds the real ones.
 
     Parameters
@@ -84,7 +86,7 @@ def new_model(name: str, towers: Towers, seed: int = 0, **settings) -> Fusion | 
         return Fusion(image, text, pooling, chosen["width"], 0.0, look, chosen["hidden"], chosen["dropout"])
 
 
-def shape_of(settings: dict) -> dict:
+def shape_of(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of a model, without those of its training."""
     return {key: value for key, value in settings.items() if key in SHAPE}
 
@@ -146,9 +148,10 @@ class Judged:
         return {"maps": self.maps[indices], "tokens": states, "attention_mask": real}, self.labels[indices].flatten()
 
 
-def gather(head: JoinedTowers, maps: Callable[[Sequence[int]], Tensor], images: Sequence[int]) -> Tensor:
+def gather(head: JoinedTowers, maps: Callable[[Rows], Tensor], images: Rows) -> Tensor:
     """Return the pooled maps (n, P) of photographs, up to which a head has nothing to learn; ``maps(images)`` gives maps."""
-    return in_batches(lambda part: head.look.gather(maps(part)), images, 128)
+    look = cast(FrozenMapPooling, head.look)
+    return in_batches(lambda part: look.gather(maps(part)), images, 128)
 
 
 def loss_of(logits: Tensor, true: Tensor) -> Tensor:
@@ -166,7 +169,7 @@ def loss_of(logits: Tensor, true: Tensor) -> Tensor:
 
 
 def train(name: str, seed: int = 0, size: str = "page", progress: bool = True, resume: Path | None = None,
-          **options) -> Trained:
+          **options: Any) -> Trained:
     """Train a head by contrast, and choose where yes begins on validation pairs.
 
     Parameters
@@ -187,7 +190,8 @@ def train(name: str, seed: int = 0, size: str = "page", progress: bool = True, r
         :class:`Encoded`; the validation score of each step is the accuracy at the best threshold.
     """
     trained, chosen = _begin(name, seed, size, progress, **options)
-    encoded, head, histories = trained.data, trained.part, trained.histories
+    head: Any = trained.part
+    encoded, histories = trained.data, trained.histories
     learned, held_out = Captioned(encoded, head, "train"), Judged(encoded, head, "validation")
     head.look.standardise(learned.maps.flatten(0, 1))
     learner = Aligned(head) if isinstance(head, Fusion) else head
@@ -201,7 +205,7 @@ def train(name: str, seed: int = 0, size: str = "page", progress: bool = True, r
         epochs, lr = chosen[step]
         histories[step] = fit(Contrast(learner), learned, held_out, epochs=epochs, lr=lr, seed=seed, loss=loss_of,
                               score=accuracy_at_best_threshold, batch_size=BATCH[step], weight_decay=0.05, half=True,
-                              progress=progress, checkpoint=state_file(resume, trained.file, seed, step))
+                              progress=progress, checkpoint=state_file(resume, str(trained.file), seed, step))
     head.set_threshold(*predict(Contrast(head), held_out, 200))
     head.requires_grad_(False).eval()
     trained.model.eval()
@@ -220,7 +224,7 @@ def _begin_fusing(head: Fusion, aligned: Aligned, learned: Captioned) -> None:
     head.begin_with_spread(head.logits_of_all_pairs(seen, read), wanted)
 
 
-def load(name: str, seed: int = 0, size: str = "page", progress: bool = True, **options) -> Trained | None:
+def load(name: str, seed: int = 0, size: str = "page", progress: bool = True, **options: Any) -> Trained | None:
     """Return the head that was trained here before from the same encodings with the same settings, or None.
 
     Arguments as for :func:`train`.
@@ -232,17 +236,17 @@ def load(name: str, seed: int = 0, size: str = "page", progress: bool = True, **
 
 
 def train_and_keep(name: str, seed: int = 0, size: str = "page", progress: bool = True, resume: Path | None = None,
-                   **options) -> Trained:
+                   **options: Any) -> Trained:
     """Train a head as :func:`train` does and keep it for :func:`load`; a training that was cut off goes on."""
     resume = resume or folder()
     trained = train(name, seed, size, progress, resume, **options)
     keep(trained, folder())
     for state in resume.glob(f"{trained.file}_*.pt"):
         state.unlink()
-    return replace(trained, card=checkpoints.read_card(trained.file, folder()))
+    return replace(trained, card=checkpoints.read_card(str(trained.file), folder()))
 
 
-def hand_on(trained: Trained, where: Path | None = None, **settings) -> Path:
+def hand_on(trained: Trained, where: Path | None = None, **settings: Any) -> Path:
     """Write a trained head in half precision, for :func:`travelling`, and return the path of the weights.
 
     Parameters
@@ -256,7 +260,7 @@ def hand_on(trained: Trained, where: Path | None = None, **settings) -> Path:
     settings = shape_of(SETTINGS[trained.name.removeprefix("flickr8k_")] | settings)
     about = {**card(trained), "terms": TERMS, "settings": settings, "seed": trained.seed, "seconds": round(trained.seconds, 1),
              "command": "python -m crossexplain bench flickr8k"}
-    return checkpoints.save(copy.deepcopy(_bare(trained.part)).half(), trained.name, about, where)
+    return checkpoints.save(copy.deepcopy(_bare(cast(JoinedTowers, trained.part))).half(), trained.name, about, where)
 
 
 def travelling(name: str) -> Trained:
@@ -302,7 +306,7 @@ def _bare(head: JoinedTowers) -> JoinedTowers:
 
 
 def _begin(name: str, seed: int, size: str, progress: bool, *, encoded: Encoded | None = None, data: Flickr8k | None = None,
-           towers: tuple[str, str] = TOWERS, **settings) -> tuple[Trained, dict]:
+           towers: tuple[str, str] = TOWERS, **settings: Any) -> tuple[Trained, dict[str, Any]]:
     """Return a head that is still to be trained or loaded, and its settings; the name of its file depends on all of them."""
     require_one_of(name, NAMES, "model")
     for setting in settings:
@@ -338,24 +342,25 @@ def logits(model: JoinedTowers, encoded: Encoded, pairs: Pairs) -> Tensor:
     return logits_of_pairs(model, pairs.image, pairs.caption, partial(see, model, encoded), partial(read, model, encoded))
 
 
-def see(model: JoinedTowers, encoded: Encoded, images: Sequence[int]) -> Tensor:
+def see(model: JoinedTowers, encoded: Encoded, images: Rows) -> Tensor:
     """Return one vector a photograph, (n, width), from encodings."""
     device = next(model.look.parameters()).device
     return in_batches(lambda part: model.pool_map(encoded.maps(part).to(device)), images, 128)
 
 
-def read(model: JoinedTowers, encoded: Encoded, captions: Sequence[int]) -> Tensor:
+def read(model: JoinedTowers, encoded: Encoded, captions: Rows) -> Tensor:
     """Return one vector a caption, (n, D), from encodings."""
     head, device = encoded.head(model), next(model.look.parameters()).device
     return in_batches(lambda part: head.read(*(values.to(device) for values in encoded.states(part))), captions, 1024)
 
 
-def card(trained: Trained) -> dict:
+def card(trained: Trained) -> dict[str, Any]:
     """Return what the card of the checkpoint says of data and accuracy."""
+    last = cast(History, trained.history)
     return {"data": f"Flickr8k, {len(trained.data.flickr8k.splits['train']):,} photographs and their captions; held out: those "
                     "of the validation split, on which threshold and epoch were chosen",
             "towers": list(trained.data.towers),
-            "accuracy": {"validation pairs": trained.history.validation_score[trained.history.best_epoch]}}
+            "accuracy": {"validation pairs": last.validation_score[last.best_epoch]}}
 
 
 RECIPES = {f"flickr8k_{name}": Recipe(f"flickr8k_{name}", partial(train_and_keep, name), partial(load, name), card,
