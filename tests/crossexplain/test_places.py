@@ -17,6 +17,8 @@ MOVES = {
     "rolled": lambda x: x.roll(x.shape[3] // 2, 3),
     "moved on": lambda x: F.pad(x, (x.shape[3] // 2, 0))[..., : x.shape[3]],
     "the middle": lambda x: x[:, :, 8:-8, 8:-8],
+    "the middle of the rows": lambda x: x[:, :, 24:-24],
+    "the middle of the columns": lambda x: x[..., 16:-16],
 }
 WORDS = {"from the end": lambda ids: ids.flip(1), "a token before": lambda ids: F.pad(ids, (1, -1), value=3)}
 
@@ -76,6 +78,56 @@ def test_pictures_at_their_places_are_read(deep, grid, inputs):
     assert "other places" not in preflight(model, inputs, sides(grid=grid)).names
     cells = found.reshape(12, *grid).abs()
     assert int(cells.mean(dim=0).flatten().argmax()) in range(grid[0] * grid[1] // 2), "what is bright stands at the top"
+
+
+def round_window(side=128):
+    across = torch.linspace(-1, 1, side)
+    return ((across[:, None] ** 2 + across**2).sqrt() < 0.85).float()
+
+
+HONEST = {
+    "under a round window": nn.Sequential(nn.Conv2d(3, 8, 8, 8), nn.ReLU()),
+    "the largest": nn.Sequential(nn.MaxPool2d(32), nn.Conv2d(3, 8, 1)),
+    "each as all others": nn.Sequential(nn.Conv2d(3, 8, 8, 8), nn.InstanceNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 5, padding=2)),
+    "pooled": nn.Sequential(nn.Conv2d(3, 8, 7, 2, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(3, 2, 1),
+                            nn.Conv2d(8, 8, 3, 2, 1)),
+    "dilated": nn.Sequential(nn.Conv2d(3, 8, 3, 4, dilation=4), nn.ReLU(), nn.Conv2d(8, 8, 3, dilation=2)),
+}
+GROUNDS = {
+    "grey ground": lambda x: x - F.pad(x, (40, -40, 40, -40)),
+    "white paper": lambda x: 1 - x,
+    "one colour": lambda x: 0 * x + 0.3,
+    "dark": lambda x: 1e-4 * x,
+}
+
+
+@pytest.mark.parametrize("ground", GROUNDS)
+@pytest.mark.parametrize("tower", HONEST)
+def test_what_reads_its_pictures_in_place_is_not_refused(tower, ground, inputs):
+    torch.manual_seed(0)
+    model = Net((lambda x: x * round_window()) if tower == "under a round window" else lambda x: x)
+    model.tower = HONEST[tower]
+    given = {**inputs, "images": GROUNDS[ground](inputs["images"])[:2], "tokens": inputs["tokens"][:2]}
+    for grid in ((2, 2), (4, 4)):
+        explain(model.eval(), given, sides(grid=grid), "gradient norm", target=0)
+    attribute(model, given, "tower", "hires-cam")
+
+
+def test_words_that_are_mixed_without_a_place_of_their_own_are_read():
+    """Of three words each may follow another by chance; that refuses nobody."""
+    class Mixing(nn.Module):
+        def __init__(self, seed):
+            super().__init__()
+            torch.manual_seed(seed)
+            self.words, self.mix, self.head = nn.Embedding(40, 8), nn.Linear(3, 3), nn.Linear(8, 3)
+            self.mixed = nn.Identity()
+
+        def forward(self, tokens):
+            return self.head(self.mixed(F.gelu(self.mix(self.words(tokens).mT)).mT).mean(dim=1))
+
+    tokens = {"tokens": torch.tensor([[4, 9, 23], [8, 5, 30]])}
+    for seed in range(20):
+        explain(Mixing(seed).eval(), tokens, [Tokens(layer="mixed", mask_id=2)], "gradient norm", target=0)
 
 
 @pytest.mark.parametrize("read", WORDS)

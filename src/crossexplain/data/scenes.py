@@ -297,9 +297,11 @@ def load(seed: int = 0, sizes: tuple[int, int, int] = SIZES, side: int = SIDE) -
 def _facts(seed: int, sizes: tuple[int, int, int]) -> Facts:
     rows = [row for name, n in zip(SPLITS, sizes) for k in range(n // 2) for row in _twins(Random(f"{seed} {name} {k}"))]
     types = {name: np.int8 for name in ("kind", "colour", "texture", "size", "pose", "ground", "backdrop")}
-    return Facts(**{
-        name: np.array([row[name] for row in rows], dtype=types.get(name, np.float32)) for name in Facts.__dataclass_fields__
-    })
+    facts = {name: np.array([row[name] for row in rows], dtype=types.get(name, np.float32))
+             for name in Facts.__dataclass_fields__}
+    for values in facts.values():
+        values.setflags(write=False)
+    return Facts(**facts)
 
 
 def boxes(facts: Facts, side: int) -> np.ndarray:

@@ -14,8 +14,8 @@ from crossexplain.gradients.evidence import classes
 from crossexplain.gradients.failures import quantised
 from crossexplain.gradients.modalities import Inputs, Modality, Tokens, is_batched
 from crossexplain.gradients.padding import longest_of, padding_side_of, unpadded
+from crossexplain.gradients.places import require_places
 from crossexplain.gradients.question import Question
-from crossexplain.gradients.reading import require_places
 from crossexplain.gradients.trial import in_precision
 from crossexplain.gradients.verdict import on_one_side
 from crossexplain.gradients.views import Mask, Views

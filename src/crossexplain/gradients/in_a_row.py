@@ -122,7 +122,7 @@ class InARow(Modality):
             return
         key, counts, rows = self.attention, self._attended(inputs, self.attention), self.value(inputs)
         added = inputs[key].is_floating_point() and bool((inputs[key] < 0).any())
-        if added or _marks_padding(rows[counts], rows[~counts], len(rows)):
+        if added or _marks_padding(rows, counts):
             what = "has values below 0, as one that is added to scores" if added else \
                 "leaves out positions that differ and counts those that are all the same, as PyTorch's key_padding_mask does"
             call = f"model(**{{**given, {key!r}: (given[{key!r}] == 0){' * -1e9' * added}}})"
@@ -208,11 +208,14 @@ def _no_entry(key: str, inputs: Inputs, what: str, shape: tuple[int, ...]) -> In
     return InputError(f"{what} is {description}, expected {shape}; pass it with the other inputs, padded alike.")
 
 
-def _marks_padding(inside: Tensor, outside: Tensor, examples: int) -> bool:
+def _marks_padding(rows: Tensor, counts: Tensor) -> bool:
     """Return whether what a mask counts is the same everywhere, as padding is, and what it leaves out is not.
 
-    A single word of a single example may be all that somebody wants to be read, unless it is 0.
+    One and the same word in every text may be all that somebody wants to be read, unless it is 0.
     """
-    if not len(inside) or not len(outside) or (examples == 1 and (inside != 0).any()):
+    inside, outside = rows[counts], rows[~counts]
+    if not len(inside) or not len(outside) or (inside != inside[0]).any() or (outside == outside[0]).all():
         return False
-    return bool((inside == inside[0]).all()) and not bool((outside == outside[0]).all())
+    lengths = counts.sum(dim=1)
+    several = len(rows) > 1 and rows.ndim == 2 and (int(lengths.max()) > 1 or len(lengths.unique()) > 1)
+    return several or not inside.any()

@@ -32,7 +32,8 @@ from crossexplain.gradients.modalities import (
 )
 from crossexplain.gradients.modes import eager
 from crossexplain.gradients.padding import longest_of, padding_side_of, require_side, require_unread, unpadded
-from crossexplain.gradients.reading import require_order, require_own, require_places
+from crossexplain.gradients.places import require_places
+from crossexplain.gradients.reading import require_order, require_own
 from crossexplain.gradients.sharing import shared
 from crossexplain.gradients.trial import Refusal, Trial
 
@@ -409,7 +410,7 @@ class Question:
     def reached(self, names: Sequence[str] | None = None) -> dict[str, bool]:
         """Return for each modality whether a gradient reaches its features; one of zero is no proof of no influence.
 
-        Looked into once a modality; what it runs counts in ``passes``.
+        Looked into once a modality; what it runs counts in ``passes``, but for what looks at the places of its layer.
 
         Parameters
         ----------

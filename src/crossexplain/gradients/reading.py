@@ -1,8 +1,7 @@
 """What maps and word scores read at a layer of a model: the examples first, then places or positions."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from math import prod
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from crossexplain.checks import InputError
 from crossexplain.gradients.called import calling_of
 from crossexplain.gradients.capture import INPUT, Captured, ModelInputs, Target, capture
-from crossexplain.gradients.cells import ImageCells, sides_of
+from crossexplain.gradients.cells import sides_of
 from crossexplain.gradients.failures import quantised
 from crossexplain.gradients.layouts import (
     Place,
@@ -26,19 +25,13 @@ from crossexplain.gradients.layouts import (
 )
 from crossexplain.gradients.modality import Modality, is_batched, rows_of
 from crossexplain.gradients.patches import Grid, as_map
+from crossexplain.gradients.places import NoAnswer, require_places_of_maps, values_at
 
 if TYPE_CHECKING:
     from crossexplain.gradients.question import Question
 
 TURNED = 8  # examples that are run in another order, to see whether outputs and the rows of a layer follow
 PAIR = 2  # examples that are enough to see it for maps, whose time counts
-HIDDEN = 16  # features that are hidden one by one, at most, to see whether the places of a layer follow
-BLOCKS = 3  # rows and columns of a picture that are changed one by one for the same, where no cells are named
-NO_SAY = 1e-3  # of the largest change at a place: what its own feature changes there, where the place is another one's
-EDGE = 16  # of the side of a picture, the part of its edge that a model which crops may leave out
-ROUNDING = 1e-5  # of the largest value at a layer: what differs less is taken as the same
-LEAST = 3  # features that change something, from which it is judged whether they do so at their places
-CLEAR = 1.5  # by how much the say of another feature has to exceed that of the place's own, to count as its own
 # The layers of models at which it was seen, each with the shapes of the inputs: once is enough.
 _SEEN: WeakKeyDictionary[nn.Module, set[tuple[object, ...]]] = WeakKeyDictionary()
 
@@ -97,23 +90,17 @@ class Reader:
                 and value.is_floating_point() and len(value) == examples and key not in common]
         if len(keys) != 1:
             return
-        picture = _by_name(inputs)[keys[0]][:1]
-        changed = _turned_over(picture, ImageCells(grid=(BLOCKS, BLOCKS)), torch.arange(BLOCKS**2))
-        rows = some_of(inputs, torch.zeros(len(changed), dtype=torch.long), examples, common)
-        rows = {**_by_name(rows), keys[0]: changed}
-        maps = []
-        for part in torch.arange(len(changed)).split(max(examples, 2)):
-            cut = rows_of(rows, part, len(changed), common)
-            given = cut if isinstance(inputs, Mapping) else list(cut.values())
-            try:
-                there = capture(self.model, given, self.layer, gradients=False, any_mode=True).activations[self.layer]
-                maps.append(self.map_of(there.float(), len(part)))
-            except Exception:  # whatever a stranger's model says to other pictures: then it cannot tell
-                return
-        there = torch.cat(maps)
-        if min(there.shape[2:]) >= BLOCKS:
-            change = nn.functional.adaptive_avg_pool2d(_differences(there).sum(dim=1, keepdim=True), BLOCKS)
-            _require_own_places(change.flatten(1)[1:].cpu(), self.layer, "the picture", "block", torch.arange(BLOCKS**2))
+        key, one = keys[0], some_of(inputs, torch.zeros(1, dtype=torch.long), examples, common)
+
+        def look(pictures: Tensor) -> Tensor:
+            rows = torch.zeros(len(pictures), dtype=torch.long)
+            given = {**_by_name(some_of(inputs, rows, examples, common)), key: pictures}
+            called = given if isinstance(inputs, Mapping) else list(given.values())
+            there = capture(self.model, called, self.layer, gradients=False, any_mode=True).activations[self.layer]
+            return self.map_of(there.float(), len(pictures))
+
+        with suppress(NoAnswer):
+            require_places_of_maps(_by_name(one)[key], look, max(examples, 2), self.layer, "the picture")
 
 
 def _pictures(inputs: ModelInputs, layer: str) -> list[Grid]:
@@ -209,7 +196,7 @@ def require_order(question: "Question", modalities: Sequence[Modality]) -> None:
     """Raise where the rows of a layer are not the examples in their order, as of a model that sorts them by length."""
     few = torch.arange(min(question.n, TURNED))
     layers = list(dict.fromkeys(modality.layer for modality in modalities))
-    read = [(given, _values(question, given, len(few), layers))
+    read = [(given, values_at(question, given, len(few), layers))
             for given in (question.examples(few), question.examples(few.flip(0)))]
     for modality in modalities:
         there, back = (modality.laid_out(values[modality.layer].float(), given, len(few)) for given, values in read)
@@ -223,14 +210,14 @@ def require_order(question: "Question", modalities: Sequence[Modality]) -> None:
 def require_own(question: "Question", modalities: Sequence[Modality]) -> None:
     """Raise where a layer does not change with its own modality but with another: calls or towers are mixed up."""
     one, layers = question.examples(torch.arange(1)), list(dict.fromkeys(modality.layer for modality in modalities))
-    before, moved = _values(question, one, 1, layers), {}
+    before, moved = values_at(question, one, 1, layers), {}
     for modality in question.modalities:
         with suppress(InputError, StopIteration):  # a baseline that cannot hide a whole modality
             nothing = torch.zeros_like(question.present[modality.name][:1])
             baseline = next(name for name in modality.baselines if name != "data")  # nobody to borrow from
             hidden = question.replaced(modality, one, nothing, baseline, None)
             if any(not torch.equal(value, one[key]) for key, value in hidden.items()):
-                after = _values(question, {**one, **hidden}, 1, layers)
+                after = values_at(question, {**one, **hidden}, 1, layers)
                 moved[modality.name] = [layer for layer, values in before.items() if not torch.equal(values, after[layer])]
     for modality in modalities:
         follows = [name for name, those in moved.items() if modality.layer in those]
@@ -239,116 +226,3 @@ def require_own(question: "Question", modalities: Sequence[Modality]) -> None:
             raise InputError(f"layer {modality.layer!r} of {modality.name} stays the same whatever {modality.name} holds, and "
                              f"changes with {', '.join(follows)}; name the layer, or the call of it, that reads "
                              f"{modality.name}.")
-
-
-def require_places(question: "Question", modalities: Sequence[Modality]) -> None:
-    """Raise where the places of a layer are not those of the features: a picture that is turned or cropped, words moved on."""
-    for modality in modalities:
-        chosen = _spread(question.present[modality.name][0].nonzero()[:, 0].cpu(), modality)
-        change = None if modality.layer.startswith(INPUT) or modality.reads_itself else _changes(question, modality, chosen)
-        if change is not None:
-            _require_own_places(change, modality.layer, modality.name, modality.unit.removesuffix("s"), chosen)
-
-
-def _spread(present: Tensor, modality: Modality) -> Tensor:
-    """Return some features from one end to the other, of a grid in rows and columns, as a turned picture has them too."""
-    def some(count: int, most: int) -> Tensor:
-        return torch.linspace(0, count - 1, min(count, most)).round().long()
-
-    if isinstance(modality, ImageCells):
-        rows, columns = (some(side, int(HIDDEN**0.5)) for side in modality.grid)
-        return (rows[:, None] * modality.grid[1] + columns).flatten()
-    return present[some(len(present), HIDDEN)]
-
-
-def _require_own_places(change: Tensor, layer: str, what: str, unit: str, chosen: Tensor) -> None:
-    """Raise where features change a layer elsewhere than at their places; ``change`` (k, F), or (k + 1, F) with the edge."""
-    edge, change = change[len(chosen):], change[: len(chosen)]
-    cropped = len(edge) > 0 and float(change.max()) > 0 and not edge.any()
-    found = None if cropped else elsewhere(change, chosen)
-    if cropped or found is not None:
-        told = "nothing at the edge of the picture changes it" if cropped else \
-            f"{unit} {1 + int(found or 0)} changes it elsewhere than at its own place"
-        raise InputError(f"layer {layer!r} holds {what} at other places than the input does: {told}, as where a model turns, "
-                         "moves or crops its pictures, or adds a token; do that before the model, name the places "
-                         f"(positions=...), or read the input itself ({INPUT}...).")
-
-
-def _changes(question: "Question", modality: Modality, chosen: Tensor) -> Tensor | None:
-    """Return how much each of some features (k,) changes at the place of each when hidden, (k, F); None where none can be."""
-    for hidden, count in _hidden(question, modality, chosen):
-        with suppress(InputError):
-            parts, given = [], question.examples(torch.zeros(count, dtype=torch.long))
-            for part in torch.arange(count).split(question.rows):
-                cut = rows_of({**given, **hidden}, part, count, question.common)
-                values = _values(question, cut, len(part), [modality.layer])[modality.layer]
-                parts.append(modality.laid_out(values.float(), cut, len(part)))
-            there = torch.cat(parts)
-            return modality.summed(_differences(there), given)[1:].cpu()
-    return None
-
-
-def _hidden(question: "Question", modality: Modality, chosen: Tensor) -> Iterator[tuple[dict[str, Tensor], int]]:
-    """Yield the inputs that change when each of some features is another one, the first row as it is, and how many rows."""
-    if isinstance(modality, ImageCells):
-        changed = _turned_over(modality.value(question.inputs)[:1], modality, chosen)
-        yield {modality.input: changed}, len(changed)
-        return
-    rows = torch.zeros(1 + len(chosen), dtype=torch.long)
-    given, stay = question.examples(rows), question.present[modality.name][rows].clone()
-    stay[torch.arange(1, len(rows)), chosen] = False
-    for baseline in modality.baselines:
-        if baseline not in ("data", "delete"):  # nobody to borrow from; and what moves the others
-            with suppress(InputError):
-                yield question.replaced(modality, given, stay, baseline, None), len(rows)
-
-
-def _differences(there: Tensor) -> Tensor:
-    """Return how far each row is from the first, 0 where that is no more than what rounding does."""
-    apart = (there - there[:1]).abs()
-    return apart.masked_fill(apart <= ROUNDING * there[:1].abs().max(), 0)
-
-
-def _turned_over(picture: Tensor, cells: ImageCells, chosen: Tensor) -> Tensor:
-    """Return a picture (1, C, H, W) as it is, with bright for dark in each of k cells, and, of a large one, at the edge."""
-    height, width = picture.shape[-2:]
-    hide = torch.zeros(1 + len(chosen), prod(cells.grid), device=picture.device)
-    hide[torch.arange(1, len(hide)), chosen] = 1
-    there = cells.pixels_of(hide, height, width) > 0
-    if (band := min(height, width) // EDGE) >= 4:  # a small one may be read in steps that leave out more
-        edge = torch.ones_like(there[:1])
-        edge[..., band:-band, band:-band] = False
-        there = torch.cat([there, edge])
-    low, high = picture.min(), picture.max()
-    return torch.where(there, high + low - picture + (high == low), picture)
-
-
-def elsewhere(change: Tensor, chosen: Tensor) -> int | None:
-    """Return a feature that changes other places than its own, if most of them do; or None.
-
-    Parameters
-    ----------
-    change : Tensor, shape (k, F)
-        How much each of some features changes at the places of all.
-    chosen : Tensor of int64, shape (k,)
-        Which features these are.
-    """
-    among = change[:, chosen]
-    own, tiny = among.diagonal(), torch.finfo(change.dtype).tiny
-    # Deep layers mix all places, some features more than others: what counts there is whose say is largest for its size.
-    say = among / among.sum(dim=1, keepdim=True).clamp(min=tiny)
-    follows, clear = say.argmax(dim=0), say.amax(dim=0) > CLEAR * say.diagonal()
-    swapped = len(follows.unique()) == len(follows)  # each place follows one feature and each feature moves one place
-    for most, bad in ((change.amax(dim=1), own <= NO_SAY * change.amax(dim=1)),
-                      (among.amax(dim=0), own <= NO_SAY * among.amax(dim=0)), (among.amax(dim=0), clear & swapped)):
-        voting = most > 0
-        bad &= voting
-        if int(voting.sum()) >= LEAST and int(bad.sum()) > int(voting.sum()) / 2:
-            return int(chosen[int(bad.nonzero()[0])])
-    return None
-
-
-def _values(question: "Question", inputs: Mapping[str, object], rows: int, layers: Sequence[str]) -> dict[str, Tensor]:
-    """Return what some layers hold, by name."""
-    return capture(question.model, inputs, layers, lambda output: question.of_output(output, rows)[:, 0], gradients=False,
-                   any_mode=True).activations

@@ -45,7 +45,8 @@ from crossexplain.intervals import Interval
 # 108 and judged on 0 to 19 (benchmarks/verdict.py), where 0.70 to 0.85 made no mistake. It is the same for every model.
 ENOUGH = 0.75
 # By how much the share that one of two modalities accounts for must exceed that of the other where neither is enough: then
-# a part of the predictions is its own. A part of less is not named. Chosen as ENOUGH was, where 0.03 to 0.16 made no mistake.
+# a part of the predictions is its own; where samples waver, it is named from this share on. Chosen as ENOUGH was, where 0.03 to
+# 0.16 made no mistake.
 SOME = 0.1
 # How far below or above ENOUGH, as a share of it, a baseline may have to be read to say what the mean of all says.
 NEAR = 0.2
