@@ -74,12 +74,13 @@ def require_places_of_maps(picture: Tensor, look: Callable[[Tensor], Tensor], mo
         Where the model does not take the changed pictures.
     """
     try:
-        sides = look(picture).shape[2:]
+        first = look(picture)
+        sides = first.shape[2:]
         cells = ImageCells(grid=tuple(min(side, BLOCKS, pixels) for side, pixels in zip(sides, picture.shape[2:])))
         blocks = prod(cells.grid)
         changed = _turned_over(picture, torch.cat([cells.pixels_of(torch.eye(blocks), *picture.shape[2:]) > 0,
                                                    *_ends(*picture.shape[2:])]))
-        there = torch.cat([look(part) for part in torch.cat([picture, changed]).split(most)])
+        there = torch.cat([first, *(look(part) for part in changed.split(most))])
     except Exception as error:  # whatever a stranger's model says to other pictures: then it cannot tell
         raise NoAnswer from error
     apart = _apart(there)[1:]
