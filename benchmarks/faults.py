@@ -6,6 +6,7 @@ to mount; where there is none, the faults on them are left out.
 """
 
 import csv
+import re
 import sys
 import tempfile
 import time
@@ -48,7 +49,8 @@ def rows() -> list[dict]:
         table.append(tried(fault))
         print("{outcome:8} {room}: {fault} {words:.80}".format(**table[-1]), flush=True)
     write_whole(TABLE, lambda part: _save(part, table))
-    kills = sum(int(row["fault"].split()[1]) for row in table if row["fault"].startswith("killed "))
+    times = [re.match(r"killed (\d+) times", row["fault"]) for row in table]
+    kills = sum(int(found[1]) for found in times if found)
     count = {"tried": len(table), "kills": kills, **{name: sum(row["outcome"] == kind for row in table) for name, kind in
                                                      (("silent", SILENT), ("lost_data", LOST), ("foreign", FOREIGN))}}
     units = {"tried": "faults", "kills": "processes killed at random moments, all but those of data-set runs",
