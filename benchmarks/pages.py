@@ -11,7 +11,10 @@ from crossexplain_book import Build, find_root
 from crossexplain_book.bench import row_of
 from crossexplain_book.layout import chromium
 
-OPEN = "async () => { await drawFormulas(); for (const fold of document.querySelectorAll('article details')) fold.open = true }"
+OPEN = """async () => {
+  await window.drawFormulas?.();
+  for (const fold of document.querySelectorAll('article details')) fold.open = true;
+}"""
 THEME = "theme => { document.documentElement.dataset.theme = theme }"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 
