@@ -2,7 +2,9 @@ import pytest
 import torch
 from torch import nn
 
+from crossexplain import rounds
 from crossexplain.checks import InputError
+from crossexplain.gradients.capture import NoGradient
 from crossexplain.gradients.modalities import ImageCells, Tokens, Vectors
 from crossexplain.gradients.question import Question
 
@@ -142,3 +144,19 @@ def test_equal_pictures_are_looked_at_once_where_the_tower_allows_it(kind):
     expected = times * pictures.sum(dim=(1, 2, 3)) * words[:, 0]
     assert torch.equal(question.logits({"images": pictures, "tokens": words})[:, 0], expected)
     assert model.tower.seen == ((2,) if kind == "plain" else (2, 6)) and question.sharing == (kind == "plain")
+
+
+def test_a_number_that_nothing_could_change_is_refused_and_one_that_nothing_happens_to_change_is_not():
+    """The class as a number has no gradient, though nothing that is hidden changes it; behind a slope of 0 there is one."""
+    class Class(Sum):
+        def forward(self, seen, tokens):
+            return (Sum.forward(self, seen, tokens) > -1e6).long()
+
+    class Flat(Sum):
+        def forward(self, seen, tokens):
+            return Sum.forward(self, seen, tokens) * 0 + 1
+
+    with pytest.raises(NoGradient, match="does not depend on 'input:seen' through anything differentiable"):
+        rounds(Class().eval(), INPUTS, MODALITIES, target=lambda output: output.float(), progress=False)
+    record = rounds(Flat().eval(), INPUTS, MODALITIES, target=lambda output: output, progress=False)
+    assert record.verdict().answer == "cannot tell"

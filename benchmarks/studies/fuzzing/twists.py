@@ -128,7 +128,7 @@ def _declared_inputs(scene, source):
 
     scene.net.extra = "one argument"
     takes = scene.net.takes
-    scene.model = Called(scene.net, lambda model, inputs: model({"batch": {key: inputs[key] for key in takes}})).eval()
+    scene.model = Called(scene.net, lambda model, inputs: model({"batch": {key: inputs[key] for key in takes}}))
 
 
 def _takes_more(scene: Scene) -> bool:

@@ -437,6 +437,8 @@ class Question:
             if (moved := self._moved(modality, few)) > 0:
                 raise NoGradient(f"{unused(self.model, modality.layer)} The gradient there is 0, and with {modality.name} "
                                  f"hidden the logits of the first {len(few)} example(s) move by up to {moved:.3g}.")
+        if len(missing) == len(self.modalities) and not any(self._may_reach(modality, few[:1]) for modality in missing):
+            raise NoGradient(unused(self.model, missing[0].layer))  # a number that nothing could change, as a class is
         self._reached |= {modality.name: modality not in missing for modality in unknown}
         return {modality.name: self._reached[modality.name] for modality in asked}
 
@@ -446,6 +448,14 @@ class Question:
         _, captured = self.read(given, self.follow(examples), allow_unused=True, layers=layers)
         return [modality for modality in modalities
                 if not modality.read_at(captured.gradients[modality.layer].abs().float(), given, len(examples)).any()]
+
+    def _may_reach(self, modality: Modality, examples: Tensor) -> bool:
+        """Return whether the target is computed from a modality by what has a gradient, be it 0."""
+        try:
+            self.read(self.examples(examples), self.follow(examples), layers=[modality.layer])
+        except NoGradient:
+            return False
+        return True
 
     def _moved(self, modality: Modality, examples: Tensor) -> float:
         """Return how far the logits of some examples move when a modality is hidden or taken from another example."""
